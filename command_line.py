@@ -1,0 +1,52 @@
+"""What every command line of the project shares: typed flags, and one clear line for a user's mistake."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message is one line: it names the flag or file and says what to do."""
+
+
+def fail(message: str) -> NoReturn:
+    """Prints one line on stderr and exits with code 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(main: Callable[[Config], None], config: type[Config], prog: str | None = None) -> None:
+    """Parses the command line into `config` and calls `main` with it.
+
+    Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C.
+    """
+    arguments = tyro.cli(config, prog=prog)
+    try:
+        main(arguments)
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def output_parent(path: Path, flag: str) -> Path:
+    """The folder that will hold the output file `path`, checked before any work is done.
+
+    Raises:
+        UserError: the folder does not exist or cannot be written, or `path` is itself a folder.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UserError(f"{flag}: {path} is a folder; give the name of a file to write")
+    if not folder.is_dir():
+        raise UserError(f"{flag}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{flag}: the folder {folder} cannot be written; choose another or change its permissions")
+    return folder
