@@ -1,0 +1,39 @@
+# Everything a fresh machine needs is brought by `make setup`: only Python 3.11 or 3.12 and make must be there.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+UV := .uv/bin/uv
+RUN := .venv/bin/python
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: setup demo test quick lint requirements
+
+setup: .venv/.ready
+
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "error: Python 3.11 or 3.12 is needed (MediaPipe has no other builds); say which: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet 'uv>=0.9,<1'
+
+.venv/.ready: pyproject.toml uv.lock | .uv/bin/uv
+	$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
+
+demo: setup
+	@mkdir -p outputs
+	$(RUN) inference.py --video assets/portrait.png --audio assets/speech.flac --output outputs/demo.mp4
+	@echo "The result: outputs/demo.mp4"
+	@echo "Your own:   $(RUN) inference.py --video YOUR_VIDEO --audio YOUR_SPEECH --output dubbed.mp4"
+
+test: setup
+	$(RUN) -m pytest -q
+
+quick: setup
+	$(RUN) -m pytest -q -m "not slow"
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+requirements: setup
+	$(UV) export --frozen --no-dev --no-hashes --no-header --quiet --output-file requirements.txt
