@@ -1,0 +1,392 @@
+"""Dubs a video, or brings a picture to life: python inference.py --video V --audio A --output O.mp4
+
+Paper section 3.4. The video is read twice, so that memory does not grow with its length: once to find the face in every
+frame, once to draw it. In between, stage 1 turns the sound into lips and jaws for all frames.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import command_line
+from command_line import UserError
+from datasets import settings
+from face.compositing import paste_face
+from face.crop import crop_face, mask_lower_half, to_crop, to_frame
+from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE, draw_landmarks
+from face.references import lip_openness, spread_over_openness
+from face.sketch import draw_sketch
+from face.tracking import FaceTrack, Tracker
+from media import audio as sound
+from media.video import Video, VideoWriter, is_picture, read_audio, read_picture
+from models import LandmarkGenerator, Renderer, load
+from models.renderer import ReferenceFeatures
+
+NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
+SHORTEST_SOUND = 0.2  # seconds: one mel window
+SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Redraws the lower half of a face so that the mouth follows new speech."""
+
+    video: Path
+    """A video, or a picture (png, jpg, ...), with a face in it."""
+    audio: Path
+    """The new speech: any sound file, or a video whose sound is taken. The result is as long as this."""
+    output: Path
+    """The file to write (.mp4)."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
+    num_references: int = 5
+    """Reference images that the renderer looks at. More cost time; the paper's Table 5 shows little gain above 5."""
+    weights: Path = SHIPPED_WEIGHTS
+    """Folder with landmark_generator.safetensors and renderer.safetensors."""
+    face: str = "largest"
+    """Which face, if there are several: largest, left, right, or a point of the first frame as x,y in pixels."""
+    keep_fps: bool = False
+    """Keep the video's own frame rate instead of the 25 frames a second that the networks were made for."""
+    panel: bool = False
+    """Write source, sketch, reference and drawn face beside the result, to see where a fault comes from."""
+    lossless: bool = False
+    """Lossless picture (H.264 in RGB; large, for scoring), so that no codec noise is measured."""
+    batch_size: int = 4
+    """Frames drawn at once. Larger is faster on a GPU."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `Dubber.dub` did."""
+
+    frames: int
+    frames_without_face: int
+    seconds: float  # wall time of the whole job
+    stage_seconds: dict[str, float]  # wall time by stage
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds
+
+
+def ping_pong(length: int, wanted: int) -> np.ndarray:
+    """(wanted,) source frame of every output frame: forward, backward, forward, ... so that no jump is seen."""
+    there_and_back = np.concatenate([np.arange(length), np.arange(length - 2, 0, -1)])
+    return np.resize(there_and_back, wanted)
+
+
+def window_frames(num_frames: int, window: int, fps: float) -> np.ndarray:
+    """(num_frames, window) frames of the window around each frame, 1/25 s apart, whatever the frame rate.
+
+    Ends repeat the edge frame.
+    """
+    offsets = (np.arange(window) - window // 2) * fps / sound.FPS
+    return np.clip(np.rint(np.arange(num_frames)[:, None] + offsets), 0, num_frames - 1).astype(int)
+
+
+def fill_gaps(found: np.ndarray) -> np.ndarray:
+    """(F,) bool -> (F,) the nearest frame with a face, for windows that reach over frames without one."""
+    with_face = np.flatnonzero(found)
+    after = np.searchsorted(with_face, np.arange(len(found))).clip(max=len(with_face) - 1)
+    before = (after - 1).clip(min=0)
+    nearer = np.abs(with_face[before] - np.arange(len(found))) <= np.abs(with_face[after] - np.arange(len(found)))
+    return with_face[np.where(nearer, before, after)]
+
+
+def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        UserError: a device that torch does not know or that this machine does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: not usable on this machine; use cpu or auto ({error})") from None
+    return device
+
+
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    """(..., H, W, 3) uint8 or 0..255 float -> (..., 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)) / 255
+
+
+class Dubber:
+    """Both networks, ready to dub. Importable: `Dubber.from_weights(folder).dub(video, audio, output)`."""
+
+    def __init__(
+        self,
+        landmark_generator: LandmarkGenerator,
+        renderer: Renderer,
+        device: str = "auto",
+        num_references: int = Config.num_references,
+        batch_size: int = Config.batch_size,
+    ) -> None:
+        if num_references < 1:
+            raise UserError(f"--num-references {num_references}: at least 1 is needed")
+        if batch_size < 1:
+            raise UserError(f"--batch-size {batch_size}: at least 1 is needed")
+        self.device = pick_device(device)
+        self.landmark_generator = landmark_generator.to(self.device).eval()
+        self.renderer = renderer.to(self.device).eval()
+        self.num_references = num_references
+        self.batch_size = batch_size
+        self.size = renderer.config.size
+
+    @classmethod
+    def from_weights(cls, folder: Path, device: str = "auto", **options: int) -> "Dubber":
+        """Loads both networks from a folder.
+
+        Raises:
+            UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
+        """
+        networks = []
+        for stage in ("landmark_generator", "renderer"):
+            path = Path(folder) / f"{stage}.safetensors"
+            network = load(path, stage=stage)
+            size = network.config.size if isinstance(network, Renderer) else None
+            settings.check(network.settings, settings.current(size), where=f"--weights: {path}")
+            networks.append(network)
+        return cls(*networks, device=device, **options)
+
+    @torch.inference_mode()
+    def predict_landmarks(
+        self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = sound.FPS
+    ) -> np.ndarray:
+        """Stage 1 over a clip: the pose stays, lip and jaw come from the sound (paper section 3.2).
+
+        Every frame is predicted in each of the windows that hold it, and the predictions are averaged (the released
+        code keeps one of them, which shakes more).
+
+        Args:
+            landmarks_in_crop: (F, 131, 2) of which only the pose prior is read.
+            references: (N, 131, 2) reference landmarks in crop coordinates.
+            mel: (80, columns) of the sound; frame f is heard at f / fps seconds.
+            fps: frames a second of the landmarks.
+
+        Returns:
+            (F, 131, 2) landmarks with the predicted jaw and lips, in crop coordinates.
+        """
+        num_frames = len(landmarks_in_crop)
+        window = self.landmark_generator.config.num_frames
+        frames = window_frames(num_frames, window, fps)  # (F, T)
+        total = np.zeros((num_frames, LIP_SLICE.stop - JAW_SLICE.start, 2))
+        count = np.zeros((num_frames, 1, 1))
+        reference = torch.from_numpy(references.astype(np.float32)).to(self.device)[None]  # (1, N, 131, 2)
+        tokens = self.landmark_generator.encode_reference(reference)
+        for chunk in batches(np.arange(num_frames), 64):
+            heard = np.stack([sound.mel_windows(mel, f * sound.FPS / fps + self._offsets(window)) for f in chunk])
+            pose = landmarks_in_crop[frames[chunk]][:, :, POSE_SLICE].astype(np.float32)
+            lip, jaw = self.landmark_generator(
+                torch.from_numpy(heard).to(self.device),  # (B, T, 1, 80, 16)
+                torch.from_numpy(pose).to(self.device),  # (B, T, 74, 2)
+                reference_tokens=tokens.expand(len(chunk), -1, -1),
+            )
+            content = torch.cat([jaw, lip], dim=2).double().cpu().numpy()  # (B, T, 57, 2)
+            np.add.at(total, frames[chunk], content)
+            np.add.at(count, frames[chunk], 1)
+        predicted = landmarks_in_crop.astype(np.float32).copy()
+        predicted[:, JAW_SLICE.start : LIP_SLICE.stop] = total / count
+        return predicted
+
+    @staticmethod
+    def _offsets(window: int) -> np.ndarray:
+        return np.arange(window) - window // 2
+
+    @torch.inference_mode()
+    def encode_references(self, images: np.ndarray, sketches: np.ndarray) -> ReferenceFeatures:
+        """Features of the reference images, computed once a video.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB face crops.
+            sketches: (N, S, S, 3) float, 0..224.
+        """
+        return self.renderer.encode_references(
+            to_tensor(images).to(self.device)[None], to_tensor(sketches).to(self.device)[None]
+        )
+
+    @torch.inference_mode()
+    def draw_faces(
+        self, faces: np.ndarray, sketches: np.ndarray, references: ReferenceFeatures, mel: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Stage 2 for a batch of frames (paper section 3.3).
+
+        Args:
+            faces: (B, S, S, 3) uint8 RGB crops; the lower half is masked here and never seen by the network.
+            sketches: (B, T, S, S, 3) float, 0..224, of the window around each frame.
+            references: from `encode_references`.
+            mel: (B, 1, 80, 16) windows.
+
+        Returns:
+            drawn faces and aggregated warped references, both (B, S, S, 3) float32 RGB in [0, 1].
+        """
+        output = self.renderer.render(
+            mask_lower_half(to_tensor(faces)).to(self.device),
+            to_tensor(sketches).to(self.device),
+            references,
+            torch.from_numpy(mel).to(self.device),
+        )
+        return tuple(x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (output.face, output.warped_reference))
+
+    def dub(
+        self,
+        video: Path,
+        audio: Path,
+        output: Path,
+        face: str = Config.face,
+        keep_fps: bool = False,
+        panel: bool = False,
+        lossless: bool = False,
+        progress: bool = True,
+    ) -> Summary:
+        """Writes `output`: the person of `video` saying `audio`, as long as the sound.
+
+        A video shorter than the sound runs forward and backward. Frames without a face pass through untouched.
+
+        Raises:
+            UserError: unusable input, no face in any frame, or an output that cannot be written.
+                Nothing is left behind.
+        """
+        started = time.perf_counter()
+        spent: dict[str, float] = {}
+        mel, seconds = self._listen(audio)
+        source = Video(video, fps=None if keep_fps else sound.FPS) if not is_picture(video) else None
+        picture = read_picture(video) if source is None else None
+        fps = source.fps if source else sound.FPS
+        wanted = int(np.ceil(round(seconds * fps, 6)))
+
+        clock = time.perf_counter()
+        frames = islice(source, wanted) if source else [picture]
+        tracker = Tracker(pick=face)
+        for frame in tqdm(frames, "finding the face", wanted if source else 1, disable=not progress, unit="frame"):
+            tracker.add(frame)
+        track = tracker.finish()
+        if not track.found.any():
+            raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
+        spent["track"] = time.perf_counter() - clock
+
+        clock = time.perf_counter()
+        order = ping_pong(len(track.found), wanted)  # (wanted,) source frame of every output frame
+        in_crop = to_crop(track.landmarks_in_frame, track.boxes[:, None])  # (F, 131, 2)
+        filled = fill_gaps(track.found)
+        with_face = np.flatnonzero(track.found)
+        openness = lip_openness(in_crop[with_face], 1.0)
+        listened = with_face[spread_over_openness(openness, NUM_LANDMARK_REFERENCES)]
+        predicted = self.predict_landmarks(in_crop[filled[order]], in_crop[listened], mel, fps)
+        spent["landmarks"] = time.perf_counter() - clock
+
+        clock = time.perf_counter()
+        shown = np.sort(with_face[spread_over_openness(openness, self.num_references)])
+        pictures = zip(source.frames(shown) if source else [picture] * len(shown), track.boxes[shown], strict=True)
+        crops = np.stack([crop_face(frame, box, self.size) for frame, box in pictures])
+        features = self.encode_references(crops, np.stack([self._sketch(in_crop[i], track.boxes[i]) for i in shown]))
+        spent["references"] = time.perf_counter() - clock
+
+        clock = time.perf_counter()
+        again = source.frames(order) if source else (picture for _ in order)
+        width, height = track.frame_size
+        canvas = (width + height // 4, height) if panel else (width, height)
+        drawn = self._draw(again, order, track, predicted, filled, features, mel, fps, panel)
+        with VideoWriter(output, fps, canvas, audio=audio, lossless=lossless) as writer:
+            for frame in tqdm(drawn, "drawing", wanted, disable=not progress, unit="frame"):
+                writer.write(frame)
+        spent["draw"] = time.perf_counter() - clock
+        return Summary(wanted, int((~track.found[order]).sum()), time.perf_counter() - started, spent)
+
+    def _listen(self, audio: Path) -> tuple[np.ndarray, float]:
+        """(80, columns) mel and length in seconds of the sound."""
+        wav = read_audio(audio)
+        seconds = len(wav) / sound.SAMPLE_RATE
+        if seconds < SHORTEST_SOUND:
+            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
+        return sound.log_mel(wav), seconds
+
+    def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
+        return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
+
+    def _draw(
+        self,
+        frames: Iterator[np.ndarray],
+        order: np.ndarray,
+        track: FaceTrack,
+        predicted: np.ndarray,
+        filled: np.ndarray,
+        references: ReferenceFeatures,
+        mel: np.ndarray,
+        fps: float,
+        panel: bool,
+    ) -> Iterator[np.ndarray]:
+        """Yields the finished frames in order; each sketch is drawn once and kept while a window may need it."""
+        windows = window_frames(len(order), self.renderer.config.num_frames, fps)  # (wanted, T)
+        sketches: dict[int, np.ndarray] = {}
+        for batch in batches(np.arange(len(order)), self.batch_size):
+            originals = [next(frames) for _ in batch]
+            visible = [n for n, i in enumerate(batch) if track.found[order[i]]]
+            results = list(originals)
+            if visible:
+                chosen = batch[visible]
+                for i in np.unique(windows[chosen]):
+                    if i not in sketches:
+                        sketches[i] = self._sketch(predicted[i], track.boxes[filled[order[i]]])
+                boxes = track.boxes[order[chosen]]
+                crops = np.stack([crop_face(originals[n], b, self.size) for n, b in zip(visible, boxes, strict=True)])
+                stacked = np.stack([[sketches[i] for i in windows[c]] for c in chosen])  # (B, T, S, S, 3)
+                faces, warped = self.draw_faces(
+                    crops, stacked, references, sound.mel_windows(mel, chosen * sound.FPS / fps)
+                )
+                for n, i, box, drawn, aligned in zip(visible, chosen, boxes, faces, warped, strict=True):
+                    new = to_frame(predicted[i], box)
+                    results[n] = paste_face(originals[n], drawn, box, track.landmarks_in_frame[order[i]], new)
+                    if panel:
+                        marked = crop_face(draw_landmarks(results[n], new), box, self.size)
+                        pictures = (sketches[i], aligned * 255, drawn * 255)
+                        results[n] = add_panel(results[n], [marked, *(p.astype(np.uint8) for p in pictures)])
+                for i in [i for i in sketches if i < windows[batch[-1]].min()]:
+                    del sketches[i]
+            if panel:
+                results = [r if n in visible else add_panel(r, []) for n, r in enumerate(results)]
+            yield from results
+
+
+def add_panel(result: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+    """The result with a column of four cells at its right: landmarks, sketch, aligned reference, drawn face."""
+    side = result.shape[0] // 4
+    column = np.zeros((result.shape[0], side, 3), np.uint8)
+    for row, cell in enumerate(cells):
+        column[row * side : (row + 1) * side] = cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA)
+    return np.concatenate([result, column], axis=1)
+
+
+def main(config: Config) -> None:
+    command_line.output_parent(config.output, "--output")
+    if config.output.exists() and config.output.resolve() in (config.video.resolve(), config.audio.resolve()):
+        raise UserError(f"--output {config.output}: would overwrite an input; choose another name")
+    dubber = Dubber.from_weights(
+        config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size
+    )
+    summary = dubber.dub(
+        config.video, config.audio, config.output, config.face, config.keep_fps, config.panel, config.lossless
+    )
+    print(
+        f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without a face (left as they were), "
+        f"{summary.seconds:.1f} s, {summary.fps:.1f} frames a second on {dubber.device}"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config)
