@@ -1,0 +1,96 @@
+"""The table of face landmarks: which points of MediaPipe's 478-point face mesh are used, in which order, joined how.
+
+131 points: the pose prior (74: everything that speech does not move), the jaw (17) and the lip (40). "Right" and "left"
+are the person's own; every polyline runs from the person's right to the left or around a closed ring.
+"""
+
+import zlib
+
+import numpy as np
+
+MESH_POINTS = 478  # of the mesh with refined eyes and lips
+
+_RIGHT_CHEEK = (162, 127, 234, 93)  # downwards
+_LEFT_CHEEK = (323, 454, 356, 389)  # upwards
+_RIGHT_BROW_TOP = (70, 63, 105, 66, 107)
+_RIGHT_BROW_BOTTOM = (55, 65, 52, 53, 46)  # back to the right
+_LEFT_BROW_TOP = (336, 296, 334, 293, 300)
+_LEFT_BROW_BOTTOM = (276, 283, 282, 295, 285)  # back to the right
+_NOSE_BRIDGE = (168, 6, 197, 195, 5)
+_NOSE_BASE = (48, 115, 220, 45, 4, 275, 440, 344, 278)
+_RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)  # ring from the outer corner
+_LEFT_EYE = (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382)  # from the inner corner
+_OUTER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)  # ring
+_INNER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)  # ring
+
+POSE = (
+    *(_RIGHT_CHEEK + _LEFT_CHEEK),
+    *(_RIGHT_BROW_TOP + _RIGHT_BROW_BOTTOM + _LEFT_BROW_TOP + _LEFT_BROW_BOTTOM),
+    *(_NOSE_BRIDGE + _NOSE_BASE),
+    *(_RIGHT_EYE + _LEFT_EYE),
+)
+JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
+LIP = _OUTER_LIP + _INNER_LIP
+FULL = POSE + JAW + LIP
+
+NUM_POSE, NUM_JAW, NUM_LIP, NUM_FULL = len(POSE), len(JAW), len(LIP), len(FULL)
+POSE_SLICE = slice(0, NUM_POSE)
+JAW_SLICE = slice(NUM_POSE, NUM_POSE + NUM_JAW)
+LIP_SLICE = slice(NUM_POSE + NUM_JAW, NUM_FULL)
+
+_POSITION = {mesh_index: position for position, mesh_index in enumerate(FULL)}
+
+
+def _positions(*mesh_indices: int) -> np.ndarray:
+    """Positions in the order of FULL of some mesh indices."""
+    return np.array([_POSITION[i] for i in mesh_indices])
+
+
+def _joined(*points: int, closed: bool = False) -> np.ndarray:
+    """The edges of a polyline, in positions of FULL."""
+    ends = points[1:] + points[:1] if closed else points[1:]
+    return np.stack([_positions(*points[: len(ends)]), _positions(*ends)], axis=1)
+
+
+def _flip() -> np.ndarray:
+    mirrored = {i: j for line in (_NOSE_BASE, JAW) for i, j in zip(line, reversed(line), strict=True)}
+    for right, left in (
+        (_RIGHT_CHEEK, _LEFT_CHEEK),
+        (_RIGHT_BROW_TOP, _LEFT_BROW_TOP),
+        (_RIGHT_BROW_BOTTOM, _LEFT_BROW_BOTTOM),
+    ):
+        mirrored |= dict(zip(right, reversed(left), strict=True)) | dict(zip(reversed(left), right, strict=True))
+    for right, left in ((_RIGHT_EYE, _LEFT_EYE), (_OUTER_LIP, _OUTER_LIP), (_INNER_LIP, _INNER_LIP)):
+        half = len(right) // 2  # ring position k of the one side is position half - k of the other
+        pairs = [(right[k], left[(half - k) % len(left)]) for k in range(len(right))]
+        mirrored |= dict(pairs) | {j: i for i, j in pairs}
+    return _positions(*(mirrored.get(i, i) for i in FULL))  # the bridge of the nose is its own mirror image
+
+
+EDGES = np.concatenate(  # (125, 2)
+    [
+        _joined(*_RIGHT_CHEEK, *JAW, *_LEFT_CHEEK),
+        _joined(*_RIGHT_BROW_TOP),
+        _joined(*_RIGHT_BROW_BOTTOM),
+        _joined(*_LEFT_BROW_TOP),
+        _joined(*_LEFT_BROW_BOTTOM),
+        _joined(*_NOSE_BRIDGE, 4),
+        _joined(*_NOSE_BASE),
+        _joined(*_RIGHT_EYE, closed=True),
+        _joined(*_LEFT_EYE, closed=True),
+        _joined(*_OUTER_LIP, closed=True),
+        _joined(*_INNER_LIP, closed=True),
+    ]
+)
+FLIP = _flip()  # (131,): flipped[k] = (1 - x, y) of original[FLIP[k]]
+OVAL = _positions(*_RIGHT_CHEEK, *JAW, *_LEFT_CHEEK, *_LEFT_BROW_TOP[::-1], *_RIGHT_BROW_TOP[::-1])  # closed contour
+
+UPPER_LIP, LOWER_LIP = _POSITION[0], _POSITION[17]  # middle of the outer contour: their distance is the openness
+INNER_UPPER, INNER_LOWER = _POSITION[13], _POSITION[14]
+MOUTH_CORNERS = (_POSITION[61], _POSITION[291])
+
+
+def settings() -> dict[str, str]:
+    """Fingerprint of this table, for caches and weights: which points in which order and how they are joined."""
+    table = np.concatenate([np.array(FULL), EDGES.ravel()]).astype("<i4")
+    return {"landmarks.table": f"{zlib.crc32(table.tobytes()):08x}"}
