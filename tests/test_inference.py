@@ -1,0 +1,219 @@
+"""The dubbing command on tiny networks: lengths, frames without a face, and every wrong input in one line."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+import command_line
+import inference
+from datasets import settings
+from media.audio import FPS, SAMPLE_RATE
+from media.video import Video, VideoWriter, read_audio
+from models import LandmarkGenerator, Renderer
+from models.landmark_generator import LandmarkGeneratorConfig
+from models.renderer import RendererConfig
+from models.weights import save
+
+FACELESS = 3
+
+
+def speech(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
+    time = np.arange(int(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * 180 * time) * (np.sin(2 * np.pi * 3 * time) > 0)).astype(np.float32)
+
+
+def write_wav(path: Path, wav: np.ndarray) -> Path:
+    import soundfile
+
+    soundfile.write(path, wav, SAMPLE_RATE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks of the smallest size, so that the tests check everything around them."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    small = LandmarkGeneratorConfig(width=32, layers=1, heads=2, feed_forward=32)
+    save(LandmarkGenerator(small), folder / "landmark_generator.safetensors", settings.current())
+    tiny = RendererConfig(shallow=4, deep=8, modulation=4, style_hidden=4, audio_width=4, output_skip=True)
+    save(Renderer(tiny), folder / "renderer.safetensors", settings.current(tiny.size))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 frames of a real face that drifts, and 3 frames of noise in the middle."""
+    path = tmp_path_factory.mktemp("video") / "face.mp4"
+    face = cv2.resize(data.astronaut()[:320, 60:380], (256, 256), interpolation=cv2.INTER_AREA)
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    with VideoWriter(path, FPS, (256, 256)) as writer:
+        for i in range(12 + FACELESS):
+            shift = np.array([[1, 0, i], [0, 1, i / 2]], np.float64)
+            moved = cv2.warpAffine(face, shift, (256, 256), borderMode=cv2.BORDER_REPLICATE)
+            writer.write(noise if 6 <= i < 6 + FACELESS else moved)
+    return path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, flags)])
+    command_line.run(inference.main, inference.Config)
+
+
+def test_ping_pong_repeats_no_frame_at_the_turns() -> None:
+    assert inference.ping_pong(4, 9).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
+    assert inference.ping_pong(1, 3).tolist() == [0, 0, 0]
+    assert inference.ping_pong(5, 3).tolist() == [0, 1, 2]
+
+
+def test_windows_are_a_25th_of_a_second_apart_at_any_frame_rate() -> None:
+    assert inference.window_frames(6, 5, 25)[0].tolist() == [0, 0, 0, 1, 2]
+    assert inference.window_frames(20, 5, 50)[10].tolist() == [6, 8, 10, 12, 14]
+    assert inference.window_frames(6, 5, 25)[5].tolist() == [3, 4, 5, 5, 5]
+
+
+def test_gaps_take_the_nearest_face() -> None:
+    found = np.array([False, True, False, False, True, False])
+    assert inference.fill_gaps(found).tolist() == [1, 1, 1, 4, 4, 4]
+
+
+def test_overlapping_windows_are_averaged() -> None:
+    """A network whose answer is its window's place must give, in each frame, the mean over the windows holding it."""
+
+    class Place(torch.nn.Module):
+        config = LandmarkGeneratorConfig()
+        calls = 0
+
+        def encode_reference(self, reference: torch.Tensor) -> torch.Tensor:
+            return reference.new_zeros(1, 1, 1)
+
+        def forward(self, mel, pose, reference_tokens):
+            place = pose[:, :, :1, :1].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
+            return place, place[:, :, :17]
+
+    dubber = inference.Dubber.__new__(inference.Dubber)
+    dubber.landmark_generator, dubber.device = Place(), torch.device("cpu")
+    frames = np.zeros((7, 131, 2), np.float32)
+    frames[:, 0, 0] = [0, 0, 0, 1, 0, 0, 0]
+    predicted = dubber.predict_landmarks(frames, frames[:1], np.zeros((80, 30), np.float32))
+    assert predicted[3, 100, 0] == pytest.approx(1 / 5)  # each of the five windows sees the one at one of five places
+    assert predicted[5, 100, 0] < predicted[4, 100, 0] < predicted[3, 100, 0]
+    assert np.array_equal(predicted[:, :74], frames[:, :74])  # the pose prior stays
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0.4, 10), (1.21, 31)])
+def test_as_many_frames_as_the_sound_needs(
+    seconds: float, frames: int, video: Path, weights: Path, tmp_path: Path
+) -> None:
+    wav = write_wav(tmp_path / "speech.wav", speech(seconds))
+    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=2)
+    summary = dubber.dub(video, wav, tmp_path / "out.mp4", progress=False)
+    order = inference.ping_pong(15, frames)
+    assert summary.frames == frames
+    assert summary.frames_without_face == np.isin(order, [6, 7, 8]).sum()
+    assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
+    heard = read_audio(tmp_path / "out.mp4")
+    assert abs(len(heard) / SAMPLE_RATE - frames / FPS) < 0.05
+    assert not list(tmp_path.glob("*tmp*"))
+
+
+def test_faceless_frames_pass_through_and_only_the_face_changes(video: Path, weights: Path, tmp_path: Path) -> None:
+    wav = write_wav(tmp_path / "speech.wav", speech(0.6))
+    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=1)
+    dubber.dub(video, wav, tmp_path / "out.mkv", lossless=True, progress=False)
+    before, after = list(Video(video)), list(Video(tmp_path / "out.mkv"))
+    for i in range(6, 9):
+        assert np.array_equal(before[i], after[i])
+    change = np.abs(before[0].astype(int) - after[0]).max(axis=2)
+    assert change.max() > 0
+    assert change[:30].max() == 0 and change[:, :20].max() == 0  # far from the face
+
+
+def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    wav = write_wav(tmp_path / "speech.wav", speech(0.3))
+    picture = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
+    flags = ["--video", picture, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
+    call(monkeypatch, *flags)
+    assert Video(tmp_path / "o.mp4").info.width == 512 + 128
+    assert "8 frames, 0 without a face" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "make", "says"),
+    [
+        ("--video", "missing", "--video"),
+        ("--video", "folder", "folder"),
+        ("--video", "text", "--video"),
+        ("--video", "noise", "no face"),
+        ("--audio", "missing", "--audio"),
+        ("--audio", "empty", "--audio"),
+        ("--audio", "10ms", "0.2"),
+        ("--output", "nowhere", "--output"),
+        ("--output", "folder", "--output"),
+        ("--weights", "missing", "landmark_generator.safetensors"),
+        ("--weights", "other", "landmark_generator.safetensors"),
+        ("--weights", "truncated", "renderer.safetensors"),
+        ("--device", "nonsense", "--device"),
+        ("--num-references", "0", "--num-references"),
+        ("--face", "nonsense", "--face"),
+    ],
+)
+def test_wrong_input_costs_one_line(
+    flag: str,
+    make: str,
+    says: str,
+    video: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    flags: dict[str, object] = {
+        "--video": video,
+        "--audio": write_wav(tmp_path / "speech.wav", speech(0.4)),
+        "--output": tmp_path / "out.mp4",
+        "--weights": weights,
+        "--device": "cpu",
+    }
+    bad: object = tmp_path / "absent.mp4"
+    if make == "folder":
+        bad = tmp_path
+    elif make == "text":
+        bad = tmp_path / "text.mp4"
+        bad.write_text("not a video")
+    elif make == "noise":
+        bad = tmp_path / "noise.mp4"
+        with VideoWriter(bad, FPS, (128, 128)) as writer:
+            for i in range(3):
+                writer.write(np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.uint8))
+    elif make == "empty":
+        bad = tmp_path / "empty.wav"
+        bad.write_bytes(b"")
+    elif make == "10ms":
+        bad = write_wav(tmp_path / "short.wav", speech(0.01))
+    elif make == "nowhere":
+        bad = tmp_path / "no" / "such" / "out.mp4"
+    elif make in {"other", "truncated"}:
+        bad = tmp_path / "weights"
+        bad.mkdir()
+        first, second = ("renderer", "renderer") if make == "other" else ("landmark_generator", "renderer")
+        whole = (weights / f"{second}.safetensors").read_bytes()
+        (bad / "landmark_generator.safetensors").write_bytes((weights / f"{first}.safetensors").read_bytes())
+        (bad / "renderer.safetensors").write_bytes(whole if make == "other" else whole[: len(whole) // 2])
+    elif make in {"nonsense", "0"}:
+        bad = make
+    flags[flag] = bad
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, *[x for pair in flags.items() for x in pair])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and says in errors[0], lines
+    assert not any("Traceback" in line for line in lines)
+    assert set(tmp_path.rglob("*")) == before  # nothing half-written
