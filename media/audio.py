@@ -1,0 +1,104 @@
+"""Mel spectrograms, and all arithmetic between samples, mel columns and video frames.
+
+The analysis is that of Wav2Lip and IP-LAP: pre-emphasis, an 800-point STFT every 200 samples, 80 Slaney mel bands,
+decibels mapped to [-4, 4]. A video frame sees the 16 columns (0.2 s) centred on the time that it is shown.
+"""
+
+from functools import cache
+
+import numpy as np
+
+SAMPLE_RATE = 16000  # Hz, mono
+N_FFT = 800
+WINDOW = 800  # samples of the periodic Hann window
+HOP = 200  # samples from one mel column to the next
+N_MELS = 80
+FMIN, FMAX = 55, 7600  # Hz
+PREEMPHASIS = 0.97
+FPS = 25  # video frames a second
+MEL_COLUMNS = 16  # mel columns that one video frame sees
+COLUMNS_PER_SECOND = 80
+
+SILENCE = -4.0  # mel value of silence
+_LOUDEST = 4.0
+_FLOOR_DB, _REFERENCE_DB = -100, 20
+_LEAD = 2  # a frame's window starts this many frames before it, so that it is centred on the 1/25 s the frame is shown
+_BLOCK = 4096  # mel columns computed at a time, so that memory for long sound stays small
+
+assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE
+assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
+
+
+@cache
+def _mel_basis() -> np.ndarray:
+    import librosa  # takes seconds to import, so only where a spectrogram is really computed
+
+    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)  # (80, 401)
+
+
+def log_mel(wav: np.ndarray) -> np.ndarray:
+    """Log-mel spectrogram.
+
+    Args:
+        wav: (S,) float32 in [-1, 1], mono at `SAMPLE_RATE`.
+
+    Returns:
+        (80, 1 + S // HOP) float32 in [-4, 4]; column c is centred on sample c * HOP; outside `wav` there is silence.
+    """
+    import librosa
+
+    emphasised = np.array(wav, np.float32)
+    if emphasised.ndim != 1:
+        raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {emphasised.shape}")
+    emphasised[1:] -= np.float32(PREEMPHASIS) * wav[:-1]
+    columns = 1 + len(emphasised) // HOP
+    padded = np.pad(emphasised, N_FFT // 2)
+    mel = np.empty((N_MELS, columns), np.float32)
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        block = padded[start * HOP : (stop - 1) * HOP + N_FFT]
+        spectrum = np.abs(librosa.stft(block, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False))  # (401, n)
+        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ spectrum)) - _REFERENCE_DB
+        scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
+        mel[:, start:stop] = np.clip(scaled, SILENCE, _LOUDEST)
+    return mel
+
+
+def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """The mel windows of video frames: mel (80, C), frame numbers (n,) at `FPS` -> (n, 1, 80, 16) float32.
+
+    A window starts at column floor(80 * (frame - 2) / 25); columns outside the sound, also before it, are silence.
+    """
+    columns = COLUMNS_PER_SECOND * (np.asarray(frames, np.int64) - _LEAD) // FPS  # (n,)
+    columns = columns[:, None] + np.arange(MEL_COLUMNS)  # (n, 16)
+    inside = (columns >= 0) & (columns < mel.shape[1])
+    windows = mel[:, np.where(inside, columns, 0)]  # (80, n, 16)
+    windows = np.where(inside, windows, np.float32(SILENCE))
+    return np.ascontiguousarray(windows.transpose(1, 0, 2)[:, None], np.float32)
+
+
+def mel_window(mel: np.ndarray, frame: int) -> np.ndarray:
+    """The mel window of one video frame: mel (80, C) -> (80, 16) float32; see `mel_windows`."""
+    return mel_windows(mel, np.array([frame]))[0, 0]
+
+
+def frames_for_samples(samples: int) -> int:
+    """Number of video frames at `FPS` that cover so many samples at `SAMPLE_RATE`; at least one for any sound."""
+    return -(-samples * FPS // SAMPLE_RATE)
+
+
+def settings() -> dict[str, str | int | float]:
+    """What a cache or a weights file must share with this code for its mel windows to mean the same."""
+    return {
+        "audio.sample_rate": SAMPLE_RATE,
+        "audio.n_fft": N_FFT,
+        "audio.window": WINDOW,
+        "audio.hop": HOP,
+        "audio.n_mels": N_MELS,
+        "audio.fmin": FMIN,
+        "audio.fmax": FMAX,
+        "audio.preemphasis": PREEMPHASIS,
+        "audio.silence": SILENCE,
+        "audio.fps": FPS,
+        "audio.mel_columns": MEL_COLUMNS,
+    }

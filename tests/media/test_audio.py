@@ -1,0 +1,75 @@
+"""Mel spectrograms against the released implementation, and the arithmetic of windows."""
+
+import numpy as np
+import pytest
+
+from media import audio
+
+
+def test_log_mel_equals_the_released_one(shared):
+    case = np.load(shared / "reference" / "mel.npz")
+    mel = audio.log_mel(case["wav"])
+    assert mel.shape == case["mel"].shape and mel.dtype == np.float32
+    np.testing.assert_allclose(mel, case["mel"], atol=1e-4)
+
+
+def test_log_mel_of_a_tone_peaks_in_its_band():
+    time = np.arange(16000) / audio.SAMPLE_RATE
+    mel = audio.log_mel(0.5 * np.sin(2 * np.pi * 1000 * time).astype(np.float32))
+    assert mel.shape == (80, 81)
+    # Slaney's scale is linear below 1 kHz, 15 mel there; the 80 bands divide the range from 55 to 7600 Hz evenly.
+    top = 15 + np.log(7.6) / (np.log(6.4) / 27)
+    expected = (15 - 55 / (200 / 3)) / (top - 55 / (200 / 3)) * 81 - 1
+    assert abs(np.argmax(mel[:, 40]) - expected) <= 1
+
+
+def test_long_sound_is_computed_in_blocks_without_seams(monkeypatch):
+    wav = np.random.default_rng(0).normal(0, 0.1, 20 * audio.HOP * 7 + 13).astype(np.float32)
+    whole = audio.log_mel(wav)
+    monkeypatch.setattr(audio, "_BLOCK", 7)
+    np.testing.assert_allclose(audio.log_mel(wav), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 160])
+def test_very_short_sound_has_a_spectrogram(samples):
+    mel = audio.log_mel(np.zeros(samples, np.float32))
+    assert mel.shape == (80, 1) and (mel == audio.SILENCE).all()
+
+
+def test_stereo_is_refused():
+    with pytest.raises(ValueError, match="mono"):
+        audio.log_mel(np.zeros((2, 100), np.float32))
+
+
+def test_windows_start_where_the_frame_is_centred():
+    mel = np.broadcast_to(np.arange(100, dtype=np.float32), (80, 100))
+    for frame, start in [(2, 0), (3, 3), (4, 6), (5, 9), (6, 12), (27, 80)]:
+        np.testing.assert_array_equal(audio.mel_window(mel, frame)[0], np.arange(start, start + 16))
+
+
+def test_windows_outside_the_sound_are_silence():
+    mel = np.ones((80, 20), np.float32)
+    early, late = audio.mel_window(mel, 0), audio.mel_window(mel, 6)
+    np.testing.assert_array_equal(early[0], [-4] * 7 + [1] * 9)  # floor(-6.4) = -7
+    np.testing.assert_array_equal(late[0], [1] * 8 + [-4] * 8)  # starts at column 12
+    assert (audio.mel_window(mel, 1000) == audio.SILENCE).all()
+
+
+def test_windows_of_many_frames_equal_those_of_each():
+    mel = np.random.default_rng(1).normal(size=(80, 50)).astype(np.float32)
+    frames = np.array([-3, 0, 7, 7, 40])
+    windows = audio.mel_windows(mel, frames)
+    assert windows.shape == (5, 1, 80, 16) and windows.dtype == np.float32
+    for window, frame in zip(windows, frames, strict=True):
+        np.testing.assert_array_equal(window[0], audio.mel_window(mel, int(frame)))
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (640, 1), (641, 2), (16000, 25), (16001, 26)])
+def test_frames_for_samples(samples, frames):
+    assert audio.frames_for_samples(samples) == frames
+
+
+def test_settings_are_plain_and_prefixed():
+    assert all(
+        name.startswith("audio.") and isinstance(value, int | float | str) for name, value in audio.settings().items()
+    )
