@@ -1,0 +1,123 @@
+"""Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BatchNorm, (plus the input when residual,) activation: (B, in, ...) -> (B, out, ...)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int = 1,
+        *,
+        dimensions: int = 2,
+        residual: bool = False,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ):
+        super().__init__()
+        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dimensions == 1 else (nn.Conv2d, nn.BatchNorm2d)
+        self.conv = conv(in_channels, out_channels, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]
+        self.norm = norm(out_channels)
+        self.residual = residual
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        return self.activation(y + x if self.residual else y)
+
+
+def audio_encoder(width: int, out: int, activation: Callable[[Tensor], Tensor]) -> nn.Sequential:
+    """Mel windows (B, 1, 80, 16) -> embeddings (B, out, 1, 1); `width` channels first, doubled four times.
+
+    `activation` ends the last block: tanh in stage 1, ReLU in stage 2.
+    """
+
+    def same(channels: int, times: int) -> list[ConvBlock]:
+        return [ConvBlock(channels, channels, residual=True) for _ in range(times)]
+
+    return nn.Sequential(
+        ConvBlock(1, width), *same(width, 2),  # (B, w, 80, 16)
+        ConvBlock(width, 2 * width, stride=(3, 1)), *same(2 * width, 2),  # (B, 2w, 27, 16)
+        ConvBlock(2 * width, 4 * width, stride=3), *same(4 * width, 2),  # (B, 4w, 9, 6)
+        ConvBlock(4 * width, 8 * width, stride=(3, 2)), *same(8 * width, 1),  # (B, 8w, 3, 3)
+        ConvBlock(8 * width, out, padding=0),  # (B, out, 1, 1)
+        ConvBlock(out, out, kernel=1, padding=0, activation=activation),
+    )  # fmt: skip
+
+
+class Modulation(NamedTuple):
+    """What one normalised layer is multiplied by and what is added to it; broadcast against the layer's input."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+class Spade(nn.Module):
+    """Spatially adaptive modulation from feature maps: n + n * gamma(h) + beta(h), where h = conv(maps)."""
+
+    def __init__(self, channels: int, maps: int, hidden: int):
+        super().__init__()
+        self.hidden = nn.Conv2d(maps, hidden, 3, padding=1)
+        self.affine = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+
+    def forward(self, maps: Tensor) -> Modulation:
+        """Maps (B, M, H, W) -> scale and shift (B, C, H, W)."""
+        gamma, beta = self.affine(self.hidden(maps)).chunk(2, dim=1)
+        return Modulation(1 + gamma, beta)
+
+
+class Adain(nn.Module):
+    """Adaptive modulation of whole channels from a style vector: n * (1 + gamma) + beta."""
+
+    def __init__(self, channels: int, style: int, hidden: int):
+        super().__init__()
+        self.hidden = nn.Linear(style, hidden)
+        self.affine = nn.Linear(hidden, 2 * channels)
+
+    def forward(self, style: Tensor) -> Modulation:
+        """Style (B, S) -> scale and shift (B, C, 1, 1)."""
+        gamma, beta = self.affine(F.relu(self.hidden(style)))[..., None, None].chunk(2, dim=1)
+        return Modulation(1 + gamma, beta)
+
+
+def modulate(x: Tensor, modulation: Modulation) -> Tensor:
+    """InstanceNorm (no affine parameters of its own, eps 1e-5) of x (..., C, H, W), then scale and shift.
+
+    The modulation's leading dimensions broadcast against those of x: one modulation may serve many references, and one
+    set of references many modulations. The result has the broadcast shape.
+    """
+    normalised = F.instance_norm(x.flatten(0, -4), eps=1e-5).view_as(x)
+    return torch.addcmul(modulation.shift, normalised, modulation.scale)
+
+
+class ModulatedBlock(nn.Module):
+    """Twice: modulated normalisation, LeakyReLU, convolution; the number of channels stays.
+
+    The modulations come from outside, so that what depends on the target alone is computed once for all references.
+    """
+
+    def __init__(self, channels: int, layer: Callable[[], Spade | Adain]):
+        super().__init__()
+        self.norms = nn.ModuleList([layer(), layer()])
+        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
+
+    def modulations(self, source: Tensor) -> list[Modulation]:
+        """One for each of the two layers, from maps (B, M, H, W) or a style vector (B, S)."""
+        return [norm(source) for norm in self.norms]
+
+    def forward(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
+        """x (..., C, H, W) -> the same, with leading dimensions broadcast against the modulations'."""
+        for conv, modulation in zip(self.convs, modulations, strict=True):
+            y = F.leaky_relu(modulate(x, modulation), 0.2, inplace=True)
+            x = conv(y.flatten(0, -4)).unflatten(0, y.shape[:-3])
+        return x

@@ -1,0 +1,116 @@
+"""Alignment: warps the reference images and their features to the target's pose and mouth (paper, section 3.2.1)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade
+
+
+class ReferenceFeatures(NamedTuple):
+    """What the references give, whatever the target: computed once a video."""
+
+    full: Tensor  # (B, N, 3 + C1, H, W): the images, RGB in [0, 1], then their features at full size
+    half: Tensor  # (B, N, C2, H/2, W/2): features at half size
+
+
+class Motion(NamedTuple):
+    """Where each pixel of the target comes from in each reference, and how far that reference is to be trusted."""
+
+    flow: Tensor  # (B, N, 2, H, W): pixels, x then y
+    weight: Tensor  # (B, N, 1, H, W): in [0, 1]
+
+
+class ReferenceEncoder(nn.Module):
+    """Features of every reference from its image and sketch."""
+
+    def __init__(self, sketch_channels: int, shallow: int, deep: int):
+        super().__init__()
+        self.shallow = ConvBlock(3 + sketch_channels, shallow, kernel=7, padding=3)
+        self.deep = ConvBlock(shallow, deep, stride=2)
+
+    def forward(self, images: Tensor, sketches: Tensor) -> ReferenceFeatures:
+        """Images (B, N, 3, H, W) RGB in [0, 1] and sketches (B, N, S, H, W) in [0, 1] -> features."""
+        lead = images.shape[:2]
+        shallow = self.shallow(torch.cat([images, sketches], dim=2).flatten(0, 1))
+        deep = self.deep(shallow)
+        return ReferenceFeatures(torch.cat([images, shallow.unflatten(0, lead)], dim=2), deep.unflatten(0, lead))
+
+
+class MotionField(nn.Module):
+    """The flow and the weight of each reference, from its features and the target's sketches."""
+
+    def __init__(self, target_channels: int, shallow: int, deep: int, hidden: int):
+        super().__init__()
+        fine = deep // 4
+        self.coarse = nn.ModuleList(
+            [ModulatedBlock(deep, lambda: Spade(deep, target_channels, hidden)) for _ in range(2)]
+        )
+        self.fine = ModulatedBlock(fine, lambda: Spade(fine, target_channels, hidden))
+        self.flow = nn.Conv2d(fine, 2, 7, padding=3)
+        self.weight = nn.Sequential(
+            nn.Conv2d(fine, shallow, 7, padding=3), nn.ReLU(), nn.Conv2d(shallow, 1, 7, padding=3), nn.Sigmoid()
+        )
+
+    def forward(self, half: Tensor, target: Tensor) -> Motion:
+        """Reference features (1 or B, N, C2, H/2, W/2) and target sketches (B, T*S, H, W) -> motion of B*N pairs."""
+        target_half = target[..., ::2, ::2]  # nearest
+        x = half
+        for block in self.coarse:
+            assert isinstance(block, ModulatedBlock)
+            x = block(x, _for_all_references(block.modulations(target_half)))  # (B, N, C2, H/2, W/2)
+        x = F.pixel_shuffle(x, 2)  # (B, N, C2/4, H, W)
+        x = self.fine(x, _for_all_references(self.fine.modulations(target)))
+        flat, lead = x.flatten(0, 1), x.shape[:2]
+        return Motion(self.flow(flat).unflatten(0, lead), self.weight(flat).unflatten(0, lead))
+
+
+def _for_all_references(modulations: list[Modulation]) -> list[Modulation]:
+    return [Modulation(scale[:, None], shift[:, None]) for scale, shift in modulations]  # (B, 1, C, H, W)
+
+
+def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -> tuple[Tensor, Tensor]:
+    """References moved by their flow and averaged by their weight: (B, 3 + C1, H, W) and (B, C2, H/2, W/2).
+
+    Features of batch 1 serve all B targets without being copied.
+    """
+    grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
+    half_grid = F.avg_pool2d(grid.flatten(0, 1), 2).unflatten(0, grid.shape[:2])  # = bilinear resize
+    full = _aggregate(_warp(features.full.float(), grid), motion.weight.float())
+    half = _aggregate(_warp(features.half.float(), half_grid), motion.weight[..., ::2, ::2].float())
+    return full, half
+
+
+def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
+    """Sampling positions in [-1, 1] (align_corners=False) for a flow (..., 2, H, W) in pixels.
+
+    The released grid has its corners at -1 and 1, where align_corners=False sees the pixels' outer edges, so that zero
+    flow magnifies the picture by half a pixel at each border. With `identity_at_zero` the corners are pixel centres.
+    """
+
+    def axis(displacement: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        corner = (length - 1) / length if identity_at_zero else 1.0
+        return corner * 2 / (length - 1) * displacement, corner * torch.linspace(-1, 1, length, device=flow.device)
+
+    (right, x), (down, y) = axis(flow[..., 0, :, :], flow.shape[-1]), axis(flow[..., 1, :, :], flow.shape[-2])
+    return torch.stack([x + right, y[:, None] + down], dim=-3)
+
+
+def _warp(source: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear, zero outside: source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w)."""
+    (batch, count), (height, width) = grid.shape[:2], grid.shape[-2:]
+    sources = source.shape[0]
+    repeats = batch // sources
+    # Targets that share a source are stacked along the height of the grid: the source is read, never copied.
+    stacked = grid.view(sources, repeats, count, 2, height, width).permute(0, 2, 1, 4, 5, 3)
+    stacked = stacked.reshape(sources * count, repeats * height, width, 2)
+    warped = F.grid_sample(source.flatten(0, 1), stacked, align_corners=False)  # (F*N, C, repeats*h, w)
+    warped = warped.view(sources, count, -1, repeats, height, width).permute(0, 3, 1, 2, 4, 5)
+    return warped.reshape(batch, count, -1, height, width)
+
+
+def _aggregate(warped: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over the references: (B, N, C, H, W) and (B, N, 1, H, W) -> (B, C, H, W)."""
+    return (warped * weight).sum(1) / (weight.sum(1) + 1e-5)

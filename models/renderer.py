@@ -1,0 +1,122 @@
+"""Stage 2, landmarks to video: alignment of the references and translation (paper, section 3.2)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.motion_field import MotionField, ReferenceEncoder, ReferenceFeatures, align
+from models.translation import Translation
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """Sizes of the renderer. The defaults are the paper's."""
+
+    size: int = 128
+    """Side of the face crop in pixels."""
+    num_frames: int = 5
+    """Sketches around the target frame, T."""
+    sketch_channels: int = 3
+    """Channels used of each (grey) sketch: 3 as released, 1 for the same picture at a third of the cost."""
+    shallow: int = 32
+    """Channels at full size."""
+    deep: int = 256
+    """Channels at half size in the translation; a multiple of 4."""
+    alignment_deep: int = 256
+    """Channels at half size in the alignment, the part that costs per reference; a multiple of 4."""
+    modulation: int = 256
+    """Hidden channels of the SPADE layers."""
+    style_hidden: int = 128
+    """Hidden width of the AdaIN layers."""
+    audio_width: int = 32
+    """First channels of the audio encoder; its embedding is 16 times as wide."""
+    use_warping: bool = True
+    """False: misaligned references go into the translation (Table 4, 'w/o warping')."""
+    use_audio: bool = True
+    """False: the translation does not hear (Table 4, 'w/o audio')."""
+    output_skip: bool = False
+    """Not in the paper: the translation draws the difference to [upper half of the target, lower half of the aligned
+    references], and starts from zero flow and zero difference."""
+
+    @classmethod
+    def paper(cls) -> "RendererConfig":
+        return cls()
+
+    @classmethod
+    def lite(cls) -> "RendererConfig":
+        """For CPUs: the same architecture, narrower."""
+        return cls(
+            sketch_channels=1, shallow=8, deep=64, alignment_deep=32, modulation=32, style_hidden=32, audio_width=8,
+            output_skip=True,
+        )  # fmt: skip
+
+
+class RendererOutput(NamedTuple):
+    face: Tensor  # (B, 3, H, W): RGB in [0, 1]
+    warped_reference: Tensor  # (B, 3, H, W): the references aligned and averaged, RGB in [0, 1]
+    flow: Tensor | None  # (B, N, 2, H, W): pixels, x then y; None without warping
+    weight: Tensor | None  # (B, N, 1, H, W): in [0, 1]; None without warping
+
+
+class Renderer(nn.Module):
+    """Draws a face whose lower half is masked, as its sketches and the sound say, as the references look.
+
+    The number of references N is free. RGB in and out; the caller masks the target.
+    """
+
+    def __init__(self, config: RendererConfig = RendererConfig()):
+        super().__init__()
+        self.config = c = config
+        target_channels = c.num_frames * c.sketch_channels
+        self.reference_encoder = ReferenceEncoder(c.sketch_channels, c.shallow, c.alignment_deep)
+        self.motion_field = (
+            MotionField(target_channels, c.shallow, c.alignment_deep, c.modulation) if c.use_warping else None
+        )
+        self.translation = Translation(
+            target_channels, c.shallow, c.deep, c.alignment_deep, c.modulation, c.style_hidden, c.audio_width,
+            c.use_audio,
+        )  # fmt: skip
+        if c.output_skip:
+            nn.init.zeros_(self.translation.to_rgb.weight)
+            if self.motion_field is not None:
+                nn.init.zeros_(self.motion_field.flow.weight)
+                nn.init.zeros_(self.motion_field.flow.bias)  # type: ignore[arg-type]
+
+    def encode_references(self, images: Tensor, sketches: Tensor) -> ReferenceFeatures:
+        """Once a video: images and sketches (B, N, 3, H, W) in [0, 1] -> features for `render`."""
+        return self.reference_encoder(images, sketches[:, :, : self.config.sketch_channels])
+
+    def render(
+        self, masked_target: Tensor, target_sketches: Tensor, features: ReferenceFeatures, mel: Tensor
+    ) -> RendererOutput:
+        """Draws B frames.
+
+        Args:
+            masked_target: (B, 3, H, W), RGB in [0, 1], rows from H/2 on zero
+            target_sketches: (B, T, 3, H, W) in [0, 1], the target frame's in the middle
+            features: of B sets of references, or of one set for all B frames
+            mel: (B, 1, 80, 16), the window of the target frame
+        """
+        sketches = target_sketches[:, :, : self.config.sketch_channels].flatten(1, 2)
+        if self.motion_field is None:
+            motion, (full, half) = None, (features.full.mean(1), features.half.mean(1))
+        else:
+            motion = self.motion_field(features.half, sketches)
+            full, half = align(features, motion, identity_at_zero=self.config.output_skip)
+        logits = self.translation(masked_target, sketches, full, half, mel).float()
+        warped = full[:, :3].expand_as(masked_target)
+        if self.config.output_skip:
+            middle = self.config.size // 2
+            start = torch.cat([masked_target[:, :, :middle], warped[:, :, middle:]], dim=2)
+            logits = logits + start.float().clamp(0.01, 0.99).logit()
+        return RendererOutput(logits.sigmoid(), warped, *(motion or (None, None)))
+
+    def forward(
+        self, masked_target: Tensor, target_sketches: Tensor, reference_images: Tensor, reference_sketches: Tensor,
+        mel: Tensor,
+    ) -> RendererOutput:  # fmt: skip
+        """`render` on references that are used once, as in training: images and sketches (B, N, 3, H, W)."""
+        features = self.encode_references(reference_images, reference_sketches)
+        return self.render(masked_target, target_sketches, features, mel)
