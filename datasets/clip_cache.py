@@ -1,0 +1,218 @@
+"""The clip cache on disk: what preprocessing writes, and trainers and evaluation read.
+
+A clip is two files, without pickle:
+  <name>.faces        the face crops, each a JPEG, one after the other
+  <name>.safetensors  arrays by frame, the mel and, as JSON in the metadata, all else; written last, so it marks the end
+Frames without a face have their place in every array (so the sound stays aligned) and no bytes in `.faces`.
+"""
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import safetensors.numpy
+
+from command_line import UserError
+from datasets import settings
+from datasets.windows import longest_run
+from face.crop import SIZE, to_crop
+
+FACES, ARRAYS, UNFINISHED = ".faces", ".safetensors", ".part"
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+OPEN_CLIPS = 256  # mapped at once in a process: two file handles each
+_DTYPES = {"F32": np.float32, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_}
+
+
+class ClipWriter:
+    """Writes one clip, crop by crop, and leaves either both files or (after an exception) none of them."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name, self.faces, self.arrays = name, root / (name + FACES), root / (name + ARRAYS)
+        self.offsets = [0]
+        self.faces.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(f"{self.faces}{UNFINISHED}", "wb")  # noqa: SIM115 (closed by __exit__)
+
+    def add(self, face: np.ndarray | None) -> None:
+        """Appends the next frame's crop, (S, S, 3) uint8 RGB, or None for a frame without a face."""
+        if face is not None:
+            self._file.write(cv2.imencode(".jpg", face[..., ::-1], JPEG)[1].tobytes())
+        self.offsets.append(self._file.tell())
+
+    def finish(
+        self,
+        landmarks_in_frame: np.ndarray,
+        boxes: np.ndarray,
+        found: np.ndarray,
+        mel: np.ndarray,
+        metadata: dict[str, Any],
+    ) -> None:
+        """Writes the arrays of all frames (shapes: `Clip`) and the metadata, which must hold `settings`."""
+        about = {
+            **metadata,
+            "name": self.name,
+            "num_frames": len(found),
+            "num_found": int(found.sum()),
+            "longest_run": longest_run(found),
+        }
+        arrays = {
+            "landmarks_in_frame": landmarks_in_frame.astype(np.float32),
+            "boxes": boxes.astype(np.int32),
+            "found": found.astype(np.bool_),
+            "mel": np.ascontiguousarray(mel, dtype=np.float32),
+            "offsets": np.array(self.offsets, dtype=np.int64),
+        }
+        content = safetensors.numpy.save(arrays, {"clip": json.dumps(about, sort_keys=True)})
+        _to_disk(self._file)
+        os.replace(self._file.name, self.faces)
+        with open(f"{self.arrays}{UNFINISHED}", "wb") as file:
+            file.write(content)
+            _to_disk(file)
+        os.replace(file.name, self.arrays)
+
+    def __enter__(self) -> "ClipWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):  # a full disk complains again on closing
+            self._file.close()
+        discard(self.faces.parent, self.faces.name.removesuffix(FACES))
+
+
+def discard(root: Path, name: str) -> None:
+    """Removes what an unfinished clip left."""
+    for suffix in (FACES, ARRAYS):
+        (root / (name + suffix + UNFINISHED)).unlink(missing_ok=True)
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@functools.lru_cache(maxsize=OPEN_CLIPS)
+def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays (read-only, mapped from disk) and metadata of a clip. `faces` holds the bytes of all crops."""
+    path = root / (name + ARRAYS)
+    try:
+        data = np.memmap(path, np.uint8, "r")
+        start = 8 + int(data[:8].view("<u8")[0])
+        header = json.loads(data[8:start].tobytes())
+        about = json.loads(header.pop("__metadata__")["clip"])
+        arrays = {
+            key: data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
+            .view(_DTYPES[entry["dtype"]])
+            .reshape(entry["shape"])
+            .view(np.ndarray)
+            for key, entry in header.items()
+        }
+        arrays["faces"] = np.memmap(root / (name + FACES), np.uint8, "r").view(np.ndarray)
+        if len(arrays["faces"]) != arrays["offsets"][-1]:
+            raise ValueError(f"{name}{FACES} has {len(arrays['faces'])} bytes, not {arrays['offsets'][-1]}")
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{path} is not a whole clip ({error}); remove it and run the preprocessing again") from error
+    return arrays, about
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of the cache. Cheap to keep and to send to a worker: arrays are mapped from disk when asked for."""
+
+    root: Path
+    name: str  # path below the root, without suffix
+    num_frames: int  # F, at 25 fps
+    num_found: int  # frames with a face
+    longest_run: int  # of frames with a face
+
+    @property
+    def landmarks_in_frame(self) -> np.ndarray:
+        """(F, 131, 2) float32, pixels of the source frame; NaN where no face was found."""
+        return _mapped(self.root, self.name)[0]["landmarks_in_frame"]
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(F, 4) int32 x0, y0, x1, y1 in pixels of the source frame."""
+        return _mapped(self.root, self.name)[0]["boxes"]
+
+    @property
+    def found(self) -> np.ndarray:
+        """(F,) bool."""
+        return _mapped(self.root, self.name)[0]["found"]
+
+    @property
+    def mel(self) -> np.ndarray:
+        """(80, C) float32, see media.audio."""
+        return _mapped(self.root, self.name)[0]["mel"]
+
+    @property
+    def landmarks_in_crop(self) -> np.ndarray:
+        """(F, 131, 2) float32, [0, 1] inside the box; computed anew at every call."""
+        return self.crop_landmarks(np.arange(self.num_frames))
+
+    def crop_landmarks(self, frames: np.ndarray) -> np.ndarray:
+        """Landmarks of some frames (n,) in crop coordinates: (n, 131, 2) float32."""
+        arrays = _mapped(self.root, self.name)[0]
+        return to_crop(arrays["landmarks_in_frame"][frames], arrays["boxes"][frames])
+
+    def face(self, frame: int) -> np.ndarray:
+        """The face crop of a frame that has a face: (S, S, 3) uint8 RGB."""
+        arrays = _mapped(self.root, self.name)[0]
+        start, end = arrays["offsets"][frame : frame + 2]
+        if start == end:
+            raise IndexError(f"frame {frame} of {self.name} has no face")
+        return cv2.imdecode(arrays["faces"][start:end], cv2.IMREAD_COLOR_RGB)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What else was recorded: settings, source, source_fps, frame_size (width, height), notes."""
+        return _mapped(self.root, self.name)[1]
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Width and height of the source."""
+        width, height = self.metadata["frame_size"]
+        return width, height
+
+
+def open_clip(root: Path, name: str) -> Clip:
+    """Opens one clip.
+
+    Raises:
+        UserError: there is none of that name, or its files are damaged.
+    """
+    about = _mapped(root, name)[1]
+    return Clip(root, name, *(about[key] for key in ("num_frames", "num_found", "longest_run")))
+
+
+class ClipCache:
+    """All clips below a folder.
+
+    Raises:
+        UserError: the folder is missing or holds no clip.
+    """
+
+    def __init__(self, root: Path | str, size: int = SIZE) -> None:
+        self.root = Path(root)
+        self.settings = settings.current(size)
+        files = self.root.rglob("*" + ARRAYS) if self.root.is_dir() else ()
+        self.names = sorted(file.relative_to(self.root).as_posix().removesuffix(ARRAYS) for file in files)
+        if not self.names:
+            raise UserError(f"--cache: there is no clip in {self.root}; make some with python -m preprocess")
+
+    def open(self, name: str) -> Clip:
+        """Opens a clip and compares the settings that it was made with with those in force (UserError)."""
+        clip = open_clip(self.root, name)
+        settings.check(clip.metadata["settings"], self.settings, f"clip {name} in {self.root}")
+        return clip
+
+    def __iter__(self) -> Iterator[Clip]:
+        return map(self.open, self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)

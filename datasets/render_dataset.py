@@ -1,0 +1,68 @@
+"""Samples for stage 2: a frame whose lower half is hidden, its sketches and sound, and reference faces with theirs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from datasets.clip_cache import Clip
+from datasets.sampling import Augmentation, SampledClips, SamplingConfig
+from datasets.windows import centres, neighbours, sample_references
+from face.sketch import draw_sketches
+from media.audio import mel_windows
+
+
+class RenderDataset(SampledClips):
+    """Frames with `num_frames` (T) sketches around them, and `num_references` (N) faces outside that window.
+
+    Items (float32 tensors, RGB in [0, 1]): target (3, S, S), masked_target: the same with rows from S / 2 on zero,
+    target_sketches (T, 3, S, S), reference_images and reference_sketches (N, 3, S, S), mel (1, 80, 16); name: of the
+    clip, frame: the target's.
+
+    Raises:
+        UserError: no clip is long enough.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        num_frames: int,
+        num_references: int,
+        config: SamplingConfig,
+        seed: int = 0,
+        speakers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(clips, num_frames, config, seed, speakers)
+        self.num_frames, self.num_references = num_frames, num_references
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        rng, clip = self.draw(index)
+        frame = int(rng.choice(centres(clip.found, self.num_frames)))
+        window = neighbours(frame, self.num_frames, clip.num_frames)
+        references = sample_references(rng, clip.found, window, self.num_references)
+        augmentation = Augmentation(rng, self.config.augment)
+        target, target_sketches = _draw(clip, frame, window, augmentation)
+        drawn = [_draw(clip, reference, np.array([reference]), augmentation) for reference in references]
+        masked_target = target.clone()
+        masked_target[:, target.shape[1] // 2 :] = 0
+        return {
+            "target": target,
+            "masked_target": masked_target,
+            "target_sketches": target_sketches,
+            "reference_images": torch.stack([image for image, _ in drawn]),
+            "reference_sketches": torch.cat([sketch for _, sketch in drawn]),
+            "mel": torch.from_numpy(mel_windows(clip.mel, np.array([frame]))[0]),
+            "name": clip.name,
+            "frame": frame,
+        }
+
+
+def _draw(clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
+    """The face of `frame` (3, S, S), and sketches of the frames of `window` (n, 3, S, S) at its crop's aspect."""
+    move = augmentation.move()
+    face = augmentation.face(clip.face(frame), move)
+    x0, y0, x1, y1 = (int(side) for side in clip.boxes[frame])
+    landmarks_in_crop = augmentation.landmarks(clip.crop_landmarks(window), move)
+    sketches = draw_sketches(landmarks_in_crop, y1 - y0, x1 - x0, len(face))  # (n, S, S)
+    image = torch.from_numpy(face).permute(2, 0, 1).float().div_(255)
+    return image, torch.from_numpy(sketches).div_(255)[:, None].expand(-1, 3, -1, -1)

@@ -1,0 +1,138 @@
+"""What both datasets share: which clips can be used, how often each is drawn, and what is changed in a sample."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from command_line import UserError
+from datasets.clip_cache import Clip
+from datasets.splits import speaker_of
+from datasets.windows import MIN_FRAMES
+from face.landmarks import FLIP
+
+MOST_GAMMA = 0.5  # of the colour jitter's strength
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Changes to a sample; none by default, as in the paper."""
+
+    flip: float = 0.0  # probability of mirroring a sample
+    colour: float = 0.0  # each channel's gain changes by up to this share, equal in the target and its references
+    box: float = 0.0  # each crop is moved and scaled by up to this share of its side
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How samples are drawn. An epoch is `samples_per_epoch` samples, or as many as there are clips.
+
+    Balance: "clip" draws every clip equally often; "frame" every frame; "speaker" draws speakers by the square root
+    of their frames, so that one who has most of them does not dominate, nor one with a single clip repeat for ever.
+    """
+
+    balance: Literal["clip", "speaker", "frame"] = "clip"
+    samples_per_epoch: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+class SampledClips(Dataset[dict[str, object]]):
+    """A map-style dataset whose item is a function of (seed, epoch, index) and nothing else.
+
+    An index of `len(self)` or more belongs to a later epoch, so a sampler can count on without touching the workers.
+
+    Raises:
+        UserError: no clip is long enough.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        window: int,
+        config: SamplingConfig,
+        seed: int,
+        speakers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config, self.seed, self.epoch = config, seed, 0
+        self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= window]
+        self.num_excluded = len(clips) - len(self.clips)
+        if not self.clips:
+            needed = f"{MIN_FRAMES} frames with a face, {window} of them in a row"
+            raise UserError(f"--cache: none of the {len(clips)} clips can be trained on: that takes {needed}")
+        if self.num_excluded:
+            print(f"{self.num_excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)
+        weights = _weights(self.clips, config.balance, speakers or {})
+        self.ends = np.cumsum(weights) / weights.sum()
+
+    def __len__(self) -> int:
+        return self.config.samples_per_epoch or len(self.clips)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that indices below `len(self)` belong to."""
+        self.epoch = epoch
+
+    def draw(self, index: int) -> tuple[np.random.Generator, Clip]:
+        """The random numbers of an item, and its clip; over an epoch the clips get their shares evenly."""
+        epoch, index = divmod(self.epoch * len(self) + index, len(self))
+        rng = np.random.default_rng((self.seed, epoch, index))
+        clip = np.searchsorted(self.ends, (index + rng.random()) / len(self), side="right")
+        return rng, self.clips[min(int(clip), len(self.clips) - 1)]
+
+
+def _weights(clips: Sequence[Clip], balance: str, speakers: Mapping[str, str]) -> np.ndarray:
+    frames = np.array([clip.num_found for clip in clips], dtype=np.float64)
+    if balance == "clip":
+        return np.ones(len(clips))
+    if balance == "frame":
+        return frames
+    who = [speakers.get(clip.name, speaker_of(clip.name)) for clip in clips]
+    total: Counter[str] = Counter()
+    for speaker, count in zip(who, frames, strict=True):
+        total[speaker] += count
+    return np.array([count / np.sqrt(total[speaker]) for speaker, count in zip(who, frames, strict=True)])
+
+
+class Augmentation:
+    """The changes drawn for one sample."""
+
+    def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
+        self.rng, self.box = rng, config.box
+        self.flip = config.flip > 0 and rng.random() < config.flip
+        self.table: np.ndarray | None = None
+        if config.colour > 0:
+            gain = 1 + config.colour * rng.uniform(-1, 1, 3)
+            gamma = np.exp(config.colour * MOST_GAMMA * rng.uniform(-1, 1))
+            tone = 255 * (np.arange(256)[:, None] / 255) ** gamma * gain
+            self.table = np.clip(tone + 0.5, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+
+    def move(self) -> np.ndarray | None:
+        """Draws how one crop is moved: (2, 2), scale and shift of x and of y in crop coordinates; None: not at all."""
+        if not (self.flip or self.box):
+            return None
+        scale = np.full(2, 1 + self.box * self.rng.uniform(-1, 1))
+        shift = (1 - scale) / 2 + self.box * self.rng.uniform(-1, 1, 2)
+        if self.flip:
+            scale, shift = scale * (-1, 1), shift * (-1, 1) + (1, 0)
+        return np.stack([scale, shift], axis=1)
+
+    def landmarks(self, landmarks_in_crop: np.ndarray, move: np.ndarray | None) -> np.ndarray:
+        """(..., 131, 2) in crop coordinates, moved; mirrored points take each other's place."""
+        if move is None:
+            return landmarks_in_crop
+        moved = (landmarks_in_crop * move[:, 0] + move[:, 1]).astype(np.float32)
+        return moved[..., FLIP, :] if self.flip else moved
+
+    def face(self, face: np.ndarray, move: np.ndarray | None) -> np.ndarray:
+        """(S, S, 3) uint8, moved likewise and recoloured."""
+        if move is not None:
+            size = len(face)
+            shift = move[:, 1] * size + (move[:, 0] - 1) / 2  # from pixel centre to pixel centre
+            face = cv2.warpAffine(
+                face, np.column_stack([np.diag(move[:, 0]), shift]), (size, size), borderMode=cv2.BORDER_REFLECT_101
+            )
+        return face if self.table is None else cv2.LUT(face, self.table)

@@ -1,0 +1,28 @@
+"""Fingerprint of everything that a cache and the weights trained on it must agree on."""
+
+from collections.abc import Mapping
+
+from command_line import UserError
+from face import crop, landmarks
+from media import audio
+
+Setting = str | int | float
+
+
+def current(size: int = crop.SIZE) -> dict[str, Setting]:
+    """The settings in force: mel, landmark table and crop rule, at a crop of `size` pixels."""
+    return {**audio.settings(), **landmarks.settings(), **crop.settings(size)}
+
+
+def check(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
+    """Compares the settings that `where` was made with against those wanted.
+
+    Raises:
+        UserError: they differ; the message names the first field that does, with both values.
+    """
+    for field in sorted(found.keys() | wanted.keys()):
+        if found.get(field) != wanted.get(field):
+            raise UserError(
+                f"{where} was made with {field} = {found.get(field, 'nothing')}, but {wanted.get(field, 'nothing')} "
+                "is in force here; make it again, or choose the one that fits"
+            )

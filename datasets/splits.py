@@ -1,0 +1,122 @@
+"""Which clips train, which validate, which test: by published lists, else by speaker. Validation is never test."""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from command_line import UserError
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Lists have a clip a line; further words in a line are ignored, but for speaker=NAME."""
+
+    train_list: Path | None = None  # clips to train on; without it, all that are in no other list
+    val_list: Path | None = None  # clips that choose the model
+    test_list: Path | None = None  # clips left alone until the end
+    val_share: float = 0.03  # of the speakers, where no list says
+    test_share: float = 0.03  # of the speakers, where no list and no folder named test says
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of clips, each in one list at most, and who speaks in them."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+    speakers: dict[str, str] = field(default_factory=dict)
+
+
+def speaker_of(name: str) -> str:
+    """The speaker by layout: the name of the folder that holds the clip; a clip in no folder is its own speaker."""
+    return name.rsplit("/", 2)[-2] if "/" in name else name
+
+
+def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
+    """Clip -> the key=value words behind it, in the list's order; empty lines and lines with # in front are left out.
+
+    Raises:
+        UserError: the file can't be read or holds no clip.
+    """
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{flag}: {path} cannot be read as a list of clips ({error})") from error
+    entries = {
+        words[0]: dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        for words in lines
+        if words and not words[0].startswith("#")
+    }
+    if not entries:
+        raise UserError(f"{flag}: {path} holds no clip; it needs one name a line")
+    return entries
+
+
+def match(entries: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """List entry -> clip, for the entries that have one (others failed in preprocessing).
+
+    A list names clips as below some folder of the layout. Of several the one in a folder `main` is meant: LRS2 has the
+    same names in `main`, which its train, val and test lists are about, and in `pretrain`.
+
+    Raises:
+        UserError: an entry fits several clips.
+    """
+    by_end: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        for k in range(len(parts)):
+            by_end.setdefault("/".join(parts[k:]), []).append(name)
+    matched = {}
+    for entry in entries:
+        fitting = by_end.get(entry, [])
+        exact = [name for name in fitting if name in (entry, f"main/{entry}") or name.endswith(f"/main/{entry}")]
+        if len(exact or fitting) > 1:
+            raise UserError(f"list entry {entry} fits several clips ({', '.join(fitting)}); write their whole names")
+        if fitting:
+            matched[entry] = (exact or fitting)[0]
+    return matched
+
+
+def split(names: Iterable[str], config: SplitConfig) -> Split:
+    """Splits clips by the lists in `config`; where there is none, a hash of the speaker decides.
+
+    A folder named `test` (LRS3) is the test set when there is no test list. With lists but none for test there is no
+    test set; with none for validation it is taken from the training clips. Where the hash leaves no speaker for
+    validation, the one with the lowest hash is taken; if there is only one speaker, clips take the speakers' part.
+
+    Raises:
+        UserError: a list can't be read, or a clip is in two of them.
+    """
+    names = sorted(names)
+    speakers = {name: speaker_of(name) for name in names}
+    chosen: dict[str, set[str]] = {}
+    for kind in ("train", "val", "test"):
+        path: Path | None = getattr(config, f"{kind}_list")
+        if path is None:
+            continue
+        entries = read_list(path, f"--{kind}-list")
+        matched = match(entries, names)
+        chosen[kind] = set(matched.values())
+        speakers |= {name: entries[entry]["speaker"] for entry, name in matched.items() if "speaker" in entries[entry]}
+    by_hash = {"val"} - chosen.keys() | ({"test"} if not chosen else set())
+    in_test_folder = {name for name in names if "test" in name.split("/")[:-1]}
+    if "test" not in chosen and in_test_folder:
+        chosen["test"] = in_test_folder - chosen.get("train", set()) - chosen.get("val", set())
+        by_hash -= {"test"}
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        if both := chosen.get(a, set()) & chosen.get(b, set()):
+            raise UserError(f"--{a}-list and --{b}-list both hold {min(both)}; a clip may be in one of them only")
+    rest = chosen.get("train") or set(names) - chosen.get("val", set()) - chosen.get("test", set())
+
+    unit = speakers if len({speakers[name] for name in rest}) > 1 else {name: name for name in names}
+    place = {unit[name]: zlib.crc32(unit[name].encode(errors="surrogateescape")) / 2**32 for name in rest}  # [0, 1)
+    if "val" in by_hash:
+        limit = max(config.val_share, min(place.values(), default=0)) if len(place) > 1 else -1
+        chosen["val"] = {name for name in rest if place[unit[name]] <= limit}
+    if "test" in by_hash:
+        limit = 1 - config.test_share
+        chosen["test"] = {name for name in rest - chosen["val"] if place[unit[name]] >= limit}
+    train = rest - chosen["val"] - chosen.get("test", set())
+    return Split(sorted(train), sorted(chosen["val"]), sorted(chosen.get("test", ())), speakers)
