@@ -1,0 +1,255 @@
+"""Face meshes in pictures. The only file that imports MediaPipe, and only once a detector is made.
+
+The mesh is precise wherever it is pointed, but its built-in detector sees faces from about a fifth of the picture up.
+So a followed face is looked at through a window around it, and a search also asks the long-range detector for places.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from command_line import UserError
+from face.landmarks import MESH_POINTS
+
+MAX_FACES = 5
+WINDOW = 2.5  # sides of the face box that a window spans
+NARROW_WINDOW = 1.6  # the same where other faces are near
+KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; else it moves
+ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
+TILES = 0.7  # side of a search tile, in shorter sides of the frame
+
+
+def extent(mesh: np.ndarray) -> np.ndarray:
+    """(K, 2) points -> (4,) x0, y0, x1, y1."""
+    return np.concatenate([mesh.min(axis=0), mesh.max(axis=0)])
+
+
+class FaceDetector:
+    """Finds faces in any frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out.
+
+    Args:
+        max_faces: how many a search returns at most.
+        model: a MediaPipe Tasks `face_landmarker.task` to use in place of the mesh that MediaPipe carries.
+
+    Raises:
+        UserError: `model` is no usable model file.
+    """
+
+    def __init__(self, max_faces: int = MAX_FACES, model: Path | None = None) -> None:
+        with _silence():
+            import mediapipe as mp
+
+            mesh = _CarriedMesh if model is None else _TaskMesh
+            self._search = mesh(max_faces, False, model)
+            self._track = mesh(1, True, model)
+            self._places = mp.solutions.face_detection.FaceDetection(model_selection=1)  # long range
+        self._max_faces = max_faces
+        self._warm = False
+        self.forget()
+
+    def __enter__(self) -> "FaceDetector":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for part in (self._search, self._track, self._places):
+            part.close()
+
+    def detect(self, frame: np.ndarray, thorough: bool = True) -> list[np.ndarray]:
+        """All faces of one frame (H, W, 3), largest first; what was seen before makes no difference.
+
+        Faces from about a tenth of the frame are found; if there are none, `thorough` looks at overlapping tiles,
+        which takes several times as long and finds those from about a twentieth.
+        """
+        frame = np.ascontiguousarray(frame)
+        height, width = frame.shape[:2]
+        with _silence(not self._warm):
+            faces = self._search(frame)
+            self._add_faces(faces, frame, np.array([0, 0, width, height]))
+        self._warm = True
+        if thorough and not faces:
+            for tile in _tiles(width, height):
+                self._add_faces(faces, frame, tile)
+        areas = [np.prod(np.ptp(face, axis=0)) for face in faces]
+        return [faces[i] for i in np.argsort(areas)[::-1][: self._max_faces]]
+
+    def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
+        """The mesh of the face that was at `box` (4,) one frame earlier, or of another one near it, or None.
+
+        Frames must come in order; `forget` starts anew. With `alone` false the window is kept narrow, so that it holds
+        no neighbour.
+        """
+        height, width = frame.shape[:2]
+        needed = _window(box, KEEP_WINDOW, width, height)
+        side = (box[2:] - box[:2]).max()
+        moved = (
+            self._window is None
+            or (needed[:2] < self._window[:2]).any()
+            or (needed[2:] > self._window[2:]).any()
+            or not 0.6 < side / self._side < 1.6
+        )
+        if moved:
+            self._window = _window(box, WINDOW if alone else NARROW_WINDOW, width, height)
+            self._side = side
+            self._shrink = max(1, int((box[2:] - box[:2]).min()) // ENOUGH_PIXELS)
+            size = self._window[2:] - self._window[:2]
+            self._window[2:] -= size % self._shrink  # whole blocks of pixels are averaged
+        picture = _cut(frame, self._window, self._shrink)
+        with _silence(moved):
+            if moved:
+                self._track.reset()
+                self._track(picture)  # the second look, from where the first one saw the face, is the steadier one
+            faces = self._track(picture)
+        if not faces:
+            faces = self._search(picture)
+        if not faces:
+            return None
+        faces = [face * self._shrink + self._window[:2].astype(np.float32) for face in faces]
+        centre = (box[:2] + box[2:]) / 2
+        return min(faces, key=lambda face: float(np.linalg.norm((face.min(axis=0) + face.max(axis=0)) / 2 - centre)))
+
+    def forget(self) -> None:
+        """Ends following: the next `follow` depends on nothing seen before."""
+        self._window: np.ndarray | None = None
+        self._side, self._shrink = 1.0, 1
+
+    def _add_faces(self, faces: list[np.ndarray], frame: np.ndarray, tile: np.ndarray) -> None:
+        """Looks for places in a tile of the frame and adds the faces that the mesh confirms there."""
+        size = tile[2:] - tile[:2]
+        found = self._places.process(_cut(frame, tile)).detections or []
+        for detection in found[: 2 * self._max_faces]:
+            place = detection.location_data.relative_bounding_box
+            corner = np.array([place.xmin, place.ymin]) * size + tile[:2]
+            box = np.concatenate([corner, corner + np.array([place.width, place.height]) * size])
+            if _known(faces, (box[:2] + box[2:]) / 2):
+                continue
+            window = _window(box, 2.0, frame.shape[1], frame.shape[0])
+            if (window[2:] - window[:2]).min() < 2:
+                continue
+            for face in self._search(_cut(frame, window)):
+                face += window[:2].astype(np.float32)
+                if not _known(faces, (face.min(axis=0) + face.max(axis=0)) / 2):
+                    faces.append(face)
+
+
+class _CarriedMesh:
+    """The face mesh whose models come inside the MediaPipe package."""
+
+    def __init__(self, max_faces: int, tracking: bool, _: None) -> None:
+        import mediapipe as mp
+
+        self._mesh = mp.solutions.face_mesh.FaceMesh(
+            static_image_mode=not tracking, max_num_faces=max_faces, refine_landmarks=True
+        )
+
+    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
+        faces = self._mesh.process(picture).multi_face_landmarks or []
+        return [_to_array(face.landmark, picture) for face in faces]
+
+    def reset(self) -> None:
+        self._mesh.reset()
+
+    def close(self) -> None:
+        self._mesh.close()
+
+
+class _TaskMesh:
+    """The face landmarker of a MediaPipe Tasks file."""
+
+    STEP = 40  # ms between frames as the model is told; it only has to rise
+
+    def __init__(self, max_faces: int, tracking: bool, model: Path) -> None:
+        self._make = lambda: _make_landmarker(max_faces, tracking, model)
+        self._tracking = tracking
+        self._landmarker, self._time = self._make(), 0
+
+    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
+        import mediapipe as mp
+
+        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=picture)
+        if self._tracking:
+            self._time += self.STEP
+            result = self._landmarker.detect_for_video(image, self._time)
+        else:
+            result = self._landmarker.detect(image)
+        return [_to_array(face, picture) for face in result.face_landmarks]
+
+    def reset(self) -> None:
+        self._landmarker.close()
+        self._landmarker, self._time = self._make(), 0
+
+    def close(self) -> None:
+        self._landmarker.close()
+
+
+def _make_landmarker(max_faces: int, tracking: bool, model: Path):  # noqa: ANN202
+    from mediapipe.tasks import python as tasks
+    from mediapipe.tasks.python import vision
+
+    options = vision.FaceLandmarkerOptions(
+        base_options=tasks.BaseOptions(model_asset_path=str(model)),
+        running_mode=vision.RunningMode.VIDEO if tracking else vision.RunningMode.IMAGE,
+        num_faces=max_faces,
+    )
+    try:
+        return vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"{model}: not a usable MediaPipe face_landmarker.task file ({error})") from None
+
+
+def _to_array(points, picture: np.ndarray) -> np.ndarray:
+    """MediaPipe's normalised points -> (478, 2) f32 pixels of the picture."""
+    flat = np.fromiter((value for point in points for value in (point.x, point.y)), np.float32, 2 * MESH_POINTS)
+    return flat.reshape(MESH_POINTS, 2) * np.float32([picture.shape[1], picture.shape[0]])
+
+
+def _known(faces: list[np.ndarray], centre: np.ndarray) -> bool:
+    return any((centre > face.min(axis=0)).all() and (centre < face.max(axis=0)).all() for face in faces)
+
+
+def _window(box: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray:
+    """(4,) int: a square of `zoom` times the box's longer side around its centre, clipped to the frame."""
+    centre, half = (box[:2] + box[2:]) / 2, zoom * (box[2:] - box[:2]).max() / 2
+    corners = np.concatenate([np.floor(centre - half), np.ceil(centre + half)])
+    return np.clip(corners, 0, [width, height, width, height]).astype(int)
+
+
+def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
+    """Overlapping squares that cover the frame."""
+    side = max(2, int(TILES * min(width, height)))
+    for y in np.linspace(0, height - side, 1 + -(-2 * (height - side) // side)).astype(int):
+        for x in np.linspace(0, width - side, 1 + -(-2 * (width - side) // side)).astype(int):
+            yield np.array([x, y, x + side, y + side])
+
+
+def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:
+    x0, y0, x1, y1 = (int(side) for side in window)
+    part = frame[y0:y1, x0:x1]
+    if shrink > 1:
+        return cv2.resize(part, ((x1 - x0) // shrink, (y1 - y0) // shrink), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(part)
+
+
+@contextmanager
+def _silence(active: bool = True) -> Iterator[None]:
+    """Keeps the start-up chatter of MediaPipe's C++ libraries off stderr; it has no switch of its own."""
+    if not active:
+        yield
+        return
+    with suppress(AttributeError, ValueError):
+        sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

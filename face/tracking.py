@@ -1,0 +1,183 @@
+"""Follows one person through a clip."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from command_line import UserError
+from face.crop import SAME_FACE, box_around, overlap, smooth_boxes
+from face.detector import FaceDetector, extent
+from face.landmarks import FULL, NUM_FULL
+
+SURVEY = 25  # frames between two counts of all faces
+SEARCH = 5  # frames between two thorough searches while no face is found
+LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
+
+Pick = str | int | tuple[float, float]
+
+
+@dataclass
+class FaceTrack:
+    """One person's face in every frame of a clip.
+
+    Attributes:
+        landmarks_in_frame: (F, 131, 2) f32 pixels, NaN where the face was not found.
+        found: (F,) bool.
+        boxes: (F, 4) int32 x0, y0, x1, y1, smoothed; zeros where not found.
+        frame_size: width, height.
+        several: (F,) int, how many faces the last count saw, the followed one included.
+        cuts: (F,) bool, where the face is not where it was before: a scene cut, or somebody else.
+    """
+
+    landmarks_in_frame: np.ndarray
+    found: np.ndarray
+    boxes: np.ndarray
+    frame_size: tuple[int, int]
+    several: np.ndarray
+    cuts: np.ndarray
+
+
+class Tracker:
+    """Takes the frames of a clip one by one; memory holds landmarks only.
+
+    Args:
+        pick: whom to follow if there are several: "largest", "left" or "right" of the picture, a number counted from
+            the left (0 is the first), or a point (x, y) of the frame; number and point also as text ("1", "640,360").
+        model: see `FaceDetector`.
+
+    Raises:
+        UserError: `pick` is none of these.
+    """
+
+    def __init__(self, pick: Pick = "largest", model: Path | None = None) -> None:
+        self._pick = parse_pick(pick)
+        self._detector = FaceDetector(model=model)
+        self._landmarks: list[np.ndarray] = []
+        self._boxes: list[np.ndarray] = []
+        self._several: list[int] = []
+        self._cuts: list[bool] = []
+        self._frame_size = (0, 0)
+        self._box: np.ndarray | None = None  # where the followed face was seen last
+        self._missed = 0  # frames since then
+        self._company = 0  # faces counted while it was seen
+
+    def add(self, frame: np.ndarray) -> None:
+        """Looks at the next frame (H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: in the first frame with a face, `pick` names one that is not there.
+        """
+        self._frame_size = (frame.shape[1], frame.shape[0])
+        mesh, cut = None, False
+        if self._box is not None:
+            mesh = self._detector.follow(frame, self._box, alone=self._company < 2)
+            if mesh is not None and overlap(self._box, box_around(mesh[list(FULL)], self._frame_size)) < SAME_FACE:
+                mesh = None
+        several = self._several[-1] if self._several else 0
+        if mesh is None or len(self._several) % SURVEY == 0:
+            faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
+            several = len(faces)
+            if mesh is None:
+                self._detector.forget()
+                mesh, cut = self._choose(faces)
+        several = max(several, int(mesh is not None))
+        if mesh is None:
+            self._missed += 1
+            if self._missed >= LOST:
+                self._box = None
+            self._landmarks.append(np.full((NUM_FULL, 2), np.nan, np.float32))
+            self._boxes.append(np.full(4, np.nan, np.float32))
+        else:
+            self._missed, self._company = 0, several
+            self._landmarks.append(mesh[list(FULL)])
+            self._box = box_around(self._landmarks[-1], self._frame_size)
+            self._boxes.append(self._box)
+        self._several.append(several)
+        self._cuts.append(cut)
+
+    def finish(self) -> FaceTrack:
+        """Everything seen; the tracker takes no more frames."""
+        self._detector.close()
+        boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
+        found = np.isfinite(boxes).all(axis=1)
+        return FaceTrack(
+            landmarks_in_frame=np.array(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2),
+            found=found,
+            boxes=smooth_boxes(boxes, found),
+            frame_size=self._frame_size,
+            several=np.array(self._several, int),
+            cuts=np.array(self._cuts, bool),
+        )
+
+    def _choose(self, faces: list[np.ndarray]) -> tuple[np.ndarray | None, bool]:
+        """The followed person among some faces, and whether that is a jump. None rather than a doubtful one."""
+        if not faces:
+            return None, False
+        if self._box is None:
+            first = self._company == 0
+            return _picked(faces, self._pick, self._frame_size, must=first), not first
+        overlaps = [float(overlap(self._box, extent(face))) for face in faces]
+        best = int(np.argmax(overlaps))
+        if overlaps[best] >= SAME_FACE:
+            return faces[best], False
+        if len(faces) == 1 and self._company == 1:  # nobody else is or was there: the camera jumped
+            return faces[0], True
+        return None, False
+
+
+def track_faces(frames: Iterable[np.ndarray], pick: Pick = "largest", model: Path | None = None) -> FaceTrack:
+    """Follows one person through all frames: see `Tracker`."""
+    tracker = Tracker(pick, model)
+    for frame in frames:
+        tracker.add(frame)
+    return tracker.finish()
+
+
+def parse_pick(pick: Pick) -> Pick:
+    """Checks whom to follow; text such as "2" or "640,360" becomes a number or a point.
+
+    Raises:
+        UserError: it is none of the ways to name a face.
+    """
+    if isinstance(pick, int) and pick >= 0:
+        return pick
+    if isinstance(pick, tuple) and len(pick) == 2 and np.isfinite(pick).all():
+        return float(pick[0]), float(pick[1])
+    if isinstance(pick, str):
+        text = pick.strip().lower()
+        if text in ("largest", "left", "right"):
+            return text
+        if re.fullmatch(r"\d{1,3}", text):
+            return int(text)
+        if point := re.fullmatch(r"\(?\s*(\d+(?:\.\d+)?)\s*[,x ]\s*(\d+(?:\.\d+)?)\s*\)?", text):
+            return float(point[1]), float(point[2])
+    raise UserError(f"--face {pick}: not a face; give largest, left, right, a number from the left (0, 1, ...) or x,y")
+
+
+def _picked(faces: list[np.ndarray], pick: Pick, frame_size: tuple[int, int], must: bool) -> np.ndarray | None:
+    """The face that the rule names; where there is none, a UserError if it `must` be there, else None."""
+    boxes = np.array([extent(face) for face in faces])
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    from_left = np.argsort(centres[:, 0])
+    if pick == "largest":
+        return faces[0]
+    if pick in ("left", "right"):
+        return faces[from_left[0 if pick == "left" else -1]]
+    if isinstance(pick, int):
+        if pick < len(faces):
+            return faces[from_left[pick]]
+        problem = f"only {len(faces)} found (counted from 0)"
+    else:
+        nearest = int(np.argmin(np.linalg.norm(centres - pick, axis=1)))
+        sides = boxes[nearest, 2:] - boxes[nearest, :2]
+        if (np.abs(centres[nearest] - pick) <= sides).all():  # on the face or within half a face of it
+            return faces[nearest]
+        places = "; ".join(f"{x:.0f},{y:.0f}" for x, y in centres)
+        problem = f"no face there in a frame of {frame_size[0]} x {frame_size[1]}; faces are at {places}"
+    if must:
+        name = pick if isinstance(pick, int) else f"{pick[0]:g},{pick[1]:g}"
+        raise UserError(f"--face {name}: {problem} in the first frame with a face")
+    return None
