@@ -128,9 +128,7 @@ def _landmark_encoder(width: int, out: int, first_stride: int, last_residual: bo
         blocks.append(ConvBlock(channels // 2, channels, stride=stride, dimensions=1))
         blocks.extend(ConvBlock(channels, channels, dimensions=1, residual=True) for _ in range(residuals))
     blocks.append(ConvBlock(channels, out, padding=0, dimensions=1))
-    blocks.append(
-        ConvBlock(out, out, kernel=1, padding=0, dimensions=1, residual=last_residual, activation=torch.tanh)
-    )
+    blocks.append(ConvBlock(out, out, kernel=1, padding=0, dimensions=1, residual=last_residual, activation=torch.tanh))
     return nn.Sequential(*blocks)
 
 

@@ -111,7 +111,9 @@ class Renderer(nn.Module):
             middle = self.config.size // 2
             start = torch.cat([masked_target[:, :, :middle], warped[:, :, middle:]], dim=2)
             logits = logits + start.float().clamp(0.01, 0.99).logit()
-        return RendererOutput(logits.sigmoid(), warped, *(motion or (None, None)))
+        if motion is None:
+            return RendererOutput(logits.sigmoid(), warped.detach(), None, None)
+        return RendererOutput(logits.sigmoid(), warped, motion.flow, motion.weight)
 
     def forward(
         self, masked_target: Tensor, target_sketches: Tensor, reference_images: Tensor, reference_sketches: Tensor,

@@ -1,0 +1,104 @@
+"""Loss of stage 2: warping, reconstruction, style, adversarial and feature matching (paper, equations 15 to 21)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losses.adversarial import AdversarialLoss
+from losses.perceptual import LAYERS, VGG19, perceptual, style
+
+
+@dataclass(frozen=True)
+class RenderLossConfig:
+    """Weights of the terms, and where they are taken. The defaults are the paper's."""
+
+    warp: float = 2.5
+    """Perceptual distance of the aligned, averaged references: trains the alignment."""
+    perceptual: float = 4.0
+    style: float = 1000.0
+    adversarial: float = 0.25
+    feature_matching: float = 2.5
+    pixel: float = 0.0
+    """Mean absolute difference of output and target, and of aligned references and target; not in the paper."""
+    warmup_epochs: int = 25
+    """Epochs at the start that train the alignment alone."""
+    layers: tuple[int, ...] = LAYERS
+    """VGG blocks whose first ReLU is compared: fewer are faster."""
+    region: Literal["full", "lower"] = "full"
+    """lower: VGG sees the lower half only, at half the cost; the upper half is the target's own."""
+
+    @property
+    def needs_vgg(self) -> bool:
+        return bool(self.warp or self.perceptual or self.style)
+
+    @property
+    def needs_discriminator(self) -> bool:
+        return bool(self.adversarial or self.feature_matching)
+
+
+class RenderLoss:
+    """The generator's loss as named scalars. VGG sees each picture once, and the target without a graph."""
+
+    def __init__(self, config: RenderLossConfig, vgg: VGG19 | None, adversarial: AdversarialLoss | None = None):
+        """`vgg` and `adversarial` may be None where the config gives all their terms no weight."""
+        if (config.needs_vgg and vgg is None) or (config.needs_discriminator and adversarial is None):
+            raise ValueError("the loss has terms that need VGG-19 or a discriminator, but there is none")
+        self.config = config
+        self.vgg = vgg
+        self.adversarial = adversarial
+
+    def __call__(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool = False) -> dict[str, Tensor]:
+        """Terms that have a weight, unweighted, and "total", their weighted sum.
+
+        While warming up only the terms of the aligned references are there. Where these cannot be trained (no gradient,
+        as without warping) they fall away instead, and there is no warm-up.
+
+        Args:
+            face: output (B, 3, H, W), RGB in [0, 1]
+            warped: aligned, averaged references, as `face`
+            target: the true, unmasked face, as `face`
+            warming_up: only the terms that train the alignment
+        """
+        c = self.config
+        trains_alignment = warped.requires_grad or not torch.is_grad_enabled()
+        warming_up = warming_up and trains_alignment
+        pictures = ([] if warming_up else [face]) + ([warped] if trains_alignment else [])
+        terms: dict[str, Tensor] = {}
+        if self.vgg is not None and c.needs_vgg:
+            full, both = self._vgg_distances(pictures, target)
+            if trains_alignment:
+                terms["warp"] = both[-1]
+            if not warming_up:
+                terms["perceptual"], terms["style"] = both[0], full[0]
+        if c.pixel:
+            terms["pixel"] = torch.stack([F.l1_loss(picture.float(), target) for picture in pictures]).sum()
+        if self.adversarial is not None and c.needs_discriminator and not warming_up:
+            terms["adversarial"], terms["feature_matching"] = self.adversarial.generator(face, target)
+        terms = {name: value for name, value in terms.items() if getattr(c, name)}
+        return terms | {"total": torch.stack([getattr(c, name) * value for name, value in terms.items()]).sum()}
+
+    def _vgg_distances(self, pictures: list[Tensor], target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """For each picture: its style distance at full size, and its perceptual distance at full and half size."""
+        assert self.vgg is not None
+        if self.config.region == "lower":
+            pictures, target = [_lower_half(picture) for picture in pictures], _lower_half(target)
+        styles = []
+        distances = [target.new_zeros(())] * len(pictures)
+        for size in ("full", "half"):
+            if size == "half":  # bilinear, without antialiasing
+                pictures, target = [F.avg_pool2d(picture, 2) for picture in pictures], F.avg_pool2d(target, 2)
+            with torch.no_grad():
+                true = self.vgg(target)
+            features = [layer.split(len(target)) for layer in self.vgg(torch.cat(pictures))]
+            each = [list(layers) for layers in zip(*features, strict=True)]
+            distances = [total + perceptual(f, true) for total, f in zip(distances, each, strict=True)]
+            if size == "full":
+                styles = [style(f, true) for f in each] if self.config.style else distances
+        return styles, distances
+
+
+def _lower_half(images: Tensor) -> Tensor:
+    return images[:, :, images.shape[2] // 2 :]

@@ -1,0 +1,64 @@
+"""Multi-scale patch discriminator of stage 2 (paper, section 3.2.3; the PatchGAN of pix2pixHD)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The defaults are the paper's."""
+
+    width: int = 64
+    """Channels of the first layer; doubled three times."""
+    scales: int = 2
+
+    @classmethod
+    def paper(cls) -> "DiscriminatorConfig":
+        return cls()
+
+    @classmethod
+    def lite(cls) -> "DiscriminatorConfig":
+        return cls(width=24)
+
+
+class PatchDiscriminator(nn.Module):
+    """Pictures (B, 3, H, W) -> feature maps after each LeakyReLU, then the logits of the patches."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        channels = (3, width, 2 * width, 4 * width, 8 * width, 1)
+        strides = (2, 2, 2, 1, 1)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels[i], channels[i + 1], 4, stride, padding=2) for i, stride in enumerate(strides)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        last = len(self.convs) - 1
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            if 0 < i < last:
+                x = F.instance_norm(x, eps=1e-5)
+            if i < last:
+                x = F.leaky_relu(x, 0.2)
+            outputs.append(x)
+        return outputs
+
+
+class Discriminator(nn.Module):
+    """One patch discriminator for each scale; from each scale to the next the picture is halved."""
+
+    def __init__(self, config: DiscriminatorConfig = DiscriminatorConfig()):
+        super().__init__()
+        self.config = config
+        self.scales = nn.ModuleList(PatchDiscriminator(config.width) for _ in range(config.scales))
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        """(B, 3, H, W), RGB in [0, 1] -> for each scale, full size first: feature maps, the logits last."""
+        outputs = []
+        for scale in self.scales:
+            outputs.append(scale(x))
+            x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+        return outputs
