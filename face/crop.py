@@ -24,7 +24,7 @@ def settings(size: int = SIZE) -> dict[str, str | int | float]:
 
 
 def box_around(landmarks_in_frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-    """Box of one face: extent of its landmarks (K, 2) plus the margin, clipped to the frame (width, height). (4,) f32."""
+    """(4,) f32 box of one face: its landmarks' (K, 2) extent plus the margin, clipped to the frame (width, height)."""
     low, high = landmarks_in_frame.min(axis=0), landmarks_in_frame.max(axis=0)
     margin = MARGIN * (high - low)
     size = np.asarray(frame_size, dtype=np.float32)

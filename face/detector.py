@@ -6,9 +6,11 @@ So a followed face is looked at through a window around it, and a search also as
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -20,13 +22,9 @@ MAX_FACES = 5
 WINDOW = 2.5  # sides of the face box that a window spans
 NARROW_WINDOW = 1.6  # the same where other faces are near
 KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; else it moves
+KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cut anew
 ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
 TILES = 0.7  # side of a search tile, in shorter sides of the frame
-
-
-def extent(mesh: np.ndarray) -> np.ndarray:
-    """(K, 2) points -> (4,) x0, y0, x1, y1."""
-    return np.concatenate([mesh.min(axis=0), mesh.max(axis=0)])
 
 
 class FaceDetector:
@@ -41,15 +39,18 @@ class FaceDetector:
     """
 
     def __init__(self, max_faces: int = MAX_FACES, model: Path | None = None) -> None:
+        self._max_faces = max_faces
         with _silence():
             import mediapipe as mp
 
-            mesh = _CarriedMesh if model is None else _TaskMesh
-            self._search = mesh(max_faces, False, model)
-            self._track = mesh(1, True, model)
-            self._places = mp.solutions.face_detection.FaceDetection(model_selection=1)  # long range
-        self._max_faces = max_faces
-        self._warm = False
+            make: Any = _CarriedMesh if model is None else partial(_TaskMesh, model)
+            self._search: Mesh = make(max_faces, tracking=False)
+            self._track: Mesh = make(1, tracking=True)
+            solutions: Any = mp.solutions  # its members are made at run time
+            self._places = solutions.face_detection.FaceDetection(model_selection=1)  # 1: long range
+            black = np.zeros((16, 16, 3), np.uint8)  # the graphs start, and chatter, in the background: wait for them
+            for graph in (self._search, self._track, self._places.process):
+                graph(black)
         self.forget()
 
     def __enter__(self) -> "FaceDetector":
@@ -59,8 +60,8 @@ class FaceDetector:
         self.close()
 
     def close(self) -> None:
-        for part in (self._search, self._track, self._places):
-            part.close()
+        for graph in (self._search, self._track, self._places):
+            graph.close()
 
     def detect(self, frame: np.ndarray, thorough: bool = True) -> list[np.ndarray]:
         """All faces of one frame (H, W, 3), largest first; what was seen before makes no difference.
@@ -68,17 +69,15 @@ class FaceDetector:
         Faces from about a tenth of the frame are found; if there are none, `thorough` looks at overlapping tiles,
         which takes several times as long and finds those from about a twentieth.
         """
-        frame = np.ascontiguousarray(frame)
         height, width = frame.shape[:2]
-        with _silence(not self._warm):
-            faces = self._search(frame)
-            self._add_faces(faces, frame, np.array([0, 0, width, height]))
-        self._warm = True
-        if thorough and not faces:
-            for tile in _tiles(width, height):
-                self._add_faces(faces, frame, tile)
-        areas = [np.prod(np.ptp(face, axis=0)) for face in faces]
-        return [faces[i] for i in np.argsort(areas)[::-1][: self._max_faces]]
+        whole = np.array([0, 0, width, height])
+        with _silence():
+            faces = self._search(_cut(frame, whole))
+            self._add_faces(faces, frame, whole)
+            if thorough and not faces:
+                for tile in _tiles(width, height):
+                    self._add_faces(faces, frame, tile)
+        return sorted(faces, key=lambda face: -float(np.prod(np.ptp(face, axis=0))))[: self._max_faces]
 
     def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
         """The mesh of the face that was at `box` (4,) one frame earlier, or of another one near it, or None.
@@ -87,33 +86,24 @@ class FaceDetector:
         no neighbour.
         """
         height, width = frame.shape[:2]
-        needed = _window(box, KEEP_WINDOW, width, height)
-        side = (box[2:] - box[:2]).max()
-        moved = (
-            self._window is None
-            or (needed[:2] < self._window[:2]).any()
-            or (needed[2:] > self._window[2:]).any()
-            or not 0.6 < side / self._side < 1.6
-        )
-        if moved:
-            self._window = _window(box, WINDOW if alone else NARROW_WINDOW, width, height)
-            self._side = side
-            self._shrink = max(1, int((box[2:] - box[:2]).min()) // ENOUGH_PIXELS)
-            size = self._window[2:] - self._window[:2]
-            self._window[2:] -= size % self._shrink  # whole blocks of pixels are averaged
-        picture = _cut(frame, self._window, self._shrink)
-        with _silence(moved):
-            if moved:
+        side = float((box[2:] - box[:2]).max())
+        window, needed = self._window, _window(box, KEEP_WINDOW, width, height)
+        stays = window is not None and (needed[:2] >= window[:2]).all() and (needed[2:] <= window[2:]).all()
+        if window is None or not stays or not 1 / KEEP_SCALE < side / self._side < KEEP_SCALE:
+            shrink = max(1, int((box[2:] - box[:2]).min()) // ENOUGH_PIXELS)
+            window = _window(box, WINDOW if alone else NARROW_WINDOW, width, height)
+            window[2:] -= (window[2:] - window[:2]) % shrink  # whole blocks of pixels are averaged
+            self._window, self._side, self._shrink = window, side, shrink
+            picture = _cut(frame, window, shrink)
+            with _silence():
                 self._track.reset()
                 self._track(picture)  # the second look, from where the first one saw the face, is the steadier one
-            faces = self._track(picture)
-        if not faces:
-            faces = self._search(picture)
-        if not faces:
-            return None
-        faces = [face * self._shrink + self._window[:2].astype(np.float32) for face in faces]
-        centre = (box[:2] + box[2:]) / 2
-        return min(faces, key=lambda face: float(np.linalg.norm((face.min(axis=0) + face.max(axis=0)) / 2 - centre)))
+        else:
+            picture = _cut(frame, window, self._shrink)
+        faces = self._track(picture) or self._search(picture)
+        faces = [face * self._shrink + window[:2].astype(np.float32) for face in faces]
+        here = middle(box.reshape(2, 2))
+        return min(faces, key=lambda face: float(np.linalg.norm(middle(face) - here)), default=None)
 
     def forget(self) -> None:
         """Ends following: the next `follow` depends on nothing seen before."""
@@ -123,91 +113,95 @@ class FaceDetector:
     def _add_faces(self, faces: list[np.ndarray], frame: np.ndarray, tile: np.ndarray) -> None:
         """Looks for places in a tile of the frame and adds the faces that the mesh confirms there."""
         size = tile[2:] - tile[:2]
-        found = self._places.process(_cut(frame, tile)).detections or []
-        for detection in found[: 2 * self._max_faces]:
+        for detection in self._places.process(_cut(frame, tile)).detections or []:
             place = detection.location_data.relative_bounding_box
             corner = np.array([place.xmin, place.ymin]) * size + tile[:2]
             box = np.concatenate([corner, corner + np.array([place.width, place.height]) * size])
-            if _known(faces, (box[:2] + box[2:]) / 2):
-                continue
             window = _window(box, 2.0, frame.shape[1], frame.shape[0])
-            if (window[2:] - window[:2]).min() < 2:
+            if _known(faces, middle(box.reshape(2, 2))) or (window[2:] - window[:2]).min() < 2:
                 continue
-            for face in self._search(_cut(frame, window)):
-                face += window[:2].astype(np.float32)
-                if not _known(faces, (face.min(axis=0) + face.max(axis=0)) / 2):
+            for mesh in self._search(_cut(frame, window)):
+                face = mesh + window[:2].astype(np.float32)
+                if not _known(faces, middle(face)):
                     faces.append(face)
+
+
+class Mesh(Protocol):
+    """RGB picture -> meshes (478, 2) in its pixels."""
+
+    def __call__(self, picture: np.ndarray) -> list[np.ndarray]: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class _CarriedMesh:
     """The face mesh whose models come inside the MediaPipe package."""
 
-    def __init__(self, max_faces: int, tracking: bool, _: None) -> None:
+    def __init__(self, max_faces: int, tracking: bool) -> None:
         import mediapipe as mp
 
-        self._mesh = mp.solutions.face_mesh.FaceMesh(
+        solutions: Any = mp.solutions
+        self._mesh = solutions.face_mesh.FaceMesh(
             static_image_mode=not tracking, max_num_faces=max_faces, refine_landmarks=True
         )
+        self.reset, self.close = self._mesh.reset, self._mesh.close
 
     def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
         faces = self._mesh.process(picture).multi_face_landmarks or []
         return [_to_array(face.landmark, picture) for face in faces]
 
-    def reset(self) -> None:
-        self._mesh.reset()
-
-    def close(self) -> None:
-        self._mesh.close()
-
 
 class _TaskMesh:
     """The face landmarker of a MediaPipe Tasks file."""
 
-    STEP = 40  # ms between frames as the model is told; it only has to rise
+    STEP = 40  # ms between frames as the model is told
 
-    def __init__(self, max_faces: int, tracking: bool, model: Path) -> None:
-        self._make = lambda: _make_landmarker(max_faces, tracking, model)
+    def __init__(self, model: Path, max_faces: int, tracking: bool) -> None:
+        from mediapipe.tasks import python as tasks
+        from mediapipe.tasks.python import vision
+
+        self._make = vision.FaceLandmarker.create_from_options
         self._tracking = tracking
-        self._landmarker, self._time = self._make(), 0
+        self._options = vision.FaceLandmarkerOptions(
+            base_options=tasks.BaseOptions(model_asset_path=str(model)),
+            running_mode=vision.RunningMode.VIDEO if tracking else vision.RunningMode.IMAGE,
+            num_faces=max_faces,
+        )
+        try:
+            self._mesh, self._time = self._make(self._options), 0
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(f"{model}: not a usable MediaPipe face_landmarker.task file ({error})") from None
 
     def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
         import mediapipe as mp
 
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=picture)
-        if self._tracking:
-            self._time += self.STEP
-            result = self._landmarker.detect_for_video(image, self._time)
-        else:
-            result = self._landmarker.detect(image)
+        self._time += self.STEP
+        result = self._mesh.detect_for_video(image, self._time) if self._tracking else self._mesh.detect(image)
         return [_to_array(face, picture) for face in result.face_landmarks]
 
     def reset(self) -> None:
-        self._landmarker.close()
-        self._landmarker, self._time = self._make(), 0
+        self._mesh.close()
+        self._mesh, self._time = self._make(self._options), 0
 
     def close(self) -> None:
-        self._landmarker.close()
+        self._mesh.close()
 
 
-def _make_landmarker(max_faces: int, tracking: bool, model: Path):  # noqa: ANN202
-    from mediapipe.tasks import python as tasks
-    from mediapipe.tasks.python import vision
-
-    options = vision.FaceLandmarkerOptions(
-        base_options=tasks.BaseOptions(model_asset_path=str(model)),
-        running_mode=vision.RunningMode.VIDEO if tracking else vision.RunningMode.IMAGE,
-        num_faces=max_faces,
-    )
-    try:
-        return vision.FaceLandmarker.create_from_options(options)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{model}: not a usable MediaPipe face_landmarker.task file ({error})") from None
+def extent(points: np.ndarray) -> np.ndarray:
+    """(K, 2) points -> (4,) x0, y0, x1, y1."""
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
-def _to_array(points, picture: np.ndarray) -> np.ndarray:
+def middle(points: np.ndarray) -> np.ndarray:
+    """(K, 2) points -> (2,) the middle of their extent."""
+    return (points.min(axis=0) + points.max(axis=0)) / 2
+
+
+def _to_array(points: Iterable[Any], picture: np.ndarray) -> np.ndarray:
     """MediaPipe's normalised points -> (478, 2) f32 pixels of the picture."""
     flat = np.fromiter((value for point in points for value in (point.x, point.y)), np.float32, 2 * MESH_POINTS)
-    return flat.reshape(MESH_POINTS, 2) * np.float32([picture.shape[1], picture.shape[0]])
+    return flat.reshape(MESH_POINTS, 2) * np.array([picture.shape[1], picture.shape[0]], np.float32)
 
 
 def _known(faces: list[np.ndarray], centre: np.ndarray) -> bool:
@@ -222,7 +216,7 @@ def _window(box: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray
 
 
 def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
-    """Overlapping squares that cover the frame."""
+    """Squares that cover the frame, half of each overlapping the next."""
     side = max(2, int(TILES * min(width, height)))
     for y in np.linspace(0, height - side, 1 + -(-2 * (height - side) // side)).astype(int):
         for x in np.linspace(0, width - side, 1 + -(-2 * (width - side) // side)).astype(int):
@@ -238,11 +232,8 @@ def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:
 
 
 @contextmanager
-def _silence(active: bool = True) -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keeps the start-up chatter of MediaPipe's C++ libraries off stderr; it has no switch of its own."""
-    if not active:
-        yield
-        return
     with suppress(AttributeError, ValueError):
         sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

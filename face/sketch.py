@@ -27,11 +27,12 @@ def draw_sketches(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: i
     width, height = int(crop_width * size / shorter), int(crop_height * size / shorter)
     ends = landmarks_in_crop[:, EDGES]  # (T, 125, 2, 2)
     inside = ((ends >= 0) & (ends <= 1)).all(axis=(2, 3))
-    pixels = np.floor(np.where(inside[..., None, None], ends, 0) * np.float32([width, height])).astype(np.int32)
-    pixels = np.minimum(pixels, [width - 1, height - 1]).astype(np.int32)
+    canvas_size = np.array([width, height], dtype=np.float32)
+    pixels = np.floor(np.where(inside[..., None, None], ends, 0) * canvas_size)
+    pixels = np.minimum(pixels, canvas_size - 1).astype(np.int32)
     sketches = np.empty((len(ends), size, size), dtype=np.float32)
     for sketch, lines, kept in zip(sketches, pixels, inside, strict=True):
         canvas = np.zeros((height, width), dtype=np.float32)
-        cv2.polylines(canvas, list(lines[kept]), isClosed=False, color=GREY)
+        cv2.polylines(canvas, list(lines[kept]), isClosed=False, color=(GREY,))
         cv2.resize(canvas, (size, size), dst=sketch, interpolation=cv2.INTER_LINEAR)
     return sketches

@@ -171,9 +171,10 @@ def _picked(faces: list[np.ndarray], pick: Pick, frame_size: tuple[int, int], mu
             return faces[from_left[pick]]
         problem = f"only {len(faces)} found (counted from 0)"
     else:
-        nearest = int(np.argmin(np.linalg.norm(centres - pick, axis=1)))
+        point = np.array(pick, float)
+        nearest = int(np.argmin(np.linalg.norm(centres - point, axis=1)))
         sides = boxes[nearest, 2:] - boxes[nearest, :2]
-        if (np.abs(centres[nearest] - pick) <= sides).all():  # on the face or within half a face of it
+        if (np.abs(centres[nearest] - point) <= sides).all():  # on the face or within half a face of it
             return faces[nearest]
         places = "; ".join(f"{x:.0f},{y:.0f}" for x, y in centres)
         problem = f"no face there in a frame of {frame_size[0]} x {frame_size[1]}; faces are at {places}"
