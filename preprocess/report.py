@@ -1,0 +1,91 @@
+"""What became of each clip: a line of JSON each, appended as it happens and sorted at the end."""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from command_line import UserError
+
+Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
+
+PASSING = frozenset({"no permission", "disk full", "system error", "process died"})  # worth another try on the next run
+
+
+class Report:
+    """The report of one shard, `report.jsonl` or `report.2-of-8.jsonl` in the cache folder."""
+
+    def __init__(self, root: Path, shard: str = "1/1") -> None:
+        part = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
+        self.path = root / f"report{part}.jsonl"
+        self._file = self._lock()
+        self.records = {record["name"]: record for record in read([self.path])}
+
+    def _lock(self) -> Any:
+        """Opens the file for appending, for this process alone as far as the system can tell."""
+        try:
+            file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+        except OSError as error:
+            raise UserError(f"--cache: {self.path} cannot be written ({error.strerror})") from None
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except OSError:
+            raise UserError(f"--shard: another run is writing {self.path}; wait for it or take another shard") from None
+        return file
+
+    def settled(self, name: str) -> bool:
+        """Whether an earlier run failed on or rejected the clip for a reason that will not go away by itself."""
+        record = self.records.get(name)
+        return record is not None and record["status"] != "cached" and record.get("reason") not in PASSING
+
+    def add(self, record: Record) -> None:
+        """Notes a clip's fate at once, so that a killed run knows it when started again."""
+        self.records[record["name"]] = record
+        try:
+            self._file.write("\n" + _line(record))  # a killed run may have left half a line
+            self._file.flush()
+        except OSError as error:
+            print(f"{self.path}: {error.strerror}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Rewrites the report in the order of names: the same whatever the order of work was."""
+        temporary = self.path.with_name(self.path.name + ".part")
+        try:
+            temporary.write_text("".join(_line(self.records[name]) for name in sorted(self.records)), encoding="utf-8")
+            os.replace(temporary, self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            print(f"{self.path}: {error.strerror}; it stays in the order of work", file=sys.stderr)
+        self._file.close()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, sort_keys=True) + "\n"
+
+
+def read(paths: Iterable[Path]) -> list[Record]:
+    """The records of report files, the last of each name; half a line that a killed run left is skipped."""
+    records: dict[str, Record] = {}
+    for path in paths:
+        if not path.exists():
+            continue
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+                records[record["name"]] = record
+            except (ValueError, KeyError, TypeError):
+                continue
+    return list(records.values())
+
+
+def summary(records: Iterable[Record]) -> str:
+    """Counts by what happened and why, a line each."""
+    counts = Counter(f"{r['status']}: {r['reason']}" if "reason" in r else r["status"] for r in records)
+    return "\n".join(f"{count:7d} {what}" for what, count in sorted(counts.items()))
