@@ -1,8 +1,9 @@
 """Stage 1, audio to landmarks: lip and jaw from sound, pose and reference faces (paper, section 3.1)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,10 @@ class LandmarkOutput(NamedTuple):
 
 class LandmarkGenerator(nn.Module):
     """Predicts the lips and the jaw of T neighbouring frames. The number of reference faces is free."""
+
+    settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
+    extra: Mapping[str, Any] = {}  # what else the weight file says
+    step = 0  # training steps
 
     def __init__(self, config: LandmarkGeneratorConfig = LandmarkGeneratorConfig()):
         super().__init__()

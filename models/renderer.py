@@ -1,7 +1,8 @@
 """Stage 2, landmarks to video: alignment of the references and translation (paper, section 3.2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,10 @@ class Renderer(nn.Module):
 
     The number of references N is free. RGB in and out; the caller masks the target.
     """
+
+    settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
+    extra: Mapping[str, Any] = {}  # what else the weight file says
+    step = 0  # training steps
 
     def __init__(self, config: RendererConfig = RendererConfig()):
         super().__init__()

@@ -1,0 +1,112 @@
+"""Weight files: safetensors whose metadata say which network they hold, of which sizes, for which input settings."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from command_line import UserError
+from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from models.renderer import Renderer, RendererConfig
+
+Stage = Literal["landmark", "renderer"]
+Setting = str | int | float
+
+_STAGES = {"landmark": (LandmarkGenerator, LandmarkGeneratorConfig), "renderer": (Renderer, RendererConfig)}
+NAMES = {"landmark": "a landmark generator (stage 1)", "renderer": "a renderer (stage 2)"}
+
+
+def stage_of(module: LandmarkGenerator | Renderer) -> Stage:
+    """Which of the two networks it is."""
+    return "renderer" if isinstance(module, Renderer) else "landmark"
+
+
+def save(
+    module: LandmarkGenerator | Renderer,
+    path: str | Path,
+    settings: Mapping[str, Setting],
+    extra: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Writes the weights under a temporary name in the same folder, then renames.
+
+    Args:
+        module: the network
+        path: the file, `.safetensors`
+        settings: landmark, mel and crop settings that it was trained with
+        extra: what else to record, as JSON: step, losses, data, ...
+        half: store half precision
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    metadata = {
+        "stage": stage_of(module),
+        "config": json.dumps(asdict(module.config)),
+        "settings": json.dumps(dict(settings)),
+        "extra": json.dumps(dict(extra or {})),
+    }
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@overload
+def load(path: str | Path, stage: Literal["landmark"]) -> LandmarkGenerator: ...
+@overload
+def load(path: str | Path, stage: Literal["renderer"]) -> Renderer: ...
+@overload
+def load(path: str | Path, stage: None = None) -> LandmarkGenerator | Renderer: ...
+
+
+def load(path: str | Path, stage: Stage | None = None) -> LandmarkGenerator | Renderer:
+    """The network in a file of `save`: on the CPU, in float32, in eval mode, without gradients.
+
+    It has the attributes `config`, `settings` (landmark, mel and crop settings it was trained with), `step` (training
+    steps) and `extra` (whatever else was recorded).
+
+    Raises:
+        UserError: no such file, a damaged or foreign file, or, where `stage` is given, the other stage's weights
+    """
+    path = Path(path)
+    metadata, state = _read(path)
+    try:
+        found = metadata["stage"]
+        network, config = _STAGES[found]
+        sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} holds no weights of this project; released .pth files need python -m models.convert_official"
+        ) from error
+    if stage is not None and found != stage:
+        raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
+    try:
+        module = network(config(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}))
+        module.load_state_dict(state)
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit this version's {NAMES[found]}: {reason}") from error
+    module.settings, module.extra, module.step = settings, extra, int(extra.get("step", 0))
+    return module.eval().requires_grad_(False)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise UserError(f"weights: {path} does not exist" if not path.exists() else f"weights: {path} is not a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except PermissionError as error:
+        raise UserError(f"weights: {path} cannot be read; change its permissions") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}); get or write it again") from error
