@@ -1,0 +1,116 @@
+"""Puts a drawn face back into its frame, so that neither an edge nor a change of colour shows."""
+
+import cv2
+import numpy as np
+
+from face.crop import MARGIN, resize_face
+from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
+
+BLUR = (21, 11.0)  # kernel and sigma of the mask's edge in pixels, the released code's, for the faces it was made for:
+BLUR_SIDES = (128, 256)  # pixels of the box's longer side; with smaller and larger faces the blur shrinks and grows
+EDGE = MARGIN / (1 + 2 * MARGIN)  # share of the box over which the mask rises from 0 at the box's sides
+SEAM = (0.36, 0.5)  # shares of the box's height between which the drawn face takes over: above, the frame is known
+GRID = 32  # cells a side of the grid on which colours are compared
+MAX_TINT = 0.2  # of full scale: the largest colour correction
+OUTLIER = 0.1  # of full scale: differences from the usual one that are taken for features, not for a tint
+
+
+def paste_face(
+    frame: np.ndarray,
+    face: np.ndarray,
+    box: np.ndarray,
+    old_landmarks_in_frame: np.ndarray,
+    new_landmarks_in_frame: np.ndarray,
+    whole_face: bool = False,
+) -> np.ndarray:
+    """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
+
+    The mask's contour is convex and holds the face as it was and the jaw as it is drawn, so that an opened mouth is not
+    cut. It ends inside the box. Unlike in the released code, the upper half, which the renderer only copies (and
+    blurs), stays the frame's own, and a slow change of colour is taken off the drawn face.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB; left as it is.
+        face: (S, S, 3) float RGB in [0, 1], of any size.
+        box: (4,) int x0, y0, x1, y1 that the face was cropped from.
+        old_landmarks_in_frame: (131, 2) found in the frame.
+        new_landmarks_in_frame: (131, 2) that the face was drawn from.
+        whole_face: blend the upper half too, as the released code does.
+
+    Returns:
+        (H, W, 3) uint8 RGB: a new frame, equal to the old one outside the box.
+    """
+    x0, y0, x1, y1 = (int(side) for side in box)
+    result = frame.copy()
+    target = frame[y0:y1, x0:x1]
+    size = (x1 - x0, y1 - y0)
+    corner, extent = np.array([x0, y0]), np.array(size)
+    old, new = (old_landmarks_in_frame - corner) / extent, (new_landmarks_in_frame - corner) / extent  # in [0, 1]
+    rows = np.linspace(0, 1, size[1], dtype=np.float32)
+    weight_y = _edges(size[1], y0 > 0, y1 < frame.shape[0])
+    if not whole_face:
+        weight_y *= _smoothstep((rows - SEAM[0]) / (SEAM[1] - SEAM[0]))
+    weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
+    mask = _contour(old, new, size) * (weight_y[:, None] * weight_x)
+
+    tint = cv2.resize(_tint(target, face, old, new), size, interpolation=cv2.INTER_LINEAR)
+    drawn = resize_face(face.astype(np.float32), size) + tint
+    blended = target + mask[..., None] * (drawn * 255 - target)
+    result[y0:y1, x0:x1] = np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+    return result
+
+
+def _contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Soft convex hull of the old face and the new jaw, in [0, 1], at `size` (width, height)."""
+    scale = np.clip(max(size), *BLUR_SIDES) / max(size)
+    width, height = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    points = np.concatenate([old[OVAL], new[JAW_SLICE]]) * [width, height] - 0.5
+    hull = cv2.convexHull(np.rint(np.clip(points, -width, 2 * width + height) * 16).astype(np.int32))
+    filled = cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, (255,), shift=4)
+    blurred = cv2.GaussianBlur(filled.astype(np.float32) / 255, (BLUR[0], BLUR[0]), BLUR[1])
+    return resize_face(blurred, size)
+
+
+def _edges(count: int, low: bool, high: bool) -> np.ndarray:
+    """(count,) weights that rise from 0 at each end that is asked for; a side on the frame's border needs none."""
+    position = np.arange(count, dtype=np.float32)
+    ramp = max(1.0, EDGE * count)
+    weights = np.ones(count, np.float32)
+    if low:
+        weights *= _smoothstep(position / ramp)
+    if high:
+        weights *= _smoothstep(position[::-1] / ramp)
+    return weights
+
+
+def _smoothstep(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _tint(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(GRID, GRID, 3) f32 to be added to the face: how much the frame differs where both should show the same skin.
+
+    That is the lower half's cheeks and nose, without mouth and chin, which are meant to change.
+    """
+    known = cv2.resize(target, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    drawn = cv2.resize(face.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
+    difference = known - drawn
+    skin = np.zeros((GRID, GRID), np.uint8)
+    for points in (old[OVAL], new[OVAL]):
+        inside = np.zeros_like(skin)
+        hull = cv2.convexHull(np.rint(np.clip(points, -1, 2) * GRID - 0.5).astype(np.int32))
+        skin += cv2.fillConvexPoly(inside, hull, (1,))
+    skin = cv2.erode((skin == 2).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+    mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
+    left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
+    y, x = np.mgrid[:GRID, :GRID] + 0.5
+    skin *= (y > SEAM[1] * GRID) & ~((y > top) & (x > left) & (x < right))
+    if skin.sum() < GRID / 2:
+        return np.zeros((GRID, GRID, 3), np.float32)
+    usual = np.median(difference[skin > 0], axis=0)
+    rest = difference - usual
+    trust = skin * np.exp(-np.square(rest / OUTLIER).mean(axis=2))
+    near = cv2.GaussianBlur(trust, (0, 0), GRID / 6)
+    local = cv2.GaussianBlur(rest * trust[..., None], (0, 0), GRID / 6) / (near + 0.05)[..., None]
+    return np.clip(usual + local, -MAX_TINT, MAX_TINT).astype(np.float32)
