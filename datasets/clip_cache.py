@@ -169,8 +169,13 @@ class Clip:
         return cv2.imdecode(arrays["faces"][start:end], cv2.IMREAD_COLOR_RGB)
 
     @property
+    def num_bytes(self) -> int:
+        """Of all face crops on disk."""
+        return int(_mapped(self.root, self.name)[0]["offsets"][-1])
+
+    @property
     def metadata(self) -> dict[str, Any]:
-        """What else was recorded: settings, source, source_fps, frame_size (width, height), notes."""
+        """What else was recorded: settings, source, frame_size (width, height), measures, notes."""
         return _mapped(self.root, self.name)[1]
 
     @property

@@ -96,7 +96,6 @@ def _make_clip(source: Source, options: Options) -> Record:
         metadata = {
             "settings": settings.current(options.size),
             "source": source.path.name,
-            "source_fps": round(video.info.fps, 3),
             "frame_size": track.frame_size,
             "sound_shift": source.sound_shift,
             "measures": figures,

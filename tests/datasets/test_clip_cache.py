@@ -1,0 +1,91 @@
+"""The cache gives back what was written, says what is wrong with a file, and never shows half a clip."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import UserError
+from datasets import settings
+from datasets.clip_cache import ClipCache, ClipWriter, open_clip
+from face.crop import to_frame
+from tests.datasets.made_up import write_clip
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "speaker/a clip's name", num_frames=30, missing=(4, 5))
+    assert (clip.num_frames, clip.num_found, clip.longest_run) == (30, 28, 24)
+    assert clip.frame_size == (160, 200)
+    assert np.isnan(clip.landmarks_in_frame[4]).all() and np.isfinite(clip.landmarks_in_frame[3]).all()
+    assert clip.mel.shape == (80, 96) and clip.boxes.dtype == np.int32
+    inside = clip.landmarks_in_crop[clip.found]
+    assert inside.min() >= 0 and inside.max() <= 1
+    back = to_frame(clip.landmarks_in_crop, clip.boxes)
+    np.testing.assert_allclose(back[clip.found], clip.landmarks_in_frame[clip.found], atol=1e-3)
+    face = clip.face(7)
+    assert face.shape == (128, 128, 3) and face.dtype == np.uint8
+    assert abs(face[100, 20].astype(int) - [200 * 20 / 127, 200 * 100 / 127, 35]).max() <= 3  # red grows to the right
+    with pytest.raises(IndexError, match="frame 4 .* no face"):
+        clip.face(4)
+
+
+def test_clips_travel_to_workers(tmp_path: Path) -> None:
+    clip = pickle.loads(pickle.dumps(write_clip(tmp_path, "a")))
+    assert len(pickle.dumps(clip)) < 1000
+    assert clip.landmarks_in_frame.shape == (30, 131, 2)
+
+
+def test_the_same_clip_has_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_clip(tmp_path / folder, "a", seed=3)
+    for suffix in (".faces", ".safetensors"):
+        assert (tmp_path / "one" / f"a{suffix}").read_bytes() == (tmp_path / "two" / f"a{suffix}").read_bytes()
+
+
+def test_an_interrupted_clip_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ClipWriter(tmp_path, "s/a") as writer:
+        writer.add(np.zeros((128, 128, 3), np.uint8))
+        raise KeyboardInterrupt
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_names_with_dots_keep_them(tmp_path: Path) -> None:
+    write_clip(tmp_path, "a.b.c")
+    assert ClipCache(tmp_path).names == ["a.b.c"]
+
+
+def test_an_empty_or_missing_cache_is_said(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match=r"--cache: there is no clip .*python -m preprocess"):
+            ClipCache(folder)
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    write_clip(tmp_path, "a", size=64)
+    with pytest.raises(UserError, match=r"clip a .* crop\.size = 64, but 128"):
+        ClipCache(tmp_path).open("a")
+    assert len(ClipCache(tmp_path, 64).open("a").face(0)) == 64
+
+
+@pytest.mark.parametrize("field", ["audio.hop", "crop.margin", "landmarks.table"])
+def test_each_kind_of_setting_is_compared(field: str) -> None:
+    wanted = settings.current()
+    settings.check(dict(wanted), wanted, "it")
+    with pytest.raises(UserError, match=f"it was made with {field} = 9"):
+        settings.check(wanted | {field: 9}, wanted, "it")
+    with pytest.raises(UserError, match=f"{field} = nothing"):
+        settings.check({key: value for key, value in wanted.items() if key != field}, wanted, "it")
+
+
+@pytest.mark.parametrize("suffix", [".faces", ".safetensors"])
+@pytest.mark.parametrize("rest", [0, 5, 500])
+def test_truncated_files_are_said(tmp_path: Path, suffix: str, rest: int) -> None:
+    write_clip(tmp_path, "a")
+    from datasets.clip_cache import _mapped
+
+    _mapped.cache_clear()
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(file.read_bytes()[:rest])
+    with pytest.raises(UserError, match=r"a\.safetensors is not a whole clip"):
+        open_clip(tmp_path, "a")

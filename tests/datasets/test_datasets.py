@@ -1,0 +1,149 @@
+"""Samples are what the paper says, a function of (seed, epoch, index), and balanced as asked."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from command_line import UserError
+from datasets.clip_cache import ClipCache
+from datasets.landmark_dataset import LandmarkDataset
+from datasets.render_dataset import RenderDataset
+from datasets.sampling import AugmentConfig, Augmentation, SamplingConfig
+from face.landmarks import FLIP, JAW_SLICE, LIP_SLICE, POSE_SLICE
+from face.sketch import draw_sketch
+from media.audio import mel_window
+from tests.datasets.made_up import write_clip
+
+ALL_CHANGES = AugmentConfig(flip=0.5, colour=0.2, box=0.05)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    root = tmp_path_factory.mktemp("cache")
+    for k in range(6):
+        write_clip(root, f"s{k % 2}/c{k}", num_frames=40 + 5 * k, missing=(3, 20 + k), seed=k)
+    write_clip(root, "s9/short", num_frames=24)
+    write_clip(root, "s9/gaps", num_frames=60, missing=tuple(range(0, 60, 3)))
+    return list(ClipCache(root))
+
+
+def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return all(torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a)
+
+
+def test_stage_1_sample(clips: list[Any]) -> None:
+    dataset = LandmarkDataset(clips, 5, 15, SamplingConfig())
+    assert len(dataset) == 6 and dataset.num_excluded == 2
+    for index in range(30):
+        item: dict[str, Any] = dataset[index]
+        clip = next(clip for clip in clips if clip.name == item["name"])
+        start = item["frame"]
+        window = clip.landmarks_in_crop[start : start + 5]
+        assert clip.found[start : start + 5].all()
+        assert torch.equal(item["pose"], torch.from_numpy(window[:, POSE_SLICE]))
+        assert torch.equal(item["jaw"], torch.from_numpy(window[:, JAW_SLICE]))
+        assert torch.equal(item["lip"], torch.from_numpy(window[:, LIP_SLICE]))
+        for frame in range(5):
+            np.testing.assert_array_equal(item["mel"][frame, 0], mel_window(clip.mel, start + frame))
+        far = [np.abs(clip.landmarks_in_crop - r).max(axis=(1, 2)) for r in item["reference"].numpy()]
+        which = [int(np.nanargmin(distance)) for distance in far]
+        assert len(set(which)) == 15 and not set(which) & set(range(start, start + 5))
+
+
+def test_stage_2_sample(clips: list[Any]) -> None:
+    dataset = RenderDataset(clips, 5, 3, SamplingConfig())
+    for index in range(20):
+        item: dict[str, Any] = dataset[index]
+        clip = next(clip for clip in clips if clip.name == item["name"])
+        frame = item["frame"]
+        np.testing.assert_allclose(item["target"].permute(1, 2, 0), clip.face(frame) / 255, atol=1e-6)
+        assert torch.equal(item["masked_target"][:, :64], item["target"][:, :64])
+        assert not item["masked_target"][:, 64:].any()
+        x0, y0, x1, y1 = clip.boxes[frame]
+        for k, t in enumerate(np.clip(np.arange(frame - 2, frame + 3), 0, clip.num_frames - 1)):
+            sketch = draw_sketch(clip.landmarks_in_crop[t], y1 - y0, x1 - x0) / 255
+            np.testing.assert_allclose(item["target_sketches"][k].permute(1, 2, 0), sketch, atol=1e-6)
+        np.testing.assert_array_equal(item["mel"][0], mel_window(clip.mel, frame))
+        images = (item["reference_images"] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        near = [t for t in range(frame - 2, frame + 3) if 0 <= t < clip.num_frames]
+        assert not any((image == clip.face(t)).all() for image in images for t in near)
+        assert item["reference_sketches"].shape == (3, 3, 128, 128)
+
+
+@pytest.mark.parametrize("kind", [LandmarkDataset, RenderDataset])
+def test_samples_depend_on_seed_epoch_and_index_only(clips: list[Any], kind: Any) -> None:
+    config = SamplingConfig(samples_per_epoch=10, augment=ALL_CHANGES)
+    one, two = kind(clips, 5, 3, config, 7), kind(clips, 5, 3, config, 7)
+    forward = [one[index] for index in range(10)]
+    assert all(_equal(two[index], forward[index]) for index in reversed(range(10)))
+    two.set_epoch(2)
+    assert _equal(one[23], two[3]) and not _equal(one[3], two[3])
+    assert not _equal(kind(clips, 5, 3, config, 8)[0], one[0])
+
+
+def test_workers_deliver_the_same(clips: list[Any]) -> None:
+    dataset = LandmarkDataset(clips, 5, 3, SamplingConfig())
+    alone, shared = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))
+    assert _equal(alone, shared)
+
+
+def test_balance(clips: list[Any], tmp_path: Path) -> None:
+    uneven = [write_clip(tmp_path, f"a/{k}", 100, seed=k) for k in range(9)] + [write_clip(tmp_path, "b/0", 100)]
+    shares = {}
+    for balance in ("clip", "frame", "speaker"):
+        dataset = LandmarkDataset(uneven, 5, 3, SamplingConfig(balance, samples_per_epoch=1000))
+        counts = Counter(dataset.draw(index)[1].name for index in range(1000))
+        shares[balance] = counts["b/0"] / 1000
+    assert shares == pytest.approx({"clip": 0.1, "frame": 0.1, "speaker": 0.25}, abs=0.002)
+    named = LandmarkDataset(uneven, 5, 3, SamplingConfig("speaker", 1000), speakers={c.name: c.name for c in uneven})
+    assert Counter(named.draw(i)[1].name for i in range(1000))["b/0"] == pytest.approx(100, abs=1)
+    each = LandmarkDataset(clips, 5, 3, SamplingConfig())
+    assert sorted(each.draw(index)[1].name for index in range(6)) == [clip.name for clip in each.clips]
+
+
+def test_flipping_twice_is_nothing_and_once_mirrors(clips: list[Any]) -> None:
+    augmentation = Augmentation(np.random.default_rng(0), AugmentConfig(flip=1.0))
+    move = augmentation.move()
+    clip = clips[0]
+    points, face = clip.landmarks_in_crop[0], clip.face(0)
+    flipped = augmentation.landmarks(points, move)
+    np.testing.assert_allclose(flipped[:, 0], 1 - points[FLIP, 0], atol=1e-6)
+    np.testing.assert_allclose(augmentation.landmarks(flipped, move), points, atol=1e-6)
+    assert np.array_equal(augmentation.face(face, move), face[:, ::-1])
+
+
+def test_a_moved_crop_moves_picture_and_landmarks_alike() -> None:
+    face = np.zeros((128, 128, 3), np.uint8)
+    face[40:43, 90:93] = 255
+    spot = np.full((131, 2), [91.5 / 128, 41.5 / 128], np.float32)
+    for seed in range(20):
+        augmentation = Augmentation(np.random.default_rng(seed), AugmentConfig(flip=0.5, box=0.1))
+        move = augmentation.move()
+        rows, columns = np.nonzero(augmentation.face(face, move)[..., 0] > 60)
+        assert abs(augmentation.landmarks(spot, move)[0] * 128 - [columns.mean() + 0.5, rows.mean() + 0.5]).max() < 0.7
+
+
+def test_colours_change_alike_in_target_and_references(clips: list[Any]) -> None:
+    plain, changed = (
+        RenderDataset(clips, 5, 3, SamplingConfig(augment=AugmentConfig(colour=colour))) for colour in (0.0, 0.3)
+    )
+    clip = plain.clips[0]
+    augmentation = Augmentation(np.random.default_rng(5), changed.config.augment)
+    table = augmentation.table
+    assert table is not None
+    for frame in (0, 9):
+        face = clip.face(frame)
+        expected = np.stack([table[0, face[..., channel], channel] for channel in range(3)], axis=-1)
+        assert np.array_equal(augmentation.face(face, None), expected)
+        assert not np.array_equal(expected, face)
+
+
+def test_nothing_to_train_on_is_said(clips: list[Any]) -> None:
+    short = [clip for clip in clips if clip.name.startswith("s9/")]
+    with pytest.raises(UserError, match="none of the 2 clips can be trained on: that takes 25 frames"):
+        LandmarkDataset(short, 5, 15, SamplingConfig())

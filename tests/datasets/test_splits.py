@@ -1,0 +1,94 @@
+"""Lists are followed, speakers stay on one side, and nothing is in two sets."""
+
+from pathlib import Path
+
+import pytest
+
+from command_line import UserError
+from datasets.splits import SplitConfig, match, read_list, speaker_of, split
+
+
+def _list(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_second_words_comments_and_speakers(tmp_path: Path) -> None:
+    entries = read_list(_list(tmp_path / "l.txt", "a/1 NF", "", "# note", "b/2  MV speaker=eve x=1"))
+    assert entries == {"a/1": {}, "b/2": {"speaker": "eve", "x": "1"}}
+
+
+@pytest.mark.parametrize("content", [b"", b"# only a note\n", b"\xff\xfe\x00"])
+def test_bad_lists_name_their_flag(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "l.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"--val-list: .*l\.txt"):
+        split(["a"], SplitConfig(val_list=tmp_path / "l.txt"))
+    with pytest.raises(UserError, match="--val-list"):
+        split(["a"], SplitConfig(val_list=tmp_path / "absent.txt"))
+
+
+def test_entries_match_below_any_folder() -> None:
+    names = ["main/55/01", "pretrain/55/01", "pretrain/55/02", "x/y/main/66/03"]
+    assert match(["55/01", "55/02", "66/03", "77/04"], names) == {
+        "55/01": "main/55/01",
+        "55/02": "pretrain/55/02",
+        "66/03": "x/y/main/66/03",
+    }
+    assert match(["01"], ["main/55/01"]) == {"01": "main/55/01"}
+    with pytest.raises(UserError, match=r"list entry 01 fits several clips \(a/01, b/01\)"):
+        match(["01"], ["a/01", "b/01"])
+
+
+def test_published_lists(tmp_path: Path) -> None:
+    names = [f"main/{s}/{c:05d}" for s in range(4) for c in range(3)] + ["pretrain/0/00000"]
+    config = SplitConfig(
+        train_list=_list(tmp_path / "train.txt", "0/00000", "0/00001", "9/00009"),
+        val_list=_list(tmp_path / "val.txt", "1/00000"),
+        test_list=_list(tmp_path / "test.txt", "2/00000 NF", "2/00001 MV"),
+    )
+    found = split(names, config)
+    assert found.train == ["main/0/00000", "main/0/00001"]
+    assert found.val == ["main/1/00000"]
+    assert found.test == ["main/2/00000", "main/2/00001"]
+    assert found.speakers["main/2/00000"] == "2"
+
+
+def test_a_clip_in_two_lists_is_refused(tmp_path: Path) -> None:
+    a, b = _list(tmp_path / "a.txt", "x", "y"), _list(tmp_path / "b.txt", "y", "z")
+    with pytest.raises(UserError, match="--val-list and --test-list both hold y"):
+        split("xyz", SplitConfig(val_list=a, test_list=b))
+
+
+def test_speakers_stay_together_and_adding_clips_moves_nobody() -> None:
+    names = [f"trainval/s{s}/{c}" for s in range(200) for c in range(3)]
+    found = split(names, SplitConfig(val_share=0.1, test_share=0.1))
+    sides = [{speaker_of(name) for name in side} for side in (found.train, found.val, found.test)]
+    assert sum(map(len, sides)) == 200 and all(5 < len(side) for side in sides)
+    assert sorted(found.train + found.val + found.test) == sorted(names)
+    more = split(reversed([*names, "pretrain/s7/9", "trainval/new/1"]), SplitConfig(val_share=0.1, test_share=0.1))
+    assert set(found.val) <= set(more.val) and set(found.test) <= set(more.test)
+    same = [side for side in (more.train, more.val, more.test) if "trainval/s7/0" in side]
+    assert "pretrain/s7/9" in same[0]
+
+
+def test_a_folder_named_test_is_the_test_set() -> None:
+    found = split([f"{part}/s{s}/1" for part in ("trainval", "test") for s in range(40)], SplitConfig(val_share=0.2))
+    assert found.test == sorted(f"test/s{s}/1" for s in range(40))
+    assert found.val and all(name.startswith("trainval/") for name in found.train + found.val)
+
+
+def test_few_speakers_still_validate() -> None:
+    found = split(["a/1", "a/2", "b/1"], SplitConfig())
+    assert len({speaker_of(name) for name in found.val}) == 1 and found.train
+    one = split([f"a/{c}" for c in range(5)], SplitConfig())
+    assert len(one.val) == 1 and len(one.train) == 4
+    assert split(["a/1"], SplitConfig()).val == []
+
+
+def test_the_lists_of_the_shipped_weights() -> None:
+    folder = Path(__file__).parents[2] / "checkpoints"
+    train = read_list(folder / "clips_train.txt") | read_list(folder / "clips_renderer_only.txt")
+    val = read_list(folder / "clips_val.txt")
+    assert not train.keys() & val.keys()
+    both = {who["speaker"] for who in train.values()} & {who["speaker"] for who in val.values()}
+    assert both == {"grid_s1"}  # of this one man other sentences validate

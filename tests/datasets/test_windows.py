@@ -1,0 +1,38 @@
+"""Index functions, against their definitions spelt out."""
+
+import numpy as np
+import pytest
+
+from datasets.windows import centres, longest_run, neighbours, sample_references, window_starts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_are_those_with_a_face_throughout(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = rng.random(rng.integers(1, 40)) < 0.8
+    for length in (1, 2, 5):
+        starts = [s for s in range(len(found) - length + 1) if found[s : s + length].all()]
+        assert window_starts(found, length).tolist() == starts
+        middles = [t for t in range(len(found)) if found[neighbours(t, length, len(found))].all()]
+        assert centres(found, length).tolist() == middles
+    runs = "".join("x" if f else " " for f in found).split()
+    assert longest_run(found) == max(map(len, runs), default=0)
+
+
+def test_edges_repeat() -> None:
+    assert neighbours(0, 5, 10).tolist() == [0, 0, 0, 1, 2]
+    assert neighbours(5, 5, 10).tolist() == [3, 4, 5, 6, 7]
+    assert neighbours(9, 5, 10).tolist() == [7, 8, 9, 9, 9]
+
+
+def test_references_are_outside_and_distinct() -> None:
+    found = np.ones(30, dtype=bool)
+    found[3] = False
+    excluded = np.arange(10, 15)
+    for seed in range(50):
+        chosen = sample_references(np.random.default_rng(seed), found, excluded, 24)
+        assert sorted(chosen) == sorted(set(range(30)) - {3, *excluded})
+    chosen = sample_references(np.random.default_rng(0), found, excluded, 40)  # more than there are: some repeat
+    assert len(chosen) == 40 and not set(chosen) & {3, *excluded}
+    with pytest.raises(ValueError, match="empty"):
+        sample_references(np.random.default_rng(0), found[:5], np.arange(5), 1)
