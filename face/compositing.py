@@ -11,8 +11,8 @@ BLUR_SIDES = (128, 256)  # pixels of the box's longer side; with smaller and lar
 EDGE = MARGIN / (1 + 2 * MARGIN)  # share of the box over which the mask rises from 0 at the box's sides
 SEAM = (0.36, 0.5)  # shares of the box's height between which the drawn face takes over: above, the frame is known
 GRID = 32  # cells a side of the grid on which colours are compared
-MAX_TINT = 0.2  # of full scale: the largest colour correction
-OUTLIER = 0.1  # of full scale: differences from the usual one that are taken for features, not for a tint
+MAX_GAIN = 1.5  # the largest colour correction: each channel is multiplied by this at most, or divided
+OUTLIER = 0.15  # log of a ratio: how far from the usual one a cell may be before it is taken for a feature, not a tint
 
 
 def paste_face(
@@ -53,10 +53,11 @@ def paste_face(
     weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
     mask = _contour(old, new, size) * (weight_y[:, None] * weight_x)
 
-    tint = cv2.resize(_tint(target, face, old, new), size, interpolation=cv2.INTER_LINEAR)
-    drawn = resize_face(face.astype(np.float32), size) + tint
-    blended = target + mask[..., None] * (drawn * 255 - target)
-    result[y0:y1, x0:x1] = np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+    face = face.astype(np.float32)
+    gain = _colour_gain(target, face, old, new)
+    drawn = cv2.multiply(resize_face(face, size), cv2.resize(255 * gain, size, interpolation=cv2.INTER_LINEAR))
+    change = cv2.multiply(cv2.subtract(drawn, target, dtype=cv2.CV_32F), cv2.merge([mask, mask, mask]))
+    result[y0:y1, x0:x1] = cv2.add(target, change, dtype=cv2.CV_8U)  # rounds and saturates
     return result
 
 
@@ -88,29 +89,30 @@ def _smoothstep(x: np.ndarray) -> np.ndarray:
     return x * x * (3 - 2 * x)
 
 
-def _tint(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """(GRID, GRID, 3) f32 to be added to the face: how much the frame differs where both should show the same skin.
+def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(GRID, GRID, 3) f32 by which to multiply the face so that skin has the colour that it has in the frame.
 
-    That is the lower half's cheeks and nose, without mouth and chin, which are meant to change.
+    It varies slowly. The two are compared where both show the same skin: cheeks and nose in the lower half, without
+    mouth and chin, which are meant to change.
     """
-    known = cv2.resize(target, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    drawn = cv2.resize(face.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
-    difference = known - drawn
-    skin = np.zeros((GRID, GRID), np.uint8)
-    for points in (old[OVAL], new[OVAL]):
-        inside = np.zeros_like(skin)
-        hull = cv2.convexHull(np.rint(np.clip(points, -1, 2) * GRID - 0.5).astype(np.int32))
-        skin += cv2.fillConvexPoly(inside, hull, (1,))
-    skin = cv2.erode((skin == 2).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+    step = max(1, min(target.shape[:2]) // (4 * GRID))  # a few pixels of each cell will do
+    known = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    ratio = np.log((known + 0.02) / (np.maximum(drawn, 0) + 0.02))
+    hulls = [np.zeros((GRID, GRID), np.uint8) for _ in (old, new)]
+    for hull, points in zip(hulls, (old[OVAL], new[OVAL]), strict=True):
+        corners = np.rint(np.clip(points, -1, 2) * GRID - 0.5).astype(np.int32)
+        cv2.fillConvexPoly(hull, cv2.convexHull(corners), (1,))
+    skin = cv2.erode(hulls[0] & hulls[1], np.ones((3, 3), np.uint8)).astype(np.float32)
     mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
     left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
     y, x = np.mgrid[:GRID, :GRID] + 0.5
     skin *= (y > SEAM[1] * GRID) & ~((y > top) & (x > left) & (x < right))
-    if skin.sum() < GRID / 2:
-        return np.zeros((GRID, GRID, 3), np.float32)
-    usual = np.median(difference[skin > 0], axis=0)
-    rest = difference - usual
+    if skin.sum() < GRID / 2:  # too little to judge by
+        return np.ones((GRID, GRID, 3), np.float32)
+    usual = np.median(ratio[skin > 0], axis=0)
+    rest = ratio - usual
     trust = skin * np.exp(-np.square(rest / OUTLIER).mean(axis=2))
     near = cv2.GaussianBlur(trust, (0, 0), GRID / 6)
     local = cv2.GaussianBlur(rest * trust[..., None], (0, 0), GRID / 6) / (near + 0.05)[..., None]
-    return np.clip(usual + local, -MAX_TINT, MAX_TINT).astype(np.float32)
+    return np.exp(np.clip(usual + local, -np.log(MAX_GAIN), np.log(MAX_GAIN))).astype(np.float32)
