@@ -1,0 +1,42 @@
+"""python -m checkpoints: which external weights are here, whether they are whole, and how to get the others."""
+
+import sys
+from dataclasses import dataclass
+
+import command_line
+from checkpoints import registry
+from command_line import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Lists the external weights; with flags also verifies or downloads them."""
+
+    verify: bool = False
+    """Compare the files that are here with the published hashes."""
+    download: tuple[str, ...] = ()
+    """Names of the list's first column to fetch (all: everything with a direct link)."""
+
+
+def main(config: Config) -> None:
+    wanted = [k for k, f in registry.FILES.items() if f.download] if config.download == ("all",) else config.download
+    if unknown := [key for key in wanted if key not in registry.FILES]:
+        raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)} or all")
+    for key in wanted:
+        if not registry.find(key):
+            registry.download(key)
+    broken = 0
+    for key, file in registry.FILES.items():
+        path = registry.find(key)
+        state = f"here: {path}" if path else f"missing, {file.source}"
+        if path and config.verify:
+            verdict = registry.verify(key, path)
+            broken += verdict.startswith("DIFFERS")
+            state += f" [{verdict}]"
+        print(f"{key:13} {file.name:38} {file.size:>7}  {file.purpose}; {file.licence}\n{'':13} {state}")
+    if broken:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config, prog="python -m checkpoints")

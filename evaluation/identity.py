@@ -1,0 +1,130 @@
+"""Does the person stay the same: CSIM, the cosine of face embeddings of the output and of the original (ArcFace)."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from command_line import UserError
+from evaluation.geometry import similarity_transform
+from face.landmarks import FULL, MOUTH_CORNERS
+
+SIDE = 112
+# Where ArcFace's training put eyes, nose tip and mouth corners (each pair from left to right as seen), in pixels.
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+EYES = [slice(FULL.index(corner), FULL.index(corner) + 16) for corner in (33, 362)]  # rings of mesh points: right, left
+NOSE_TIP = FULL.index(4)
+BLOCKS = (3, 13, 30, 3)  # ArcFace r100
+WIDTHS = (64, 128, 256, 512)
+FEATURES = 512
+
+
+class _Block(nn.Module):
+    """Improved residual block: BN, conv, BN, PReLU, conv (stride), BN, plus the input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.prelu = nn.PReLU(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False)
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.downsample = shortcut if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
+        return y + (self.downsample(x) if self.downsample else x)
+
+
+class IResNet(nn.Module):
+    """InsightFace's improved ResNet, with the key names of its published files (`backbone.pth`)."""
+
+    def __init__(self, blocks: tuple[int, ...] = BLOCKS) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.bn1, self.prelu = nn.BatchNorm2d(WIDTHS[0]), nn.PReLU(WIDTHS[0])
+        previous = WIDTHS[0]
+        for index, (count, width) in enumerate(zip(blocks, WIDTHS, strict=True), 1):
+            layer = [_Block(previous if i == 0 else width, width, 2 if i == 0 else 1) for i in range(count)]
+            self.add_module(f"layer{index}", nn.Sequential(*layer))
+            previous = width
+        self.bn2 = nn.BatchNorm2d(previous)
+        self.fc = nn.Linear(previous * (SIDE // 16) ** 2, FEATURES)
+        self.features = nn.BatchNorm1d(FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, 112, 112) in [-1, 1] -> (n, 512), not normalised."""
+        x = self.prelu(self.bn1(self.conv1(x)))
+        for index in range(1, len(WIDTHS) + 1):
+            x = cast(nn.Module, getattr(self, f"layer{index}"))(x)
+        return self.features(self.fc(self.bn2(x).flatten(1)))
+
+
+class FaceEmbedder:
+    """ArcFace r100 from InsightFace's backbone.pth, or the same network as ONNX."""
+
+    def __init__(self, path: Path, device: str = "cpu", blocks: tuple[int, ...] = BLOCKS) -> None:
+        """
+        Raises:
+            UserError: the file holds another network.
+        """
+        self.device = device
+        self.session: Any = None
+        if path.suffix == ".onnx":
+            import onnxruntime
+
+            self.session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+            return
+        self.network = IResNet(blocks)
+        try:
+            self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"{path}: not ArcFace r100 ({str(error).splitlines()[0]}); see python -m checkpoints"
+            ) from error
+        self.network.to(device).requires_grad_(False).eval()
+
+    @torch.inference_mode()
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """`faces` (n, 112, 112, 3) RGB uint8 -> unit vectors (n, 512)."""
+        pictures = np.ascontiguousarray(((faces.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
+        if self.session is None:
+            vectors = self.network(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+        else:
+            vectors = self.session.run(None, {self.session.get_inputs()[0].name: pictures})[0]
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+
+
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Eyes' centres, nose tip and mouth corners (5, 2) of the 131 points of a face (131, 2)."""
+    return np.stack([*(landmarks[eye].mean(0) for eye in EYES), landmarks[NOSE_TIP], *landmarks[list(MOUTH_CORNERS)]])
+
+
+def align(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
+    """The face (112, 112, 3) as ArcFace saw faces in training: 5 points moved to the template by a similarity."""
+    matrix = similarity_transform(five_points(landmarks_in_frame), TEMPLATE)
+    return cv2.warpAffine(frame, matrix, (SIDE, SIDE))
+
+
+def resize(crop: np.ndarray) -> np.ndarray:
+    """The face crop, only resized (112, 112, 3)."""
+    return cv2.resize(crop, (SIDE, SIDE))
+
+
+def csim(output: np.ndarray, target: np.ndarray, pairs: str = "frame") -> float:
+    """Mean cosine of unit vectors (n, 512) and (m, 512).
+
+    pairs "frame": frame i with frame i (n = m, default of the tables). "all": every output frame with every original
+    one, of a clip or of a whole set, whichever is given; the latter is what the helper that the paper points to
+    computes, by mistake.
+    """
+    if not len(output) or not len(target):
+        return float("nan")
+    if pairs == "frame":
+        return float((output * target).sum(1).mean())
+    return float(output.mean(0) @ target.mean(0))

@@ -1,0 +1,130 @@
+"""How like the real pictures the made ones are: PSNR, SSIM, LPIPS, FID.
+
+Pictures are batches (n, 3, H, W), RGB, float in [0, 1]. Every score is one number a frame, but FID, which is one number
+for a pool of frames.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import linalg
+from torch import Tensor, nn
+
+SSIM_SIGMA, SSIM_KERNEL, SSIM_K1, SSIM_K2 = 1.5, 11, 0.01, 0.03
+SSIM_SIDE = (
+    256  # pictures with a longer shorter side are averaged down to about this one first, as in the original code
+)
+PSNR_EPS = 1e-8  # identical frames give 80 dB, as in piq
+FID_DIMENSIONS = 2048
+
+
+def psnr(output: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, (n,), of the mean square error over all pixels and channels of a frame."""
+    error = (output.double() - target.double()).square().flatten(1).mean(1)
+    return -10 * torch.log10(error + PSNR_EPS)
+
+
+def ssim(output: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004), (n,): the mean of the three channels.
+
+    Only windows that lie inside the picture count. Above `SSIM_SIDE` pixels the pictures are box-averaged first.
+    """
+    factor = max(1, round(min(output.shape[-2:]) / SSIM_SIDE))
+    a, b = (F.avg_pool2d(x.double(), factor) for x in (output, target))
+    offsets = torch.arange(SSIM_KERNEL, dtype=torch.float64, device=a.device) - SSIM_KERNEL // 2
+    kernel = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+
+    mean_a, mean_b = blur(a), blur(b)
+    variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance v0.1 (Zhang et al. 2018).
+
+    The lpips package brings the linear layers; `path` is torchvision's AlexNet or VGG-16, whole or only its `features`.
+    """
+
+    def __init__(self, network: str, path: Path) -> None:
+        """`network`: alex, vgg or squeeze."""
+        import lpips
+
+        super().__init__()
+        with warnings.catch_warnings():  # the package asks torchvision for random weights in a deprecated way
+            warnings.simplefilter("ignore")
+            self.distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        backbone = self.distance.net
+        # The package's slices keep torchvision's layer numbers: slice2.3.weight is features.3.weight.
+        wanted = {name: "features." + name.split(".", 1)[1] for name in backbone.state_dict()}
+        backbone.load_state_dict({name: found[theirs].float() for name, theirs in wanted.items()})
+        self.requires_grad_(False).eval()
+
+    @torch.inference_mode()
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """-> (n,)."""
+        return self.distance(output.float(), target.float(), normalize=True).flatten()
+
+
+class Inception(nn.Module):
+    """The Inception network of FID, with torch-fidelity's preprocessing (TensorFlow's bilinear resize to 299)."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy of it."""
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        super().__init__()
+        safe = io.BytesIO()  # the package would unpickle the file itself
+        torch.save(torch.load(path, map_location="cpu", weights_only=True), safe)
+        safe.seek(0)
+        self.network = FeatureExtractorInceptionV3("fid", [str(FID_DIMENSIONS)], feature_extractor_weights_path=safe)
+
+    @torch.inference_mode()
+    def forward(self, pictures: Tensor) -> Tensor:
+        """-> (n, 2048), the pool3 features."""
+        return self.network((pictures * 255).round().clamp(0, 255).to(torch.uint8))[0]
+
+
+class FeaturePool:
+    """Mean and covariance of one pool of features, in float64, without keeping the features."""
+
+    def __init__(self, dimensions: int = FID_DIMENSIONS) -> None:
+        self.count = 0
+        self.total = np.zeros(dimensions)
+        self.outer = np.zeros((dimensions, dimensions))
+
+    def add(self, features: Tensor) -> None:
+        """`features` (n, d)."""
+        values = features.double().cpu().numpy()
+        self.count += len(values)
+        self.total += values.sum(0)
+        self.outer += values.T @ values
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (d,) and unbiased covariance (d, d)."""
+        mean = self.total / self.count
+        return mean, (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
+
+
+def fid(first: FeaturePool, second: FeaturePool) -> float:
+    """Frechet distance between two pools; NaN with fewer than two frames. Depends on the number of frames: say it."""
+    if min(first.count, second.count) < 2:
+        return float("nan")
+    (mean_a, cov_a), (mean_b, cov_b) = first.statistics(), second.statistics()
+    # trace(sqrt(A B)) sums the roots of the eigenvalues of A B, which are those of the symmetric sqrt(A) B sqrt(A).
+    values, vectors = linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)

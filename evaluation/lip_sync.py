@@ -1,0 +1,76 @@
+"""How well the lips follow the sound and the original's lips: landmark distances, openness, silence, jitter.
+
+Landmarks are (F, K, 2), x then y. Frames without a face hold NaN and count for nothing; the caller counts them.
+SyncNet's confidence and distance are in lip_sync_net.py.
+"""
+
+import itertools
+
+import numpy as np
+
+from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
+
+LIP_68 = slice(48, 68)  # the lips among the 68 points of face-alignment
+SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above digital silence that still count as silence
+SILENT_FRAMES = 3  # frames of silence on either side of a silent frame: a mouth needs time to close
+
+
+def nan_mean(values: np.ndarray) -> float:
+    """The mean without NaN; NaN, and no warning, where nothing is left."""
+    kept = np.asarray(values, dtype=np.float64)
+    kept = kept[np.isfinite(kept)]
+    return float(kept.mean()) if kept.size else float("nan")
+
+
+def landmark_distance(
+    output: np.ndarray, target: np.ndarray, scale: np.ndarray | float = 1.0, norm: str = "l2"
+) -> np.ndarray:
+    """Mean distance of the points of each frame over `scale`, (F,).
+
+    With landmarks in crop coordinates [0, 1] and scale 1 this is LipLMD normalised by the crop's side (default of the
+    tables); with landmarks in pixels and scale = `interocular` (F,) by the face; with pixels and 1, in pixels.
+    norm "l2": Euclidean distance of a point; "l1": mean absolute difference of a coordinate.
+    """
+    difference = np.asarray(output, dtype=np.float64) - target
+    distance = np.linalg.norm(difference, axis=-1) if norm == "l2" else np.abs(difference).mean(-1)
+    return distance.mean(-1) / scale
+
+
+def interocular(left_eye: np.ndarray, right_eye: np.ndarray) -> np.ndarray:
+    """Distance of the eyes' centres, (F,), from the points of either eye (F, K, 2)."""
+    return np.linalg.norm(left_eye.mean(-2) - right_eye.mean(-2), axis=-1)
+
+
+def correlation(output: np.ndarray, target: np.ndarray) -> float:
+    """Pearson correlation over time of two signals (F,); NaN where one of them never changes."""
+    both = np.isfinite(output) & np.isfinite(target)
+    a, b = (x[both] - x[both].mean() if both.any() else x[both] for x in (output, target))
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale > 1e-12 else float("nan")
+
+
+def articulation_ratio(output: np.ndarray, target: np.ndarray) -> float:
+    """Standard deviation over time of lip openness (F,), output over original: 1 is as lively as the real mouth."""
+    spread = np.nanstd(target) if np.isfinite(target).any() else 0.0
+    return float(np.nanstd(output) / spread) if spread > 1e-9 and np.isfinite(output).any() else float("nan")
+
+
+def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
+    """Which frames (F,) are silent for `SILENT_FRAMES` on either side, from the log-mel (80, C) of the sound."""
+    level = mel.mean(0) if mel.shape[1] else np.full(1, SILENCE)
+    floor = max(SILENCE, float(np.percentile(level, 2)))
+    starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
+    padded = np.pad(level, (0, max(0, int(starts[-1]) - len(level)) + 1), constant_values=SILENCE)
+    loud = np.array([padded[a:b].max() > floor + SILENT_ABOVE_FLOOR for a, b in itertools.pairwise(starts)])
+    return ~np.convolve(loud, np.ones(2 * SILENT_FRAMES + 1), mode="same").astype(bool)
+
+
+def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:
+    """Mean absolute change of the lip openness (F,) a second within silence; NaN without two silent frames in a row."""
+    change = np.abs(np.diff(openness)) * FPS
+    return nan_mean(change[silent[1:] & silent[:-1]])
+
+
+def jitter(landmarks: np.ndarray) -> float:
+    """Mean absolute second difference in time of landmarks (F, K, 2), in their own unit."""
+    return nan_mean(np.abs(np.diff(landmarks, n=2, axis=0)))

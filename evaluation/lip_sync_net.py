@@ -1,0 +1,180 @@
+"""SyncNet (Chung and Zisserman, "Out of time", 2016): LSE-C (SyncScore), LSE-D and the offset of sound and lips.
+
+The network takes the public file syncnet_v2.model, a state dict, unchanged.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from command_line import UserError
+from media.audio import FPS, SAMPLE_RATE
+
+SIDE = 224
+WINDOW = 5  # video frames
+MFCC_RATE = 100  # python_speech_features' default: a column each 10 ms
+MFCC_COLUMNS = 20  # of a window: 0.2 s
+REACH = 15  # frames of shift tried on either side
+EMBEDDING = 1024
+BATCH = 20  # windows
+CROP_SCALE = 0.4  # "pipeline": the face track's crop is this much wider than the box on each side
+MIN_TRACK = 50  # "pipeline": frames of the shortest track that is scored
+
+
+class SyncScore(NamedTuple):
+    """`confidence` LSE-C (higher is better), `distance` LSE-D (lower is better), `offset` in frames (0: in place)."""
+
+    confidence: float
+    distance: float
+    offset: int
+
+
+def _block(convolution: nn.Module, norm: nn.Module, pool: nn.Module | None = None) -> list[nn.Module]:
+    return [convolution, norm, nn.ReLU()] + ([pool] if pool else [])
+
+
+def _audio(
+    inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int, pool: nn.Module | None = None
+) -> list[nn.Module]:
+    return _block(nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs), pool)
+
+
+def _video(
+    inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, padding: int, pool: nn.Module | None = None
+) -> list[nn.Module]:
+    convolution = nn.Conv3d(inputs, outputs, kernel, stride=(1, stride, stride), padding=(0, padding, padding))
+    return _block(convolution, nn.BatchNorm3d(outputs), pool)
+
+
+def _head(embedding: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, embedding))
+
+
+class SyncNet(nn.Module):
+    """Two streams that meet in one space: 5 frames of lips and 0.2 s of sound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.netcnnaud = nn.Sequential(
+            *_audio(1, 64, 3, 1, nn.MaxPool2d(1, 1)),
+            *_audio(64, 192, 3, 1, nn.MaxPool2d(3, stride=(1, 2))),
+            *_audio(192, 384, 3, 1),
+            *_audio(384, 256, 3, 1),
+            *_audio(256, 256, 3, 1, nn.MaxPool2d(3, stride=2)),
+            *_audio(256, 512, (5, 4), 0),
+        )
+        self.netcnnlip = nn.Sequential(
+            *_video(3, 96, (5, 7, 7), 2, 0, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2))),
+            *_video(96, 256, (1, 5, 5), 2, 1, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))),
+            *_video(256, 256, (1, 3, 3), 1, 1),
+            *_video(256, 256, (1, 3, 3), 1, 1),
+            *_video(256, 256, (1, 3, 3), 1, 1, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2))),
+            *_video(256, 512, (1, 6, 6), 1, 0),
+        )
+        self.netfcaud, self.netfclip = _head(EMBEDDING), _head(EMBEDDING)
+
+    def embed_sound(self, mfcc: Tensor) -> Tensor:
+        """(n, 1, 13, 20) -> (n, 1024), not normalised."""
+        return self.netfcaud(self.netcnnaud(mfcc).flatten(1))
+
+    def embed_lips(self, frames: Tensor) -> Tensor:
+        """(n, 3, 5, 224, 224) BGR 0..255 -> (n, 1024), not normalised."""
+        return self.netfclip(self.netcnnlip(frames).flatten(1))
+
+
+def load(path: Path, device: str = "cpu") -> SyncNet:
+    """The network with the public weights.
+
+    Raises:
+        UserError: the file is not SyncNet's.
+    """
+    network = SyncNet()
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path}: not SyncNet's weights ({str(error).splitlines()[0]}); see python -m checkpoints"
+        ) from error
+    return network.to(device).requires_grad_(False).eval()
+
+
+def mfcc_columns(wav: np.ndarray) -> Tensor:
+    """Sound (S,) float in [-1, 1] at 16 kHz -> (13, C), a column each 10 ms.
+
+    The public code reads 16-bit samples; their scale matters to the first coefficient.
+    """
+    import python_speech_features
+
+    samples = np.clip(np.round(wav * 32768.0), -32768, 32767)
+    return torch.from_numpy(python_speech_features.mfcc(samples, SAMPLE_RATE).T.astype(np.float32))
+
+
+def fit_frame(frame: np.ndarray) -> np.ndarray:
+    """The "LRS" protocol: the whole RGB frame, resized to 224 x 224."""
+    return cv2.resize(frame, (SIDE, SIDE))
+
+
+def fit_track(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The "pipeline" protocol: a square around the face box x0, y0, x1, y1, a little lower, resized to 224 x 224."""
+    half = float(max(box[2] - box[0], box[3] - box[1])) / 2
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    pad = math.ceil(half * (1 + 2 * CROP_SCALE))
+    padded = cv2.copyMakeBorder(frame, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=(110, 110, 110))
+    top, left = int(pad + y - half), int(pad + x - half * (1 + CROP_SCALE))
+    bottom, right = int(pad + y + half * (1 + 2 * CROP_SCALE)), int(pad + x + half * (1 + CROP_SCALE))
+    return fit_frame(padded[top:bottom, left:right])
+
+
+@torch.inference_mode()
+def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Embeddings (n, 1024) of lips and of sound, one a frame, from RGB uint8 frames 224 x 224 and sound (S,).
+
+    Only a batch of frames is held. As in the public code, no window starts in the last five frames.
+    """
+    device = next(network.parameters()).device
+    columns = mfcc_columns(wav)
+    limit = len(wav) * FPS // SAMPLE_RATE
+    held: list[Tensor] = []
+    lips: list[Tensor] = []
+
+    def flush(count: int) -> None:
+        video = torch.stack(held).to(device).float()  # (count + 4, 3, 224, 224)
+        windows = video.unfold(0, WINDOW, 1)[:count]  # (count, 3, 224, 224, 5)
+        lips.append(network.embed_lips(windows.permute(0, 1, 4, 2, 3)).cpu())
+        del held[:count]
+
+    for frame in islice(frames, limit):
+        held.append(torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1))  # BGR
+        if len(held) == BATCH + WINDOW:  # one more than needed: the last window of the clip is left out
+            flush(BATCH)
+    if len(held) > WINDOW:
+        flush(len(held) - WINDOW)
+    count = sum(len(x) for x in lips)
+    step = MFCC_RATE // FPS
+    needed = (count - 1) * step + MFCC_COLUMNS if count else 0
+    columns = nn.functional.pad(columns, (0, max(0, needed - columns.shape[1])))
+    windows = [columns[None, None, :, i * step : i * step + MFCC_COLUMNS] for i in range(count)]
+    sound = [network.embed_sound(torch.cat(windows[i : i + BATCH]).to(device)).cpu() for i in range(0, count, BATCH)]
+    empty = torch.zeros(0, EMBEDDING)
+    return torch.cat([empty, *lips]), torch.cat([empty, *sound])
+
+
+def score(lips: Tensor, sound: Tensor, reach: int = REACH) -> SyncScore:
+    """Mean distance over time for every shift of sound against lips (n, 1024); outside, sound is zero (public code).
+
+    All NaN (offset 0) for a clip without a window.
+    """
+    if not len(lips):
+        return SyncScore(float("nan"), float("nan"), 0)
+    padded = nn.functional.pad(sound, (0, 0, reach, reach))
+    shifts = range(2 * reach + 1)
+    distances = torch.stack([nn.functional.pairwise_distance(lips, padded[s : s + len(lips)]).mean() for s in shifts])
+    best = int(distances.argmin())
+    return SyncScore(float(distances.median() - distances[best]), float(distances[best]), reach - best)

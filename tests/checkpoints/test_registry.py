@@ -1,0 +1,104 @@
+"""The registry: found by name, verified by hash, fetched without leaving half a file."""
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from checkpoints import registry
+from checkpoints.__main__ import Config, main
+from command_line import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(registry, "FOLDER", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    return tmp_path / "checkpoints"
+
+
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, published: bytes) -> None:
+    """Makes "syncnet" a file of this machine whose published content is `published`."""
+    (tmp_path / "source").write_bytes(content)
+    digest = hashlib.sha256(published).hexdigest()
+    file = registry.WeightFile(("net.model",), "a test", "1 KB", digest, "none", (tmp_path / "source").as_uri())
+    monkeypatch.setitem(registry.FILES, "syncnet", file)
+
+
+def test_entries_are_complete() -> None:
+    for file in registry.FILES.values():
+        assert re.fullmatch(r"[0-9a-f]{8,64}|", file.sha256)
+        assert file.source.startswith("https://")
+        assert file.licence
+        if match := re.search(r"-([0-9a-f]{8,10})\.pth", file.name):
+            assert file.sha256 == match[1], "the name's digits are the hash's first"
+
+
+def test_find_looks_in_both_folders(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert registry.find("lpips_alex") is None
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "alexnet_features_torchvision.pth").touch()
+    monkeypatch.setenv(registry.VARIABLE, str(other))
+    assert registry.find("lpips_alex") == other / "alexnet_features_torchvision.pth"
+    (folder / "alexnet-owt-7be5be79.pth").touch()
+    assert registry.find("lpips_alex") == folder / "alexnet-owt-7be5be79.pth"
+    assert registry.find("arcface", "lpips_alex") == folder / "alexnet-owt-7be5be79.pth"
+
+
+def test_missing_names_column_file_and_remedy() -> None:
+    line = registry.missing("syncnet", "LSE-C")
+    assert "LSE-C" in line
+    assert "syncnet_v2.model" in line
+    assert "--download syncnet" in line
+    assert "insightface" in registry.missing("arcface", "CSIM")
+
+
+def test_download_checks_and_renames(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(tmp_path, monkeypatch, b"weights", b"weights")
+    main(Config(download=("syncnet",), verify=True))
+    assert (folder / "net.model").read_bytes() == b"weights"
+    assert registry.verify("syncnet", folder / "net.model") == "ok"
+    (folder / "net.model").write_bytes(b"damaged")
+    assert registry.verify("syncnet", folder / "net.model").startswith("DIFFERS")
+    with pytest.raises(SystemExit):
+        main(Config(verify=True))
+
+
+def test_another_content_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(tmp_path, monkeypatch, b"an error page", b"weights")
+    with pytest.raises(UserError, match="another file"):
+        registry.download("syncnet")
+    assert list(folder.iterdir()) == []
+
+
+def test_no_network_is_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(tmp_path, monkeypatch, b"weights", b"weights")
+    (tmp_path / "source").unlink()
+    with pytest.raises(UserError, match="by hand"):
+        registry.download("syncnet")
+    assert list(folder.iterdir()) == []
+    with pytest.raises(UserError, match="no direct link"):
+        registry.download("arcface")
+
+
+def test_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "checkpoints"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for file in registry.FILES.values():
+        assert file.name in done.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", "checkpoints", "--download", "nothing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+    assert len(wrong.stderr.splitlines()) == 1

@@ -1,0 +1,141 @@
+"""CSIM: ArcFace's network from either kind of file, alignment, and the three ways to pair frames."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage.transform import SimilarityTransform
+
+from command_line import UserError
+from evaluation.geometry import fit_similarity, move, similarity_transform
+from evaluation.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, IResNet, align, csim, five_points, resize
+from face.landmarks import FULL
+
+TINY = (1, 1, 1, 1)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_network_has_the_published_keys_and_size() -> None:
+    with torch.device("meta"):
+        state = IResNet().state_dict()
+    assert sum(v.numel() for k, v in state.items() if "running" not in k and "tracked" not in k) == 65_156_160  # r100
+    assert tuple(state["layer3.29.conv2.weight"].shape) == (256, 256, 3, 3)
+    assert tuple(state["layer4.0.downsample.0.weight"].shape) == (512, 256, 1, 1)
+    assert tuple(state["fc.weight"].shape) == (512, 25088)
+    assert {
+        "bn1.weight",
+        "prelu.weight",
+        "bn2.running_mean",
+        "features.running_var",
+        "layer1.0.prelu.weight",
+    } <= state.keys()
+
+
+def test_both_kinds_of_file_give_the_same_vectors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = IResNet(TINY).eval()
+    half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}  # published in fp16
+    torch.save(half, tmp_path / "backbone.pth")
+    embed = FaceEmbedder(tmp_path / "backbone.pth", blocks=TINY)
+    faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    ours = embed(faces)
+    assert ours.shape == (3, 512)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, rtol=1e-5)
+    network.load_state_dict(half)
+    with torch.no_grad():
+        expected = network(torch.from_numpy((faces.astype(np.float32) - 127.5) / 127.5).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(ours, unit(expected), atol=1e-5)
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "wrong.pth")
+    with pytest.raises(UserError, match=r"wrong\.pth"):
+        FaceEmbedder(tmp_path / "wrong.pth")
+
+
+def test_onnx_file(tmp_path: Path) -> None:
+    """A two-layer ONNX network written by hand (the onnx package is not needed): the mean of each channel."""
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(tiny_onnx())
+    vectors = FaceEmbedder(path)(np.stack([np.full((112, 112, 3), v, np.uint8) for v in ([255, 0, 0], [0, 0, 255])]))
+    expected = np.array([[1, -1, -1], [-1, -1, 1]]) / np.sqrt(3)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def tiny_onnx() -> bytes:
+    """GlobalAveragePool and Flatten as a protobuf message, field by field."""
+
+    def field(number: int, value: bytes | int | str) -> bytes:
+        if isinstance(value, int):
+            return varint(number << 3) + varint(value)
+        content = value.encode() if isinstance(value, str) else value
+        return varint(number << 3 | 2) + varint(len(content)) + content
+
+    def varint(value: int) -> bytes:
+        parts = []
+        while True:
+            parts.append(value & 127 | (128 if value > 127 else 0))
+            value >>= 7
+            if not value:
+                return bytes(parts)
+
+    def tensor(name: str, sizes: list[int | str]) -> bytes:
+        dims = b"".join(field(1, field(2, s) if isinstance(s, str) else field(1, s)) for s in sizes)
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
+
+    pool = field(1, "input") + field(2, "pooled") + field(4, "GlobalAveragePool")
+    flat = field(1, "pooled") + field(2, "output") + field(4, "Flatten")
+    graph = field(1, pool) + field(1, flat) + field(2, "graph")
+    graph += field(11, tensor("input", ["n", 3, 112, 112])) + field(12, tensor("output", ["n", 3]))
+    return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
+
+
+def test_similarity_is_scikit_images() -> None:
+    random = np.random.default_rng(3)
+    source, target = random.random((7, 2)) * 100, random.random((7, 2)) * 100
+    theirs = SimilarityTransform()
+    theirs.estimate(source, target)
+    np.testing.assert_allclose(similarity_transform(source, target), theirs.params[:2], atol=1e-9)
+    many = random.random((4, 7, 2))
+    scale, shift = fit_similarity(many, target)
+    turned = 2 * many @ np.array([[0, 1], [-1, 0]]) + 5
+    np.testing.assert_allclose(move(many, *fit_similarity(many, turned)), turned, atol=1e-9)
+    assert scale.shape == shift.shape == (4,)
+
+
+def test_align_brings_the_five_points_onto_the_template() -> None:
+    landmarks = np.zeros((131, 2))
+    angle = 0.4
+    turn = 3 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = TEMPLATE @ turn.T + np.array([150, 40])
+    for eye, point in zip(EYES, points[:2], strict=True):
+        landmarks[eye] = point
+    landmarks[NOSE_TIP], landmarks[FULL.index(61)], landmarks[FULL.index(291)] = points[2:]
+    np.testing.assert_allclose(five_points(landmarks), points, atol=1e-6)
+    frame = np.zeros((600, 600, 3), np.uint8)
+    for x, y in points:
+        cv2.circle(frame, (round(x), round(y)), 6, (255, 255, 255), -1)
+    aligned = align(frame, landmarks)
+    for x, y in TEMPLATE:
+        assert aligned[round(y), round(x)].min() > 200
+    assert resize(frame).shape == (112, 112, 3)
+
+
+def test_eyes_are_the_meshs_eyes() -> None:
+    right, left = ({FULL[i] for i in range(eye.start, eye.stop)} for eye in EYES)
+    assert {33, 133, 159, 145} <= right
+    assert {263, 362, 386, 374} <= left
+    assert FULL[NOSE_TIP] == 4
+
+
+def test_csim_pairs() -> None:
+    random = np.random.default_rng(4)
+    output, target = unit(random.standard_normal((5, 16))), unit(random.standard_normal((5, 16)))
+    assert csim(output, output) == pytest.approx(1)
+    assert csim(output, target) == pytest.approx(np.mean([o @ t for o, t in zip(output, target, strict=True)]))
+    every = np.mean([o @ t for o in output for t in target])
+    assert csim(output, target, "all") == pytest.approx(every)
+    assert csim(output, target[:3], "all") == pytest.approx(np.mean([o @ t for o in output for t in target[:3]]))
+    assert np.isnan(csim(output[:0], target[:0]))

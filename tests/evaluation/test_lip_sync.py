@@ -1,0 +1,89 @@
+"""Closed forms of the landmark metrics."""
+
+import numpy as np
+import pytest
+
+from evaluation.lip_sync import (
+    articulation_ratio,
+    correlation,
+    interocular,
+    jitter,
+    landmark_distance,
+    motion_in_silence,
+    nan_mean,
+    silent_frames,
+)
+from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SAMPLE_RATE, SILENCE, log_mel
+
+random = np.random.default_rng(0)
+LIPS = random.random((30, 40, 2))
+
+
+def test_a_shift_of_d_pixels_in_a_crop_of_side_s_is_d_over_s() -> None:
+    side = 128
+    np.testing.assert_allclose(landmark_distance(LIPS + np.array([3 / side, 4 / side]), LIPS), 5 / side)
+    np.testing.assert_allclose(landmark_distance(LIPS + np.array([3 / side, 4 / side]), LIPS, norm="l1"), 3.5 / side)
+    np.testing.assert_allclose(landmark_distance(LIPS * side + 3, LIPS * side, scale=60.0), 3 * np.sqrt(2) / 60)
+    assert landmark_distance(LIPS, LIPS).max() == 0
+
+
+def test_interocular_is_the_distance_of_the_eyes_centres() -> None:
+    eye = random.standard_normal((5, 16, 2))
+    np.testing.assert_allclose(interocular(eye, eye + np.array([30, 40])), 50)
+
+
+def test_frames_without_a_face_are_nan_and_count_for_nothing() -> None:
+    broken = LIPS.copy()
+    broken[3] = np.nan
+    distance = landmark_distance(broken + 0.1, LIPS)
+    assert np.isnan(distance[3])
+    assert nan_mean(distance) == pytest.approx(0.1 * np.sqrt(2))
+    assert np.isnan(nan_mean(np.full(3, np.nan)))
+
+
+def test_correlation_is_numpys() -> None:
+    a, b = random.random(50), random.random(50)
+    assert correlation(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1])
+    assert correlation(3 * a + 1, a) == pytest.approx(1)
+    assert correlation(-a, a) == pytest.approx(-1)
+    assert np.isnan(correlation(np.ones(50), a)), "a mouth that never moves has no correlation"
+    gap = a.copy()
+    gap[7] = np.nan
+    assert correlation(gap, b) == pytest.approx(np.corrcoef(np.delete(a, 7), np.delete(b, 7))[0, 1])
+    assert np.isnan(correlation(np.full(50, np.nan), b))
+
+
+def test_articulation_is_the_ratio_of_spreads() -> None:
+    openness = random.random(40)
+    assert articulation_ratio(openness * 0.34 + 5, openness) == pytest.approx(0.34)
+    assert np.isnan(articulation_ratio(openness, np.ones(40)))
+
+
+def test_jitter_of_constant_speed_is_zero_and_of_a_zigzag_four_times_its_size() -> None:
+    steady = np.arange(20)[:, None, None] * np.ones((20, 3, 2))
+    assert jitter(steady) == pytest.approx(0)
+    zigzag = np.where(np.arange(20) % 2, 1.0, -1.0)[:, None, None] * np.full((20, 3, 2), 0.5)
+    assert jitter(zigzag) == pytest.approx(2)
+
+
+def test_silence_is_found_and_motion_in_it_measured() -> None:
+    seconds = 4
+    time = np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
+    noise = random.standard_normal(len(time)) * np.where((time < 1) | (time > 3), 0.1, 0.001)
+    wav = noise.astype(np.float32)
+    silent = silent_frames(log_mel(wav), seconds * FPS)
+    assert silent[35:65].all()
+    assert not silent[:24].any()
+    assert not silent[76:].any()
+    openness = np.where(silent, 0.0, random.random(seconds * FPS))
+    assert motion_in_silence(openness, silent) == 0
+    moving = np.where(np.arange(seconds * FPS) % 2, 0.1, 0.0)
+    assert motion_in_silence(moving, silent) == pytest.approx(0.1 * FPS)
+    assert np.isnan(motion_in_silence(moving, np.zeros(seconds * FPS, bool)))
+
+
+def test_a_short_or_empty_sound_is_silent_beyond_its_end() -> None:
+    loud = np.zeros((N_MELS, COLUMNS_PER_SECOND))
+    assert silent_frames(loud, 50)[30:].all()
+    assert not silent_frames(np.concatenate([loud, np.full_like(loud, SILENCE)], 1), 50)[:20].any()
+    assert silent_frames(np.zeros((N_MELS, 0)), 10).all()
