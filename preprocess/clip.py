@@ -2,6 +2,7 @@
 
 import errno
 import os
+import traceback
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -47,15 +48,12 @@ def make_clip(source: Source, options: Options) -> Record:
     except _Unusable as error:
         return {"name": source.name, **error.record}
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return {
-            "name": source.name,
-            "status": "failed",
-            "reason": "disk full" if full else "system error",
-            "detail": str(error),
-        }
+        reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "system error"
+        return {"name": source.name, "status": "failed", "reason": reason, "detail": str(error)}
     except Exception as error:  # whatever a strange file brings about: the run goes on
-        return {"name": source.name, "status": "failed", "reason": type(error).__name__, "detail": str(error)}
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        detail = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        return {"name": source.name, "status": "failed", "reason": "unexpected error", "detail": detail}
 
 
 def _make_clip(source: Source, options: Options) -> Record:

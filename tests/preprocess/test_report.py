@@ -1,0 +1,56 @@
+"""The report survives a kill, keeps the last word on each clip, and reads the same whatever the order of work."""
+
+from pathlib import Path
+
+import pytest
+
+from command_line import UserError
+from preprocess.report import Report, read, summary
+
+CACHED = {"name": "a", "status": "cached", "frames": 30}
+FAILED = {"name": "b", "status": "failed", "reason": "no face", "detail": ""}
+FULL = {"name": "c", "status": "failed", "reason": "disk full", "detail": ""}
+
+
+def test_order_does_not_matter(tmp_path: Path) -> None:
+    contents = []
+    for folder, order in (("one", (CACHED, FAILED, FULL)), ("two", (FULL, CACHED, FAILED))):
+        (tmp_path / folder).mkdir()
+        report = Report(tmp_path / folder)
+        for record in order:
+            report.add(record)
+        report.finish()
+        contents.append((tmp_path / folder / "report.jsonl").read_bytes())
+    assert contents[0] == contents[1] and contents[0].count(b"\n") == 3
+
+
+def test_a_killed_run_is_remembered(tmp_path: Path) -> None:
+    report = Report(tmp_path, "2/3")
+    report.add(FAILED)
+    report.add(FULL)
+    report._file.close()
+    path = tmp_path / "report.2-of-3.jsonl"
+    path.write_text(path.read_text() + '{"name": "a", "sta')
+    again = Report(tmp_path, "2/3")
+    assert again.settled("b"), "it has no face now either"
+    assert not again.settled("c"), "the disk may have room now"
+    assert not again.settled("a")
+    again.add(CACHED)
+    again.add({**FULL, "status": "cached"})
+    again.finish()
+    assert [record["status"] for record in read([path])] == ["cached", "failed", "cached"]
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    report = Report(tmp_path)
+    with pytest.raises(UserError, match=r"another run is writing .*report\.jsonl"):
+        Report(tmp_path)
+    Report(tmp_path, "1/2").finish()
+    report.finish()
+    Report(tmp_path).finish()
+
+
+def test_summary_counts_by_reason() -> None:
+    text = summary([CACHED, {**CACHED, "name": "d"}, FAILED, FULL])
+    assert text.splitlines() == ["      2 cached", "      1 failed: disk full", "      1 failed: no face"]

@@ -1,0 +1,95 @@
+"""Layouts, lists, shards and awkward folders."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from command_line import UserError
+from preprocess.sources import choose, find_videos
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_names_come_from_the_layout(tmp_path: Path) -> None:
+    _touch(tmp_path, "main/55/00002.mp4", "main/55/00001.mp4", "main/55/00001.txt", "trainval/x/1.MP4", "top.mkv", "a.wav")
+    _touch(tmp_path, "with space/it's \"quoted\"/Žluťoučký 話す.mp4", "dots/a.b.mp4")
+    sources, refused = find_videos(tmp_path)
+    names = [source.name for source in sources]
+    assert names == sorted(names) and not refused
+    assert set(names) == {
+        "main/55/00001",
+        "main/55/00002",
+        "trainval/x/1",
+        "top",
+        "with space/it's \"quoted\"/Žluťoučký 話す",
+        "dots/a.b",
+    }
+
+
+def test_two_videos_of_one_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "s/a.mp4", "s/a.avi")
+    sources, refused = find_videos(tmp_path)
+    assert [source.path.name for source in sources] == ["a.avi"]
+    assert refused == {"s/a.mp4": "has the same name as a.avi, which is taken"}
+
+
+def test_loops_of_links_end_and_links_are_followed(tmp_path: Path) -> None:
+    _touch(tmp_path, "videos/s/a.mp4", "elsewhere/b.mp4")
+    (tmp_path / "videos/s/loop").symlink_to(tmp_path / "videos")
+    (tmp_path / "videos/t").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "videos/self.mp4").symlink_to(tmp_path / "videos/self.mp4")
+    sources, _ = find_videos(tmp_path / "videos")
+    assert [source.name for source in sources] == ["s/a", "self", "t/b"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
+    _touch(tmp_path, "open/a.mp4", "closed/b.mp4")
+    (tmp_path / "closed").chmod(0)
+    sources, refused = find_videos(tmp_path)
+    (tmp_path / "closed").chmod(0o700)
+    assert [source.name for source in sources] == ["open/a"] and refused == {"closed": "Permission denied"}
+
+
+def test_no_folder_and_no_video(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--videos: .*absent is not a folder"):
+        find_videos(tmp_path / "absent")
+    with pytest.raises(UserError, match="--videos: .* holds no video"):
+        find_videos(tmp_path)
+
+
+def test_shards_part_the_clips(tmp_path: Path) -> None:
+    _touch(tmp_path, *(f"s{k % 3}/{k}.mp4" for k in range(20)))
+    sources, _ = find_videos(tmp_path)
+    parts = [choose(sources, (), f"{k}/3", None) for k in (1, 2, 3)]
+    assert sorted(s.name for part in parts for s in part) == [s.name for s in sources]
+    assert {len(part) for part in parts} == {6, 7}
+    for shard in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
+        with pytest.raises(UserError, match="--shard .*: give i/n with i from 1 to n"):
+            choose(sources, (), shard, None)
+
+
+def test_lists_choose_clips(tmp_path: Path) -> None:
+    _touch(tmp_path, *(f"main/s{k % 3}/{k}.mp4" for k in range(6)))
+    sources, _ = find_videos(tmp_path)
+    (tmp_path / "val.txt").write_text("s0/0\ns1/4 MV\ns2/99\n")
+    assert [s.name for s in choose(sources, [tmp_path / "val.txt"], "1/1", None)] == ["main/s0/0", "main/s1/4"]
+    (tmp_path / "none.txt").write_text("t/0\n")
+    with pytest.raises(UserError, match="--list: none of the 1 clips listed"):
+        choose(sources, [tmp_path / "none.txt"], "1/1", None)
+
+
+def test_sound_is_moved_where_a_file_says_so(tmp_path: Path) -> None:
+    _touch(tmp_path, "s/a.mp4", "s/b.mp4")
+    sources, _ = find_videos(tmp_path)
+    (tmp_path / "shift.txt").write_text("s/b frames=-5\ns/unknown frames=1\n")
+    assert [s.sound_shift for s in choose(sources, (), "1/1", tmp_path / "shift.txt")] == [0, -5]
+    (tmp_path / "shift.txt").write_text("s/b -5\n")
+    with pytest.raises(UserError, match="--audio-shift: .*no frames=NUMBER behind s/b"):
+        choose(sources, (), "1/1", tmp_path / "shift.txt")

@@ -1,0 +1,66 @@
+"""Processes that die cost their task only, and an early end leaves none behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from preprocess.workers import each
+
+
+def square(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def note_and_wait(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    try:
+        time.sleep(60)
+    finally:
+        path.write_text("told to end")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_process_that_dies_costs_its_task(workers: int) -> None:
+    results = dict(each(square, range(8), workers))
+    assert results == {number: None if number == 3 else number * number for number in range(8)}
+
+
+def test_no_tasks() -> None:
+    assert list(each(square, [], 2)) == []
+
+
+def _wait_for(path: Path, text: str) -> None:
+    for _ in range(300):
+        if path.exists() and path.read_text() == text:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{path.name} never said {text}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from preprocess.workers import each\n"
+        "from tests.preprocess.test_workers import note_and_wait\n"
+        f"if __name__ == '__main__': list(each(note_and_wait, [Path({str(tmp_path / 'note')!r})], 1))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (tmp_path / "note").exists() and (tmp_path / "note").read_text():
+            break
+        time.sleep(0.05)
+    parent.send_signal(how)
+    parent.wait(20)
+    _wait_for(tmp_path / "note", "told to end")
