@@ -1,0 +1,164 @@
+"""Trains stage 1, sound to lips and jaw: python train_landmark.py --cache DIR --run DIR (the same again continues)
+
+Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 train_landmark.py ...
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+
+import command_line
+from datasets import settings
+from datasets.clip_cache import Clip, ClipCache
+from datasets.landmark_dataset import LandmarkDataset
+from datasets.sampling import SamplingConfig
+from datasets.splits import SplitConfig, split
+from datasets.windows import sample_references, window_starts
+from face.crop import SIZE, to_frame
+from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, NUM_FULL, NUM_POSE, POSE_SLICE
+from face.references import lip_openness
+from losses.landmark import LandmarkLossConfig, landmark_loss
+from media.audio import MEL_COLUMNS, N_MELS, mel_windows
+from models import weights
+from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from training import distributed
+from training.engine import Engine
+from training.loop import Trainer
+from training.options import Options, spread, with_preset
+from training.run_folder import RunFolder
+
+PICTURES = 6  # validation clips drawn for TensorBoard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """Trains the landmark generator on a clip cache. The same command again continues the run."""
+
+    model: LandmarkGeneratorConfig
+    loss: LandmarkLossConfig = field(default_factory=LandmarkLossConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
+    num_references: int = 15
+    """Reference faces of a sample, N_l."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "lite": {
+        "model": LandmarkGeneratorConfig.lite(), "batch": 64, "learning_rate": 5e-4, "warmup_steps": 500,
+        "clip_norm": 1.0, "steps": 40_000, "validate_every": 500,
+        "sampling": SamplingConfig(balance="speaker", samples_per_epoch=6400),
+    },
+    "paper": {"model": LandmarkGeneratorConfig.paper(), "batch": 128, "steps": 610_000},
+}  # fmt: skip
+
+
+class LandmarkStage:
+    """The training step, the validation and the export of stage 1."""
+
+    def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, validation: list[Clip]) -> None:
+        self.config, self.engine, self.validation = config, engine, validation
+        self.model: nn.Module = model
+        self.networks: dict[str, nn.Module] = {"landmark_generator": model}
+        self.optimiser = torch.optim.Adam(model.parameters())
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"landmark_generator": self.optimiser}
+        self.forward = engine.compiled(model)
+
+    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for batch in parts:
+            with self.engine.autocast():
+                lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
+            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss)
+            self.engine.backward(losses["total"])
+        return losses | {"gradient_norm": self.engine.update(self.optimiser, step)}
+
+    def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Means over whole clips: L1, error in pixels of the crop, lip openness against the truth."""
+        rows, pictures = [], {}
+        for number, clip in enumerate(self.validation):
+            frames, batch = whole_clip(clip, self.config.model.num_frames, self.config.num_references)
+            with self.engine.autocast():
+                output = model(*(batch[key].to(self.engine.device) for key in ("mel", "pose", "reference")))
+            true, boxes = clip.crop_landmarks(frames), clip.boxes[frames]
+            predicted = torch.cat([batch["pose"], output.jaw.cpu(), output.lip.cpu()], dim=2).flatten(0, 1).numpy()
+            difference = (predicted - true)[:, JAW_SLICE.start : LIP_SLICE.stop]  # (F, 57, 2)
+            height = boxes[:, 3] - boxes[:, 1]
+            mine, truth = (lip_openness(to_frame(points, boxes), height) for points in (predicted, true))
+            together = ((mine - mine.mean()) * (truth - truth.mean())).mean()
+            rows.append({
+                "l1": np.abs(difference).mean(),
+                "landmark_error_px": SIZE * np.linalg.norm(difference, axis=-1).mean(),
+                "openness_correlation": together / max(mine.std() * truth.std(), 1e-9),
+                "articulation": mine.std() / max(truth.std(), 1e-9),
+            })  # fmt: skip
+            if number in spread(len(self.validation), PICTURES):
+                pictures[f"landmarks/{clip.name}"] = draw(true, predicted, truth, mine)
+        numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        return {"selection": numbers["l1"], **numbers}, pictures
+
+    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
+        assert isinstance(model, LandmarkGenerator)
+        about = {"step": step, "validation": numbers, "validation_clips": len(self.validation)}
+        weights.save(model, self.config.run / "landmark_generator.safetensors", settings.current(), about, half=True)
+
+
+def whole_clip(clip: Clip, length: int, num_references: int) -> tuple[np.ndarray, dict[str, Tensor]]:
+    """A clip's frames in windows of `length`, end to end, and these windows as a batch: the same at every call."""
+    starts = window_starts(clip.found, length)
+    windows = starts[(starts - starts[0]) % length == 0][:, None] + np.arange(length)  # (B, T)
+    references = [
+        sample_references(np.random.default_rng(int(window[0])), clip.found, window, num_references)
+        for window in windows
+    ]
+    frames = windows.ravel()
+    batch = {
+        "mel": mel_windows(clip.mel, frames).reshape(*windows.shape, 1, N_MELS, MEL_COLUMNS),
+        "pose": clip.crop_landmarks(frames)[:, POSE_SLICE].reshape(*windows.shape, NUM_POSE, 2),
+        "reference": clip.crop_landmarks(np.concatenate(references)).reshape(len(windows), -1, NUM_FULL, 2),
+    }
+    return frames, {name: torch.from_numpy(values) for name, values in batch.items()}
+
+
+def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.ndarray) -> np.ndarray:
+    """Three frames' landmarks (F, 131, 2), and the openness (F,) over time; true green, predicted red. uint8 RGB."""
+    side = 256
+    picture = np.full((side, 4 * side, 3), 255, np.uint8)
+    for landmarks, openness, colour in ((true, truth, (0, 160, 0)), (predicted, mine, (220, 30, 30))):
+        for place, frame in enumerate(len(true) * np.arange(1, 4) // 4):
+            lines = (landmarks[frame] + (place, 0))[EDGES] * side
+            cv2.polylines(picture, list(lines.astype(np.int32)), False, colour, 1, cv2.LINE_AA)
+        x = np.linspace(3 * side, 4 * side - 1, len(openness))
+        curve = np.stack([x, side * (1 - openness / max(1.2 * truth.max(), 1e-9))], axis=1)
+        cv2.polylines(picture, [curve.astype(np.int32)], False, colour, 1, cv2.LINE_AA)
+    return picture
+
+
+def main(config: Config) -> None:
+    world = distributed.start(config.device, config.threads)
+    torch.manual_seed(config.seed)
+    model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
+    if config.init:
+        settings.check(model.settings, settings.current(), f"--init: {config.init}")
+        config = replace(config, model=model.config)
+    run = RunFolder(config.run, config, writes=world.is_main)
+    cache = ClipCache(config.cache)
+    clips = split(cache.names, config.split)
+    make_data = partial(
+        LandmarkDataset, num_frames=config.model.num_frames, num_references=config.num_references,
+        config=config.sampling, seed=config.seed, speakers=clips.speakers,
+    )  # fmt: skip
+    data, validation = (make_data([cache.open(name) for name in names]) for names in (clips.train, clips.val))
+    model.requires_grad_(True).to(world.device)
+    stage = LandmarkStage(config, model, Engine(config, world), validation.clips)
+    trainer = Trainer(stage, data, config, run)
+    trainer.dry_run() if config.dry_run else trainer.fit()
+
+
+if __name__ == "__main__":
+    command_line.run(main, with_preset(Config, PRESETS))

@@ -1,0 +1,162 @@
+"""Trains stage 2, landmarks and references to pictures: python train_render.py --cache DIR --run DIR (again: continues)
+
+Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 train_render.py ...
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+import command_line
+from datasets import settings
+from datasets.clip_cache import ClipCache
+from datasets.render_dataset import RenderDataset
+from datasets.sampling import SamplingConfig
+from datasets.splits import SplitConfig, split
+from losses.adversarial import AdversarialLoss
+from losses.perceptual import VGG19, find_vgg
+from losses.render import RenderLoss, RenderLossConfig
+from models import weights
+from models.discriminator import Discriminator, DiscriminatorConfig
+from models.renderer import Renderer, RendererConfig, RendererOutput
+from training import distributed
+from training.engine import Engine
+from training.loop import Trainer, to_device
+from training.options import Options, spread, with_preset
+from training.pictures import flow_colours, row
+from training.run_folder import RunFolder
+
+PICTURES = 6  # validation samples shown in TensorBoard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """Trains the renderer on a clip cache. The same command again continues the run."""
+
+    model: RendererConfig
+    discriminator: DiscriminatorConfig
+    loss: RenderLossConfig = field(default_factory=RenderLossConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
+    num_references: int = 3
+    """Reference images of a sample, N."""
+    val_samples: int = 64
+    """Fixed validation samples, spread over the clips."""
+    vgg: Path | None = None
+    """VGG-19 weights (default: those in checkpoints/)."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "lite": {
+        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 8,
+        "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0, "steps": 50_000, "validate_every": 500,
+        "sampling": SamplingConfig(balance="speaker", samples_per_epoch=6400),
+        "loss": RenderLossConfig(warmup_epochs=1, adversarial=0.0, feature_matching=0.0, pixel=20.0, style=0.0),
+    },
+    "paper": {"model": RendererConfig.paper(), "discriminator": DiscriminatorConfig.paper(), "batch": 96},
+}  # fmt: skip
+
+
+class RenderStage:
+    """Generator step, discriminator step, validation and export of stage 2."""
+
+    def __init__(self, config: Config, model: Renderer, engine: Engine, validation: RenderDataset) -> None:
+        self.config, self.engine = config, engine
+        self.model: nn.Module = model
+        self.samples = [validation[i] for i in range(len(validation))]  # few, and always the same
+        self.networks: dict[str, nn.Module] = {"renderer": model}
+        self.optimiser = torch.optim.Adam(model.parameters())
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"renderer": self.optimiser}
+        self.forward = engine.compiled(model)
+        vgg = VGG19(find_vgg(config.vgg)).to(engine.device) if config.loss.needs_vgg else None
+        self.adversarial = None
+        if config.loss.needs_discriminator:
+            discriminator = Discriminator(config.discriminator).to(engine.device)
+            optimiser = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.999))
+            self.adversarial = AdversarialLoss(discriminator, optimiser)
+            self.networks["discriminator"], self.optimisers["discriminator"] = discriminator, optimiser
+        self.loss = RenderLoss(config.loss, vgg, self.adversarial)
+
+    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
+        warming_up = epoch < self.config.loss.warmup_epochs
+        losses: dict[str, Tensor] = {}
+        for batch in parts:
+            with self.engine.autocast():
+                output = self.draw(self.forward, batch)
+                losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
+            self.engine.backward(losses["total"])
+            if self.adversarial is not None and not warming_up:
+                with self.engine.autocast():
+                    losses["discriminator"] = self.adversarial.train_discriminator(
+                        output.face, batch["target"], self.engine.backward, step=False
+                    )
+        losses["gradient_norm"] = self.engine.update(self.optimiser, step)
+        if self.adversarial is not None and not warming_up:
+            losses["discriminator_gradient_norm"] = self.engine.update(self.adversarial.optimiser, step)
+        return losses
+
+    @staticmethod
+    def draw(model: nn.Module, batch: dict[str, Any]) -> RendererOutput:
+        keys = ("masked_target", "target_sketches", "reference_images", "reference_sketches", "mel")
+        return model(*(batch[key] for key in keys))
+
+    def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """PSNR, SSIM and the loss's distances on the fixed samples; a row of pictures for some of them."""
+        rows, pictures = [], {}
+        for number, sample in enumerate(self.samples):
+            batch = to_device(default_collate([sample]), self.engine.device)
+            with self.engine.autocast():
+                output = self.draw(model, batch)
+                losses = self.loss(output.face, output.warped_reference, batch["target"])
+            face, target = output.face.float(), batch["target"]
+            rows.append({
+                "psnr": float(peak_signal_noise_ratio(face, target, data_range=1.0)),
+                "ssim": float(structural_similarity_index_measure(face, target, data_range=1.0)),  # type: ignore
+                **{name: float(value) for name, value in losses.items() if name not in ("adversarial", "total")},
+            })  # fmt: skip
+            if number in spread(len(self.samples), PICTURES):
+                images = [batch["target_sketches"][0, self.config.model.num_frames // 2], *batch["reference_images"][0]]
+                flow = [] if output.flow is None else [flow_colours(flow) for flow in output.flow[0].float()]
+                images += [*flow, output.warped_reference[0], face[0], target[0]]
+                pictures[f"sketch, references, motion, warped, output, target/{number}"] = row(images)
+        numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        return {"selection": numbers.get("perceptual", -numbers["psnr"]), **numbers}, pictures
+
+    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
+        assert isinstance(model, Renderer)
+        about = {"step": step, "validation": numbers, "validation_samples": len(self.samples)}
+        current = settings.current(self.config.model.size)
+        weights.save(model, self.config.run / "renderer.safetensors", current, about, half=True)
+
+
+def main(config: Config) -> None:
+    world = distributed.start(config.device, config.threads)
+    torch.manual_seed(config.seed)
+    model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
+    if config.init:
+        config = replace(config, model=model.config)
+        settings.check(model.settings, settings.current(config.model.size), f"--init: {config.init}")
+    run = RunFolder(config.run, config, writes=world.is_main)
+    cache = ClipCache(config.cache, config.model.size)
+    clips = split(cache.names, config.split)
+    make_data = partial(
+        RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed
+    )
+    data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
+    fixed = SamplingConfig(samples_per_epoch=config.val_samples)
+    validation = make_data([cache.open(name) for name in clips.val], config=fixed)
+    stage = RenderStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), validation)
+    trainer = Trainer(stage, data, config, run)
+    trainer.dry_run() if config.dry_run else trainer.fit()
+
+
+if __name__ == "__main__":
+    command_line.run(main, with_preset(Config, PRESETS))

@@ -1,0 +1,111 @@
+"""One process or many (torchrun): who am I, averages over processes, batch statistics over the whole batch.
+
+Gradients are averaged by one all-reduce after the backward pass rather than by DistributedDataParallel: with two
+networks, frozen parameters and accumulation the result is the same and there is nothing to configure.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from command_line import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size` processes, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def start(device: str = "auto", threads: int = 0) -> World:
+    """Reads torchrun's environment (none: one process) and opens the process group: NCCL on CUDA, else Gloo.
+
+    Raises:
+        UserError: the device isn't there.
+    """
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if usable[name])
+    if not usable[device]:
+        raise UserError(f"--device: this machine has no usable {device}; use --device cpu or auto")
+    if threads:
+        torch.set_num_threads(threads)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = torch.device(device, local) if device == "cuda" else torch.device(device)
+    if device == "cuda":
+        torch.cuda.set_device(chosen)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    return World(rank, size, chosen)
+
+
+def average(tensors: Iterable[Tensor], world: World) -> None:
+    """Replaces each tensor by its mean over the processes, in one exchange. In place."""
+    tensors = list(tensors)
+    if world.size == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.detach().copy_(part.view_as(tensor))
+
+
+def copy_from_main(module: nn.Module, world: World) -> None:
+    """Gives every process the main process's weights and buffers."""
+    for tensor in module.state_dict().values() if world.size > 1 else ():
+        dist.broadcast(tensor, src=0)
+
+
+def any_process(flag: bool, world: World) -> bool:
+    """True on all processes when it is true on one: the processes stop together."""
+    if world.size == 1:
+        return flag
+    value = torch.tensor(float(flag), device=world.device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """The layer's output (B, C, ...) with statistics over the equally large batches of all processes.
+
+    PyTorch's SyncBatchNorm works on GPUs only; this one works everywhere, so that it can be tested.
+    """
+    axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+    processes, wide = dist.get_world_size(), x.float()
+    mean = all_reduce(wide.mean(axes)) / processes  # (C,)
+    centred = wide - mean.view(shape)
+    variance = all_reduce(centred.square().mean(axes)) / processes  # (C,)
+    count = x.numel() // x.shape[1] * processes
+    with torch.no_grad():
+        assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum or 0.1)
+        norm.running_var.lerp_(variance * (count / max(1, count - 1)), norm.momentum or 0.1)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return (centred * scale.view(shape) + norm.bias.view(shape)).to(x.dtype)
+
+
+def _forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, alone: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return shared_batch_norm(norm, x) if norm.training else alone(x)
+
+
+def share_batch_norm(module: nn.Module, world: World) -> None:
+    """Makes the module's BatchNorm layers normalise over all processes while training. Weights and their names stay."""
+    for layer in module.modules() if world.size > 1 else ():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.forward = partial(_forward, layer, layer.forward)  # type: ignore[method-assign]

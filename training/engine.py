@@ -1,0 +1,70 @@
+"""What a training step needs beside networks and losses: number format, gradient scaling, clipping, averaging."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from training import distributed
+from training.distributed import World
+from training.options import Options
+
+
+class Engine:
+    """Backward passes and optimiser steps, in any precision, on any number of processes."""
+
+    def __init__(self, options: Options, world: World) -> None:
+        self.options = options
+        self.world = world
+        self.device = world.device
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """Context for forward passes in the chosen precision."""
+        dtype = torch.float16 if self.options.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.options.precision != "fp32")
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of one of the step's `accumulate` parts."""
+        self.scaler.scale(loss / self.options.accumulate).backward()
+
+    def update(self, optimiser: Optimizer, step: int) -> Tensor:
+        """Averages the gradients over processes, clips them, steps and clears. Returns the norm before clipping."""
+        parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        distributed.average(gradients, self.world)
+        for group in optimiser.param_groups:
+            group["lr"] = self.options.learning_rate_at(step)
+        self.scaler.unscale_(optimiser)
+        limit = self.options.clip_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.scaler.step(optimiser)
+        optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def compiled(self, module: nn.Module) -> nn.Module:
+        """The module, compiled when asked for; weights are shared and keep their names."""
+        return torch.compile(module) if self.options.compile else module  # type: ignore[return-value]
+
+
+class Average:
+    """Exponential moving average of a network's weights; buffers (batch statistics) are copied.
+
+    Over the first steps the decay is (1 + step) / (10 + step), so that the random start is forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.source = module
+        self.module = copy.deepcopy(module).eval().requires_grad_(False) if decay else module
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        if not self.decay:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.module.parameters(), self.source.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
+        for mine, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,98 @@
+"""The settings that both training scripts share: every flag that isn't about the network, its losses or its data."""
+
+import argparse
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from command_line import UserError
+
+# Flags that may differ when a run is continued: they change neither the weights nor what a step is.
+FREE = frozenset((
+    "cache", "run", "preset", "vgg", "minutes", "steps", "patience", "workers", "threads", "device", "compile",
+    "keep", "log_every", "validate_every", "dry_run",
+))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    cache: Path
+    """Folder of clips that `python -m preprocess` made."""
+    run: Path
+    """Folder of this run. The same command again continues it."""
+    preset: Literal["lite", "paper"] = "lite"
+    """Sizes and defaults: the small networks that ship, or the paper's."""
+    init: Path | None = None
+    """Weights to start from: shipped, converted or an earlier run's. The network's sizes are taken from the file."""
+    steps: int = 100_000
+    """Stop after this many optimiser steps in all."""
+    minutes: float | None = None
+    """Stop (save, exit) after this many minutes of this command."""
+    batch: int = 32
+    """Samples a step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts that a process cuts its share of the batch into, one after the other, to save memory."""
+    learning_rate: float = 1e-4
+    """Adam's step size."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from nothing."""
+    clip_norm: float = 0.0
+    """Gradients longer than this are shortened to it; 0: never."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are validated and exported; 0: export the raw weights."""
+    patience: int = 0
+    """Stop when so many validations in a row brought nothing better; 0: never."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of forward and backward passes; weights stay fp32."""
+    compile: bool = False
+    """Compile the networks (torch.compile): a slow start, faster steps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    workers: int = 2
+    """Processes that load data, for each training process."""
+    threads: int = 0
+    """CPU threads of a training process; 0: PyTorch's choice."""
+    seed: int = 0
+    """Weights, samples and dropout are functions of the seed and the step."""
+    log_every: int = 50
+    """Steps between lines of metrics."""
+    validate_every: int = 1000
+    """Steps between validations, each followed by a checkpoint."""
+    keep: int = 2
+    """Checkpoints that stay, besides the best."""
+    overfit: int = 0
+    """Train and validate on this many fixed samples: the loss must fall to almost nothing."""
+    dry_run: bool = False
+    """Print sizes, one step's time and memory, and stop without writing anything."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 1), ("accumulate", 1), ("keep", 1), ("log_every", 1),
+                            ("validate_every", 1), ("workers", 0), ("threads", 0), ("overfit", 0), ("patience", 0),
+                            ("warmup_steps", 0), ("clip_norm", 0), ("ema", 0)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than {least}")
+        if self.ema >= 1:
+            raise UserError(f"--ema: {self.ema} is not a decay below 1 (usual: 0.999)")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (0-based): linear warm-up, then constant."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly over `length`."""
+    return sorted({i * length // count for i in range(count)} if length else ())
+
+
+Config = TypeVar("Config", bound=Options)
+
+
+def with_preset(config: type[Config], presets: dict[str, dict[str, Any]]) -> type[Config]:
+    """`config` with the defaults of the preset that the command line names (`--preset`, else the first one)."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default=next(iter(presets)))
+    name = parser.parse_known_args()[0].preset  # a wrong name is left to the real parser
+    defaults = {f.name: f.default_factory() for f in fields(config) if f.default_factory is not MISSING}
+    defaults |= {"preset": name, **presets[name]} if name in presets else {}
+    return partial(config, **defaults)  # type: ignore[return-value]

@@ -1,0 +1,144 @@
+"""A run's folder: config.json (settings, versions, git hash), metrics.jsonl, TensorBoard files, checkpoints."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from command_line import UserError
+from training.options import FREE, Options
+
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetensors", "tensorboard")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A dataclass as {"model.width": 512, ...} of plain JSON values."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = json.loads(json.dumps(value, default=str))
+    return flat
+
+
+class RunFolder:
+    """Writes what happens. Only the main process has one that writes (`writes=True`).
+
+    Raises:
+        UserError: the folder can't be made or written, or holds a run with another setting that matters.
+    """
+
+    def __init__(self, path: Path, config: Options, writes: bool = True) -> None:
+        self.path = path
+        self.config = config
+        self.writes = writes
+        self._board = None
+        self.check()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def check(self) -> None:
+        """Compares the settings with those the run was started with."""
+        saved = self.saved_config()
+        new = flatten(self.config)
+        for name in (saved.keys() | new.keys()) - FREE if saved else ():
+            if saved.get(name) != new.get(name):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(
+                    f"{flag}: {self.path} was started with {saved.get(name)}, not {new.get(name)}; "
+                    "use that value or another --run folder"
+                )
+
+    def saved_config(self) -> dict[str, Any]:
+        """The flat settings that the run was started with; {} for a new run."""
+        file = self.path / "config.json"
+        try:
+            return json.loads(file.read_text())["config"] if file.exists() else {}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file} cannot be read ({error}); use another --run folder") from error
+
+    def open(self, step: int) -> None:
+        """Makes the folder and goes on after `step`: later lines of an interrupted run are dropped."""
+        if not self.writes:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            about = {"config": flatten(self.config), "versions": versions(), "command": sys.argv}
+            self._replace("config.json", json.dumps(about, indent=1))
+            kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
+            self._replace("metrics.jsonl", "".join(kept))
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        except OSError as error:
+            raise UserError(f"--run: {self.path} cannot be written ({error.strerror or error})") from error
+
+    def log(self, step: int, numbers: dict[str, float], group: str) -> None:
+        """One line of metrics.jsonl ({"step": 100, "group": "train", "l1": ...}), and TensorBoard curves."""
+        if not self.writes or self._board is None:
+            return
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{group}/{name}", value, step)
+
+    def show(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Pictures (H, W, 3) uint8 RGB for TensorBoard."""
+        if self._board is not None:
+            for name, picture in pictures.items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+            self._board.flush()
+
+    def write_failure(self, step: int, names: list[str], losses: dict[str, float]) -> Path:
+        """Writes down the clips of the step at which the loss was no longer a number."""
+        text = json.dumps({"step": step, "losses": {k: str(v) for k, v in losses.items()}, "clips": names}, indent=1)
+        return self._replace(f"not_finite_step_{step}.json", text)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def _replace(self, name: str, text: str) -> Path:
+        temporary = self.path / (name + ".part")
+        temporary.write_text(text)
+        os.replace(temporary, self.path / name)
+        return self.path / name
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl; a half-written last line is left out."""
+    file = run / "metrics.jsonl"
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """Python, platform, packages and the git commit that made a run."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found["git"] = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        found["git"] = "unknown"
+    return found
