@@ -19,15 +19,16 @@ import command_line
 from command_line import UserError
 from datasets import settings
 from face.compositing import paste_face
-from face.crop import crop_face, mask_lower_half, to_crop, to_frame
-from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE, draw_landmarks
+from face.crop import crop_face, to_crop, to_frame
+from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.references import lip_openness, spread_over_openness
 from face.sketch import draw_sketch
 from face.tracking import FaceTrack, Tracker
 from media import audio as sound
 from media.video import Video, VideoWriter, is_picture, read_audio, read_picture
-from models import LandmarkGenerator, Renderer, load
-from models.renderer import ReferenceFeatures
+from models import load
+from models.landmark_generator import LandmarkGenerator
+from models.renderer import ReferenceFeatures, Renderer
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 SHORTEST_SOUND = 0.2  # seconds: one mel window
@@ -155,14 +156,11 @@ class Dubber:
         Raises:
             UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
         """
-        networks = []
-        for stage in ("landmark_generator", "renderer"):
-            path = Path(folder) / f"{stage}.safetensors"
-            network = load(path, stage=stage)
-            size = network.config.size if isinstance(network, Renderer) else None
-            settings.check(network.settings, settings.current(size), where=f"--weights: {path}")
-            networks.append(network)
-        return cls(*networks, device=device, **options)
+        paths = Path(folder) / "landmark_generator.safetensors", Path(folder) / "renderer.safetensors"
+        landmark_generator, renderer = load(paths[0], stage="landmark"), load(paths[1], stage="renderer")
+        for path, network in zip(paths, (landmark_generator, renderer), strict=True):
+            settings.check(network.settings, settings.current(renderer.config.size), f"--weights: {path}")
+        return cls(landmark_generator, renderer, device, **options)
 
     @torch.inference_mode()
     def predict_landmarks(
@@ -195,7 +193,8 @@ class Dubber:
             lip, jaw = self.landmark_generator(
                 torch.from_numpy(heard).to(self.device),  # (B, T, 1, 80, 16)
                 torch.from_numpy(pose).to(self.device),  # (B, T, 74, 2)
-                reference_tokens=tokens.expand(len(chunk), -1, -1),
+                reference,
+                tokens,
             )
             content = torch.cat([jaw, lip], dim=2).double().cpu().numpy()  # (B, T, 57, 2)
             np.add.at(total, frames[chunk], content)
@@ -235,8 +234,10 @@ class Dubber:
         Returns:
             drawn faces and aggregated warped references, both (B, S, S, 3) float32 RGB in [0, 1].
         """
+        masked_target = to_tensor(faces)  # (B, 3, S, S)
+        masked_target[:, :, self.size // 2 :] = 0
         output = self.renderer.render(
-            mask_lower_half(to_tensor(faces)).to(self.device),
+            masked_target.to(self.device),
             to_tensor(sketches).to(self.device),
             references,
             torch.from_numpy(mel).to(self.device),
@@ -282,7 +283,7 @@ class Dubber:
 
         clock = time.perf_counter()
         order = ping_pong(len(track.found), wanted)  # (wanted,) source frame of every output frame
-        in_crop = to_crop(track.landmarks_in_frame, track.boxes[:, None])  # (F, 131, 2)
+        in_crop = to_crop(track.landmarks_in_frame, track.boxes)  # (F, 131, 2)
         filled = fill_gaps(track.found)
         with_face = np.flatnonzero(track.found)
         openness = lip_openness(in_crop[with_face], 1.0)
@@ -353,9 +354,11 @@ class Dubber:
                     new = to_frame(predicted[i], box)
                     results[n] = paste_face(originals[n], drawn, box, track.landmarks_in_frame[order[i]], new)
                     if panel:
-                        marked = crop_face(draw_landmarks(results[n], new), box, self.size)
+                        lines = [new[edge].round().astype(np.int32) for edge in EDGES]
+                        marked = cv2.polylines(results[n].copy(), lines, isClosed=False, color=(0, 255, 0))
                         pictures = (sketches[i], aligned * 255, drawn * 255)
-                        results[n] = add_panel(results[n], [marked, *(p.astype(np.uint8) for p in pictures)])
+                        cells = [crop_face(marked, box, self.size), *(p.astype(np.uint8) for p in pictures)]
+                        results[n] = add_panel(results[n], cells)
                 for i in [i for i in sketches if i < windows[batch[-1]].min()]:
                     del sketches[i]
             if panel:

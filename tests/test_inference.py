@@ -14,9 +14,8 @@ import inference
 from datasets import settings
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter, read_audio
-from models import LandmarkGenerator, Renderer
-from models.landmark_generator import LandmarkGeneratorConfig
-from models.renderer import RendererConfig
+from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from models.renderer import Renderer, RendererConfig
 from models.weights import save
 
 FACELESS = 3
@@ -92,17 +91,18 @@ def test_overlapping_windows_are_averaged() -> None:
         def encode_reference(self, reference: torch.Tensor) -> torch.Tensor:
             return reference.new_zeros(1, 1, 1)
 
-        def forward(self, mel, pose, reference_tokens):
+        def forward(self, mel, pose, reference, reference_tokens):
             place = pose[:, :, :1, :1].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
             return place, place[:, :, :17]
 
     dubber = inference.Dubber.__new__(inference.Dubber)
     dubber.landmark_generator, dubber.device = Place(), torch.device("cpu")
     frames = np.zeros((7, 131, 2), np.float32)
-    frames[:, 0, 0] = [0, 0, 0, 1, 0, 0, 0]
+    frames[3, 0, 0] = 5
     predicted = dubber.predict_landmarks(frames, frames[:1], np.zeros((80, 30), np.float32))
-    assert predicted[3, 100, 0] == pytest.approx(1 / 5)  # each of the five windows sees the one at one of five places
-    assert predicted[5, 100, 0] < predicted[4, 100, 0] < predicted[3, 100, 0]
+    assert predicted[3, 100, 0] == pytest.approx(1)  # all five windows that hold frame 3 see its mark, at 5 / 5
+    assert predicted[1, 100, 0] == pytest.approx(3 / 4)  # of its four windows, those around 1, 2 and 3 do
+    assert predicted[0, 100, 0] < predicted[1, 100, 0] < predicted[2, 100, 0] < predicted[3, 100, 0]
     assert np.array_equal(predicted[:, :74], frames[:, :74])  # the pose prior stays
 
 
@@ -146,12 +146,12 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("flag", "make", "says"),
     [
-        ("--video", "missing", "--video"),
+        ("--video", "missing", "absent.mp4"),
         ("--video", "folder", "folder"),
-        ("--video", "text", "--video"),
+        ("--video", "text", "text.mp4"),
         ("--video", "noise", "no face"),
-        ("--audio", "missing", "--audio"),
-        ("--audio", "empty", "--audio"),
+        ("--audio", "missing", "absent.mp4"),
+        ("--audio", "empty", "empty.wav"),
         ("--audio", "10ms", "0.2"),
         ("--output", "nowhere", "--output"),
         ("--output", "folder", "--output"),
@@ -160,7 +160,7 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("--weights", "truncated", "renderer.safetensors"),
         ("--device", "nonsense", "--device"),
         ("--num-references", "0", "--num-references"),
-        ("--face", "nonsense", "--face"),
+        ("--face", "nonsense", "face"),
     ],
 )
 def test_wrong_input_costs_one_line(
