@@ -69,7 +69,7 @@ def test_scores_know_no_model(score: str) -> None:
         assert not {n.split(".")[0] for n in imports(path)} & {"models", "inference", "datasets"}, path
 
 
-@pytest.mark.parametrize(("library", "home"), [("av", "media/video.py"), ("mediapipe", "face/detector.py")])
+@pytest.mark.parametrize(("library", "home"), [("av", "media/ffmpeg.py"), ("mediapipe", "face/detector.py")])
 def test_one_file_imports(library: str, home: str) -> None:
     users = [
         str(path.relative_to(ROOT))

@@ -1,0 +1,236 @@
+"""What the project needs of FFmpeg, through PyAV; the only file that imports it. `media.video` builds on it."""
+
+import itertools
+import math
+import os
+import stat
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+
+from command_line import UserError
+from media.audio import FPS
+
+ERRORS = (FFmpegError, OSError)
+_KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
+_HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
+_SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_STRAY = "0.05"  # seconds by which sound may drift from its timestamps before silence is put in or samples are left out
+_AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
+_AAC_BIT_RATE = 96000  # bits a second and channel
+
+
+def reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def check_file(path: Path) -> None:
+    """Raises a UserError unless `path` is a file that can be opened and has something in it."""
+    try:
+        status = path.stat()
+        problem = (
+            "is a folder; give a file"
+            if stat.S_ISDIR(status.st_mode)
+            else "is a pipe or a device; give a file"
+            if not stat.S_ISREG(status.st_mode)
+            else "is empty (0 bytes)"
+            if status.st_size == 0
+            else "cannot be read: permission denied"
+            if not os.access(path, os.R_OK)
+            else None
+        )
+    except (OSError, ValueError) as error:  # also a loop of links, a name that is too long
+        problem = f"cannot be opened: {reason(error)}"
+    if problem:
+        raise UserError(f"{path} {problem}")
+
+
+def open_input(path: Path) -> InputContainer:
+    """Opens a video or sound file; raises a UserError that says what is wrong with it."""
+    check_file(path)
+    try:  # "file:" and the whitelist keep names with colons, playlists and the like from being taken for addresses
+        return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except ERRORS as error:
+        raise UserError(f"{path} is not a video or sound file, or is damaged ({reason(error)})") from error
+
+
+def picture_stream(container: InputContainer) -> av.VideoStream | None:
+    """The largest moving picture; a cover picture attached to a sound file is none."""
+    moving = (s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic)
+    return max(moving, key=lambda s: s.width * s.height, default=None)
+
+
+def sound_stream(container: InputContainer) -> av.AudioStream | None:
+    return next((s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate), None)
+
+
+def zero(container: InputContainer) -> Fraction:
+    """The time in the container, in seconds, that counts as zero for both its pictures and its sound.
+
+    The earlier of their starts, moved by less than a frame so that the first picture falls on the grid of 25 frames a
+    second: otherwise the few milliseconds of lead-in that sound codecs have would make every picture late.
+    """
+    picture, sound = (
+        None if s is None or s.start_time is None or s.time_base is None else s.start_time * s.time_base
+        for s in (picture_stream(container), sound_stream(container))
+    )
+    if picture is None or sound is None:
+        return picture or sound or Fraction(0)
+    return picture - Fraction(math.floor(max(Fraction(0), picture - sound) * FPS), FPS)
+
+
+def duration(container: InputContainer) -> float:
+    """Seconds that the header states or the file's size suggests; 0 if there is no telling."""
+    return (container.duration or 0) / av.time_base
+
+
+def last_credible_time(container: InputContainer) -> float:
+    """Seconds from zero; a timestamp beyond is damaged, and mustn't ask for hours of repeated frames or silence."""
+    return 2 * duration(container) + 10 if container.duration else math.inf
+
+
+def decode(container: InputContainer, stream: av.VideoStream | av.AudioStream, errors: list[str]) -> Iterator:
+    """The frames of a stream. What cannot be decoded is left out and noted in `errors`."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                errors.append("cut off")
+                continue
+            frames = packet.decode()
+        except EOFError:
+            return
+        except FFmpegError as error:
+            errors.append(reason(error))
+            continue
+        yield from frames
+
+
+def frame_rate(stream: av.VideoStream) -> Fraction:
+    """Frames a second: the nominal rate where the average is close to it, else (variable rate) the average."""
+    average, nominal = stream.average_rate, stream.guessed_rate
+    rate = nominal if average and nominal and abs(nominal / average - 1) < 0.01 else average or nominal
+    return Fraction(rate) if rate and rate < 1000 else Fraction(FPS)
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How a stored picture becomes upright: transpose it, then flip it vertically, then horizontally."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
+    return (True, bool(b < 0), bool(c < 0)) if abs(b) > abs(a) else (False, bool(d < 0), bool(a < 0))
+
+
+class Converter:
+    """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
+        untagged = Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
+        hdr = frame.color_trc in _HDR
+        return self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            "rgb24",
+            src_colorspace=None if frame.colorspace in _KNOWN_MATRICES else untagged,
+            interpolation=_SCALING,
+            dst_color_trc=ColorTrc.BT709 if hdr else None,
+            dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
+        ).to_ndarray()
+
+    def from_rgb(self, picture: np.ndarray, pixels: str | None) -> av.VideoFrame:
+        """A frame of the pixel format `pixels`, BT.709 in limited range unless that is RGB."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+        if pixels == "rgb24":
+            return frame
+        return self._reformatter.reformat(
+            frame,
+            format=pixels,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_SCALING,
+        )
+
+
+def sound_pieces(container: InputContainer, stream: av.AudioStream, rate: int, layout: str) -> Iterator[np.ndarray]:
+    """The sound from the container's zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
+
+    Silence fills what is missing at the start and in between; what lies before zero is cut.
+    """
+    begin, latest = zero(container), last_credible_time(container)
+    resampler, form, done = None, None, 0
+    for frame in itertools.chain(decode(container, stream, []), [None]):
+        pieces = []
+        here = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        if here != form:
+            if resampler:
+                pieces = resampler.resample(None)
+                done += sum(piece.samples for piece in pieces)
+            if frame is not None:
+                # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size:
+                # without one PyAV passes on sound that needs no conversion, whatever its time.
+                start = str(done * frame.sample_rate // rate)
+                options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": _STRAY}
+                resampler, form = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options), here
+        if frame is not None and resampler:
+            seconds = None if frame.pts is None else frame.pts * frame.time_base - begin
+            frame.pts = None if seconds is None or seconds > latest else round(seconds / frame.time_base)
+            fresh = resampler.resample(frame)
+            done += sum(piece.samples for piece in fresh)
+            pieces += fresh
+        for piece in pieces:
+            yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)
+
+
+def stated_end(container: InputContainer, stream: av.AudioStream) -> float:
+    """Seconds from zero to the end of the sound as the header has it, infinite if it doesn't say."""
+    if stream.duration is None or stream.start_time is None or stream.time_base is None:
+        return math.inf
+    return float((stream.start_time + stream.duration) * stream.time_base - zero(container))
+
+
+def open_output(
+    path: Path, rate: Fraction, size: tuple[int, int], codec: str, options: dict[str, str]
+) -> tuple[OutputContainer, av.VideoStream]:
+    """Creates a video file with one stream of pictures; its colours are tagged BT.709 unless the codec stores RGB."""
+    container = av.open(f"file:{path}", "w", options={"movflags": "+faststart"})
+    video = container.add_stream(codec, rate, options)
+    assert isinstance(video, av.VideoStream)
+    video.width, video.height = size
+    video.pix_fmt = "rgb24" if codec.endswith("rgb") else "yuv420p"
+    video.codec_context.time_base = 1 / rate
+    if video.pix_fmt != "rgb24":
+        video.codec_context.colorspace = video.codec_context.color_primaries = Colorspace.ITU709
+        video.codec_context.color_trc, video.codec_context.color_range = ColorTrc.BT709, ColorRange.MPEG
+    return container, video
+
+
+def add_sound(container: OutputContainer, rate: int, channels: int) -> av.AudioStream:
+    """Adds a stream of AAC sound, at `rate` if every player takes that, with one or two channels."""
+    audio = container.add_stream("aac", rate if rate in _AAC_RATES else 48000)
+    assert isinstance(audio, av.AudioStream)
+    audio.layout = "mono" if channels == 1 else "stereo"
+    audio.bit_rate = _AAC_BIT_RATE * min(channels, 2)
+    return audio
+
+
+def sound_frame(samples: np.ndarray, stream: av.AudioStream, position: int) -> av.AudioFrame:
+    """A frame for `stream` of samples (channels, n) float32, `position` samples after the start."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", stream.layout.name)
+    frame.sample_rate, frame.pts, frame.time_base = stream.rate, position, Fraction(1, stream.rate)
+    return frame
