@@ -21,10 +21,12 @@ from face.landmarks import MESH_POINTS
 MAX_FACES = 5
 WINDOW = 2.5  # sides of the face box that a window spans
 NARROW_WINDOW = 1.6  # the same where other faces are near
+SEARCH_WINDOW = 2.0  # the same when a supposed face is looked at from near
 KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; else it moves
 KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cut anew
 ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
 TILES = 0.7  # side of a search tile, in shorter sides of the frame
+SMALLEST_TILED = 96  # pixels of the frame's shorter side
 
 
 class FaceDetector:
@@ -47,9 +49,9 @@ class FaceDetector:
             self._search: Mesh = make(max_faces, tracking=False)
             self._track: Mesh = make(1, tracking=True)
             solutions: Any = mp.solutions  # its members are made at run time
-            self._places = solutions.face_detection.FaceDetection(model_selection=1)  # 1: long range
+            self._long_range = solutions.face_detection.FaceDetection(model_selection=1)  # 1: long range
             black = np.zeros((16, 16, 3), np.uint8)  # the graphs start, and chatter, in the background: wait for them
-            for graph in (self._search, self._track, self._places.process):
+            for graph in (self._search, self._track, self._long_range.process):
                 graph(black)
         self.forget()
 
@@ -60,7 +62,7 @@ class FaceDetector:
         self.close()
 
     def close(self) -> None:
-        for graph in (self._search, self._track, self._places):
+        for graph in (self._search, self._track, self._long_range):
             graph.close()
 
     def detect(self, frame: np.ndarray, thorough: bool = True) -> list[np.ndarray]:
@@ -71,12 +73,13 @@ class FaceDetector:
         """
         height, width = frame.shape[:2]
         whole = np.array([0, 0, width, height])
+        faces: list[np.ndarray] = []
         with _silence():
-            faces = self._search(_cut(frame, whole))
-            self._add_faces(faces, frame, whole)
+            rough = [extent(mesh) for mesh in self._search(_cut(frame, whole))]  # good for the place, not for the mesh
+            self._add_faces(faces, frame, rough + self._places(frame, whole))
             if thorough and not faces:
                 for tile in _tiles(width, height):
-                    self._add_faces(faces, frame, tile)
+                    self._add_faces(faces, frame, self._places(frame, tile))
         return sorted(faces, key=lambda face: -float(np.prod(np.ptp(face, axis=0))))[: self._max_faces]
 
     def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
@@ -110,19 +113,25 @@ class FaceDetector:
         self._window: np.ndarray | None = None
         self._side, self._shrink = 1.0, 1
 
-    def _add_faces(self, faces: list[np.ndarray], frame: np.ndarray, tile: np.ndarray) -> None:
-        """Looks for places in a tile of the frame and adds the faces that the mesh confirms there."""
+    def _places(self, frame: np.ndarray, tile: np.ndarray) -> list[np.ndarray]:
+        """Boxes in a tile of the frame where the long-range detector supposes faces."""
         size = tile[2:] - tile[:2]
-        for detection in self._places.process(_cut(frame, tile)).detections or []:
+        boxes = []
+        for detection in self._long_range.process(_cut(frame, tile)).detections or []:
             place = detection.location_data.relative_bounding_box
             corner = np.array([place.xmin, place.ymin]) * size + tile[:2]
-            box = np.concatenate([corner, corner + np.array([place.width, place.height]) * size])
-            window = _window(box, 2.0, frame.shape[1], frame.shape[0])
-            if _known(faces, middle(box.reshape(2, 2))) or (window[2:] - window[:2]).min() < 2:
+            boxes.append(np.concatenate([corner, corner + np.array([place.width, place.height]) * size]))
+        return boxes
+
+    def _add_faces(self, faces: list[np.ndarray], frame: np.ndarray, boxes: list[np.ndarray]) -> None:
+        """Looks at each box from near and adds the faces that the mesh confirms there, unless they are known."""
+        for box in boxes:
+            window = _window(box, SEARCH_WINDOW, frame.shape[1], frame.shape[0])
+            if _within(middle(box.reshape(2, 2)), map(extent, faces)) or (window[2:] - window[:2]).min() < 2:
                 continue
             for mesh in self._search(_cut(frame, window)):
                 face = mesh + window[:2].astype(np.float32)
-                if not _known(faces, middle(face)):
+                if _within(middle(face), [box]) and not _within(middle(face), map(extent, faces)):
                     faces.append(face)
 
 
@@ -204,8 +213,8 @@ def _to_array(points: Iterable[Any], picture: np.ndarray) -> np.ndarray:
     return flat.reshape(MESH_POINTS, 2) * np.array([picture.shape[1], picture.shape[0]], np.float32)
 
 
-def _known(faces: list[np.ndarray], centre: np.ndarray) -> bool:
-    return any((centre > face.min(axis=0)).all() and (centre < face.max(axis=0)).all() for face in faces)
+def _within(point: np.ndarray, boxes: Iterable[np.ndarray]) -> bool:
+    return any((point > box[:2]).all() and (point < box[2:]).all() for box in boxes)
 
 
 def _window(box: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray:
@@ -216,11 +225,18 @@ def _window(box: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray
 
 
 def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
-    """Squares that cover the frame, half of each overlapping the next."""
-    side = max(2, int(TILES * min(width, height)))
-    for y in np.linspace(0, height - side, 1 + -(-2 * (height - side) // side)).astype(int):
-        for x in np.linspace(0, width - side, 1 + -(-2 * (width - side) // side)).astype(int):
-            yield np.array([x, y, x + side, y + side])
+    """Squares that cover the frame, half of each overlapping the next; none where a face would be too small to use."""
+    side = max(int(TILES * min(width, height)), max(width, height) // 4)
+    if min(width, height) < SMALLEST_TILED:
+        return
+    for y in _starts(height, side):
+        for x in _starts(width, side):
+            yield np.array([x, y, min(x + side, width), min(y + side, height)])
+
+
+def _starts(length: int, side: int) -> np.ndarray:
+    rest = max(0, length - side)
+    return np.linspace(0, rest, 1 + -(-2 * rest // side)).astype(int)
 
 
 def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:

@@ -71,18 +71,17 @@ class Tracker:
             UserError: in the first frame with a face, `pick` names one that is not there.
         """
         self._frame_size = (frame.shape[1], frame.shape[0])
-        mesh, cut = None, False
-        if self._box is not None:
-            mesh = self._detector.follow(frame, self._box, alone=self._company < 2)
-            if mesh is not None and overlap(self._box, box_around(mesh[list(FULL)], self._frame_size)) < SAME_FACE:
-                mesh = None
+        mesh, cut = self._follow(frame, self._box), False
         several = self._several[-1] if self._several else 0
         if mesh is None or len(self._several) % SURVEY == 0:
             faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
             several = len(faces)
             if mesh is None:
                 self._detector.forget()
-                mesh, cut = self._choose(faces)
+                chosen, cut = self._choose(faces)
+                if chosen is not None:
+                    mesh = self._follow(frame, extent(chosen), several)  # the same steady look as in later frames
+                    mesh = chosen if mesh is None else mesh
         several = max(several, int(mesh is not None))
         if mesh is None:
             self._missed += 1
@@ -111,6 +110,13 @@ class Tracker:
             several=np.array(self._several, int),
             cuts=np.array(self._cuts, bool),
         )
+
+    def _follow(self, frame: np.ndarray, box: np.ndarray | None, company: int = 0) -> np.ndarray | None:
+        """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
+        if box is None:
+            return None
+        mesh = self._detector.follow(frame, box, alone=max(company, self._company) < 2)
+        return mesh if mesh is not None and overlap(box, extent(mesh)) >= SAME_FACE else None
 
     def _choose(self, faces: list[np.ndarray]) -> tuple[np.ndarray | None, bool]:
         """The followed person among some faces, and whether that is a jump. None rather than a doubtful one."""

@@ -1,0 +1,41 @@
+"""References spread over how far the mouth is open."""
+
+import numpy as np
+
+from face.landmarks import LOWER_LIP, UPPER_LIP
+from face.references import lip_openness, spread_over_openness
+
+
+def test_openness_is_relative_to_the_box() -> None:
+    points = np.zeros((3, 131, 2))
+    points[:, LOWER_LIP] = [3, 4]
+    points[:, UPPER_LIP] = [0, 0]
+    np.testing.assert_allclose(lip_openness(points, np.array([10, 20, 50])), [0.5, 0.25, 0.1])
+    assert np.isnan(lip_openness(np.full((131, 2), np.nan), 10.0))
+
+
+def test_positions_are_even_over_the_order() -> None:
+    openness = np.random.default_rng(0).permutation(101) / 100
+    chosen = spread_over_openness(openness, 6)
+    np.testing.assert_allclose(openness[chosen], [0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    for frames, count in ((7, 3), (100, 25), (16, 15), (40, 2)):
+        openness = np.random.default_rng(1).uniform(size=frames)
+        positions = [int(i * (frames - 1) / (count - 1)) for i in range(count)]
+        np.testing.assert_array_equal(spread_over_openness(openness, count), np.argsort(openness)[positions])
+
+
+def test_short_clips_give_every_frame_once() -> None:
+    openness = np.array([0.3, 0.1, 0.2])
+    for count in (3, 4, 25):
+        np.testing.assert_array_equal(spread_over_openness(openness, count), [1, 2, 0])
+
+
+def test_one_reference_is_the_middle_one_and_unusable_frames_are_never_taken() -> None:
+    assert spread_over_openness(np.array([0.5, 0.1, 0.9]), 1).tolist() == [0]
+    assert sorted(spread_over_openness(np.array([np.nan, 0.4, np.nan, 0.2]), 5)) == [1, 3]
+    assert 0 not in spread_over_openness(np.array([np.nan, 0.4, 0.3, 0.2]), 2)
+    assert len(spread_over_openness(np.full(4, np.nan), 3)) == 0
+
+
+def test_ties_are_broken_by_time() -> None:
+    np.testing.assert_array_equal(spread_over_openness(np.zeros(5), 5), np.arange(5))

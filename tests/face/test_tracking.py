@@ -1,0 +1,141 @@
+"""One person through a clip: picking, gaps, cuts, neighbours, and the same answer every time."""
+
+from collections.abc import Callable
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from command_line import UserError
+from face.crop import box_around, overlap
+from face.landmarks import FULL
+from face.tracking import LOST, SURVEY, Pick, Tracker, parse_pick, track_faces
+from tests.face.conftest import grey, noise
+
+Place = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def pair(place: Place) -> np.ndarray:
+    """A smaller person at the left, a larger one, mirrored, at the right."""
+    return place(place(grey(480, 900), 20, 60), 400, 20, 1.3, flip=True)
+
+
+@pytest.fixture(scope="module")
+def left_box(mesh: np.ndarray) -> np.ndarray:
+    return box_around(mesh[list(FULL)] + [20, 60], (900, 480))
+
+
+def test_a_moving_face_with_a_gap(place: Place, mesh: np.ndarray) -> None:
+    shifts = [(40 + 3 * i, 30 + 2 * i) for i in range(14)]
+    frames = [place(grey(420, 640), *shift) for shift in shifts]
+    for i in (5, 6, 7):
+        frames[i] = noise(420, 640, i)
+    track = track_faces(frames)
+    assert track.frame_size == (640, 420)
+    np.testing.assert_array_equal(np.flatnonzero(~track.found), [5, 6, 7])
+    assert np.isnan(track.landmarks_in_frame[5:8]).all()
+    assert (track.boxes[5:8] == 0).all()
+    assert not track.cuts.any()
+    assert track.boxes.dtype == np.int32
+    for i in np.flatnonzero(track.found):
+        wanted = mesh[list(FULL)] + shifts[i]
+        assert np.linalg.norm(track.landmarks_in_frame[i] - wanted, axis=1).mean() < 0.02 * 107
+        assert overlap(track.boxes[i].astype(float), box_around(wanted, (640, 420))) > 0.85
+    assert set(track.several[track.found]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("pick", "left"),
+    [
+        ("largest", False),
+        ("left", True),
+        ("right", False),
+        (0, True),
+        ("1", False),
+        ((170, 180), True),
+        ("680,190", False),
+    ],
+)
+def test_the_picked_face_is_followed(pair: np.ndarray, left_box: np.ndarray, pick: Pick, left: int) -> None:
+    track = track_faces([pair] * 3, pick)
+    assert track.found.all()
+    assert (track.several == 2).all()
+    for box in track.boxes:
+        assert (overlap(box.astype(float), left_box) > 0.85) == left
+
+
+@pytest.mark.parametrize("pick", ["nonsense", "", "1,2,3", "-1", -2, "nan,3", (1.0, float("nan")), "left right"])
+def test_unusable_picks_are_refused_at_once(pick: Pick) -> None:
+    with pytest.raises(UserError, match="--face"):
+        Tracker(pick=pick)
+
+
+@pytest.mark.parametrize(("pick", "hint"), [(2, "only 2"), ((450, 20), "faces are at"), ("5000,5000", "faces are at")])
+def test_picks_that_are_not_there(pair: np.ndarray, pick: Pick, hint: str) -> None:
+    tracker = Tracker(pick=pick)
+    tracker.add(noise(480, 900))  # no face yet: nothing to complain about
+    with pytest.raises(UserError, match=hint):
+        tracker.add(pair)
+
+
+def test_parse_pick() -> None:
+    assert parse_pick(" Largest ") == "largest"
+    assert parse_pick("3") == 3
+    assert parse_pick("12.5, 40") == (12.5, 40.0)
+    assert parse_pick("(640x360)") == (640.0, 360.0)
+
+
+def test_a_lost_person_is_not_replaced_by_a_neighbour(pair: np.ndarray, left_box: np.ndarray) -> None:
+    alone = pair.copy()
+    alone[:, :390] = 90  # the followed person is hidden, the other stays
+    track = track_faces([pair, pair, *[alone] * 4, pair], "left")
+    np.testing.assert_array_equal(track.found, [1, 1, 0, 0, 0, 0, 1])
+    assert all(overlap(box.astype(float), left_box) > 0.85 for box in track.boxes[track.found])
+    assert not track.cuts.any()
+
+
+@pytest.mark.slow
+def test_after_a_long_loss_the_rule_applies_again(pair: np.ndarray) -> None:
+    alone = pair.copy()
+    alone[:, :390] = 90
+    track = track_faces([pair, *[alone] * (LOST + 2)], "left")
+    assert not track.found[1 : LOST + 1].any()
+    assert track.found[LOST + 1 :].all()
+    assert track.cuts.nonzero()[0].tolist() == [LOST + 1]
+    assert (track.boxes[LOST + 1 :, 0] > 390).all()
+
+
+def test_a_jump_of_the_camera_is_followed_and_marked(place: Place) -> None:
+    before, after = place(grey(480, 900), 20, 60), place(grey(480, 900), 500, 20)
+    track = track_faces([before, before, after, after])
+    assert track.found.all()
+    np.testing.assert_array_equal(track.cuts, [0, 0, 1, 0])
+    np.testing.assert_array_equal(track.boxes[1], track.boxes[0])  # smoothing does not reach over the cut
+    assert (track.boxes[2:, 0] > 500).all()
+
+
+def test_faces_are_counted_again_from_time_to_time(place: Place, pair: np.ndarray) -> None:
+    alone = pair.copy()
+    alone[:, :390] = 90
+    track = track_faces([alone] * 3 + [pair] * (SURVEY - 1))
+    assert (track.several[:SURVEY] == 1).all()
+    assert (track.several[SURVEY:] == 2).all()
+    assert track.found.all()
+
+
+def test_nothing_and_no_face() -> None:
+    empty = track_faces([])
+    assert (len(empty.found), empty.landmarks_in_frame.shape, empty.boxes.shape) == (0, (0, 131, 2), (0, 4))
+    faceless = track_faces([noise(50, 10, i) for i in range(3)])
+    assert not faceless.found.any()
+    assert (faceless.several == 0).all()
+    assert faceless.frame_size == (10, 50)
+
+
+def test_the_same_clip_gives_the_same_answer(place: Place, pair: np.ndarray) -> None:
+    frames = [place(grey(480, 900), 100 + 9 * i, 60) for i in range(4)] + [noise(480, 900), pair, pair]
+    first = track_faces(frames)
+    track_faces([pair] * 2, "right")
+    for a, b in zip(astuple(first), astuple(track_faces(iter(frames))), strict=True):
+        np.testing.assert_array_equal(a, b)
