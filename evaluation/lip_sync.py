@@ -5,6 +5,7 @@ SyncNet's confidence and distance are in lip_sync_net.py.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +16,7 @@ SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above digital silence that still
 SILENT_FRAMES = 3  # frames of silence on either side of a silent frame: a mouth needs time to close
 
 
-def nan_mean(values: np.ndarray) -> float:
+def nan_mean(values: np.ndarray | Sequence[float]) -> float:
     """The mean without NaN; NaN, and no warning, where nothing is left."""
     kept = np.asarray(values, dtype=np.float64)
     kept = kept[np.isfinite(kept)]

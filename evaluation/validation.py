@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import command_line
+import inference
 from checkpoints import registry
 from command_line import UserError
 from datasets.clip_cache import Clip, ClipCache
@@ -38,7 +39,7 @@ from face.sketch import draw_sketch
 from inference import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, Dubber, fill_gaps, to_tensor, window_frames
 from media.audio import FPS, mel_windows
 
-REFERENCES = 25  # pictures that the nearest-reference baseline chooses from, and the renderer's by default
+REFERENCES = 25  # pictures that the nearest-reference baseline chooses from
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Config:
     """1 (landmarks only), 2 or both."""
     frames: int = 40
     """Frames of each clip that stage 2 draws, evenly spread; references themselves are never scored."""
-    num_references: int = REFERENCES
-    """Reference pictures of the renderer and of the baseline."""
+    num_references: int = inference.Config.num_references
+    """Reference pictures of the renderer (the baseline chooses from 25)."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     output: Path | None = None
@@ -155,19 +156,20 @@ def score_faces(
     dubber: Dubber, clip: Clip, faces: Faces, guesses: dict[str, np.ndarray], config: Config, distance: LPIPS | None
 ) -> Scores:
     """The drawn and the pasted face crop of some frames against the true one, for every guess of the landmarks."""
-    shown = np.sort(spread_over_openness(faces.openness, config.num_references))
-    others = np.setdiff1d(np.arange(len(faces.frames)), shown)
+    choice, shown = (spread_over_openness(faces.openness, n) for n in (REFERENCES, config.num_references))
+    others = np.setdiff1d(np.arange(len(faces.frames)), np.union1d(choice, shown))
     if not len(others):
         return {}
     scored = others[np.unique(np.linspace(0, len(others) - 1, min(config.frames, len(others))).astype(int))]
     size = dubber.size
-    crops = np.stack([clip.face(int(faces.frames[i])) for i in shown])
+    crops = {i: clip.face(int(faces.frames[i])) for i in np.union1d(choice, shown)}
+    candidates = np.stack([crops[i] for i in choice]), faces.boxes[choice], faces.landmarks[choice]
 
     def sketch(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(to_crop(landmarks, box), int(box[3] - box[1]), int(box[2] - box[0]), size)
 
-    sketches = [sketch(faces.landmarks[i], faces.boxes[i]) for i in shown]
-    features = dubber.encode_references(crops, np.stack(sketches))
+    lines = np.stack([sketch(faces.landmarks[i], faces.boxes[i]) for i in shown])
+    features = dubber.encode_references(np.stack([crops[i] for i in shown]), lines)
     windows = window_frames(clip.num_frames, dubber.renderer.config.num_frames, FPS)[faces.frames]
     position = np.searchsorted(faces.frames, fill_gaps(clip.found))  # frame of the clip -> nearest frame with a face
     rows: dict[str, list[list[float]]] = defaultdict(list)
@@ -177,7 +179,7 @@ def score_faces(
         target = to_tensor(truth).to(dubber.device)
         for name, guess in guesses.items():
             pasted = [
-                baselines.paste_nearest(t, faces.boxes[i], guess[i], crops, faces.boxes[shown], faces.landmarks[shown])
+                baselines.paste_nearest(t, faces.boxes[i], guess[i], *candidates)
                 for t, i in zip(truth, batch, strict=True)
             ]
             lines = np.stack([[sketch(guess[j], faces.boxes[j]) for j in position[windows[i]]] for i in batch])
@@ -194,29 +196,28 @@ def score_faces(
     return {row: dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True)) for row, values in rows.items()}
 
 
-def summarise(clips: dict[str, Scores], persons: dict[str, str]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Row -> column -> (mean over persons of the mean over their clips, mean over clips). NaN counts for nothing."""
-    result: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
-    cells = {(row, column) for scores in clips.values() for row, columns in scores.items() for column in columns}
-    order = {cell: i for i, cell in enumerate((r, c) for s in clips.values() for r, cs in s.items() for c in cs)}
-    for row, column in sorted(cells, key=order.__getitem__):
+def summarise(clips: dict[str, Scores], persons: dict[str, str]) -> dict[str, dict[str, list[float]]]:
+    """Row -> column -> [mean over persons of the mean over their clips, mean over clips]. NaN counts for nothing."""
+    result: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for row, column in dict.fromkeys((r, c) for scores in clips.values() for r, cells in scores.items() for c in cells):
         by_person: dict[str, list[float]] = defaultdict(list)
         for name, scores in clips.items():
-            by_person[persons[name]].append(scores.get(row, {}).get(column, float("nan")))
-        over_persons = nan_mean(np.array([nan_mean(np.array(v)) for v in by_person.values()]))
-        result[row][column] = over_persons, nan_mean(np.concatenate(list(by_person.values())))
+            by_person[persons[name]].append(scores.get(row, {}).get(column, np.nan))
+        result[row][column] = [
+            nan_mean([nan_mean(v) for v in by_person.values()]),
+            nan_mean(np.concatenate(list(by_person.values()))),
+        ]
     return result
 
 
-def show(title: str, summary: dict[str, dict[str, tuple[float, float]]]) -> None:
+def show(title: str, summary: dict[str, dict[str, list[float]]]) -> None:
     """Prints a table: mean over persons, and over clips in brackets."""
     columns = list(dict.fromkeys(c for cells in summary.values() for c in cells))
     width = max(map(len, summary))
-    print(f"\n{title}: mean over persons (over clips)")
-    print(" " * width + "".join(f"  {column:>22}" for column in columns))
+    print(f"\n{title}: mean over persons (over clips)\n" + " " * width + "".join(f"{column:>22}" for column in columns))
     for row, cells in summary.items():
-        values = (f"{cells[c][0]:.4f} ({cells[c][1]:.4f})" if c in cells else "-" for c in columns)
-        print(f"{row:<{width}}" + "".join(f"  {value:>22}" for value in values))
+        values = ("{:.4f} ({:.4f})".format(*cells[c]) if c in cells else "-" for c in columns)
+        print(f"{row:<{width}}" + "".join(f"{value:>22}" for value in values))
 
 
 def main(config: Config) -> None:
