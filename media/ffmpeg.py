@@ -19,6 +19,7 @@ from command_line import UserError
 from media.audio import FPS
 
 ERRORS = (FFmpegError, OSError)
+_TEXT = {"tty", "concat"}  # formats by which FFmpeg draws plain text or reads a list of other files
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -55,10 +56,14 @@ def check_file(path: Path) -> None:
 def open_input(path: Path) -> InputContainer:
     """Opens a video or sound file; raises a UserError that says what is wrong with it."""
     check_file(path)
-    try:  # "file:" and the whitelist keep names with colons, playlists and the like from being taken for addresses
-        return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    try:  # "file:" and the whitelist keep a name with a colon, or an address in the file, from being fetched
+        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
     except ERRORS as error:
         raise UserError(f"{path} is not a video or sound file, or is damaged ({reason(error)})") from error
+    if container.format.name in _TEXT:
+        container.close()
+        raise UserError(f"{path} is a text file, not a video or sound file")
+    return container
 
 
 def picture_stream(container: InputContainer) -> av.VideoStream | None:

@@ -27,6 +27,7 @@ from media.audio import FPS, SAMPLE_RATE
 
 _BUFFER_BYTES = 256 << 20  # decoded pictures kept by `Video.frames`, so that playing backward decodes a group few times
 _WORTH_SEEKING = 25  # frames: fewer than this are decoded and passed over rather than jumped over
+_SHORTER = 0.5  # seconds by which pictures may fall short of what the file states without being called damaged
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
 
 
@@ -75,14 +76,14 @@ class Video:
             self._scale = self._time_base * self._rate
             self._shift = (zero + min(self._interval, 1 / self._rate) / 2) * self._rate
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
-            self._stated = float((stream.duration or 0) * self._time_base)  # seconds, 0 if the file doesn't say
-            estimate = round((self._stated or ffmpeg.duration(container)) * self._rate)
+            # Seconds, as far as the file says; for some containers it's those of the longest stream.
+            self._stated = float((stream.duration or 0) * self._time_base) or ffmpeg.duration(container)
             has_sound = ffmpeg.sound_stream(container) is not None
         self._stored_size = first.width, first.height
         self._orientation = ffmpeg.orientation(first)
         width, height = reversed(self._stored_size) if self._orientation[0] else self._stored_size
         self.info = VideoInfo(width, height, float(self._rate), 0.0, has_sound, 0, first.rotation % 360)
-        self._set_length(max(1, estimate))
+        self._set_length(max(1, round(self._stated * self._rate)))
         # The source frames met so far, in the order they are shown; all of them once `_complete`.
         self._ticks = array("q")  # time of each, in units of the time base
         self._shown_from = array("q")  # the first output frame that shows it
@@ -173,10 +174,10 @@ class Video:
             max(math.ceil(min(end, self._latest) * self._scale - self._shift), self._shown_from[-1] + 1, 1)
         )
         seconds = float((end - self._ticks[0]) * self._time_base)
-        if errors:
-            self.damage = f"{len(errors)} of its packets cannot be decoded ({errors[0]})"
-        elif self._stated - seconds > 0.5:
-            self.damage = f"it ends after {seconds:.1f} of {self._stated:.1f} s"
+        damages = [f"{len(errors)} of its packets cannot be decoded ({errors[0]})"] if errors else []
+        if self._stated - seconds > _SHORTER:
+            damages.append(f"its pictures end after {seconds:.1f} of {self._stated:.1f} s")
+        self.damage = "; ".join(damages) or None
 
 
 class _Reader:
@@ -194,7 +195,7 @@ class _Reader:
         video = self._video
         while not video._complete and (not video._shown_from or video._shown_from[-1] <= index):
             self._source(len(video._ticks))
-        if not 0 <= index < video.info.num_frames:
+        if index < 0 or (video._complete and index >= video.info.num_frames):
             return None
         frame = self._source(max(0, bisect_right(video._shown_from, index) - 1))
         rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
