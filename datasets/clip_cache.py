@@ -75,6 +75,7 @@ class ClipWriter:
             file.write(content)
             _to_disk(file)
         os.replace(file.name, self.arrays)
+        _mapped.cache_clear()  # another clip may have been open under this name
 
     def __enter__(self) -> "ClipWriter":
         return self

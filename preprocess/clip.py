@@ -134,8 +134,9 @@ def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:
 
 def _notes(source: Source, seen: int, found: int, limit: int, estimate: int) -> list[str]:
     notes = []
-    if seen == limit and estimate > limit + 1:
-        notes.append(f"cut at the end of the sound, {(estimate - limit) / FPS:.2f} s before that of the picture")
+    if estimate > seen + 1:
+        ends = "sound" if seen == limit else "picture"
+        notes.append(f"{(estimate - seen) / FPS:.2f} s shorter than the video says: there its {ends} ends")
     if found < MIN_FRAMES:
         notes.append(f"too short to train on: {found} frames with a face")
     if source.sound_shift:

@@ -69,7 +69,7 @@ def main(config: Config) -> None:
 
 
 def strip(clip: Clip, num_frames: int) -> np.ndarray:
-    """One clip as a picture (rows, num_frames * S, 3) uint8: faces with landmarks, sketches, the mel of the whole clip."""
+    """One clip as a picture (rows, num_frames * S, 3) uint8: faces with landmarks, sketches, the mel of all of it."""
     frames = np.flatnonzero(clip.found)
     frames = frames[np.linspace(0, len(frames) - 1, num_frames).round().astype(int)]
     points, faces, sketches = clip.crop_landmarks(frames), [], []

@@ -17,8 +17,10 @@ def _touch(root: Path, *names: str) -> None:
 
 
 def test_names_come_from_the_layout(tmp_path: Path) -> None:
-    _touch(tmp_path, "main/55/00002.mp4", "main/55/00001.mp4", "main/55/00001.txt", "trainval/x/1.MP4", "top.mkv", "a.wav")
-    _touch(tmp_path, "with space/it's \"quoted\"/Žluťoučký 話す.mp4", "dots/a.b.mp4")
+    _touch(
+        tmp_path, "main/55/00002.mp4", "main/55/00001.mp4", "main/55/00001.txt", "trainval/x/1.MP4", "top.mkv", "a.wav"
+    )
+    _touch(tmp_path, 'with space/it\'s "quoted"/Žluťoučký 話す.mp4', "dots/a.b.mp4")
     sources, refused = find_videos(tmp_path)
     names = [source.name for source in sources]
     assert names == sorted(names) and not refused
@@ -27,7 +29,7 @@ def test_names_come_from_the_layout(tmp_path: Path) -> None:
         "main/55/00002",
         "trainval/x/1",
         "top",
-        "with space/it's \"quoted\"/Žluťoučký 話す",
+        'with space/it\'s "quoted"/Žluťoučký 話す',
         "dots/a.b",
     }
 
@@ -58,9 +60,9 @@ def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
 
 
 def test_no_folder_and_no_video(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--videos: .*absent is not a folder"):
+    with pytest.raises(UserError, match=r"--videos: .*absent is not a folder"):
         find_videos(tmp_path / "absent")
-    with pytest.raises(UserError, match="--videos: .* holds no video"):
+    with pytest.raises(UserError, match=r"--videos: .* holds no video"):
         find_videos(tmp_path)
 
 
@@ -71,7 +73,7 @@ def test_shards_part_the_clips(tmp_path: Path) -> None:
     assert sorted(s.name for part in parts for s in part) == [s.name for s in sources]
     assert {len(part) for part in parts} == {6, 7}
     for shard in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
-        with pytest.raises(UserError, match="--shard .*: give i/n with i from 1 to n"):
+        with pytest.raises(UserError, match=r"--shard .*: give i/n with i from 1 to n"):
             choose(sources, (), shard, None)
 
 
@@ -81,7 +83,7 @@ def test_lists_choose_clips(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("s0/0\ns1/4 MV\ns2/99\n")
     assert [s.name for s in choose(sources, [tmp_path / "val.txt"], "1/1", None)] == ["main/s0/0", "main/s1/4"]
     (tmp_path / "none.txt").write_text("t/0\n")
-    with pytest.raises(UserError, match="--list: none of the 1 clips listed"):
+    with pytest.raises(UserError, match=r"--list: none of the 1 clips listed"):
         choose(sources, [tmp_path / "none.txt"], "1/1", None)
 
 
@@ -91,5 +93,5 @@ def test_sound_is_moved_where_a_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "shift.txt").write_text("s/b frames=-5\ns/unknown frames=1\n")
     assert [s.sound_shift for s in choose(sources, (), "1/1", tmp_path / "shift.txt")] == [0, -5]
     (tmp_path / "shift.txt").write_text("s/b -5\n")
-    with pytest.raises(UserError, match="--audio-shift: .*no frames=NUMBER behind s/b"):
+    with pytest.raises(UserError, match=r"--audio-shift: .*no frames=NUMBER behind s/b"):
         choose(sources, (), "1/1", tmp_path / "shift.txt")

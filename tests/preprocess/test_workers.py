@@ -56,7 +56,9 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
     script = tmp_path / "script.py"
     script.write_text(code)
     root = Path(__file__).parents[2]
-    parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL
+    )
     for _ in range(600):
         if (tmp_path / "note").exists() and (tmp_path / "note").read_text():
             break

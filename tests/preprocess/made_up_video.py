@@ -1,0 +1,89 @@
+"""Videos of a face that sways, with a tone: made here, so that nobody's footage is needed."""
+
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from skimage.data import astronaut
+
+RATE = 16000
+
+
+@cache
+def portrait() -> np.ndarray:
+    """A public-domain face, (240, 240, 3) uint8 RGB."""
+    return astronaut()[0:240, 110:350]
+
+
+def face_frame(index: int, size: tuple[int, int] = (160, 160)) -> np.ndarray:
+    """The portrait, swaying by some pixels, (H, W, 3) uint8 RGB for a size of (W, H)."""
+    turn = np.array([[1, 0, 6 * np.sin(index / 3)], [0, 1, 4 * np.cos(index / 4)]], np.float32)
+    moved = cv2.warpAffine(portrait(), turn, (240, 240), borderMode=cv2.BORDER_REFLECT)
+    return cv2.resize(moved, size, interpolation=cv2.INTER_AREA)
+
+
+def tone(seconds: float, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    """(channels, S) float32."""
+    time = np.arange(round(seconds * rate)) / rate
+    wave = 0.3 * np.sin(2 * np.pi * 300 * time) * (1 + np.sin(2 * np.pi * 3 * time))
+    return np.tile(wave.astype(np.float32), (channels, 1))
+
+
+def write_video(
+    path: Path,
+    frames: list[np.ndarray] | int = 12,
+    fps: float = 25,
+    times: list[float] | None = None,
+    sound: np.ndarray | str | None = "tone",
+    rate: int = RATE,
+    sound_start: float = 0.0,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Writes `frames` (or so many of the swaying face), at `times` in seconds if the rate varies, with sound (C, S)."""
+    pictures = [face_frame(k) for k in range(frames)] if isinstance(frames, int) else frames
+    if isinstance(sound, str):
+        sound = tone(len(pictures) / fps, rate)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=container_options or {}) as file:
+        height, width = pictures[0].shape[:2]
+        video: Any = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {})
+        video.width, video.height, video.pix_fmt = width, height, pixels
+        video.codec_context.time_base = Fraction(1, 90000)
+        audio: Any = None
+        if sound is not None:
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
+            audio = file.add_stream("aac", rate=rate, layout=layout)
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+            time = times[index] if times else index / fps
+            frame.pts, frame.time_base, frame.duration = round(time * 90000), Fraction(1, 90000), round(90000 / fps)
+            file.mux(video.encode(frame))
+        file.mux(video.encode())
+        if audio is not None and sound is not None:
+            for start in range(0, sound.shape[1], 1024):
+                block = np.ascontiguousarray(sound[:, start : start + 1024])
+                chunk = av.AudioFrame.from_ndarray(block, format="fltp", layout=audio.layout.name)
+                chunk.sample_rate, chunk.time_base = rate, Fraction(1, rate)
+                chunk.pts = start + round(sound_start * rate)
+                file.mux(audio.encode(chunk))
+            file.mux(audio.encode())
+    return path
+
+
+def write_wav(path: Path, sound: np.ndarray, rate: int = RATE) -> Path:
+    """Writes sound (C, S) as 16-bit PCM."""
+    import wave
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(sound))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((sound.T * 32767).astype("<i2").tobytes())
+    return path
