@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,8 +47,8 @@ class FaceDetector:
             import mediapipe as mp
 
             make: Any = _CarriedMesh if model is None else partial(_TaskMesh, model)
-            self._search: Mesh = make(max_faces, tracking=False)
-            self._track: Mesh = make(1, tracking=True)
+            self._search = make(max_faces, tracking=False)
+            self._track = make(1, tracking=True)
             solutions: Any = mp.solutions  # its members are made at run time
             self._long_range = solutions.face_detection.FaceDetection(model_selection=1)  # 1: long range
             black = np.zeros((16, 16, 3), np.uint8)  # the graphs start, and chatter, in the background: wait for them
@@ -135,16 +136,8 @@ class FaceDetector:
                     faces.append(face)
 
 
-class Mesh(Protocol):
-    """RGB picture -> meshes (478, 2) in its pixels."""
-
-    def __call__(self, picture: np.ndarray) -> list[np.ndarray]: ...
-    def reset(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class _CarriedMesh:
-    """The face mesh whose models come inside the MediaPipe package."""
+    """The face mesh whose models come inside MediaPipe: RGB picture -> meshes (478, 2) in its pixels."""
 
     def __init__(self, max_faces: int, tracking: bool) -> None:
         import mediapipe as mp
@@ -161,7 +154,7 @@ class _CarriedMesh:
 
 
 class _TaskMesh:
-    """The face landmarker of a MediaPipe Tasks file."""
+    """The same from a MediaPipe Tasks file."""
 
     STEP = 40  # ms between frames as the model is told
 
@@ -226,17 +219,13 @@ def _window(box: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray
 
 def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
     """Squares that cover the frame, half of each overlapping the next; none where a face would be too small to use."""
-    side = max(int(TILES * min(width, height)), max(width, height) // 4)
     if min(width, height) < SMALLEST_TILED:
         return
-    for y in _starts(height, side):
-        for x in _starts(width, side):
-            yield np.array([x, y, min(x + side, width), min(y + side, height)])
-
-
-def _starts(length: int, side: int) -> np.ndarray:
-    rest = max(0, length - side)
-    return np.linspace(0, rest, 1 + -(-2 * rest // side)).astype(int)
+    side = max(int(TILES * min(width, height)), max(width, height) // 4)
+    rest = np.maximum([height - side, width - side], 0)
+    starts = [np.linspace(0, r, 1 + -(-2 * r // side)).astype(int) for r in rest]
+    for y, x in product(*starts):
+        yield np.array([x, y, min(x + side, width), min(y + side, height)])
 
 
 def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:

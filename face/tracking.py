@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from command_line import UserError
@@ -14,6 +15,7 @@ from face.landmarks import FULL, NUM_FULL
 
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found
+SAME_SHOT = 0.35  # likeness of neighbouring frames under which the shot has changed; restless shots stay above 0.5
 LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
 
 Pick = str | int | tuple[float, float]
@@ -29,7 +31,7 @@ class FaceTrack:
         boxes: (F, 4) int32 x0, y0, x1, y1, smoothed; zeros where not found.
         frame_size: width, height.
         several: (F,) int, how many faces the last count saw, the followed one included.
-        cuts: (F,) bool, where the face is not where it was before: a scene cut, or somebody else.
+        cuts: (F,) bool, where the shot changed or the face is not where it was: it may be somebody else's.
     """
 
     landmarks_in_frame: np.ndarray
@@ -61,6 +63,7 @@ class Tracker:
         self._cuts: list[bool] = []
         self._frame_size = (0, 0)
         self._box: np.ndarray | None = None  # where the followed face was seen last
+        self._thumbnail: np.ndarray | None = None
         self._missed = 0  # frames since then
         self._company = 0  # faces counted while it was seen
 
@@ -71,14 +74,18 @@ class Tracker:
             UserError: in the first frame with a face, `pick` names one that is not there.
         """
         self._frame_size = (frame.shape[1], frame.shape[0])
-        mesh, cut = self._follow(frame, self._box), False
+        before, self._thumbnail = self._thumbnail, _thumbnail(frame)
+        jumped, cut = False, before is not None and float(before @ self._thumbnail) < SAME_SHOT
+        if cut:
+            self._detector.forget()
+        mesh = self._follow(frame, self._box)
         several = self._several[-1] if self._several else 0
         if mesh is None or len(self._several) % SURVEY == 0:
             faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
             several = len(faces)
             if mesh is None:
                 self._detector.forget()
-                chosen, cut = self._choose(faces)
+                chosen, jumped = self._choose(faces)
                 if chosen is not None:
                     mesh = self._follow(frame, extent(chosen), several)  # the same steady look as in later frames
                     mesh = chosen if mesh is None else mesh
@@ -95,7 +102,7 @@ class Tracker:
             self._box = box_around(self._landmarks[-1], self._frame_size)
             self._boxes.append(self._box)
         self._several.append(several)
-        self._cuts.append(cut)
+        self._cuts.append(cut or jumped)
 
     def finish(self) -> FaceTrack:
         """Everything seen; the tracker takes no more frames."""
@@ -134,6 +141,14 @@ class Tracker:
         return None, False
 
 
+def _thumbnail(frame: np.ndarray) -> np.ndarray:
+    """(1025,) unit vector of the frame's coarse structure: the product of two is their likeness."""
+    step = max(1, min(frame.shape[:2]) // 128)
+    grey = cv2.resize(np.ascontiguousarray(frame[::step, ::step, 1]), (32, 32), interpolation=cv2.INTER_AREA)
+    structure = np.append(grey - grey.mean(), 128)  # the constant makes nearly flat frames alike
+    return structure / np.linalg.norm(structure)
+
+
 def track_faces(frames: Iterable[np.ndarray], pick: Pick = "largest", model: Path | None = None) -> FaceTrack:
     """Follows one person through all frames: see `Tracker`."""
     tracker = Tracker(pick, model)
@@ -148,18 +163,13 @@ def parse_pick(pick: Pick) -> Pick:
     Raises:
         UserError: it is none of the ways to name a face.
     """
-    if isinstance(pick, int) and pick >= 0:
-        return pick
-    if isinstance(pick, tuple) and len(pick) == 2 and np.isfinite(pick).all():
-        return float(pick[0]), float(pick[1])
-    if isinstance(pick, str):
-        text = pick.strip().lower()
-        if text in ("largest", "left", "right"):
-            return text
-        if re.fullmatch(r"\d{1,3}", text):
-            return int(text)
-        if point := re.fullmatch(r"\(?\s*(\d+(?:\.\d+)?)\s*[,x ]\s*(\d+(?:\.\d+)?)\s*\)?", text):
-            return float(point[1]), float(point[2])
+    text = ",".join(map(str, pick)) if isinstance(pick, tuple) else str(pick).strip().lower()
+    if text in ("largest", "left", "right"):
+        return text
+    if re.fullmatch(r"\d{1,3}", text):
+        return int(text)
+    if point := re.fullmatch(r"(\d+(?:\.\d+)?) ?[,x] ?(\d+(?:\.\d+)?)", text):
+        return float(point[1]), float(point[2])
     raise UserError(f"--face {pick}: not a face; give largest, left, right, a number from the left (0, 1, ...) or x,y")
 
 

@@ -36,7 +36,7 @@ def test_a_moving_face_with_a_gap(place: Place, mesh: np.ndarray) -> None:
     np.testing.assert_array_equal(np.flatnonzero(~track.found), [5, 6, 7])
     assert np.isnan(track.landmarks_in_frame[5:8]).all()
     assert (track.boxes[5:8] == 0).all()
-    assert not track.cuts.any()
+    np.testing.assert_array_equal(np.flatnonzero(track.cuts), [5, 6, 7, 8])
     assert track.boxes.dtype == np.int32
     for i in np.flatnonzero(track.found):
         wanted = mesh[list(FULL)] + shifts[i]
@@ -83,7 +83,7 @@ def test_parse_pick() -> None:
     assert parse_pick(" Largest ") == "largest"
     assert parse_pick("3") == 3
     assert parse_pick("12.5, 40") == (12.5, 40.0)
-    assert parse_pick("(640x360)") == (640.0, 360.0)
+    assert parse_pick("640x360") == (640.0, 360.0)
 
 
 def test_a_lost_person_is_not_replaced_by_a_neighbour(pair: np.ndarray, left_box: np.ndarray) -> None:
@@ -113,6 +113,18 @@ def test_a_jump_of_the_camera_is_followed_and_marked(place: Place) -> None:
     np.testing.assert_array_equal(track.cuts, [0, 0, 1, 0])
     np.testing.assert_array_equal(track.boxes[1], track.boxes[0])  # smoothing does not reach over the cut
     assert (track.boxes[2:, 0] > 500).all()
+
+
+def test_shots_of_the_same_framing_are_told_apart(portrait: np.ndarray) -> None:
+    """The face stays in place, but everything around it (or its light) is another; flat frames are one shot."""
+    other = portrait[::-1].copy()
+    other[60:190, 120:230] = portrait[60:190, 120:230]
+    brighter = (portrait // 2 + 100).astype(np.uint8)
+    track = track_faces([portrait, portrait, other, other, portrait, brighter])
+    assert track.found.all()
+    np.testing.assert_array_equal(track.cuts, [0, 0, 1, 0, 1, 0])
+    flat = [np.full((60, 80, 3), value, np.uint8) for value in (0, 0, 1, 90, 91)]
+    assert not track_faces(flat).cuts.any()
 
 
 def test_faces_are_counted_again_from_time_to_time(place: Place, pair: np.ndarray) -> None:
