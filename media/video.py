@@ -133,8 +133,10 @@ class Video:
                 position = -1
                 for frame in ffmpeg.decode(container, stream, errors):
                     match = self._find(frame.pts)
-                    if seeking and (match is None or match > key):
-                        break
+                    if seeking and not frame.key_frame:
+                        continue  # drawn without the pictures it refers to
+                    if seeking and (match not in self._keys or match > key):
+                        break  # too late, or with another time than before, which MPEG program streams do
                     position = match if match is not None and (seeking or match > position) else position + 1
                     seeking = False
                     if position == len(self._ticks):
@@ -162,7 +164,7 @@ class Video:
                 self._keys.append(len(self._ticks))
         self._ticks.append(ticks or 0)
         self._shown_from.append(math.ceil(self._ticks[-1] * self._scale - self._shift))
-        self._last_ticks = frame.duration or regular
+        self._last_ticks = max(frame.duration or 0, regular)
 
     def _finish(self, errors: list[str]) -> None:
         """Sets what is known only at the end: the number of frames, and what was damaged."""
@@ -170,9 +172,7 @@ class Video:
             raise UserError(f"{self.path}: no frame of its video can be decoded; the file is damaged")
         self._complete = True
         end = self._ticks[-1] + self._last_ticks
-        self._set_length(
-            max(math.ceil(min(end, self._latest) * self._scale - self._shift), self._shown_from[-1] + 1, 1)
-        )
+        self._set_length(max(1, math.ceil(min(end, self._latest) * self._scale - self._shift)))
         seconds = float((end - self._ticks[0]) * self._time_base)
         damages = [f"{len(errors)} of its packets cannot be decoded ({errors[0]})"] if errors else []
         if self._stated - seconds > _SHORTER:
