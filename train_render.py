@@ -59,7 +59,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 8,
         "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0, "steps": 50_000, "validate_every": 500,
         "sampling": SamplingConfig(balance="speaker", samples_per_epoch=6400),
-        "loss": RenderLossConfig(warmup_epochs=1, adversarial=0.0, feature_matching=0.0, pixel=20.0, style=0.0),
+        "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
+            warmup_epochs=1, adversarial=0.0, feature_matching=0.0, pixel=20.0, style=0.0, layers=(1, 2, 3),
+            region="lower",
+        ),
     },
     "paper": {"model": RendererConfig.paper(), "discriminator": DiscriminatorConfig.paper(), "batch": 96},
 }  # fmt: skip
@@ -76,7 +79,7 @@ class RenderStage:
         self.optimiser = torch.optim.Adam(model.parameters())
         self.optimisers: dict[str, torch.optim.Optimizer] = {"renderer": self.optimiser}
         self.forward = engine.compiled(model)
-        vgg = VGG19(find_vgg(config.vgg)).to(engine.device) if config.loss.needs_vgg else None
+        vgg = VGG19(find_vgg(config.vgg), config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
         self.adversarial = None
         if config.loss.needs_discriminator:
             discriminator = Discriminator(config.discriminator).to(engine.device)
