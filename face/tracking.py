@@ -10,7 +10,7 @@ import numpy as np
 
 from command_line import UserError
 from face.crop import SAME_FACE, box_around, overlap, smooth_boxes
-from face.detector import FaceDetector, extent
+from face.detector import FaceDetector, centre, extent
 from face.landmarks import FULL, NUM_FULL
 
 SURVEY = 25  # frames between two counts of all faces
@@ -57,13 +57,10 @@ class Tracker:
     def __init__(self, pick: Pick = "largest", model: Path | None = None) -> None:
         self._pick = parse_pick(pick)
         self._detector = FaceDetector(model=model)
-        self._landmarks: list[np.ndarray] = []
-        self._boxes: list[np.ndarray] = []
-        self._several: list[int] = []
-        self._cuts: list[bool] = []
+        self._landmarks, self._boxes, self._several, self._cuts = [], [], [], []
         self._frame_size = (0, 0)
-        self._box: np.ndarray | None = None  # where the followed face was seen last
         self._thumbnail: np.ndarray | None = None
+        self._box: np.ndarray | None = None  # where the followed face was seen last
         self._missed = 0  # frames since then
         self._company = 0  # faces counted while it was seen
 
@@ -78,7 +75,7 @@ class Tracker:
         jumped, cut = False, before is not None and float(before @ self._thumbnail) < SAME_SHOT
         if cut:
             self._detector.forget()
-        mesh = self._follow(frame, self._box)
+        mesh = self._follow(frame, self._box, self._company)
         several = self._several[-1] if self._several else 0
         if mesh is None or len(self._several) % SURVEY == 0:
             faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
@@ -86,44 +83,33 @@ class Tracker:
             if mesh is None:
                 self._detector.forget()
                 chosen, jumped = self._choose(faces)
-                if chosen is not None:
-                    mesh = self._follow(frame, extent(chosen), several)  # the same steady look as in later frames
-                    mesh = chosen if mesh is None else mesh
-        several = max(several, int(mesh is not None))
+                steady = None if chosen is None else self._follow(frame, extent(chosen), several)  # as in later frames
+                mesh = chosen if steady is None else steady
         if mesh is None:
             self._missed += 1
-            if self._missed >= LOST:
-                self._box = None
-            self._landmarks.append(np.full((NUM_FULL, 2), np.nan, np.float32))
-            self._boxes.append(np.full(4, np.nan, np.float32))
+            self._box = None if self._missed >= LOST else self._box
         else:
+            several = max(several, 1)
             self._missed, self._company = 0, several
-            self._landmarks.append(mesh[list(FULL)])
-            self._box = box_around(self._landmarks[-1], self._frame_size)
-            self._boxes.append(self._box)
+            self._box = box_around(mesh[list(FULL)], self._frame_size)
+        self._landmarks.append(np.full((NUM_FULL, 2), np.nan) if mesh is None else mesh[list(FULL)])
+        self._boxes.append(np.full(4, np.nan) if mesh is None else self._box)
         self._several.append(several)
         self._cuts.append(cut or jumped)
 
     def finish(self) -> FaceTrack:
         """Everything seen; the tracker takes no more frames."""
         self._detector.close()
+        landmarks = np.array(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
         found = np.isfinite(boxes).all(axis=1)
-        return FaceTrack(
-            landmarks_in_frame=np.array(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2),
-            found=found,
-            boxes=smooth_boxes(boxes, found),
-            frame_size=self._frame_size,
-            several=np.array(self._several, int),
-            cuts=np.array(self._cuts, bool),
-        )
+        several, cuts = np.array(self._several, int), np.array(self._cuts, bool)
+        return FaceTrack(landmarks, found, smooth_boxes(boxes, found), self._frame_size, several, cuts)
 
-    def _follow(self, frame: np.ndarray, box: np.ndarray | None, company: int = 0) -> np.ndarray | None:
+    def _follow(self, frame: np.ndarray, box: np.ndarray | None, company: int) -> np.ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
-        if box is None:
-            return None
-        mesh = self._detector.follow(frame, box, alone=max(company, self._company) < 2)
-        return mesh if mesh is not None and overlap(box, extent(mesh)) >= SAME_FACE else None
+        mesh = None if box is None else self._detector.follow(frame, box, alone=company < 2)
+        return mesh if box is not None and mesh is not None and overlap(box, extent(mesh)) >= SAME_FACE else None
 
     def _choose(self, faces: list[np.ndarray]) -> tuple[np.ndarray | None, bool]:
         """The followed person among some faces, and whether that is a jump. None rather than a doubtful one."""
@@ -131,22 +117,13 @@ class Tracker:
             return None, False
         if self._box is None:
             first = self._company == 0
-            return _picked(faces, self._pick, self._frame_size, must=first), not first
+            return _picked(faces, self._pick, must=first), not first
         overlaps = [float(overlap(self._box, extent(face))) for face in faces]
-        best = int(np.argmax(overlaps))
-        if overlaps[best] >= SAME_FACE:
-            return faces[best], False
-        if len(faces) == 1 and self._company == 1:  # nobody else is or was there: the camera jumped
-            return faces[0], True
-        return None, False
-
-
-def _thumbnail(frame: np.ndarray) -> np.ndarray:
-    """(1025,) unit vector of the frame's coarse structure: the product of two is their likeness."""
-    step = max(1, min(frame.shape[:2]) // 128)
-    grey = cv2.resize(np.ascontiguousarray(frame[::step, ::step, 1]), (32, 32), interpolation=cv2.INTER_AREA)
-    structure = np.append(grey - grey.mean(), 128)  # the constant makes nearly flat frames alike
-    return structure / np.linalg.norm(structure)
+        nearest = faces[int(np.argmax(overlaps))]
+        if max(overlaps) >= SAME_FACE:
+            return nearest, False
+        alone = len(faces) == 1 and self._company == 1  # nobody else is or was there: the camera jumped
+        return (nearest if alone else None), alone
 
 
 def track_faces(frames: Iterable[np.ndarray], pick: Pick = "largest", model: Path | None = None) -> FaceTrack:
@@ -173,28 +150,30 @@ def parse_pick(pick: Pick) -> Pick:
     raise UserError(f"--face {pick}: not a face; give largest, left, right, a number from the left (0, 1, ...) or x,y")
 
 
-def _picked(faces: list[np.ndarray], pick: Pick, frame_size: tuple[int, int], must: bool) -> np.ndarray | None:
+def _picked(faces: list[np.ndarray], pick: Pick, must: bool) -> np.ndarray | None:
     """The face that the rule names; where there is none, a UserError if it `must` be there, else None."""
-    boxes = np.array([extent(face) for face in faces])
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    from_left = np.argsort(centres[:, 0])
     if pick == "largest":
         return faces[0]
-    if pick in ("left", "right"):
-        return faces[from_left[0 if pick == "left" else -1]]
-    if isinstance(pick, int):
-        if pick < len(faces):
-            return faces[from_left[pick]]
-        problem = f"only {len(faces)} found (counted from 0)"
+    faces = sorted(faces, key=lambda face: float(centre(extent(face))[0]))  # from the left
+    boxes = np.stack([extent(face) for face in faces])
+    if isinstance(pick, tuple):  # on the face or within half a face of it
+        near = (np.abs(centre(boxes) - pick) <= boxes[:, 2:] - boxes[:, :2]).all(axis=1)
+        index = int(np.argmin(np.where(near, np.linalg.norm(centre(boxes) - pick, axis=1), np.inf)))
+        index = index if near[index] else len(faces)
     else:
-        point = np.array(pick, float)
-        nearest = int(np.argmin(np.linalg.norm(centres - point, axis=1)))
-        sides = boxes[nearest, 2:] - boxes[nearest, :2]
-        if (np.abs(centres[nearest] - point) <= sides).all():  # on the face or within half a face of it
-            return faces[nearest]
-        places = "; ".join(f"{x:.0f},{y:.0f}" for x, y in centres)
-        problem = f"no face there in a frame of {frame_size[0]} x {frame_size[1]}; faces are at {places}"
+        index = {"left": 0, "right": len(faces) - 1}.get(str(pick), pick)
+    if int(index) < len(faces):
+        return faces[int(index)]
     if must:
-        name = pick if isinstance(pick, int) else f"{pick[0]:g},{pick[1]:g}"
-        raise UserError(f"--face {name}: {problem} in the first frame with a face")
+        name = pick if isinstance(pick, int) else f"{pick[0]},{pick[1]}"
+        places = "; ".join(f"{number}: at {x:.0f},{y:.0f}" for number, (x, y) in enumerate(centre(boxes)))
+        raise UserError(f"--face {name}: not there in the first frame with a face; the faces are {places}")
     return None
+
+
+def _thumbnail(frame: np.ndarray) -> np.ndarray:
+    """(1025,) unit vector of the frame's coarse structure: the product of two is their likeness."""
+    step = max(1, min(frame.shape[:2]) // 128)
+    grey = cv2.resize(np.ascontiguousarray(frame[::step, ::step, 1]), (32, 32), interpolation=cv2.INTER_AREA)
+    structure = np.append(grey - grey.mean(), 128)  # the constant makes nearly flat frames alike
+    return structure / np.linalg.norm(structure)

@@ -1,6 +1,7 @@
 """A real face: the public-domain portrait that comes with scikit-image."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from face.detector import FaceDetector
 
 @pytest.fixture(scope="session")
 def detector() -> Iterator[FaceDetector]:
-    with FaceDetector() as made:
+    with closing(FaceDetector()) as made:
         yield made
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -86,7 +87,7 @@ def test_earlier_frames_make_no_difference(detector: FaceDetector, place: Place,
     detector.forget()
     np.testing.assert_array_equal(detector.detect(portrait), first)
     np.testing.assert_array_equal(follow_still(detector, portrait, box), followed)
-    with FaceDetector() as fresh:
+    with closing(FaceDetector()) as fresh:
         np.testing.assert_array_equal(fresh.detect(portrait), first)
         np.testing.assert_array_equal(follow_still(fresh, portrait, box), followed)
 
@@ -142,7 +143,7 @@ def test_a_tasks_model_file(shared: Path, place: Place, mesh: np.ndarray) -> Non
     model = shared / "weights" / "face_landmarker.task"
     if not model.is_file():
         pytest.skip(f"{model} is absent")
-    with FaceDetector(model=model) as detector:
+    with closing(FaceDetector(model=model)) as detector:
         frame = place(grey(600, 900), 200, 100)
         faces = detector.detect(frame)
         assert len(faces) == 1

@@ -71,7 +71,7 @@ def test_unusable_picks_are_refused_at_once(pick: Pick) -> None:
         Tracker(pick=pick)
 
 
-@pytest.mark.parametrize(("pick", "hint"), [(2, "only 2"), ((450, 20), "faces are at"), ("5000,5000", "faces are at")])
+@pytest.mark.parametrize(("pick", "hint"), [(2, "0: at "), ((450, 20), "1: at "), ("5000,5000", "1: at ")])
 def test_picks_that_are_not_there(pair: np.ndarray, pick: Pick, hint: str) -> None:
     tracker = Tracker(pick=pick)
     tracker.add(noise(480, 900))  # no face yet: nothing to complain about
