@@ -333,6 +333,7 @@ class VideoWriter:
         elif isinstance(self._audio, np.ndarray):
             self._track = ffmpeg.add_sound(self._container, self._audio_rate, 1)
             self._sound = iter([self._audio[None].astype(np.float32)])
+        self._container.start_encoding()
 
     def write(self, frame: np.ndarray) -> None:
         """Adds a frame, (H, W, 3) uint8 RGB."""

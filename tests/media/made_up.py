@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -70,6 +71,9 @@ def write(
     pictures = list(pictures)
     shown = [float(k / rate) for k in range(len(pictures))] if times is None else list(times)
     clock = Fraction(1, 90000)
+    video: Any = None
+    audio: Any = None
+    sounding: Any = None
     with av.open(str(path), "w") as container:
         if pictures:
             video = container.add_stream(codec, rate, {"preset": "ultrafast"} if "264" in codec else {})
@@ -85,20 +89,18 @@ def write(
         if sound is not None:
             audio = container.add_stream(sound_codec, sound_rate)
             audio.layout = sound_layout
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.astype(np.float32)), "fltp", sound_layout)
-            frame.sample_rate, frame.time_base = sound_rate, Fraction(1, sound_rate)
-            frame.pts = round(sound_start * sound_rate)
+            sounding = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.astype(np.float32)), "fltp", sound_layout)
+            sounding.sample_rate, sounding.time_base = sound_rate, Fraction(1, sound_rate)
+            sounding.pts = round(sound_start * sound_rate)
         for index, (picture, time) in enumerate(zip(pictures, shown, strict=True)):
-            frame_ = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             if pixels != "rgb24":
-                frame_ = frame_.reformat(format=pixels)
-            frame_.pts, frame_.time_base = (
-                (index, 1 / Fraction(rate)) if times is None else (round(time * 90000), clock)
-            )
-            container.mux(video.encode(frame_))
+                frame = frame.reformat(format=pixels)
+            frame.pts, frame.time_base = (index, 1 / Fraction(rate)) if times is None else (round(time * 90000), clock)
+            container.mux(video.encode(frame))
         if pictures:
             container.mux(video.encode())
         if sound is not None:
-            container.mux(audio.encode(frame))
+            container.mux(audio.encode(sounding))
             container.mux(audio.encode(None))
     return path

@@ -4,15 +4,18 @@ import itertools
 import os
 from collections import Counter
 from fractions import Fraction
+from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from command_line import UserError
 from media import ffmpeg, video
 from media.audio import SAMPLE_RATE
-from media.video import Video, read_audio
+from media.video import Video, VideoWriter, read_audio
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, number, numbered, numbers, write
 
 
@@ -103,7 +106,7 @@ def test_timestamps_that_go_backward_continue_regularly():
         def __init__(self, pts):
             self.pts = pts
 
-    clip = Video.__new__(Video)
+    clip: Any = Video.__new__(Video)
     clip._ticks, clip._shown_from, clip._keys, clip._latest = [], [], [0], 1000
     clip._interval, clip._time_base, clip._scale, clip._shift = Fraction(1, 25), Fraction(1, 100), Fraction(1, 4), 0
     for pts in (0, 4, 4, None, 0, 30, 5000):
@@ -224,17 +227,15 @@ def encoded(tmp_path, matrix, full, pixels, tagged=True, size=(96, 64), codec="l
 
 
 def write_planes(path, planes, pixels, tags, codec="libx264", count=2):
-    import av
-
     height, width = planes[0].shape
     dtype = np.uint16 if "10" in pixels else np.uint8
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, 25, {"qp": "0"} if codec == "libx264" else {})
+        stream: Any = container.add_stream(codec, 25, {"qp": "0"} if codec == "libx264" else {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
         for _ in range(count):
-            frame = av.VideoFrame(width, height, pixels)
+            frame: Any = av.VideoFrame(width, height, pixels)
             for name, value in tags.items():
                 setattr(frame, name, value)
             for plane, values in zip(frame.planes, planes, strict=True):
@@ -334,8 +335,6 @@ def test_truncated_file_gives_the_frames_before_the_cut(tmp_path):
 
 
 def test_truncated_mp4_with_its_index_in_front(tmp_path):
-    from media.video import VideoWriter
-
     with VideoWriter(tmp_path / "a.mp4", 25, (WIDTH, HEIGHT), clicks(4, [0.5])[0], 48000) as writer:
         for index in range(100):
             writer.write(numbered(index))
@@ -400,14 +399,12 @@ def test_no_permission(tmp_path, monkeypatch):
 
 
 def test_a_cover_picture_is_no_video(tmp_path):
-    import av
-
     plain = write(tmp_path / "plain.m4a", [], sound=clicks(0.2, [0.1]))
     with av.open(str(plain)) as source, av.open(str(tmp_path / "cover.mp4"), "w") as container:
         audio = container.add_stream_from_template(source.streams.audio[0])
-        cover = container.add_stream("mjpeg", 25)
+        cover: Any = container.add_stream("mjpeg", 25)
         cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic
         frame = av.VideoFrame.from_ndarray(numbered(3), "rgb24").reformat(format="yuvj420p")
         container.mux([*cover.encode(frame), *cover.encode()])
         for packet in source.demux(audio=0):
