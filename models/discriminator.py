@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import instance_norm
+
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
@@ -40,7 +42,7 @@ class PatchDiscriminator(nn.Module):
         for i, conv in enumerate(self.convs):
             x = conv(x)
             if 0 < i < last:
-                x = F.instance_norm(x, eps=1e-5)
+                x = instance_norm(x)
             if i < last:
                 x = F.leaky_relu(x, 0.2)
             outputs.append(x)

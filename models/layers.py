@@ -91,13 +91,22 @@ class Adain(nn.Module):
 
 
 def modulate(x: Tensor, modulation: Modulation) -> Tensor:
-    """InstanceNorm (no affine parameters of its own, eps 1e-5) of x (..., C, H, W), then scale and shift.
+    """InstanceNorm of x (..., C, H, W), then scale and shift.
 
     The modulation's leading dimensions broadcast against those of x: one modulation may serve many references, and one
     set of references many modulations. The result has the broadcast shape.
     """
-    normalised = F.instance_norm(x.flatten(0, -4), eps=1e-5).view_as(x)
-    return torch.addcmul(modulation.shift, normalised, modulation.scale)
+    return torch.addcmul(modulation.shift, each(instance_norm, x), modulation.scale)
+
+
+def each(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies a function of (B, C, H, W) to all references at once where x is (B, N, C, H, W)."""
+    return function(x) if x.ndim == 4 else function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def instance_norm(x: Tensor) -> Tensor:
+    """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W)."""
+    return F.group_norm(x, x.shape[1], eps=1e-5)  # groups of one channel: on CPU 5 times as fast as F.instance_norm
 
 
 class ModulatedBlock(nn.Module):
@@ -118,6 +127,5 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
         """x (..., C, H, W) -> the same, with leading dimensions broadcast against the modulations'."""
         for conv, modulation in zip(self.convs, modulations, strict=True):
-            y = F.leaky_relu(modulate(x, modulation), 0.2, inplace=True)
-            x = conv(y.flatten(0, -4)).unflatten(0, y.shape[:-3])
+            x = each(conv, F.leaky_relu(modulate(x, modulation), 0.2, inplace=True))
         return x

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade
+from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade, each
 
 
 class ReferenceFeatures(NamedTuple):
@@ -26,33 +26,32 @@ class Motion(NamedTuple):
 class ReferenceEncoder(nn.Module):
     """Features of every reference from its image and sketch."""
 
-    def __init__(self, sketch_channels: int, shallow: int, deep: int):
+    def __init__(self, sketch_channels: int, shallow: int, deep: int, kernel: int):
         super().__init__()
-        self.shallow = ConvBlock(3 + sketch_channels, shallow, kernel=7, padding=3)
+        self.shallow = ConvBlock(3 + sketch_channels, shallow, kernel, padding=kernel // 2)
         self.deep = ConvBlock(shallow, deep, stride=2)
 
     def forward(self, images: Tensor, sketches: Tensor) -> ReferenceFeatures:
         """Images (B, N, 3, H, W) RGB in [0, 1] and sketches (B, N, S, H, W) in [0, 1] -> features."""
-        lead = images.shape[:2]
-        shallow = self.shallow(torch.cat([images, sketches], dim=2).flatten(0, 1))
-        deep = self.deep(shallow)
-        return ReferenceFeatures(torch.cat([images, shallow.unflatten(0, lead)], dim=2), deep.unflatten(0, lead))
+        shallow = each(self.shallow, torch.cat([images, sketches], dim=2))
+        return ReferenceFeatures(torch.cat([images, shallow], dim=2), each(self.deep, shallow))
 
 
 class MotionField(nn.Module):
     """The flow and the weight of each reference, from its features and the target's sketches."""
 
-    def __init__(self, target_channels: int, shallow: int, deep: int, hidden: int):
+    def __init__(self, target_channels: int, shallow: int, deep: int, hidden: int, kernel: int):
         super().__init__()
         fine = deep // 4
         self.coarse = nn.ModuleList(
             [ModulatedBlock(deep, lambda: Spade(deep, target_channels, hidden)) for _ in range(2)]
         )
         self.fine = ModulatedBlock(fine, lambda: Spade(fine, target_channels, hidden))
-        self.flow = nn.Conv2d(fine, 2, 7, padding=3)
+        self.flow = nn.Conv2d(fine, 2, kernel, padding="same")
         self.weight = nn.Sequential(
-            nn.Conv2d(fine, shallow, 7, padding=3), nn.ReLU(), nn.Conv2d(shallow, 1, 7, padding=3), nn.Sigmoid()
-        )
+            nn.Conv2d(fine, shallow, kernel, padding="same"), nn.ReLU(),
+            nn.Conv2d(shallow, 1, kernel, padding="same"), nn.Sigmoid(),
+        )  # fmt: skip
 
     def forward(self, half: Tensor, target: Tensor) -> Motion:
         """Reference features (1 or B, N, C2, H/2, W/2) and target sketches (B, T*S, H, W) -> motion of B*N pairs."""
@@ -61,10 +60,9 @@ class MotionField(nn.Module):
         for block in self.coarse:
             assert isinstance(block, ModulatedBlock)
             x = block(x, _for_all_references(block.modulations(target_half)))  # (B, N, C2, H/2, W/2)
-        x = F.pixel_shuffle(x, 2)  # (B, N, C2/4, H, W)
+        x = each(lambda y: F.pixel_shuffle(y, 2), x)  # (B, N, C2/4, H, W)
         x = self.fine(x, _for_all_references(self.fine.modulations(target)))
-        flat, lead = x.flatten(0, 1), x.shape[:2]
-        return Motion(self.flow(flat).unflatten(0, lead), self.weight(flat).unflatten(0, lead))
+        return Motion(each(self.flow, x), each(self.weight, x))
 
 
 def _for_all_references(modulations: list[Modulation]) -> list[Modulation]:
@@ -77,7 +75,7 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     Features of batch 1 serve all B targets without being copied.
     """
     grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    half_grid = F.avg_pool2d(grid.flatten(0, 1), 2).unflatten(0, grid.shape[:2])  # = bilinear resize
+    half_grid = each(lambda g: F.avg_pool2d(g, 2), grid)  # the same as bilinear resizing
     full = _aggregate(_warp(features.full.float(), grid), motion.weight.float())
     half = _aggregate(_warp(features.half.float(), half_grid), motion.weight[..., ::2, ::2].float())
     return full, half

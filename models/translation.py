@@ -15,20 +15,20 @@ class Translation(nn.Module):
 
     def __init__(
         self, target_channels: int, shallow: int, deep: int, aligned_deep: int, hidden: int, style_hidden: int,
-        audio_width: int, use_audio: bool,
+        audio_width: int, use_audio: bool, kernel: int,
     ):  # fmt: skip
         super().__init__()
         fine = deep // 4
         self.style = 16 * audio_width
         self.audio = audio_encoder(audio_width, self.style, F.relu) if use_audio else None
-        self.shallow = ConvBlock(3 + target_channels, shallow, kernel=7, padding=3, bias=False)
+        self.shallow = ConvBlock(3 + target_channels, shallow, kernel, padding=kernel // 2, bias=False)
         self.deep = ConvBlock(shallow, deep, stride=2, bias=False)
         self.spade_half = ModulatedBlock(deep, lambda: Spade(deep, aligned_deep, hidden))
         self.adain_half = ModulatedBlock(deep, lambda: Adain(deep, self.style, style_hidden))
         self.spade_full = ModulatedBlock(fine, lambda: Spade(fine, shallow, hidden))
         self.adain_full = ModulatedBlock(fine, lambda: Adain(fine, self.style, style_hidden))
         self.spade_image = ModulatedBlock(fine, lambda: Spade(fine, 3, hidden))
-        self.to_rgb = nn.Conv2d(fine, 3, 7, padding=3, bias=False)
+        self.to_rgb = nn.Conv2d(fine, 3, kernel, padding="same", bias=False)
 
     def forward(self, masked_target: Tensor, sketches: Tensor, full: Tensor, half: Tensor, mel: Tensor) -> Tensor:
         """Logits (B, 3, H, W).
