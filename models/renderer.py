@@ -51,7 +51,7 @@ class RendererConfig:
     def lite(cls) -> "RendererConfig":
         """For CPUs: the same architecture, narrower."""
         return cls(
-            sketch_channels=1, shallow=8, deep=64, alignment_deep=32, modulation=24, style_hidden=32, kernel=3,
+            sketch_channels=1, shallow=8, deep=64, alignment_deep=32, modulation=32, style_hidden=32, kernel=3,
             audio_width=8, output_skip=True,
         )  # fmt: skip
 
