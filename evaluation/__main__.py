@@ -1,28 +1,42 @@
 """python -m evaluation COMMAND: every table of the paper, one command each."""
 
+import functools
 import importlib
 import sys
 
 import command_line
 
+# Command -> module, function, its config, what it is for.
 COMMANDS = {
-    "validate": (
-        "evaluation.validation",
-        "weights on a clip cache, against baselines without a network (no videos needed)",
-    ),
+    "validate": ("validation", "main", "Config", "weights on a clip cache, against baselines that need no network"),
+    "table1": ("paper", "run", "Config", "methods by metrics, reconstruction and dubbing"),
+    "table2": ("opinion", "mos", "Mos", "the user study's opinion scores (the same as mos)"),
+    "table3": ("paper", "table3", "Table3", "LSTM against Transformer"),
+    "table4": ("paper", "run", "Table4", "without warping, without audio, in full"),
+    "table5": ("paper", "run", "Table5", "numbers of reference pictures"),
+    "score": ("paper", "run", "Config", "any videos and methods, without the paper's rows"),
+    "study": ("opinion", "study", "Study", "one web page that asks people for their opinion"),
+    "mos": ("opinion", "mos", "Mos", "the answers as Table 2"),
+    "sheet": ("pictures", "sheet", "Sheet", "methods by frames with zoomed mouths, like the paper's Figure 4"),
+    "compare": ("pictures", "compare", "Compare", "a side-by-side video"),
+    "report": ("pictures", "report", "Report", "tables, plots and sheets as one HTML file"),
 }
 
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        lines = "\n".join(f"  {name:10} {what}" for name, (_, what) in COMMANDS.items())
+        lines = "\n".join(f"  {name:10} {what}" for name, (*_, what) in COMMANDS.items())
         print(f"usage: python -m evaluation COMMAND [--help]\n\ncommands:\n{lines}")
         if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
             return
         command_line.fail(f"there is no command {sys.argv[1]}")
     name = sys.argv.pop(1)
-    module = importlib.import_module(COMMANDS[name][0])
-    command_line.run(module.main, module.Config, prog=f"python -m evaluation {name}")
+    home, function, config, _ = COMMANDS[name]
+    module = importlib.import_module(f"evaluation.{home}")
+    command = getattr(module, function)
+    if function == "run":
+        command = functools.partial(command, name)
+    command_line.run(command, getattr(module, config), prog=f"python -m evaluation {name}")
 
 
 if __name__ == "__main__":

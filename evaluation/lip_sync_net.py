@@ -4,8 +4,6 @@ The network takes the public file syncnet_v2.model, a state dict, unchanged.
 """
 
 import math
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +18,7 @@ from media.audio import FPS, SAMPLE_RATE
 SIDE = 224
 WINDOW = 5  # video frames
 MFCC_RATE = 100  # python_speech_features' default: a column each 10 ms
-MFCC_COLUMNS = 20  # of a window: 0.2 s
+MFCC, MFCC_COLUMNS = 13, 20  # coefficients, and columns of a window: 0.2 s
 REACH = 15  # frames of shift tried on either side
 EMBEDDING = 1024
 BATCH = 20  # windows
@@ -132,38 +130,51 @@ def fit_track(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return fit_frame(padded[top:bottom, left:right])
 
 
-@torch.inference_mode()
-def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Embeddings (n, 1024) of lips and of sound, one a frame, from RGB uint8 frames 224 x 224 and sound (S,).
+class SyncScorer:
+    """Takes the frames of one clip one by one, holding a batch of them, and scores them against its sound.
 
-    Only a batch of frames is held. As in the public code, no window starts in the last five frames.
+    Args:
+        network: from `load`.
+        wav: (S,) sound at 16 kHz. As in the public code, no window starts in the last five frames that it reaches.
     """
-    device = next(network.parameters()).device
-    columns = mfcc_columns(wav)
-    limit = len(wav) * FPS // SAMPLE_RATE
-    held: list[Tensor] = []
-    lips: list[Tensor] = []
 
-    def flush(count: int) -> None:
-        video = torch.stack(held).to(device).float()  # (count + 4, 3, 224, 224)
+    def __init__(self, network: SyncNet, wav: np.ndarray) -> None:
+        self.network, self.device = network, next(network.parameters()).device
+        self.wav, self.left = wav, len(wav) * FPS // SAMPLE_RATE
+        self._held: list[Tensor] = []
+        self._lips: list[Tensor] = []
+
+    def add(self, frame: np.ndarray) -> None:
+        """The next frame, (224, 224, 3) RGB uint8."""
+        if self.left > 0:
+            self._held.append(torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1))  # BGR
+            self.left -= 1
+        if len(self._held) == BATCH + WINDOW:  # one more than needed: the last window of the clip is left out
+            self._embed(BATCH)
+
+    @torch.inference_mode()
+    def _embed(self, count: int) -> None:
+        video = torch.stack(self._held).to(self.device).float()  # (count + 5, 3, 224, 224)
         windows = video.unfold(0, WINDOW, 1)[:count]  # (count, 3, 224, 224, 5)
-        lips.append(network.embed_lips(windows.permute(0, 1, 4, 2, 3)).cpu())
-        del held[:count]
+        self._lips.append(self.network.embed_lips(windows.permute(0, 1, 4, 2, 3)).cpu())
+        del self._held[:count]
 
-    for frame in islice(frames, limit):
-        held.append(torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1))  # BGR
-        if len(held) == BATCH + WINDOW:  # one more than needed: the last window of the clip is left out
-            flush(BATCH)
-    if len(held) > WINDOW:
-        flush(len(held) - WINDOW)
-    count = sum(len(x) for x in lips)
-    step = MFCC_RATE // FPS
-    needed = (count - 1) * step + MFCC_COLUMNS if count else 0
-    columns = nn.functional.pad(columns, (0, max(0, needed - columns.shape[1])))
-    windows = [columns[None, None, :, i * step : i * step + MFCC_COLUMNS] for i in range(count)]
-    sound = [network.embed_sound(torch.cat(windows[i : i + BATCH]).to(device)).cpu() for i in range(0, count, BATCH)]
-    empty = torch.zeros(0, EMBEDDING)
-    return torch.cat([empty, *lips]), torch.cat([empty, *sound])
+    @torch.inference_mode()
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Of lips and of sound, (n, 1024) each, one a frame, after the last frame was added."""
+        if len(self._held) > WINDOW:
+            self._embed(len(self._held) - WINDOW)
+        lips = torch.cat([torch.zeros(0, EMBEDDING), *self._lips])
+        count, step = len(lips), MFCC_RATE // FPS
+        columns = mfcc_columns(self.wav) if count else torch.zeros(MFCC, 0)
+        columns = nn.functional.pad(columns, (0, max(0, count * step + MFCC_COLUMNS - columns.shape[1])))
+        windows = [columns[None, None, :, i * step : i * step + MFCC_COLUMNS] for i in range(count)]
+        batches = (torch.cat(windows[i : i + BATCH]).to(self.device) for i in range(0, count, BATCH))
+        return lips, torch.cat([torch.zeros(0, EMBEDDING), *(self.network.embed_sound(b).cpu() for b in batches)])
+
+    def finish(self) -> SyncScore:
+        """The clip's scores; NaN if it is too short for a window."""
+        return score(*self.embeddings())
 
 
 def score(lips: Tensor, sound: Tensor, reach: int = REACH) -> SyncScore:

@@ -1,6 +1,7 @@
 """SyncNet: the public file's shapes, the published evaluation step by step, and shifts that are known."""
 
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 from command_line import UserError
 from evaluation import lip_sync_net
-from evaluation.lip_sync_net import SyncNet, embed, fit_frame, fit_track, load, mfcc_columns, score
+from evaluation.lip_sync_net import SyncNet, SyncScorer, fit_frame, fit_track, load, mfcc_columns, score
 
 # Key -> shape of every weight of more than one axis in syncnet_v2.model.
 PUBLISHED = {
@@ -33,6 +34,13 @@ NORMS = [
     "netfcaud.1",
     "netfclip.1",
 ]
+
+
+def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    scorer = SyncScorer(network, wav)
+    for frame in frames:
+        scorer.add(frame)
+    return scorer.embeddings()
 
 
 def made_up(seed: int = 0) -> SyncNet:

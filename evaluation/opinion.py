@@ -1,0 +1,191 @@
+"""The user study of Table 2: a web page that asks, and the opinion scores of those who answered."""
+
+import base64
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+import command_line
+from command_line import UserError
+from evaluation import protocol, tables
+from evaluation.paper import named
+from evaluation.scoring import ClipScore
+from evaluation.tables import Row, Table, bootstrap
+from media.video import Video, VideoWriter
+
+TEMPLATE, SLOT = Path(__file__).with_name("study.html"), "/*STUDY*/null/*END*/"
+QUESTIONS = {
+    "image quality": "How good is the picture?",
+    "lip sync": "How well do the lips follow the speech?",
+    "identity": "How much does the face stay the same person?",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One self-contained page from folders of videos; nobody who answers can see which method is which."""
+
+    methods: tuple[str, ...]
+    """NAME=FOLDER of each method's videos."""
+    output: Path
+    """The page (.html); beside it goes NAME.key.json, which `mos` needs and participants must not get."""
+    count: int = 10
+    """Clips, chosen among those that every method has (the paper: 5 from each dataset)."""
+    seed: int = protocol.SEED
+    """Of the choice and of the order, which differs for each participant."""
+    checks: int = 2
+    """Attention checks."""
+    crf: int = 20
+    """Quality of the videos in the page: 0 (best, large) to 51."""
+
+
+def study(config: Study) -> None:
+    command_line.output_parent(config.output, "--output")
+    found = {name: protocol.index(folder, "--methods") for name, folder in named(config.methods, "--methods").items()}
+    if not found:
+        raise UserError("--methods: name at least one, as NAME=FOLDER")
+    first = next(iter(found.values()))
+    matched = {name: protocol.match(list(first), files) for name, files in found.items()}
+    common = sorted(set.intersection(*(set(files) for files in matched.values())))
+    if not common:
+        raise UserError(f"--methods: no clip is in all folders; the first has {min(first)}")
+    random, trials, key = np.random.default_rng(config.seed), [], {}
+    for clip in protocol.choose(common, config.count, config.seed):
+        for name, files in matched.items():
+            trial = f"{random.integers(1 << 40):010x}"
+            key[trial] = {"method": name, "clip": clip}
+            trials.append({"id": trial, "video": data_address(files[clip], config.crf)})
+    trials.sort(key=lambda trial: trial["id"])
+    checks = [{"id": f"check{i}", "value": int(random.integers(1, 6))} for i in range(config.checks)]
+    ident = hashlib.sha256(json.dumps([sorted(key), checks]).encode()).hexdigest()[:12]
+    shown = {
+        "id": ident,
+        "seed": config.seed,
+        "questions": list(QUESTIONS.values()),
+        "trials": trials,
+        "checks": checks,
+    }
+    text = json.dumps(shown).replace("</", "<\\/")
+    secret = {"id": ident, "questions": list(QUESTIONS), "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
+    pages = {
+        config.output: TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text),
+        key_of(config.output): json.dumps(secret),
+    }
+    for path, content in pages.items():
+        part = path.with_name(path.name + ".part")
+        part.write_text(content, encoding="utf-8")
+        os.replace(part, path)
+    print(f"{config.output}: {len(trials)} videos, {len(text) / 1e6:.1f} MB; keep {key_of(config.output)} to yourself")
+
+
+def key_of(page: Path) -> Path:
+    """Where the key of a page lies."""
+    return page.with_suffix(".key.json")
+
+
+def data_address(path: Path, crf: int) -> str:
+    """A video as a data: address, in H.264 4:2:0 and AAC, which every browser plays, without a telling name inside."""
+    video = Video(path, fps=None)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "video.mp4"
+        size, sound = (video.info.width, video.info.height), path if video.info.has_audio else None
+        with VideoWriter(copy, video.fps, size, sound, crf=crf) as writer:
+            for frame in video:
+                writer.write(frame)
+        return "data:video/mp4;base64," + base64.b64encode(copy.read_bytes()).decode()
+
+
+@dataclass(frozen=True)
+class Mos:
+    """Table 2 from the files that participants sent."""
+
+    key: Path
+    """NAME.key.json, which `study` wrote beside the page."""
+    answers: tuple[Path, ...]
+    """Files of answers, or folders of them."""
+    output: Path | None = None
+    """Folder for the table in five formats."""
+
+
+def agreement(ratings: np.ndarray) -> float:
+    """Krippendorff's alpha with interval distances, from ratings (raters, trials) with NaN for none: 1 is agreement."""
+    ratings = ratings[:, np.isfinite(ratings).sum(0) > 1]
+    counts = np.isfinite(ratings).sum(0)
+    if not counts.size:
+        return float("nan")
+    # Sum over ordered pairs of squared differences = 2 n^2 variance.
+    within = (2 * counts**2 * np.nanvar(ratings, axis=0) / (counts - 1)).sum() / counts.sum()
+    total = counts.sum()
+    expected = 2 * total**2 * np.nanvar(ratings) / (total * (total - 1))
+    return float(1 - within / expected) if expected else float("nan")
+
+
+def read_answers(paths: tuple[Path, ...], key: dict) -> dict[str, dict[str, list[int]]]:
+    """Participant -> trial -> answers. Of several files of one person the last counts; who failed a check is named."""
+    files = chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths)
+    latest: dict[str, dict] = {}
+    for path in files:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            ident, name = content["study"], content["participant"]
+        except (OSError, ValueError, KeyError, TypeError):
+            print(f"{path} is not a file of answers; left out", file=sys.stderr)
+            continue
+        if ident != key["id"]:
+            print(f"{path} answers another study ({ident}, not {key['id']}); left out", file=sys.stderr)
+        elif content.get("saved", "") >= latest.get(name, {}).get("saved", ""):
+            latest[name] = content
+    kept = {}
+    for name, content in latest.items():
+        if any(set(content["answers"].get(check, [value])) != {value} for check, value in key["checks"].items()):
+            print(f"{name} failed an attention check; left out", file=sys.stderr)
+        else:
+            kept[name] = {trial: given for trial, given in content["answers"].items() if trial in key["trials"]}
+    return kept
+
+
+def mos(config: Mos) -> None:
+    try:
+        key = json.loads(config.key.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--key: {config.key} is no key of a study ({error})") from error
+    people = read_answers(config.answers, key)
+    if not people:
+        raise UserError(f"--answers: no usable file of answers to study {key['id']}")
+    trials = list(key["trials"])
+    ratings = np.full((len(people), len(trials), len(key["questions"])), np.nan)
+    for row, given in zip(ratings, people.values(), strict=True):
+        for trial, values in given.items():
+            row[trials.index(trial), : len(values)] = [np.nan if v is None else v for v in values]
+    rows = []
+    for method in dict.fromkeys(entry["method"] for entry in key["trials"].values()):
+        own = [i for i, trial in enumerate(trials) if key["trials"][trial]["method"] == method]
+        with np.errstate(invalid="ignore"):
+            counts = np.isfinite(ratings[:, own]).sum(1)  # (people, questions)
+            means = np.nansum(ratings[:, own], axis=1) / counts
+        cells = {q: bootstrap(means[:, k], counts[:, k].astype(float)) for k, q in enumerate(key["questions"])}
+        clips = [
+            ClipScore(
+                key["trials"][trials[i]]["clip"], dict(zip(cells, np.nanmean(ratings[:, i], 0).tolist(), strict=True))
+            )
+            for i in own
+            if np.isfinite(ratings[:, i]).any()
+        ]
+        rows.append(Row(method, cells, clips))
+    alphas = ", ".join(f"{q} {agreement(ratings[:, :, k]):.2f}" for k, q in enumerate(key["questions"]))
+    notes = [
+        f"{len(people)} people, {int(np.isfinite(ratings).sum())} answers, 1 to 5; [95 % interval over people]",
+        f"agreement (Krippendorff's alpha, interval): {alphas}",
+    ]
+    table = Table("table2, user study", [*rows, *tables.published("table2")], notes)
+    if config.output:
+        config.output.mkdir(parents=True, exist_ok=True)
+        table.write(config.output / "table2")
+    print(table.text())

@@ -1,0 +1,75 @@
+"""Which clips, with which sound, against which files: the paper's section 4.1, made repeatable.
+
+The paper samples 45 clips of LRS2's test list and 45 of LRS3 without saying which. Here: the names of the list, sorted,
+permuted by `SEED`, the first `COUNT`. In dubbing each gets the sound of the next one, so that nobody keeps theirs.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from command_line import UserError
+
+SEED, COUNT = 2023, 45
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A video and the sound that it is to be dubbed with; `sound` is the name of another clip or the clip's own."""
+
+    clip: str
+    sound: str
+
+
+def choose(names: list[str], count: int = COUNT, seed: int = SEED) -> list[str]:
+    """`count` of the names by the rule above, sorted; all of them where there are no more."""
+    order = np.random.default_rng(seed).permutation(len(set(names)))
+    return sorted(np.array(sorted(set(names)), dtype=object)[order[:count]].tolist())
+
+
+def pairs(clips: list[str], dubbing: bool, seed: int = SEED) -> list[Pair]:
+    """Reconstruction: every clip with its own sound. Dubbing: with that of the next in an order given by the seed."""
+    if not dubbing:
+        return [Pair(clip, clip) for clip in clips]
+    if len(clips) < 2:
+        raise UserError("dubbing needs two clips or more: each takes the sound of another")
+    order = np.random.default_rng(seed).permutation(len(clips))
+    sound = {clips[a]: clips[b] for a, b in zip(order, np.roll(order, -1), strict=True)}
+    return [Pair(clip, sound[clip]) for clip in clips]
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """A list with `video sound` in each line; both are names below the folder of videos."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--pairs: {path} cannot be read ({error})") from error
+    if not lines or any(len(words) != 2 for words in lines):
+        raise UserError(f"--pairs: {path} needs two names a line: the video, and the clip whose sound it gets")
+    return [Pair(*words) for words in lines]
+
+
+def index(folder: Path, flag: str) -> dict[str, Path]:
+    """Clip name (path below the folder without suffix) -> video."""
+    if not folder.is_dir():
+        raise UserError(f"{flag}: {folder} is not a folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise UserError(f"{flag}: there is no video in {folder} ({' '.join(SUFFIXES)})")
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def match(clips: list[str], found: dict[str, Path]) -> dict[str, Path]:
+    """Clip -> its video in somebody's folder: by name, or else by the one file whose name ends, or is flattened, alike.
+
+    Public code writes `speaker/clip`, `speaker_clip`, `speaker-clip` or `main/speaker/clip`.
+    """
+
+    def flat(name: str) -> str:
+        return "/" + name.replace("_", "/").replace("-", "/")
+
+    by_end = {clip: [path for name, path in found.items() if flat(name).endswith(flat(clip))] for clip in clips}
+    exact = {clip: found[clip] for clip in clips if clip in found}
+    return {clip: ends[0] for clip, ends in by_end.items() if len(ends) == 1} | exact

@@ -1,0 +1,244 @@
+"""Scores one video against its original, frame by frame in batches; what is held does not grow with length or number.
+
+Frames and samples are compared, never a re-encoded file. Nothing is dropped silently: frames without a face are
+counted, a clip that can't be scored has a reason, a column whose network is not here is named.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from checkpoints import registry
+from command_line import UserError
+from evaluation import identity, lip_sync, lip_sync_net, points68
+from evaluation.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
+from face.crop import SIZE, crop_face, resize_face, to_crop
+from face.landmarks import LIP_SLICE
+from face.references import lip_openness
+from face.tracking import FaceTrack, track_faces
+from media.audio import log_mel
+from media.video import Video
+
+NEEDS = {  # column -> registry entries, any of which will do
+    "LPIPS": ("lpips_alex",), "LPIPS vgg": ("lpips_vgg",), "FID": ("inception",), "CSIM": ("arcface", "arcface_onnx"),
+    "LSE-C": ("syncnet",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to score. The defaults are those of the tables."""
+
+    crop: Literal["face", "frame"] = "face"
+    """Pictures: the original's face box at 128 x 128, or the full frame."""
+    points: Literal["mesh", "68"] = "mesh"
+    """LipLMD: 40 lip points of the face mesh, or 20 of face-alignment's 68 (flip averaged; needs its two files)."""
+    scale: Literal["crop", "eyes", "pixels"] = "crop"
+    """LipLMD: over the crop's side, over the distance of the eyes, or in pixels of the 128 crop."""
+    norm: Literal["l2", "l1"] = "l2"
+    """LipLMD: Euclidean, or mean absolute difference of a coordinate."""
+    csim: Literal["aligned", "resized"] = "aligned"
+    """CSIM: faces aligned by 5 points, or the crop only resized."""
+    pairs: Literal["frame", "all"] = "frame"
+    """CSIM: frame by frame, or all pairs of a clip."""
+    sync: Literal["lrs", "pipeline"] = "lrs"
+    """LSE: the whole frame (as for LRS2), or a crop around the face track (at least 50 frames)."""
+    common: bool = False
+    """Score the common part of videos with unequal numbers of frames, instead of failing them."""
+    batch: int = 16
+    """Frames scored at once."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+
+
+Pools = tuple[FeaturePool, FeaturePool]  # FID's features of the originals and of a method's pictures
+Frame = tuple[int, np.ndarray, np.ndarray]  # number, output, original
+
+
+@dataclass
+class ClipScore:
+    """One clip of one method. `values` are means over its scored frames; an empty `reason` means it was scored."""
+
+    clip: str
+    values: dict[str, float] = field(default_factory=dict)
+    frames: int = 0
+    faceless: int = 0  # frames without a face in output or original: they count for no face metric
+    reason: str = ""
+    note: str = ""
+
+
+class Scorers:
+    """The networks that are here, loaded once; `missing` says which columns are lost and why."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, device = options, options.device
+        paths = {column: registry.find(*keys) for column, keys in NEEDS.items()}
+        self.missing = [registry.missing(NEEDS[column][0], column) for column, path in paths.items() if not path]
+        nets = {"LPIPS": "alex", "LPIPS vgg": "vgg"}
+        self.lpips = {c: LPIPS(net, path).to(device) for c, net in nets.items() if (path := paths[c])}
+        self.inception = Inception(paths["FID"]).to(device) if paths["FID"] else None
+        self.embedder = identity.FaceEmbedder(paths["CSIM"], device) if paths["CSIM"] else None
+        self.syncnet = lip_sync_net.load(paths["LSE-C"], device) if paths["LSE-C"] else None
+        self.points68 = None
+        if options.points == "68":
+            fan, s3fd = registry.find("fan"), registry.find("s3fd")
+            self.missing += [registry.missing(k, "LipLMD") for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
+            self.points68 = points68.Points68(fan, s3fd, device) if fan and s3fd else None
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def clock(self, metric: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[metric] += time.perf_counter() - started
+
+    def track(self, video: Path) -> FaceTrack:
+        """Landmarks and boxes of a video; made once for an original and shared by all methods."""
+        with self.clock("tracking"):
+            return track_faces(Video(video))
+
+    def score(
+        self, clip: str, original: Path, track: FaceTrack, output: Path, wav: np.ndarray, compare: bool = True,
+        pools: Pools | None = None,
+    ) -> ClipScore:  # fmt: skip
+        """Scores `output` against `original`, whose faces are `track`, and against the sound `wav` (S,).
+
+        Args:
+            clip: its name in the tables.
+            original: the video that `output` is to equal, or, without `compare`, only to sound like.
+            track: of the original.
+            output: a video of any framing: of another size than the original it is compared by its own face boxes.
+            wav: 16 kHz, the sound that the mouth follows.
+            compare: False where there is no ground truth (dubbing): only the scores of sound and motion.
+            pools: FID's, filled here.
+        """
+        result = ClipScore(clip)
+        try:
+            mine = track if output == original else self.track(output)
+            comparison = _Comparison(self, result, track, mine, wav, compare, pools)
+            videos = Video(output), Video(original if compare else output)
+            pairs = zip(range(result.frames), *videos, strict=False)
+            while batch := list(islice(pairs, self.options.batch)):
+                comparison.add(batch)
+            comparison.finish()
+        except UserError as error:
+            result.reason = str(error)
+        return result
+
+
+class _Comparison:
+    """One pass over the frames of an output and its original. Raises a UserError if they can't be compared."""
+
+    def __init__(
+        self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, compare: bool,
+        pools: Pools | None,
+    ) -> None:  # fmt: skip
+        made, real = len(mine.found), len(track.found)
+        if compare and made != real:
+            if not scorers.options.common:
+                raise UserError(f"{made} frames, the original has {real} (--score.common scores the common part)")
+            result.note = f"common part of {made} and {real} frames; "
+        same = mine.frame_size == track.frame_size
+        if not same:
+            result.note += f"framed {mine.frame_size[0]} x {mine.frame_size[1]}, compared by its own face boxes"
+        count = result.frames = min(made, real) if compare else made
+        self.seen = (mine.found[:count] & track.found[:count]) if compare else mine.found[:count]
+        result.faceless = int((~self.seen).sum())
+        if not self.seen.any():
+            raise UserError("no frame shows a face" + " in both output and original" * compare)
+        self.scorers, self.result, self.wav, self.compare, self.pools = scorers, result, wav, compare, pools
+        boxes = track.boxes if same and compare else mine.boxes
+        # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
+        self.faces = [(mine.landmarks_in_frame, boxes), (track.landmarks_in_frame, track.boxes)]
+        self.boxes, self.found = mine.boxes, np.flatnonzero(mine.found)
+        self.sums: dict[str, list[float]] = defaultdict(list)
+        self.vectors: list[list[np.ndarray]] = [[], []]
+        self.points: list[list[np.ndarray]] = [[], []]
+        self.sync = lip_sync_net.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
+
+    def add(self, batch: list[Frame]) -> None:
+        """The next frames."""
+        scorers = self.scorers
+        if self.sync:
+            with scorers.clock("LSE"):
+                for i, frame, _ in batch:
+                    box = self.boxes[self.found[np.abs(self.found - i).argmin()]]
+                    whole = scorers.options.sync == "lrs"
+                    self.sync.add(lip_sync_net.fit_frame(frame) if whole else lip_sync_net.fit_track(frame, box))
+        if self.compare:
+            seen = [item for item in batch if self.seen[item[0]]]
+            crops = [tuple(crop_face(pair[k], self.faces[k][1][i]) for k in (0, 1)) for i, *pair in seen]
+            self._pictures(batch, crops)
+            self._faces(seen, crops)
+
+    def _pictures(self, batch: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
+        """PSNR, SSIM, LPIPS, FID."""
+        scorers = self.scorers
+        if scorers.options.crop == "frame":
+            crops = [(a if a.shape == b.shape else resize_face(a, (b.shape[1], b.shape[0])), b) for _, a, b in batch]
+        if not crops:
+            return
+        made, real = (
+            torch.from_numpy(np.stack(pictures)).to(scorers.options.device).permute(0, 3, 1, 2) / 255
+            for pictures in zip(*crops, strict=True)
+        )
+        for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
+            with scorers.clock(column):
+                self.sums[column] += metric(made, real).tolist()
+        if scorers.inception and self.pools:
+            with scorers.clock("FID"):
+                for pool, pictures in zip(self.pools, (real, made), strict=True):
+                    pool.add(scorers.inception(pictures))
+
+    def _faces(self, seen: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
+        """Embeddings for CSIM and, where asked for, 68 points."""
+        scorers = self.scorers
+        for k, (landmarks, boxes) in enumerate(self.faces if seen else []):
+            if scorers.embedder:
+                with scorers.clock("CSIM"):
+                    aligned = [identity.align(pair[k], landmarks[i]) for i, *pair in seen]
+                    resized = [identity.resize(pair[k]) for pair in crops]
+                    faces = aligned if scorers.options.csim == "aligned" else resized
+                    self.vectors[k].append(scorers.embedder(np.stack(faces)))
+            if scorers.points68:
+                with scorers.clock("LipLMD"):
+                    self.points[k] += [to_crop(scorers.points68(pair[k]), boxes[i]) for i, *pair in seen]
+
+    def finish(self) -> None:
+        """Fills in the scores of the whole clip."""
+        scorers, values, count = self.scorers, self.result.values, self.result.frames
+        options = scorers.options
+        values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
+        if self.vectors[0]:
+            values["CSIM"] = identity.csim(*(np.concatenate(v) for v in self.vectors), pairs=options.pairs)
+        with scorers.clock("LSE"):
+            if self.sync and (options.sync == "lrs" or self.seen.sum() >= lip_sync_net.MIN_TRACK):
+                values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
+        faces = [(marks[:count], boxes[:count]) for marks, boxes in self.faces[: 1 + self.compare]]
+        opening = [lip_openness(marks, boxes[:, 3] - boxes[:, 1]) for marks, boxes in faces]
+        values["silence"] = lip_sync.motion_in_silence(opening[0], lip_sync.silent_frames(log_mel(self.wav), count))
+        if not self.compare:
+            return
+        in_crop = [to_crop(marks, boxes) * SIZE for marks, boxes in faces]  # pixels of the crop
+        shake = [lip_sync.jitter(marks[:, LIP_SLICE]) for marks in in_crop]
+        values["articulation"], values["openness r"] = (
+            f(*opening) for f in (lip_sync.articulation_ratio, lip_sync.correlation)
+        )
+        values["jitter"] = shake[0] / shake[1] if shake[1] else float("nan")
+        lips, eyes = LIP_SLICE, identity.EYES
+        if options.points == "68":
+            if not self.points[0]:
+                return
+            in_crop, lips, eyes = [np.stack(p) * SIZE for p in self.points], points68.LIPS, points68.EYES
+        between_eyes = lip_sync.interocular(*(in_crop[1][:, eye] for eye in eyes))
+        scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
+        distance = lip_sync.landmark_distance(in_crop[0][:, lips], in_crop[1][:, lips], scale, options.norm)
+        values["LipLMD"] = lip_sync.nan_mean(distance)

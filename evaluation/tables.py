@@ -1,0 +1,199 @@
+"""Tables as text, Markdown, LaTeX, CSV and JSON, with 95 % intervals, beside the published figures."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.scoring import ClipScore
+
+RESAMPLES = 2000  # of the bootstrap
+# Column -> arrow and decimals.
+COLUMNS = {
+    "PSNR": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4), "LPIPS vgg": ("↓", 4), "FID": ("↓", 2), "LipLMD": ("↓", 5),
+    "CSIM": ("↑", 4), "LSE-C": ("↑", 2), "LSE-D": ("↓", 2), "offset": ("→0", 1), "openness r": ("↑", 3),
+    "articulation": ("→1", 2), "silence": ("↓", 3), "jitter": ("→1", 2), "produced": ("↑", 3),
+    "Landmark Error": ("↓", 2), "image quality": ("↑", 2), "lip sync": ("↑", 2), "identity": ("↑", 2),
+}  # fmt: skip
+OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # a mean over all frames; the others are a mean over clips
+_TABLE1 = ("PSNR", "SSIM", "LPIPS", "FID", "LipLMD", "CSIM", "LSE-C")
+_OPINIONS = ("image quality", "lip sync", "identity")
+# Table -> row -> column -> what the paper prints. Its LSE-C (SyncScore) is of dubbing, all else of reconstruction.
+PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
+    key: {row: dict(zip(columns, values, strict=True)) for row, values in rows.items()}
+    for key, columns, rows in [
+        ("table1 LRS2", _TABLE1, {
+            "ATVGnet": (11.55, 0.3944, 0.5575, 223.26, 0.27401, 0.1020, 3.51),
+            "Wav2Lip": (27.92, 0.8962, 0.0741, 43.46, 0.02003, 0.5925, 3.86),
+            "MakeItTalk": (17.25, 0.5562, 0.2237, 76.57, 0.05024, 0.5799, 2.68),
+            "PC-AVS": (15.75, 0.4867, 0.2802, 110.60, 0.07569, 0.3927, 5.20),
+            "EAMM": (15.17, 0.4623, 0.3398, 91.95, 0.15191, 0.2318, 3.01),
+            "IP-LAP": (32.91, 0.9399, 0.0303, 27.87, 0.01293, 0.6523, 4.49),
+        }),
+        ("table1 LRS3", _TABLE1, {
+            "ATVGnet": (10.90, 0.3791, 0.5667, 190.49, 0.30564, 0.1176, 4.43),
+            "Wav2Lip": (28.45, 0.8852, 0.0683, 49.60, 0.02001, 0.5909, 4.26),
+            "MakeItTalk": (17.78, 0.5607, 0.2788, 97.99, 0.08432, 0.5465, 3.04),
+            "PC-AVS": (15.60, 0.4732, 0.3321, 115.25, 0.10611, 0.3537, 6.15),
+            "EAMM": (15.37, 0.4679, 0.3812, 108.83, 0.17818, 0.2689, 3.30),
+            "IP-LAP": (32.97, 0.9222, 0.0310, 29.96, 0.01353, 0.6385, 5.63),
+        }),
+        ("table2", _OPINIONS, {
+            "ATVGnet": (1.78, 2.42, 2.22), "Wav2Lip": (2.74, 4.14, 3.68), "MakeItTalk": (2.94, 1.97, 3.10),
+            "PC-AVS": (2.98, 3.47, 2.94), "EAMM": (2.33, 1.91, 2.46), "IP-LAP": (4.40, 4.56, 4.54),
+        }),
+        ("table3", ("Landmark Error",), {"w/ LSTM": (3.99,), "w/ Transformer": (3.04,)}),
+        ("table4", _TABLE1[:-1], {
+            "w/o warping": (32.46, 0.9377, 0.0323, 28.25, 0.01357, 0.6489),
+            "w/o audio": (32.71, 0.9383, 0.0317, 28.47, 0.01334, 0.6501),
+            "IP-LAP": (32.91, 0.9399, 0.0303, 27.87, 0.01293, 0.6523),
+        }),
+        ("table5", ("PSNR", "SSIM", "LPIPS", "FID", "CSIM"), {
+            "N=1": (32.91, 0.9390, 0.0313, 28.55, 0.6485), "N=5": (32.96, 0.9393, 0.0312, 28.35, 0.6536),
+            "N=10": (32.97, 0.9394, 0.0312, 27.97, 0.6529), "N=25": (32.97, 0.9394, 0.0311, 27.93, 0.6546),
+        }),
+    ]
+}  # fmt: skip
+
+
+def bootstrap(values: np.ndarray, weights: np.ndarray | None = None) -> list[float]:
+    """[mean, low, high]: weighted mean of values (n,) and its 95 % interval over resampled clips, with a fixed seed."""
+    kept = np.isfinite(values)
+    values, weights = values[kept], (np.ones(len(values)) if weights is None else weights)[kept]
+    if not len(values):
+        return [float("nan")] * 3
+    drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
+    return [float(np.average(values, weights=weights)), *np.quantile(means, (0.025, 0.975)).tolist()]
+
+
+@dataclass
+class Row:
+    """`cells`: column -> [value] or [value, low, high]. `clips`: every clip's own values, also of those that failed."""
+
+    name: str
+    cells: dict[str, list[float]]
+    clips: list[ClipScore] = field(default_factory=list)
+    published: bool = False
+
+    @property
+    def failed(self) -> dict[str, str]:
+        return {score.clip: score.reason for score in self.clips if score.reason}
+
+
+def row_of(name: str, clips: list[ClipScore], fid: float | None = None) -> Row:
+    """Summarises the clips of a method. The share of videos produced counts the failed ones; nothing else does."""
+    scored = [score for score in clips if not score.reason]
+    frames = np.array([score.frames for score in scored], dtype=float)
+    cells = {}
+    for column in COLUMNS:
+        values = np.array([score.values.get(column, np.nan) for score in scored])
+        if np.isfinite(values).any():
+            cells[column] = bootstrap(values, frames if column in OVER_FRAMES else None)
+    cells["produced"] = [len(scored) / max(1, len(clips))]
+    return Row(name, cells | ({} if fid is None else {"FID": [fid]}), clips)
+
+
+@dataclass
+class Table:
+    """A table with everything that was measured; `notes` say what is missing or how it was scored."""
+
+    title: str
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.columns = [c for c in COLUMNS if any(c in row.cells for row in self.rows)]
+
+    def grid(self, intervals: bool, arrows: Mapping[str, str] | None = None) -> list[list[str]]:
+        """Heading and rows as strings."""
+        arrows = arrows or {}
+        heads = [f"{c} {arrows.get(COLUMNS[c][0], COLUMNS[c][0])}" for c in self.columns]
+        lines = [["Method", *heads, "failed"]]
+        for row in self.rows:
+            cells = []
+            for column in self.columns:
+                numbers = [f"{x:.{COLUMNS[column][1]}f}" for x in row.cells.get(column, [])]
+                tail = f" [{numbers[1]}, {numbers[2]}]" if intervals and len(numbers) == 3 else ""
+                cells.append(numbers[0] + tail if numbers else "-")
+            failed = "published" if row.published else f"{len(row.failed)} of {len(row.clips)}" if row.clips else "-"
+            lines.append([row.name, *cells, failed])
+        return lines
+
+    def text(self) -> str:
+        grid = self.grid(intervals=True)
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        lines = [
+            "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(r, widths, strict=True)))
+            for r in grid
+        ]
+        failures = [f"failed: {row.name}, {clip}: {why}" for row in self.rows for clip, why in row.failed.items()]
+        return "\n".join([self.title, *lines, *self.notes, *failures]) + "\n"
+
+    def markdown(self) -> str:
+        head, *rows = ["| " + " | ".join(cells) + " |" for cells in self.grid(intervals=True)]
+        rule = "|" + "---|" * (len(self.columns) + 2)
+        return "\n".join([f"**{self.title}**", "", head, rule, *rows, "", *(f"- {note}" for note in self.notes)]) + "\n"
+
+    def latex(self) -> str:
+        arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}
+        lines = [
+            " & ".join(cells).replace("%", r"\%").replace("_", r"\_") + r" \\" for cells in self.grid(False, arrows)
+        ]
+        body = [rf"\begin{{tabular}}{{l{'r' * (len(self.columns) + 1)}}}", r"\hline", lines[0], r"\hline", *lines[1:]]
+        return (
+            "\n".join([f"% {self.title}", *(f"% {note}" for note in self.notes), *body, r"\hline", r"\end{tabular}"])
+            + "\n"
+        )
+
+    def csv(self) -> str:
+        """One line for each method and column, then one for each clip of a method and column."""
+        stream = io.StringIO()
+        writer = csv.writer(stream)
+        writer.writerow(["method", "clip", "column", "value", "low", "high", "frames", "faceless", "reason"])
+        for row in self.rows:
+            for column, values in row.cells.items():
+                writer.writerow([row.name, "", column, *values, *[""] * (3 - len(values)), "", "", ""])
+            for score in row.clips:
+                for column, value in (score.values or {"": ""}).items():
+                    writer.writerow(
+                        [row.name, score.clip, column, value, "", "", score.frames, score.faceless, score.reason]
+                    )
+        return stream.getvalue()
+
+    def json(self) -> str:
+        content = {
+            "title": self.title,
+            "notes": self.notes,
+            "rows": [asdict(row) | {"failed": row.failed} for row in self.rows],
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+    def write(self, stem: Path) -> None:
+        """`stem`.txt, .md, .tex, .csv and .json."""
+        for suffix, content in {
+            ".txt": self.text(), ".md": self.markdown(), ".tex": self.latex(), ".csv": self.csv(), ".json": self.json(),
+        }.items():  # fmt: skip
+            part = stem.with_name(f"{stem.name}{suffix}.part")
+            part.write_text(content, encoding="utf-8")
+            os.replace(part, stem.with_name(stem.name + suffix))
+
+
+def read_table(path: Path) -> Table:
+    """The table of a .json file that `Table.write` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [Row(r["name"], r["cells"], [ClipScore(**c) for c in r["clips"]], r["published"]) for r in content["rows"]]
+    return Table(content["title"], rows, content["notes"])
+
+
+def published(key: str) -> list[Row]:
+    """The paper's rows of a table."""
+    return [
+        Row(f"{name} (paper)", {c: [v] for c, v in cells.items()}, published=True)
+        for name, cells in PUBLISHED[key].items()
+    ]

@@ -1,0 +1,79 @@
+"""Small made-up videos of a public-domain face whose mouth is painted, and tiny untrained weights."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from datasets import settings
+from media.audio import FPS, SAMPLE_RATE
+from media.video import VideoWriter
+from models import weights
+from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from models.renderer import Renderer, RendererConfig
+
+
+@cache
+def portrait() -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[10:210, 120:320])
+
+
+def frame(index: int, brightness: int = 0) -> np.ndarray:
+    """(200, 200, 3) RGB: a face that sways, with a mouth that is painted open on every other quarter second."""
+    picture = portrait().copy()
+    if index // 6 % 2:
+        cv2.ellipse(picture, (104, 137), (14, 7), 0, 0, 360, (60, 20, 20), -1)
+    turn = np.array([[1, 0, 4 * np.sin(index / 5)], [0, 1, 3 * np.cos(index / 4)]])
+    return np.clip(cv2.warpAffine(picture, turn, (200, 200)).astype(int) + brightness, 0, 255).astype(np.uint8)
+
+
+def speech(frames: int, seed: int) -> np.ndarray:
+    """(S,) noise in bursts of a quarter second, so long as so many frames."""
+    count = frames * SAMPLE_RATE // FPS
+    noise = np.random.default_rng(seed).standard_normal(count) * 0.1
+    return (noise * (np.arange(count) // (SAMPLE_RATE // 4) % 2)).astype(np.float32)
+
+
+def write(path: Path, frames: list[np.ndarray], seed: int = 0, fps: float = FPS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = speech(round(len(frames) * FPS / fps), seed)
+    with VideoWriter(path, fps, (frames[0].shape[1], frames[0].shape[0]), sound, lossless=True) as writer:
+        for picture in frames:
+            writer.write(picture)
+    return path
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two speakers with a clip each, of 26 and 30 frames."""
+    root = tmp_path_factory.mktemp("videos")
+    write(root / "ann" / "one.mp4", [frame(i) for i in range(26)], 1)
+    write(root / "bob" / "two.mp4", [frame(i, 20) for i in range(30)], 2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights as inference takes them."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    landmark = LandmarkGeneratorConfig(
+        width=32, layers=1, heads=2, feed_forward=32, audio_width=2, landmark_width=1, reference_skip=True
+    )
+    renderer = RendererConfig(
+        sketch_channels=1,
+        shallow=4,
+        deep=8,
+        alignment_deep=8,
+        modulation=4,
+        style_hidden=4,
+        audio_width=2,
+        output_skip=True,
+    )
+    weights.save(LandmarkGenerator(landmark), folder / "landmark_generator.safetensors", settings.current())
+    weights.save(Renderer(renderer), folder / "renderer.safetensors", settings.current())
+    return folder

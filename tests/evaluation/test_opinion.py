@@ -1,0 +1,231 @@
+"""The user study: answered by a real browser, and the opinion scores from its files."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command_line import UserError
+from evaluation.opinion import SLOT, TEMPLATE, Mos, Study, agreement, key_of, mos, study
+from evaluation.tables import read_table
+
+from .conftest import frame, write
+
+QUESTIONS = ["image quality", "lip sync", "identity"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    for method, brightness in (("Ours", 0), ("Theirs", 40)):
+        for clip in ("a", "b"):
+            write(root / method / f"{clip}.mp4", [frame(i, brightness)[::2, ::2] for i in range(4)])
+    study(Study((f"Ours={root / 'Ours'}", f"Theirs={root / 'Theirs'}"), root / "page.html", count=2, checks=1))
+    return root / "page.html"
+
+
+def test_page_is_self_contained_and_blind(page: Path) -> None:
+    text, key = page.read_text(), json.loads(key_of(page).read_text())
+    assert "Ours" not in text
+    assert "Theirs" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert SLOT in TEMPLATE.read_text()
+    assert sorted((t["method"], t["clip"]) for t in key["trials"].values()) == [
+        ("Ours", "a"), ("Ours", "b"), ("Theirs", "a"), ("Theirs", "b"),
+    ]  # fmt: skip
+    for trial in key["trials"]:
+        assert trial in text
+    assert text.count("data:video/mp4;base64,") == 4
+
+
+def test_no_common_clip_is_one_line(page: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other" / "c.mp4", [frame(0)[::2, ::2]] * 2)
+    with pytest.raises(UserError, match="in all folders"):
+        study(Study((f"A={page.parent / 'Ours'}", f"B={tmp_path / 'other'}"), tmp_path / "page.html"))
+    with pytest.raises(UserError, match="NAME=FOLDER"):
+        study(Study((str(tmp_path),), tmp_path / "page.html"))
+
+
+class Browser:
+    """Chromium, by the WebDriver protocol over HTTP: no client library is needed."""
+
+    def __init__(self, port: int, profile: Path) -> None:
+        self.address = f"http://127.0.0.1:{port}/session"
+        arguments = [
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--window-size=400,800",
+            "--autoplay-policy=no-user-gesture-required", f"--user-data-dir={profile}",
+        ]  # fmt: skip
+        wanted = {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}
+        self.address += "/" + self.ask("POST", "", {"capabilities": wanted})["sessionId"]
+
+    def ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
+        data = None if content is None else json.dumps(content).encode()
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)["value"]
+
+    def go(self, page: Path) -> None:
+        self.ask("POST", "/url", {"url": page.as_uri()})
+
+    def run(self, script: str) -> Any:
+        return self.ask("POST", "/execute/sync", {"script": script, "args": []})
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.run(f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: {key!r}, cancelable: true}}))")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    driver = shutil.which("chromedriver")
+    if not driver or not shutil.which("chromium"):
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
+    port = 9515
+    process = subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5).close()
+                break
+            time.sleep(0.2)
+        opened = Browser(port, tmp_path / "profile")
+        yield opened
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            opened.ask("DELETE", "")
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def begin(browser: Browser, page: Path, name: str) -> None:
+    browser.go(page)
+    browser.run(f"document.getElementById('name').value = {name!r}; document.getElementById('begin').click()")
+
+
+def current(browser: Browser) -> str:
+    return browser.run("return state.order[open]")
+
+
+@pytest.mark.slow
+def test_a_person_answers_by_keyboard_and_click_and_loses_nothing(page: Path, browser: Browser, tmp_path: Path) -> None:
+    key = json.loads(key_of(page).read_text())
+    begin(browser, page, "Zoë 1")
+    order = browser.run("return state.order")
+    assert sorted(order) == sorted([*key["trials"], *key["checks"]])
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth"), "fits a phone"
+    given: dict[str, int] = {}
+
+    def reply() -> None:
+        trial = current(browser)
+        given[trial] = key["checks"].get(trial) or (5 if key["trials"][trial]["method"] == "Ours" else 2)
+        browser.press(*[str(given[trial])] * 3)
+
+    assert browser.run("return document.getElementById('next').disabled"), "nobody goes on without an answer"
+    browser.press("ArrowRight")
+    assert current(browser) == order[0]
+    reply()
+    browser.press("ArrowRight")
+    reply()
+    browser.run('document.querySelector(\'[data-question="1"][data-value="1"]\').click()')  # changes her mind
+    changed = current(browser)
+    browser.go(page)  # the page is closed and opened again, in the middle
+    assert browser.run("return document.getElementById('name').value") == "Zoë 1"
+    begin(browser, page, "Zoë 1")
+    assert browser.run("return state.order") == order
+    assert current(browser) == order[2], "goes on where it was left"
+    browser.press("ArrowLeft")
+    pressed = browser.run("return [...document.querySelectorAll('[aria-pressed=true]')].map(b => +b.dataset.value)")
+    assert pressed == [given[changed], 1, given[changed]]
+    browser.press("ArrowRight")
+    for _ in order[2:]:
+        reply()
+        browser.press("ArrowRight")
+    saved = json.loads(browser.run("return document.getElementById('answers').value"))
+    assert saved["answers"] == {t: [v, 1, v] if t == changed else [v] * 3 for t, v in given.items()}
+    assert browser.run("return document.getElementById('save').download").endswith(".answers.json")
+    assert browser.run("return fetch(document.getElementById('save').href).then(r => r.text())") == json.dumps(
+        saved, indent=1, ensure_ascii=False
+    )
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "zoe.json").write_text(json.dumps(saved))
+    mos(Mos(key_of(page), (tmp_path / "answers",), tmp_path / "out"))
+    table = read_table(tmp_path / "out" / "table2.json")
+    assert table.rows[0].name == "Ours"
+    begin(browser, page, "somebody else")
+    assert browser.run("return state.order") != order
+    begin(browser, page, "Zoë 1")
+    assert browser.run("return state.answers") == saved["answers"]
+
+
+@pytest.mark.slow
+def test_videos_play(page: Path, browser: Browser) -> None:
+    begin(browser, page, "viewer")
+    while current(browser).startswith("check"):
+        browser.press("1", "1", "1", "ArrowRight")
+    for _ in range(100):
+        if browser.run("const v = document.getElementById('video'); return v.readyState >= 2 || v.error !== null"):
+            break
+        time.sleep(0.1)
+    assert browser.run("return document.getElementById('video').error === null && video.videoWidth") == 100
+
+
+def answers(name: str, values: dict[str, list[int]], study_id: str = "s", saved: str = "2026-01-01") -> dict[str, Any]:
+    return {"study": study_id, "participant": name, "saved": saved, "answers": values}
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    trials = {"t1": {"method": "Ours", "clip": "a"}, "t2": {"method": "Theirs", "clip": "a"}}
+    path = tmp_path / "page.key.json"
+    path.write_text(json.dumps({"id": "s", "questions": QUESTIONS, "trials": trials, "checks": {"check0": 3}}))
+    return path
+
+
+def test_scores_of_known_answers(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    check = {"check0": [3, 3, 3]}
+    for file, content in {
+        "1": answers("ann", {"t1": [5, 4, 4], "t2": [2, 2, 2], **check}),
+        "2": answers("bob", {"t1": [4, 4, 5], "t2": [1, 3, 2], **check}),
+        "3": answers("bob", {"t1": [1, 1, 1], "t2": [1, 1, 1], **check}, saved="2025-01-01"),  # an older file of his
+        "4": answers("eve", {"t1": [1, 1, 1], "t2": [5, 5, 5], "check0": [1, 1, 1]}),
+        "5": answers("dan", {"t1": [1, 1, 1]}, study_id="another"),
+    }.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    (folder / "6.json").write_text("no json")
+    mos(Mos(key, (folder,), tmp_path / "out"))
+    rows = {row.name: row.cells for row in read_table(tmp_path / "out" / "table2.json").rows}
+    assert [rows["Ours"][q][0] for q in QUESTIONS] == [4.5, 4.0, 4.5]
+    assert [rows["Theirs"][q][0] for q in QUESTIONS] == [1.5, 2.5, 2.0]
+    assert rows["IP-LAP (paper)"]["lip sync"] == [4.56]
+    printed = capsys.readouterr()
+    assert "2 people" in printed.out
+    for word in ("eve failed", "another study", "6.json is not"):
+        assert word in printed.err
+    with pytest.raises(UserError, match="no usable"):
+        mos(Mos(key, (folder / "6.json",)))
+
+
+def test_agreement_is_krippendorffs_published_example() -> None:
+    """Four observers, twelve units ("Computing Krippendorff's alpha-reliability", 2011): interval 0.849."""
+    nan = np.nan
+    ratings = np.array([
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, nan, nan, nan],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, nan, 3],
+        [nan, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, nan],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, nan],
+    ])  # fmt: skip
+    assert agreement(ratings) == pytest.approx(0.849, abs=5e-4)
+    assert agreement(np.tile([1.0, 3, 5], (4, 1))) == pytest.approx(1)
+    assert np.isnan(agreement(np.full((1, 3), 2.0)))

@@ -1,0 +1,66 @@
+"""Which clips, whose sound, which files."""
+
+from pathlib import Path
+
+import pytest
+
+from command_line import UserError
+from evaluation.protocol import Pair, choose, index, match, pairs, read_pairs
+
+NAMES = [f"{speaker:02}/{clip:05}" for speaker in range(30) for clip in range(3)]
+
+
+def test_the_choice_is_fixed_and_does_not_depend_on_the_lists_order() -> None:
+    chosen = choose(NAMES)
+    assert len(chosen) == len(set(chosen)) == 45
+    assert chosen == choose(NAMES[::-1]) == sorted(chosen)
+    assert chosen != choose(NAMES, seed=1)
+    assert chosen[:3] == ["00/00001", "01/00000", "01/00001"], "the committed seed and rule gave other clips before"
+    assert choose(NAMES[:7]) == NAMES[:7]
+
+
+def test_everybody_gets_somebody_elses_sound() -> None:
+    chosen = choose(NAMES)
+    dubbed = pairs(chosen, dubbing=True)
+    assert [p.clip for p in dubbed] == chosen
+    assert sorted(p.sound for p in dubbed) == chosen
+    assert all(p.clip != p.sound for p in dubbed)
+    assert all(p.clip == p.sound for p in pairs(chosen, dubbing=False))
+    with pytest.raises(UserError, match="two clips"):
+        pairs(chosen[:1], dubbing=True)
+
+
+def test_pair_lists(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("a b\n\nc d\n")
+    assert read_pairs(tmp_path / "pairs.txt") == [Pair("a", "b"), Pair("c", "d")]
+    (tmp_path / "bad.txt").write_text("a b\nc\n")
+    for name in ("bad.txt", "missing.txt"):
+        with pytest.raises(UserError, match="--pairs"):
+            read_pairs(tmp_path / name)
+
+
+def test_files_of_others_are_matched_by_name(tmp_path: Path) -> None:
+    for name in (
+        "main/s1/00001.mp4",
+        "s1_00002.mp4",
+        "s1-00003.AVI",
+        "s2/00001.mp4",
+        "x/s1/00004.mp4",
+        "y/s1/00004.mp4",
+        "a.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = match(["s1/00001", "s1/00002", "s1/00003", "s1/00004", "s1/00005"], index(tmp_path, "--methods"))
+    assert {clip: path.relative_to(tmp_path).as_posix() for clip, path in found.items()} == {
+        "s1/00001": "main/s1/00001.mp4", "s1/00002": "s1_00002.mp4", "s1/00003": "s1-00003.AVI",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="no video"):
+        index(empty(tmp_path), "--methods")
+    with pytest.raises(UserError, match="not a folder"):
+        index(tmp_path / "nothing", "--methods")
+
+
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
