@@ -52,11 +52,11 @@ class RunFolder:
         """Compares the settings with those the run was started with."""
         saved = self.saved_config()
         new = flatten(self.config)
-        for name in (saved.keys() | new.keys()) - FREE if saved else ():
-            if saved.get(name) != new.get(name):
+        for name in sorted((saved.keys() & new.keys()) - FREE):  # an older version's run lacks newer settings
+            if saved[name] != new[name]:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{flag}: {self.path} was started with {saved.get(name)}, not {new.get(name)}; "
+                    f"{flag}: {self.path} was started with {saved[name]}, not {new[name]}; "
                     "use that value or another --run folder"
                 )
 
