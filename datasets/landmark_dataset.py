@@ -1,12 +1,9 @@
 """Samples for stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 
-from datasets.clip_cache import Clip
-from datasets.sampling import Augmentation, SampledClips, SamplingConfig
+from datasets.sampling import Augmentation, SampledClips
 from datasets.windows import sample_references, window_starts
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from media.audio import mel_windows
@@ -21,18 +18,6 @@ class LandmarkDataset(SampledClips):
     Raises:
         UserError: no clip is long enough.
     """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        num_frames: int,
-        num_references: int,
-        config: SamplingConfig,
-        seed: int = 0,
-        speakers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(clips, num_frames, config, seed, speakers)
-        self.num_frames, self.num_references = num_frames, num_references
 
     def __getitem__(self, index: int) -> dict[str, object]:
         rng, clip = self.draw(index)

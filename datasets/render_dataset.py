@@ -1,12 +1,10 @@
 """Samples for stage 2: a frame whose lower half is hidden, its sketches and sound, and reference faces with theirs."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 
 from datasets.clip_cache import Clip
-from datasets.sampling import Augmentation, SampledClips, SamplingConfig
+from datasets.sampling import Augmentation, SampledClips
 from datasets.windows import centres, neighbours, sample_references
 from face.sketch import draw_sketches
 from media.audio import mel_windows
@@ -22,18 +20,6 @@ class RenderDataset(SampledClips):
     Raises:
         UserError: no clip is long enough.
     """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        num_frames: int,
-        num_references: int,
-        config: SamplingConfig,
-        seed: int = 0,
-        speakers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(clips, num_frames, config, seed, speakers)
-        self.num_frames, self.num_references = num_frames, num_references
 
     def __getitem__(self, index: int) -> dict[str, object]:
         rng, clip = self.draw(index)

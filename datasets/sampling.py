@@ -53,16 +53,18 @@ class SampledClips(Dataset[dict[str, object]]):
     def __init__(
         self,
         clips: Sequence[Clip],
-        window: int,
+        num_frames: int,
+        num_references: int,
         config: SamplingConfig,
-        seed: int,
+        seed: int = 0,
         speakers: Mapping[str, str] | None = None,
     ) -> None:
+        self.num_frames, self.num_references = num_frames, num_references
         self.config, self.seed, self.epoch = config, seed, 0
-        self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= window]
+        self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= num_frames]
         self.num_excluded = len(clips) - len(self.clips)
         if not self.clips:
-            needed = f"{MIN_FRAMES} frames with a face, {window} of them in a row"
+            needed = f"{MIN_FRAMES} frames with a face, {num_frames} of them in a row"
             raise UserError(f"--cache: none of the {len(clips)} clips can be trained on: that takes {needed}")
         if self.num_excluded:
             print(f"{self.num_excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)

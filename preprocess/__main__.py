@@ -55,6 +55,11 @@ def main(config: Config) -> None:
     """
     if config.workers < 1:
         raise UserError(f"--workers {config.workers}: at least one process is needed")
+    needs_syncnet = config.filters.max_offset is not None or config.filters.min_confidence is not None
+    if needs_syncnet and not (config.filters.syncnet and config.filters.syncnet.is_file()):
+        raise UserError(
+            f"--filters.syncnet {config.filters.syncnet}: give SyncNet's weights; see python -m checkpoints"
+        )
     sources, refused = find_videos(config.videos)
     chosen = choose(sources, config.list, config.shard, config.audio_shift)
     _claim(config)

@@ -17,7 +17,7 @@ from face.crop import SIZE, crop_face
 from face.tracking import Tracker
 from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
 from media.video import Video, has_audio, read_audio
-from preprocess.quality import Filters, Measures, rejected_by
+from preprocess.quality import Filters, Measures, fit_mouth, rejected_by, silent_frames, sync_scorer
 from preprocess.report import Record
 from preprocess.sources import SOUND_SUFFIX, Source
 
@@ -59,35 +59,40 @@ def make_clip(source: Source, options: Options) -> Record:
 def _make_clip(source: Source, options: Options) -> Record:
     video, sound = _open(source)
     wav = shift_sound(_read_sound(sound), source.sound_shift)
-    limit = frames_for_samples(len(wav))
+    mel, silent, limit = log_mel(wav), silent_frames(wav), frames_for_samples(len(wav))
+    scorer = sync_scorer(options.filters, wav)
+    del wav  # of an hour, 230 MB that nothing else needs
     width, height, estimate = video.info.width, video.info.height, video.info.num_frames
-    short = min(estimate, limit) * width * height * 3 < KEPT_BYTES
-    measures, tracker, seen = Measures(), Tracker(), 0
-    kept: list[np.ndarray] = []
+    measures, tracker, seen, kept = Measures(), Tracker(), 0, []
     try:
         for frame in islice(video, limit):
             tracker.add(frame)
             measures.see_frame(frame)
             seen += 1
-            if short and seen <= 2 * estimate:
+            if seen * frame.nbytes <= KEPT_BYTES:
                 kept.append(frame)
+            else:
+                kept.clear()
     except UserError as error:
         raise _Unusable("no picture", error) from error
     track = tracker.finish()
     if video.damage:
         raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
-    if not seen:
-        raise _Unusable("no picture", "not one frame can be decoded")
     if not track.found.any():
         raise _Unusable("no face", f"{seen} frames of {width} x {height}")
 
     with ClipWriter(options.cache, source.name) as writer:
-        for frame, box, found in zip(kept if len(kept) == seen else video, track.boxes, track.found, strict=False):
+        for frame, box, found in zip(kept or video, track.boxes, track.found, strict=False):
             face = crop_face(frame, box, options.size) if found else None
+            writer.add(face)
             if face is not None:
                 measures.see_face(face)
-            writer.add(face)
-        figures = measures.figures(track, wav)
+            if scorer:
+                scorer.add(fit_mouth(frame, box, found))
+        figures = measures.figures(track, silent)
+        if scorer:
+            result = scorer.finish()
+            figures |= {"offset": result.offset, "confidence": round(result.confidence, 3)}
         if reason := rejected_by(figures, options.filters):
             raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
         notes = _notes(source, seen, int(track.found.sum()), limit, estimate)
@@ -99,7 +104,7 @@ def _make_clip(source: Source, options: Options) -> Record:
             "measures": figures,
             "notes": notes,
         }
-        writer.finish(track.landmarks_in_frame, track.boxes, track.found, log_mel(wav), metadata)
+        writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
     return {"frames": seen, "measures": figures, "notes": notes}
 
 

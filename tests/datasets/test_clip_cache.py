@@ -26,7 +26,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     face = clip.face(7)
     assert face.shape == (128, 128, 3) and face.dtype == np.uint8
     assert abs(face[100, 20].astype(int) - [200 * 20 / 127, 200 * 100 / 127, 35]).max() <= 3  # red grows to the right
-    with pytest.raises(IndexError, match="frame 4 .* no face"):
+    with pytest.raises(IndexError, match=r"frame 4 .* no face"):
         clip.face(4)
 
 

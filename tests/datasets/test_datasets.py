@@ -13,7 +13,7 @@ from command_line import UserError
 from datasets.clip_cache import ClipCache
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
-from datasets.sampling import AugmentConfig, Augmentation, SamplingConfig
+from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from face.landmarks import FLIP, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.sketch import draw_sketch
 from media.audio import mel_window

@@ -1,0 +1,142 @@
+"""python -m benchmarks.preprocessing: what preprocessing costs beside the detector, and what the datasets deliver."""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.data import astronaut
+from torch.utils.data import Dataset
+
+import command_line
+from datasets.clip_cache import Clip, open_clip
+from datasets.landmark_dataset import LandmarkDataset
+from datasets.render_dataset import RenderDataset
+from datasets.sampling import SamplingConfig
+from face.crop import crop_face
+from face.tracking import track_faces
+from media.audio import FPS, SAMPLE_RATE
+from media.video import Video, VideoWriter
+from preprocess.clip import Options, make_clip
+from preprocess.sources import Source, find_videos
+from preprocess.workers import each
+
+LIST_CLIPS, LIST_HOURS = 45_839, 28  # LRS2's training list: so a clip of it has 55 frames
+CORES = (2, 16, 64)
+NUM_FRAMES, STAGE_1_REFERENCES, STAGE_2_REFERENCES = 5, 15, 3  # the paper's samples
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measures preprocessing and both datasets on this machine."""
+
+    videos: Path | None = None
+    """Folder of videos to measure with; without it, a swaying portrait in LRS2's format is made."""
+    num_clips: int = 20
+    """How many of them."""
+    samples: int = 500
+    """Samples to draw from each dataset."""
+    memory_minutes: tuple[float, ...] = (0.5, 2)
+    """Lengths of 1080p video to measure the peak memory with."""
+
+
+def main(config: Config) -> None:
+    """Prints the figures, a line each, as they come."""
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if config.videos is None:
+            for k in range(config.num_clips):
+                write_portrait(folder / f"videos/{k:03d}.mp4", LIST_HOURS * 3600 / LIST_CLIPS, (160, 160), k)
+        sources, _ = find_videos(config.videos or folder / "videos")
+        clips = speed(sources[: config.num_clips], Options(folder / "cache"))
+        storage(clips, {source.name: source.path for source in sources})
+        for name, dataset in (
+            ("stage 1", LandmarkDataset(clips, NUM_FRAMES, STAGE_1_REFERENCES, SamplingConfig())),
+            ("stage 2", RenderDataset(clips, NUM_FRAMES, STAGE_2_REFERENCES, SamplingConfig())),
+        ):
+            print(f"{name}: {samples_a_second(dataset, config.samples):.0f} samples a second from one worker")
+        for minutes in config.memory_minutes:
+            write_portrait(folder / "long.mp4", 60 * minutes, (1920, 1080))
+            source = Source(f"long{minutes}", folder / "long.mp4")
+            [(_, peak)] = each(Peak(Options(folder / "cache")), [source], 1)
+            print(f"1080p video of {minutes:g} minutes: {peak:.0f} MiB at the peak")
+
+
+def write_portrait(path: Path, seconds: float, size: tuple[int, int], seed: int = 0) -> None:
+    """A public-domain portrait that sways, with noise for speech."""
+    path.parent.mkdir(exist_ok=True)
+    face = cv2.resize(astronaut()[0:240, 110:350], (min(size), min(size)))
+    speech = np.random.default_rng(seed).normal(0, 0.05, round(seconds * SAMPLE_RATE)).astype(np.float32)
+    with VideoWriter(path, FPS, size, speech, crf=23) as writer:
+        for frame in range(round(seconds * FPS)):
+            sway = min(size) / 40 * np.array([np.sin(frame / 9 + seed), np.cos(frame / 7)])
+            move = np.array([[1, 0, sway[0] + (size[0] - min(size)) / 2], [0, 1, sway[1]]], np.float32)
+            writer.write(cv2.warpAffine(face, move, size, borderMode=cv2.BORDER_REFLECT))
+
+
+def speed(sources: list[Source], options: Options) -> list[Clip]:
+    """Preprocesses clips, in turn with the detector alone on the same frames; prints both rates and their ratio."""
+    detector = whole = frames = 0.0
+    make_clip(sources[0], options)  # loads all there is to load
+    for source in sources:
+        pictures = list(Video(source.path))
+        frames += len(pictures)
+        detector += seconds(lambda pictures=pictures: track_faces(pictures))
+        whole += seconds(lambda source=source: make_clip(source, options))
+    rate = len(sources) / whole
+    print(f"{len(sources)} clips of {frames / len(sources):.0f} frames on one core")
+    print(f"preprocessing {rate:.2f} clips a second, {frames / whole:.0f} frames a second")
+    print(f"detector alone {len(sources) / detector:.2f}: preprocessing runs at {detector / whole:.1%} of it")
+    need = LIST_HOURS * 3600 * FPS * whole / frames / 3600
+    print(f"{LIST_CLIPS} clips, {LIST_HOURS} hours: " + ", ".join(f"{need / n:.1f} h on {n} cores" for n in CORES))
+    return [open_clip(options.cache, s.name) for s in sources if (options.cache / f"{s.name}.safetensors").exists()]
+
+
+def storage(clips: list[Clip], paths: dict[str, Path]) -> None:
+    """Bytes a frame, and how close the stored crops are to those cut from the video."""
+    decibels = []
+    for clip in clips:
+        for frame, picture in enumerate(islice(Video(paths[clip.name]), clip.num_frames)):
+            if clip.found[frame] and frame % FPS == 0:
+                error = crop_face(picture, clip.boxes[frame]).astype(float) - clip.face(frame)
+                decibels.append(10 * np.log10(255**2 / max(np.mean(error**2), 1e-9)))
+    size = sum(clip.num_bytes for clip in clips) / sum(clip.num_found for clip in clips)
+    print(f"stored crops: {size:.0f} bytes a frame, PSNR {np.mean(decibels):.1f} dB, lowest {min(decibels):.1f} dB")
+
+
+def samples_a_second(dataset: Dataset[dict[str, object]], count: int) -> float:
+    """Of one process, after a warm-up."""
+    for index in range(count // 10):
+        dataset[index]
+    return count / seconds(lambda: [dataset[index] for index in range(count)])
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Processor time that `work` takes over all threads, so that nothing else on the machine counts."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Preprocesses a clip in a process of its own and gives that process's peak memory in MiB."""
+
+    options: Options
+
+    def __call__(self, source: Source) -> float:
+        record = make_clip(source, self.options)
+        if record["status"] != "cached":
+            print(record)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config, prog="python -m benchmarks.preprocessing")

@@ -1,0 +1,130 @@
+"""The whole command: resumes, adds up over shards, and never leaves half a clip."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from command_line import UserError
+from datasets.clip_cache import ClipCache
+from preprocess import preview
+from preprocess.__main__ import Config, main
+from preprocess.quality import Filters
+from preprocess.report import read
+from tests.datasets.made_up import write_clip
+from tests.preprocess.made_up_video import write_video
+
+ROOT = Path(__file__).parents[2]
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _videos(folder: Path, count: int, frames: int = 6) -> Path:
+    for k in range(count):
+        write_video(folder / f"main/s{k % 2}/{k:05d}.mp4", frames + k % 3)
+    (folder / "main/s0/broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def test_wrong_flags_are_one_line_each(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").touch()
+    (tmp_path / "file").touch()
+    good = {"videos": tmp_path / "videos", "cache": tmp_path / "cache"}
+    for flag, value, message in (
+        ("workers", 0, "--workers 0"),
+        ("shard", "5/4", "--shard 5/4"),
+        ("videos", tmp_path / "absent", "--videos: .* is not a folder"),
+        ("cache", tmp_path / "file", "--cache: .* cannot be used"),
+        ("list", (tmp_path / "absent",), "--list: .* cannot be read"),
+        ("audio_shift", tmp_path / "absent", "--audio-shift: .* cannot be read"),
+        ("filters", Filters(max_offset=1), "--filters.syncnet None: give SyncNet's weights"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            main(Config(**{**good, flag: value}))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_takes_clips_of_one_kind_only(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").write_bytes(b"no video")
+    config = Config(tmp_path / "videos", tmp_path / "cache", workers=1)
+    main(config)
+    with pytest.raises(UserError, match=r"--cache .* was made with crop.size = 128, but 256"):
+        main(Config(tmp_path / "videos", tmp_path / "cache", workers=1, size=256))
+    with pytest.raises(UserError, match=r"filters\.min_face = None, but 50"):
+        main(Config(tmp_path / "videos", tmp_path / "cache", workers=1, filters=Filters(min_face=50)))
+
+
+def test_shards_resume_and_workers_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = _videos(tmp_path / "videos", 3, 3)
+    main(Config(videos, tmp_path / "whole", workers=2))
+    assert "      3 cached\n      1 failed: not a video" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*.safetensors")}
+    main(Config(videos, tmp_path / "whole", workers=1))
+    assert "4 clips, 3 in the cache, 1 failed before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*.safetensors")} == before
+    for shard in ("2/2", "1/2"):
+        main(Config(videos, tmp_path / "parts", workers=1, shard=shard))
+    whole, parts = _tree(tmp_path / "whole"), _tree(tmp_path / "parts")
+    lines = sorted(line for name, text in parts.items() if name.startswith("report") for line in text.splitlines())
+    assert lines == whole.pop("report.jsonl").splitlines()
+    assert whole == {name: content for name, content in parts.items() if not name.startswith("report")}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_killed_again_and_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    videos = _videos(tmp_path / "videos", 8, 10)
+    main(Config(videos, tmp_path / "undisturbed", workers=1))
+    command = [sys.executable, "-m", "preprocess", "--videos", videos, "--cache", tmp_path / "killed", "--workers", "2"]
+    chance, kills, finished = random.Random(0), 0, False
+    while not finished:
+        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = len(list((tmp_path / "killed").rglob("*.safetensors")))
+        while run.poll() is None and len(list((tmp_path / "killed").rglob("*.safetensors"))) < done + 2:
+            time.sleep(0.05)
+        time.sleep(chance.random() * 0.3)
+        finished = run.poll() == 0
+        kills += not finished
+        run.send_signal(chance.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
+        run.wait(60)
+    assert kills >= 3
+    assert _tree(tmp_path / "killed") == _tree(tmp_path / "undisturbed")
+
+
+def test_preview_shows_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k in range(3):
+        write_clip(tmp_path / "cache", f"s{k % 2}/{k}", 30, missing=(k,))
+    preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", num_clips=2, num_frames=4))
+    text = capsys.readouterr().out
+    assert "3 clips of 2 speakers" in text and "90 frames, 3 of them without a face" in text
+    assert (tmp_path / "out/summary.txt").read_text().strip() in text
+    for name in ("contact_sheet.png", "summary.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="--clips: x is not in"):
+        preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", clips=("x",)))
+
+
+def test_the_report_names_each_clip_once(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name in ("a.mp4", "a.mkv", "b c.mp4"):
+        (videos / name).parent.mkdir(exist_ok=True)
+        (videos / name).write_bytes(b"no video")
+    main(Config(videos, tmp_path / "cache", workers=1))
+    records = read((tmp_path / "cache").glob("report*"))
+    assert sorted((r["name"], r["reason"]) for r in records) == [
+        ("a", "not a video"),
+        ("a.mp4", "not taken"),
+        ("b c", "not a video"),
+    ]
+    with pytest.raises(UserError, match="there is no clip"):
+        ClipCache(tmp_path / "cache")
