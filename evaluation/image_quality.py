@@ -37,10 +37,13 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     a, b = (F.avg_pool2d(x.double(), factor) for x in (output, target))
     offsets = torch.arange(SSIM_KERNEL, dtype=torch.float64, device=a.device) - SSIM_KERNEL // 2
     kernel = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    kernel = (kernel / kernel.sum()).tolist()
 
-    def blur(x: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(x, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+    def blur(x: Tensor) -> Tensor:  # sums of slices: many times faster than torch's convolution of doubles
+        for axis in (2, 3):
+            inside = x.shape[axis] - SSIM_KERNEL + 1
+            x = torch.stack([w * x.narrow(axis, k, inside) for k, w in enumerate(kernel)]).sum(0)
+        return x
 
     mean_a, mean_b = blur(a), blur(b)
     variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2

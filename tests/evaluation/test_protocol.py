@@ -15,7 +15,7 @@ def test_the_choice_is_fixed_and_does_not_depend_on_the_lists_order() -> None:
     assert len(chosen) == len(set(chosen)) == 45
     assert chosen == choose(NAMES[::-1]) == sorted(chosen)
     assert chosen != choose(NAMES, seed=1)
-    assert chosen[:3] == ["00/00001", "01/00000", "01/00001"], "the committed seed and rule gave other clips before"
+    assert chosen[:3] == ["00/00000", "00/00001", "01/00001"], "the committed seed and rule chose other clips"
     assert choose(NAMES[:7]) == NAMES[:7]
 
 

@@ -30,7 +30,7 @@ def test_means_over_frames_and_over_clips() -> None:
 
 def test_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
-    inside = [low <= 0 <= high for _, low, high in (bootstrap(random.standard_normal(45)) for _ in range(200))]
+    inside = [low <= 0 <= high for _, low, high in (bootstrap(random.standard_normal(45)) for _ in range(100))]
     assert 0.88 <= np.mean(inside) <= 0.99
     mean, low, high = bootstrap(np.array([1.0, 2, 3, np.nan]))
     assert (mean, low <= mean <= high) == (2, True)
