@@ -434,3 +434,30 @@ def test_every_real_clip(shared):
         assert clip.damage is None and count == clip.info.num_frames, path
         if clip.info.has_audio:
             assert abs(len(read_audio(path)) / SAMPLE_RATE - count / 25) < 0.1, path
+
+
+def test_frames_cut_by_an_edit_list_stay_cut(tmp_path):
+    whole = write(tmp_path / "whole.mp4", map(numbered, range(50)), sound=clicks(2, [0.8]))
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as container:
+        streams = {s.index: container.add_stream_from_template(s, opaque=True) for s in source.streams}
+        for packet in source.demux():
+            if packet.pts is not None and packet.dts is not None:
+                shift = round(Fraction(10, 25) / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = streams[packet.stream.index]
+                container.mux(packet)
+    clip = Video(tmp_path / "cut.mp4")
+    assert numbers(clip) == list(range(10, 50)) and clip.damage is None
+    assert numbers(clip.frames([39, 0, 20])) == [49, 10, 30]
+    assert click_times(read_audio(tmp_path / "cut.mp4")) == pytest.approx([0.4], abs=1e-3)
+
+
+def test_size_and_clock_that_change_on_the_way(tmp_path):
+    one = write(tmp_path / "1.ts", map(numbered, range(30)), codec="mpeg2video")
+    two = write(tmp_path / "2.ts", [numbered(k, 128, 96) for k in range(30, 60)], codec="mpeg2video")
+    (tmp_path / "a.ts").write_bytes(one.read_bytes() + two.read_bytes())
+    pictures = list(Video(tmp_path / "a.ts"))
+    assert {picture.shape for picture in pictures} == {(HEIGHT, WIDTH, 3)}
+    shown = numbers(pictures)
+    assert shown[:25] == list(range(25)) and shown[-25:] == list(range(35, 60))  # a decoder may lose some at the change
+    assert 55 <= len(shown) <= 62
