@@ -71,7 +71,7 @@ class VGG19(nn.Module):
                 previous = _CHANNELS[block]
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
-        self.requires_grad_(False).eval()
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # faster, on CPU and GPU
 
     def train(self, mode: bool = True) -> "VGG19":
         return super().train(False)

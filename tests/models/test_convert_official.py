@@ -1,0 +1,56 @@
+"""What the conversion refuses, and what it writes beside the weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from command_line import UserError
+from datasets import settings
+from models import convert_official
+from models.landmark_generator import LandmarkGenerator
+
+
+def refused(source: Path, output: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        convert_official.main(convert_official.Config(source, output))
+    assert not output.exists() and list(output.parent.glob(f".{output.name}*")) == []
+    return str(caught.value)
+
+
+def test_settings_are_the_ones_in_force() -> None:
+    settings.check(convert_official.SETTINGS, settings.current(128), "released weights")
+
+
+def test_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
+    text = tmp_path / "weights.pth"
+    text.write_text("not a checkpoint")
+    assert str(text) in refused(text, tmp_path / "out.safetensors")
+    assert "is not a file" in refused(tmp_path / "missing.pth", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {"a": torch.zeros(1)}}, {"state_dict": 3}, torch.zeros(2), [1, 2]])
+def test_refuses_other_networks(tmp_path: Path, content: object) -> None:
+    source = tmp_path / "other.pth"
+    torch.save(content, source)
+    message = refused(source, tmp_path / "out.safetensors")
+    assert str(source) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("marker", ["fusion_transformer.modality.weight", "flow_module.conv1.weight"])
+def test_refuses_incomplete_networks(tmp_path: Path, marker: str) -> None:
+    source = tmp_path / "part.pth"
+    torch.save({"state_dict": {marker: torch.zeros(4, 512)}}, source)
+    assert "not a released checkpoint" in refused(source, tmp_path / "out.safetensors")
+
+
+def test_refuses_output_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        convert_official.main(convert_official.Config(tmp_path / "in.pth", tmp_path / "no" / "out.safetensors"))
+
+
+def test_unknown_names_are_not_dropped() -> None:
+    state = {"fusion_transformer.modality.weight": torch.zeros(4, 512), "surprise.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match="surprise"):
+        convert_official.convert(state)
+    assert sum(p.numel() for p in LandmarkGenerator().parameters()) == pytest.approx(13.7e6, rel=0.005)

@@ -1,0 +1,112 @@
+"""Weight files: the way there and back, and what is refused in one line that names the file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import models
+from command_line import UserError
+from models import weights
+from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from models.renderer import Renderer, RendererConfig
+
+SETTINGS = {"crop.size": 128, "crop.margin": 0.05}
+SMALL = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=32, audio_width=2, landmark_width=1)
+
+
+@pytest.fixture
+def network() -> LandmarkGenerator:
+    torch.manual_seed(0)
+    return LandmarkGenerator(SMALL)
+
+
+def refused(path: Path, stage: weights.Stage | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        models.load(path, stage)
+    message = str(caught.value)
+    assert str(path) in message
+    return message
+
+
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 0.0), (True, 1e-3)])
+def test_there_and_back(tmp_path: Path, network: LandmarkGenerator, half: bool, tolerance: float) -> None:
+    path = tmp_path / "landmark.safetensors"
+    weights.save(network, path, SETTINGS, {"step": 7, "losses": {"l1": 0.5}}, half)
+    loaded = models.load(path)
+    assert isinstance(loaded, LandmarkGenerator) and loaded.config == SMALL and not loaded.training
+    assert (loaded.settings, loaded.step, loaded.extra["losses"]) == (SETTINGS, 7, {"l1": 0.5})
+    for name, value in network.state_dict().items():
+        found = loaded.state_dict()[name]
+        assert found.dtype == value.dtype, name
+        torch.testing.assert_close(found, value, rtol=tolerance, atol=tolerance)
+    assert [file.name for file in tmp_path.iterdir()] == ["landmark.safetensors"]
+
+
+def test_renderer_keeps_its_layout_and_output(tmp_path: Path) -> None:
+    renderer = Renderer(RendererConfig.lite()).eval()
+    weights.save(renderer, tmp_path / "renderer.safetensors", SETTINGS)
+    loaded = models.load(tmp_path / "renderer.safetensors", "renderer")
+    assert loaded.translation.to_rgb.weight.is_contiguous(memory_format=torch.channels_last)
+    inputs = [torch.rand(1, *shape) for shape in [(3, 128, 128), (5, 3, 128, 128), (2, 3, 128, 128), (2, 3, 128, 128)]]
+    with torch.inference_mode():
+        mel = torch.randn(1, 1, 80, 16)
+        torch.testing.assert_close(loaded(*inputs, mel).face, renderer(*inputs, mel).face)
+
+
+def test_other_stage(tmp_path: Path, network: LandmarkGenerator) -> None:
+    path = tmp_path / "a.safetensors"
+    weights.save(network, path, SETTINGS)
+    message = refused(path, "renderer")
+    assert "holds a landmark generator (stage 1)" in message and "a renderer (stage 2) is needed" in message
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.99])
+def test_truncated(tmp_path: Path, network: LandmarkGenerator, kept: float) -> None:
+    path = tmp_path / "a.safetensors"
+    weights.save(network, path, SETTINGS)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept if kept >= 1 else kept * len(content))])
+    assert "damaged" in refused(path)
+
+
+def test_not_ours(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "no.safetensors")
+    assert "not a file" in refused(tmp_path)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(1)}, foreign)
+    assert "convert_official" in refused(foreign)
+    save_file({"a": torch.zeros(1)}, foreign, {"stage": "vocoder", "config": "{}", "settings": "{}", "extra": "{}"})
+    assert "no weights of this project" in refused(foreign)
+    pickled = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, pickled)
+    assert "convert_official" in refused(pickled) or "damaged" in refused(pickled)
+
+
+def test_other_version(tmp_path: Path, network: LandmarkGenerator) -> None:
+    path = tmp_path / "a.safetensors"
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    metadata = {"stage": "landmark", "settings": "{}", "extra": "{}"}
+    save_file(state, path, metadata | {"config": json.dumps({"wheels": 4})})
+    assert "does not fit" in refused(path)
+    save_file(state, path, metadata | {"config": json.dumps({"width": 24})})
+    assert "does not fit" in refused(path)
+
+
+def test_failed_save_leaves_the_old_file(
+    tmp_path: Path, network: LandmarkGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    weights.save(network, path, SETTINGS)
+    before = path.read_bytes()
+
+    def full_disk(state: object, name: Path, metadata: object) -> None:
+        name.write_bytes(b"half a file")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        weights.save(network, path, {})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
