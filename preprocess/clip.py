@@ -38,7 +38,7 @@ class _Unusable(Exception):
 
     def __init__(self, reason: str, detail: object = "", status: str = "failed", **more: object) -> None:
         super().__init__(reason)
-        self.record = {"status": status, "reason": reason, "detail": str(detail), **more}
+        self.record: Record = {"status": status, "reason": reason, "detail": str(detail), **more}
 
 
 def make_clip(source: Source, options: Options) -> Record:
@@ -46,7 +46,8 @@ def make_clip(source: Source, options: Options) -> Record:
     try:
         return {"name": source.name, "status": "cached", **_make_clip(source, options)}
     except _Unusable as error:
-        return {"name": source.name, **error.record}
+        detail = error.record["detail"].replace(str(source.path), source.path.name)  # equal wherever the folder is
+        return {"name": source.name, **error.record, "detail": detail}
     except OSError as error:
         reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "system error"
         return {"name": source.name, "status": "failed", "reason": reason, "detail": str(error)}

@@ -47,6 +47,7 @@ def test_a_clip_holds_what_the_video_shows(tmp_path: Path) -> None:
     assert clip.metadata["settings"] == settings.current() and clip.frame_size == (160, 160)
 
 
+@pytest.mark.slow
 def test_a_long_video_is_decoded_twice_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "a.mp4", 6)
     _make(video, tmp_path)
@@ -56,6 +57,7 @@ def test_a_long_video_is_decoded_twice_to_the_same_bytes(tmp_path: Path, monkeyp
     assert (tmp_path / "cache/a.faces").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_sound_beside_and_sound_moved(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", 5, sound=None)
     assert _make(video, tmp_path)["reason"] == "no sound"
@@ -72,6 +74,7 @@ def test_sound_beside_and_sound_moved(tmp_path: Path) -> None:
     assert "sound moved by 1 frames" in record["notes"]
 
 
+@pytest.mark.slow
 def test_frames_after_the_end_of_the_sound_are_cut(tmp_path: Path) -> None:
     record = _make(write_video(tmp_path / "a.mkv", 20, sound=tone(0.5)), tmp_path)
     assert record["status"] == "cached" and 12 <= record["frames"] <= 15
@@ -105,6 +108,7 @@ def test_unusual_videos_become_clips(tmp_path: Path, name: str) -> None:
     assert abs(clip.num_frames - expected) <= 1
 
 
+@pytest.mark.slow
 def test_unusable_videos_are_one_line_each(tmp_path: Path) -> None:
     good = write_video(tmp_path / "good.mp4", 8)
     (tmp_path / "empty.mp4").touch()
@@ -142,6 +146,7 @@ def test_unusable_videos_are_one_line_each(tmp_path: Path) -> None:
         assert _nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_one_frame_is_a_clip_and_said_to_be_short(tmp_path: Path) -> None:
     record = _make(write_video(tmp_path / "a.mp4", 1, sound=tone(0.1)), tmp_path)
     assert record["status"] == "cached" and record["notes"] == ["too short to train on: 1 frames with a face"]
@@ -163,6 +168,7 @@ def test_anything_unforeseen_costs_one_clip(tmp_path: Path, monkeypatch: pytest.
     assert _nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_each_filter_rejects_what_it_is_for(tmp_path: Path) -> None:
     nobody = np.full((160, 160, 3), 90, np.uint8)
     cut = [face_frame(k) for k in range(4)] + [255 - face_frame(k)[::-1] for k in range(2)]
