@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,9 +22,9 @@ from datasets import settings
 from face.compositing import paste_face
 from face.crop import crop_face, to_crop, to_frame
 from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, POSE_SLICE
-from face.references import lip_openness, spread_over_openness
+from face.references import lip_openness, nearest_references, spread_over_openness
 from face.sketch import draw_sketch
-from face.tracking import FaceTrack, Tracker
+from face.tracking import FaceTrack, Tracker, fill_gaps
 from media import audio as sound
 from media.video import Video, VideoWriter, is_picture, read_audio, read_picture
 from models import load
@@ -48,7 +49,7 @@ class Config:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
     num_references: int = 5
-    """Reference images that the renderer looks at. More cost time; the paper's Table 5 shows little gain above 5."""
+    """Reference images that the renderer looks at for a frame. More cost time; Table 5 shows little gain above 5."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     face: str = "largest"
@@ -92,26 +93,13 @@ def window_frames(num_frames: int, window: int, fps: float) -> np.ndarray:
     return np.clip(np.rint(np.arange(num_frames)[:, None] + offsets), 0, num_frames - 1).astype(int)
 
 
-def fill_gaps(found: np.ndarray) -> np.ndarray:
-    """(F,) bool -> (F,) the nearest frame with a face, for windows that reach over frames without one."""
-    with_face = np.flatnonzero(found)
-    after = np.searchsorted(with_face, np.arange(len(found))).clip(max=len(with_face) - 1)
-    before = (after - 1).clip(min=0)
-    nearer = np.abs(with_face[before] - np.arange(len(found))) <= np.abs(with_face[after] - np.arange(len(found)))
-    return with_face[np.where(nearer, before, after)]
-
-
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's GPU, then the CPU.
-
-    Raises:
-        UserError: a device that torch does not know or that this machine does not have.
-    """
+    """`auto` takes CUDA, then Apple's GPU, then the CPU. Raises UserError for a device that this machine lacks."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -125,6 +113,13 @@ def pick_device(name: str) -> torch.device:
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """(..., H, W, 3) uint8 or 0..255 float -> (..., 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)) / 255
+
+
+class References(NamedTuple):
+    """What `Dubber` keeps of M reference frames."""
+
+    features: ReferenceFeatures
+    landmarks_in_crop: np.ndarray  # (M, 131, 2)
 
 
 class Dubber:
@@ -147,6 +142,7 @@ class Dubber:
         self.renderer = renderer.to(self.device).eval()
         self.num_references = num_references
         self.batch_size = batch_size
+        self.num_candidates = max(num_references, renderer.config.candidates)
         self.size = renderer.config.size
 
     @classmethod
@@ -188,7 +184,8 @@ class Dubber:
         reference = torch.from_numpy(references.astype(np.float32)).to(self.device)[None]  # (1, N, 131, 2)
         tokens = self.landmark_generator.encode_reference(reference)
         for chunk in batches(np.arange(num_frames), 64):
-            heard = np.stack([sound.mel_windows(mel, f * sound.FPS / fps + self._offsets(window)) for f in chunk])
+            times = chunk[:, None] * sound.FPS / fps + np.arange(window) - window // 2  # (B, T) in 1/25 s
+            heard = sound.mel_windows(mel, times.ravel()).reshape(*times.shape, 1, sound.N_MELS, sound.MEL_COLUMNS)
             pose = landmarks_in_crop[frames[chunk]][:, :, POSE_SLICE].astype(np.float32)
             lip, jaw = self.landmark_generator(
                 torch.from_numpy(heard).to(self.device),  # (B, T, 1, 80, 16)
@@ -203,30 +200,33 @@ class Dubber:
         predicted[:, JAW_SLICE.start : LIP_SLICE.stop] = total / count
         return predicted
 
-    @staticmethod
-    def _offsets(window: int) -> np.ndarray:
-        return np.arange(window) - window // 2
-
     @torch.inference_mode()
-    def encode_references(self, images: np.ndarray, sketches: np.ndarray) -> ReferenceFeatures:
+    def encode_references(self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> References:
         """Features of the reference images, computed once a video.
 
         Args:
-            images: (N, S, S, 3) uint8 RGB face crops.
-            sketches: (N, S, S, 3) float, 0..224.
+            images: (M, S, S, 3) uint8 RGB face crops.
+            landmarks_in_crop: (M, 131, 2) of the same frames.
+            boxes: (M, 4) of the same frames.
         """
-        return self.renderer.encode_references(
-            to_tensor(images).to(self.device)[None], to_tensor(sketches).to(self.device)[None]
-        )
+        sketches = np.stack([self._sketch(*of) for of in zip(landmarks_in_crop, boxes, strict=True)])
+        given = (to_tensor(x).to(self.device)[None] for x in (images, sketches))
+        return References(self.renderer.encode_references(*given), landmarks_in_crop)
 
     @torch.inference_mode()
     def draw_faces(
-        self, faces: np.ndarray, sketches: np.ndarray, references: ReferenceFeatures, mel: np.ndarray
+        self,
+        faces: np.ndarray,
+        landmarks_in_crop: np.ndarray,
+        sketches: np.ndarray,
+        references: References,
+        mel: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Stage 2 for a batch of frames (paper section 3.3).
 
         Args:
             faces: (B, S, S, 3) uint8 RGB crops; the lower half is masked here and never seen by the network.
+            landmarks_in_crop: (B, 131, 2) of the same frames, with the lips and jaws to draw.
             sketches: (B, T, S, S, 3) float, 0..224, of the window around each frame.
             references: from `encode_references`.
             mel: (B, 1, 80, 16) windows.
@@ -234,12 +234,16 @@ class Dubber:
         Returns:
             drawn faces and aggregated warped references, both (B, S, S, 3) float32 RGB in [0, 1].
         """
+        features = references.features
+        if self.renderer.config.candidates:
+            near = nearest_references(landmarks_in_crop, references.landmarks_in_crop, self.num_references)
+            features = features.choose(torch.from_numpy(near).to(self.device))
         masked_target = to_tensor(faces)  # (B, 3, S, S)
         masked_target[:, :, self.size // 2 :] = 0
         output = self.renderer.render(
             masked_target.to(self.device),
             to_tensor(sketches).to(self.device),
-            references,
+            features,
             torch.from_numpy(mel).to(self.device),
         )
         return tuple(x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (output.face, output.warped_reference))
@@ -292,17 +296,17 @@ class Dubber:
         spent["landmarks"] = time.perf_counter() - clock
 
         clock = time.perf_counter()
-        shown = np.sort(with_face[spread_over_openness(openness, self.num_references)])
+        shown = np.sort(with_face[spread_over_openness(openness, self.num_candidates)])
         pictures = zip(source.frames(shown) if source else [picture] * len(shown), track.boxes[shown], strict=True)
         crops = np.stack([crop_face(frame, box, self.size) for frame, box in pictures])
-        features = self.encode_references(crops, np.stack([self._sketch(in_crop[i], track.boxes[i]) for i in shown]))
+        references = self.encode_references(crops, in_crop[shown], track.boxes[shown])
         spent["references"] = time.perf_counter() - clock
 
         clock = time.perf_counter()
         again = source.frames(order) if source else (picture for _ in order)
         width, height = track.frame_size
         canvas = (width + height // 4, height) if panel else (width, height)
-        drawn = self._draw(again, order, track, predicted, filled, features, mel, fps, panel)
+        drawn = self._draw(again, order, track, predicted, filled, references, mel, fps, panel)
         with VideoWriter(output, fps, canvas, audio=audio, lossless=lossless) as writer:
             for frame in tqdm(drawn, "drawing", wanted, disable=not progress, unit="frame"):
                 writer.write(frame)
@@ -327,7 +331,7 @@ class Dubber:
         track: FaceTrack,
         predicted: np.ndarray,
         filled: np.ndarray,
-        references: ReferenceFeatures,
+        references: References,
         mel: np.ndarray,
         fps: float,
         panel: bool,
@@ -348,7 +352,7 @@ class Dubber:
                 crops = np.stack([crop_face(originals[n], b, self.size) for n, b in zip(visible, boxes, strict=True)])
                 stacked = np.stack([[sketches[i] for i in windows[c]] for c in chosen])  # (B, T, S, S, 3)
                 faces, warped = self.draw_faces(
-                    crops, stacked, references, sound.mel_windows(mel, chosen * sound.FPS / fps)
+                    crops, predicted[chosen], stacked, references, sound.mel_windows(mel, chosen * sound.FPS / fps)
                 )
                 for n, i, box, drawn, aligned in zip(visible, chosen, boxes, faces, warped, strict=True):
                     new = to_frame(predicted[i], box)

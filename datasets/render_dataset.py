@@ -1,11 +1,14 @@
 """Samples for stage 2: a frame whose lower half is hidden, its sketches and sound, and reference faces with theirs."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
 from datasets.windows import centres, neighbours, sample_references
+from face.references import nearest_references
 from face.sketch import draw_sketches
 from media.audio import mel_windows
 
@@ -21,11 +24,19 @@ class RenderDataset(SampledClips):
         UserError: no clip is long enough.
     """
 
+    def __init__(self, *arguments: Any, candidates: int = 0, **options: Any) -> None:
+        """As `SampledClips`; with `candidates`, the references are the nearest to the target of so many drawn ones."""
+        super().__init__(*arguments, **options)
+        self.candidates = candidates
+
     def __getitem__(self, index: int) -> dict[str, object]:
         rng, clip = self.draw(index)
         frame = int(rng.choice(centres(clip.found, self.num_frames)))
         window = neighbours(frame, self.num_frames, clip.num_frames)
-        references = sample_references(rng, clip.found, window, self.num_references)
+        references = sample_references(rng, clip.found, window, max(self.candidates, self.num_references))
+        if self.candidates:
+            target_points, points = clip.crop_landmarks(np.array([frame])), clip.crop_landmarks(references)
+            references = references[nearest_references(target_points, points, self.num_references)[0]]
         augmentation = Augmentation(rng, self.config.augment)
         target, target_sketches = _draw(clip, frame, window, augmentation)
         drawn = [_draw(clip, reference, np.array([reference]), augmentation) for reference in references]

@@ -5,17 +5,16 @@ aligned nearest reference, with true, predicted and static landmarks. Quick enou
 tables of the paper are scored on finished videos instead.
 """
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-import command_line
 import inference
 from checkpoints import registry
 from command_line import UserError
@@ -23,23 +22,16 @@ from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import match, read_list, speaker_of
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
-from evaluation.lip_sync import (
-    articulation_ratio,
-    correlation,
-    jitter,
-    landmark_distance,
-    motion_in_silence,
-    nan_mean,
-    silent_frames,
-)
-from face.crop import to_crop, to_frame
+from evaluation.lip_sync import landmark_distance, motion, nan_mean, silent_frames
+from evaluation.scoring import ClipScore
+from evaluation.tables import Row, Table, bootstrap
+from face.crop import SIZE, to_crop, to_frame
 from face.landmarks import LIP_SLICE
 from face.references import lip_openness, spread_over_openness
 from face.sketch import draw_sketch
-from inference import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, Dubber, fill_gaps, to_tensor, window_frames
+from face.tracking import fill_gaps
+from inference import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, Dubber, to_tensor, window_frames
 from media.audio import FPS, mel_windows
-
-REFERENCES = 25  # pictures that the nearest-reference baseline chooses from
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,8 @@ class Config:
     """Clips that the ridge regression learns from; without it there is no such row."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
-    stage: str = "both"
-    """1 (landmarks only), 2 or both."""
+    stage: Literal["1", "2", "both"] = "both"
+    """1 is landmarks only."""
     frames: int = 40
     """Frames of each clip that stage 2 draws, evenly spread; references themselves are never scored."""
     num_references: int = inference.Config.num_references
@@ -63,7 +55,7 @@ class Config:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     output: Path | None = None
-    """JSON file for the figures of every clip."""
+    """Folder for the tables in five formats, with the figures of every clip."""
 
 
 Scores = dict[str, dict[str, float]]  # row -> column -> value
@@ -134,97 +126,71 @@ def score_lips(clip: Clip, faces: Faces, guesses: dict[str, np.ndarray]) -> Scor
     """Every guess of the landmarks in frame (F, 131, 2) against the true ones."""
     truth = to_crop(faces.landmarks, faces.boxes)
     silent = silent_frames(clip.mel, clip.num_frames)[faces.frames]
-    steady = jitter(truth[:, LIP_SLICE])
     scores = {}
     for row, guess in guesses.items():
-        in_crop = to_crop(guess, faces.boxes)
-        openness = lip_openness(guess, faces.boxes[:, 3] - faces.boxes[:, 1])
-        lips = landmark_distance(in_crop[:, LIP_SLICE], truth[:, LIP_SLICE])
-        content = landmark_distance(in_crop[:, baselines.CONTENT], truth[:, baselines.CONTENT])
-        scores[row] = {
-            "LipLMD": nan_mean(lips),
-            "landmark error px": nan_mean(content) * 128,
-            "openness correlation": correlation(openness, faces.openness),
-            "articulation": articulation_ratio(openness, faces.openness),
-            "silence": motion_in_silence(openness, silent),
-            "jitter": jitter(in_crop[:, LIP_SLICE]) / steady if steady else float("nan"),
-        }
+        lips, content = (
+            nan_mean(landmark_distance(to_crop(guess, faces.boxes)[:, part], truth[:, part]))
+            for part in (LIP_SLICE, baselines.CONTENT)
+        )
+        moved = motion(guess, faces.boxes, silent, faces.landmarks, faces.boxes)
+        scores[row] = {"LipLMD": lips, "Landmark Error": content * SIZE, **moved}
     return scores
 
 
 def score_faces(
-    dubber: Dubber, clip: Clip, faces: Faces, guesses: dict[str, np.ndarray], config: Config, distance: LPIPS | None
+    dubber: Dubber, clip: Clip, faces: Faces, guesses: dict[str, np.ndarray], frames: int, distance: LPIPS | None
 ) -> Scores:
     """The drawn and the pasted face crop of some frames against the true one, for every guess of the landmarks."""
-    choice, shown = (spread_over_openness(faces.openness, n) for n in (REFERENCES, config.num_references))
-    others = np.setdiff1d(np.arange(len(faces.frames)), np.union1d(choice, shown))
+    paster = baselines.NearestReference(dubber.landmark_generator, dubber.renderer, str(dubber.device))
+    drawers = {"nearest reference": paster, "ours": dubber}
+    chosen = {row: spread_over_openness(faces.openness, drawer.num_candidates) for row, drawer in drawers.items()}
+    others = np.setdiff1d(np.arange(len(faces.frames)), np.concatenate(list(chosen.values())))
     if not len(others):
         return {}
-    scored = others[np.unique(np.linspace(0, len(others) - 1, min(config.frames, len(others))).astype(int))]
-    size = dubber.size
-    crops = {i: clip.face(int(faces.frames[i])) for i in np.union1d(choice, shown)}
-    candidates = np.stack([crops[i] for i in choice]), faces.boxes[choice], faces.landmarks[choice]
-
-    def sketch(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
-        return draw_sketch(to_crop(landmarks, box), int(box[3] - box[1]), int(box[2] - box[0]), size)
-
-    lines = np.stack([sketch(faces.landmarks[i], faces.boxes[i]) for i in shown])
-    features = dubber.encode_references(np.stack([crops[i] for i in shown]), lines)
+    references = {}
+    for row, drawer in drawers.items():
+        crops = np.stack([clip.face(int(i)) for i in faces.frames[chosen[row]]])
+        boxes = faces.boxes[chosen[row]]
+        references[row] = drawer.encode_references(crops, to_crop(faces.landmarks[chosen[row]], boxes), boxes)
     windows = window_frames(clip.num_frames, dubber.renderer.config.num_frames, FPS)[faces.frames]
     position = np.searchsorted(faces.frames, fill_gaps(clip.found))  # frame of the clip -> nearest frame with a face
-    rows: dict[str, list[list[float]]] = defaultdict(list)
-    columns = ["PSNR", "PSNR lower half", "SSIM", *(["LPIPS"] if distance else [])]
+    sides = faces.boxes[:, 2:] - faces.boxes[:, :2]  # (F, 2)
+    scored = others[np.unique(np.linspace(0, len(others) - 1, min(frames, len(others))).astype(int))]
+    half, rows = dubber.size // 2, defaultdict(list)
     for batch in np.array_split(scored, -(-len(scored) // dubber.batch_size)):
-        truth = np.stack([clip.face(int(faces.frames[i])) for i in batch])
-        target = to_tensor(truth).to(dubber.device)
+        truth = np.stack([clip.face(int(i)) for i in faces.frames[batch]])
+        target, mel = to_tensor(truth).to(dubber.device), mel_windows(clip.mel, faces.frames[batch])
         for name, guess in guesses.items():
-            pasted = [
-                baselines.paste_nearest(t, faces.boxes[i], guess[i], *candidates)
-                for t, i in zip(truth, batch, strict=True)
+            points = to_crop(guess, faces.boxes)
+            lines = [
+                [draw_sketch(points[j], *sides[j, ::-1].tolist(), dubber.size) for j in position[windows[i]]]
+                for i in batch
             ]
-            lines = np.stack([[sketch(guess[j], faces.boxes[j]) for j in position[windows[i]]] for i in batch])
-            drawn, _ = dubber.draw_faces(truth, lines, features, mel_windows(clip.mel, faces.frames[batch]))
-            for row, made in (
-                ("nearest reference", to_tensor(np.stack(pasted))),
-                ("ours", torch.from_numpy(drawn).permute(0, 3, 1, 2)),
-            ):
-                made = made.to(dubber.device)  # noqa: PLW2901
-                half = size // 2
-                values = [psnr(made, target), psnr(made[:, :, half:], target[:, :, half:]), ssim(made, target)]
-                values += [distance(made, target)] if distance else []
-                rows[f"{row}, {name} landmarks"] += torch.stack([v.double().cpu() for v in values], 1).tolist()
-    return {row: dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True)) for row, values in rows.items()}
+            for row, drawer in drawers.items():
+                drawn, _ = drawer.draw_faces(truth, points[batch], np.array(lines), references[row], mel)
+                made = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(dubber.device)
+                values = {"PSNR": psnr(made, target), "SSIM": ssim(made, target)}
+                values["PSNR lower half"] = psnr(made[:, :, half:], target[:, :, half:])
+                values |= {"LPIPS": distance(made, target)} if distance else {}
+                rows[f"{row}, {name} landmarks"].append(values)
+    return {
+        row: {column: float(torch.cat([v[column].double().cpu() for v in batches]).mean()) for column in batches[0]}
+        for row, batches in rows.items()
+    }
 
 
-def summarise(clips: dict[str, Scores], persons: dict[str, str]) -> dict[str, dict[str, list[float]]]:
-    """Row -> column -> [mean over persons of the mean over their clips, mean over clips]. NaN counts for nothing."""
-    result: dict[str, dict[str, list[float]]] = defaultdict(dict)
-    for row, column in dict.fromkeys((r, c) for scores in clips.values() for r, cells in scores.items() for c in cells):
-        by_person: dict[str, list[float]] = defaultdict(list)
-        for name, scores in clips.items():
-            by_person[persons[name]].append(scores.get(row, {}).get(column, np.nan))
-        result[row][column] = [
-            nan_mean([nan_mean(v) for v in by_person.values()]),
-            nan_mean(np.concatenate(list(by_person.values()))),
-        ]
-    return result
-
-
-def show(title: str, summary: dict[str, dict[str, list[float]]]) -> None:
-    """Prints a table: mean over persons, and over clips in brackets."""
-    columns = list(dict.fromkeys(c for cells in summary.values() for c in cells))
-    width = max(map(len, summary))
-    print(f"\n{title}: mean over persons (over clips)\n" + " " * width + "".join(f"{column:>22}" for column in columns))
-    for row, cells in summary.items():
-        values = ("{:.4f} ({:.4f})".format(*cells[c]) if c in cells else "-" for c in columns)
-        print(f"{row:<{width}}" + "".join(f"{value:>22}" for value in values))
+def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Table:
+    """Every row's mean over groups of the mean over their clips, with its interval; NaN counts for nothing."""
+    rows = []
+    for name in dict.fromkeys(row for scores in clips.values() for row in scores):
+        scores = [ClipScore(clip, cells[name]) for clip, cells in clips.items() if name in cells]
+        members = [[s.values for s in scores if groups[s.clip] == group] for group in dict.fromkeys(groups.values())]
+        means = {c: np.array([nan_mean([v[c] for v in group]) for group in members]) for c in scores[0].values}
+        rows.append(Row(name, {c: bootstrap(values) for c, values in means.items()}, scores))
+    return Table(title, rows)
 
 
 def main(config: Config) -> None:
-    if config.stage not in ("1", "2", "both"):
-        raise UserError(f"--stage {config.stage}: 1, 2 or both")
-    if config.output:
-        command_line.output_parent(config.output, "--output")
     cache = ClipCache(config.cache)
     persons = clips_of(cache, config.val_list, "--val-list")
     dubber = Dubber.from_weights(config.weights, config.device, num_references=config.num_references)
@@ -238,8 +204,7 @@ def main(config: Config) -> None:
     distance = LPIPS("alex", path).to(dubber.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:
         print(registry.missing("lpips_alex", "LPIPS"), file=sys.stderr)
-    lips: dict[str, Scores] = {}
-    pictures: dict[str, Scores] = {}
+    stages: dict[str, dict[str, Scores]] = {"stage 1": {}, "stage 2": {}}
     for name in persons:
         clip = cache.open(name)
         faces = Faces.of(clip)
@@ -254,14 +219,16 @@ def main(config: Config) -> None:
             guesses["ridge regression"] = baselines.with_content(static, to_frame(content, faces.boxes))
         guesses["original"] = faces.landmarks
         if config.stage != "2":
-            lips[name] = score_lips(clip, faces, guesses)
+            stages["stage 1"][name] = score_lips(clip, faces, guesses)
         if config.stage != "1":
             drawn = {"true": faces.landmarks, "predicted": predicted, "static": static}
-            pictures[name] = score_faces(dubber, clip, faces, drawn, config, distance)
-    print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
-    summaries = {title: summarise(s, persons) for title, s in (("stage 1", lips), ("stage 2", pictures)) if s}
-    for title, summary in summaries.items():
-        show(title, summary)
+            stages["stage 2"][name] = score_faces(dubber, clip, faces, drawn, config.frames, distance)
     if config.output:
-        report = {"persons": persons, "clips": {"stage 1": lips, "stage 2": pictures}, "summary": summaries}
-        config.output.write_text(json.dumps(report, indent=1))
+        config.output.mkdir(parents=True, exist_ok=True)
+    print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
+    for stage, clips in stages.items():
+        for over, groups in {"persons": persons, "clips": {name: name for name in persons}}.items() if clips else ():
+            table = table_of(f"{stage}, mean over {over}", clips, groups)
+            print("\n" + table.text())
+            if config.output:
+                table.write(config.output / f"{stage} over {over}".replace(" ", "_"))

@@ -1,8 +1,8 @@
-"""Which frames serve as references: spread evenly over how far the mouth is open."""
+"""Which frames serve as references: spread evenly over how far the mouth is open, or the nearest to a target."""
 
 import numpy as np
 
-from face.landmarks import LOWER_LIP, UPPER_LIP
+from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
 
 
 def lip_openness(landmarks_in_frame: np.ndarray, box_height: np.ndarray | float) -> np.ndarray:
@@ -27,3 +27,19 @@ def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:
     if count == 1:
         return order[[len(order) // 2]]
     return order[np.arange(count) * (len(order) - 1) // (count - 1)]
+
+
+def nearest_references(landmarks_in_crop: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
+    """Chooses the candidates whose faces lie nearest to each target's; the lips count as much as all points together.
+
+    Args:
+        landmarks_in_crop: (B, 131, 2) of the targets.
+        candidates: (M, 131, 2), likewise in crop coordinates.
+        count: how many, at most M.
+
+    Returns:
+        (B, count) positions in `candidates`, nearest first.
+    """
+    distance = np.linalg.norm(landmarks_in_crop[:, None] - candidates, axis=-1)  # (B, M, 131)
+    cost = distance.mean(axis=-1) + distance[..., LIP_SLICE].mean(axis=-1)
+    return np.argsort(cost, axis=1, kind="stable")[:, :count]

@@ -177,3 +177,12 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
     grey = cv2.resize(np.ascontiguousarray(frame[::step, ::step, 1]), (32, 32), interpolation=cv2.INTER_AREA)
     structure = np.append(grey - grey.mean(), 128)  # the constant makes nearly flat frames alike
     return structure / np.linalg.norm(structure)
+
+
+def fill_gaps(found: np.ndarray) -> np.ndarray:
+    """(F,) bool -> (F,) the nearest frame with a face, for windows that reach over frames without one."""
+    with_face = np.flatnonzero(found)
+    after = np.searchsorted(with_face, np.arange(len(found))).clip(max=len(with_face) - 1)
+    before = (after - 1).clip(min=0)
+    nearer = np.abs(with_face[before] - np.arange(len(found))) <= np.abs(with_face[after] - np.arange(len(found)))
+    return with_face[np.where(nearer, before, after)]

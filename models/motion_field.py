@@ -15,6 +15,10 @@ class ReferenceFeatures(NamedTuple):
     full: Tensor  # (B, N, 3 + C1, H, W): the images, RGB in [0, 1], then their features at full size
     half: Tensor  # (B, N, C2, H/2, W/2): features at half size
 
+    def choose(self, chosen: Tensor) -> "ReferenceFeatures":
+        """Of one set (batch 1), those at positions (B, n): a set for each of B targets."""
+        return ReferenceFeatures(self.full[0, chosen], self.half[0, chosen])
+
 
 class Motion(NamedTuple):
     """Where each pixel of the target comes from in each reference, and how far that reference is to be trusted."""

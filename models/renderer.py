@@ -39,6 +39,8 @@ class RendererConfig:
     """False: misaligned references go into the translation (Table 4, 'w/o warping')."""
     use_audio: bool = True
     """False: the translation does not hear (Table 4, 'w/o audio')."""
+    candidates: int = 0
+    """Not in the paper: the references are, for each target, the nearest of so many frames. 0: the same for all."""
     output_skip: bool = False
     """Not in the paper: the translation draws the difference to [upper half of the target, lower half of the aligned
     references], and starts from zero flow and zero difference."""
@@ -52,7 +54,7 @@ class RendererConfig:
         """For CPUs: the same architecture, narrower."""
         return cls(
             sketch_channels=1, shallow=8, deep=64, alignment_deep=32, modulation=32, style_hidden=32, kernel=3,
-            audio_width=8, output_skip=True,
+            audio_width=8, candidates=25, output_skip=True,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from skimage import data
 import command_line
 import inference
 from datasets import settings
+from face import tracking
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter, read_audio
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
@@ -78,7 +79,7 @@ def test_windows_are_a_25th_of_a_second_apart_at_any_frame_rate() -> None:
 
 def test_gaps_take_the_nearest_face() -> None:
     found = np.array([False, True, False, False, True, False])
-    assert inference.fill_gaps(found).tolist() == [1, 1, 1, 4, 4, 4]
+    assert tracking.fill_gaps(found).tolist() == [1, 1, 1, 4, 4, 4]
 
 
 def test_overlapping_windows_are_averaged() -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from face.landmarks import LOWER_LIP, UPPER_LIP
-from face.references import lip_openness, spread_over_openness
+from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
+from face.references import lip_openness, nearest_references, spread_over_openness
 
 
 def test_openness_is_relative_to_the_box() -> None:
@@ -39,3 +39,14 @@ def test_one_reference_is_the_middle_one_and_unusable_frames_are_never_taken() -
 
 def test_ties_are_broken_by_time() -> None:
     np.testing.assert_array_equal(spread_over_openness(np.zeros(5), 5), np.arange(5))
+
+
+def test_nearest_references_are_sorted_by_distance_and_lips_count_double() -> None:
+    candidates = np.zeros((4, 131, 2))
+    candidates[1] += 0.03  # the whole face is elsewhere
+    candidates[2, LIP_SLICE] += 0.04  # only the mouth differs
+    candidates[3] += 0.01
+    assert nearest_references(candidates[:1], candidates, 4)[0].tolist() == [0, 3, 2, 1]
+    assert nearest_references(candidates[[1, 3]], candidates, 1).tolist() == [[1], [3]]
+    candidates[2, LIP_SLICE] += 0.02
+    assert nearest_references(candidates[:1], candidates, 4)[0].tolist() == [0, 3, 1, 2]
