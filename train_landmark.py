@@ -5,31 +5,32 @@ Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 train_landmark.p
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 import command_line
 from datasets import settings
-from datasets.clip_cache import Clip, ClipCache
+from datasets.clip_cache import Clip, ClipCache, open_clip
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.sampling import SamplingConfig
 from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, window_starts
 from face.crop import SIZE, to_frame
-from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, NUM_FULL, NUM_POSE, POSE_SLICE
+from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, LOWER_LIP, NUM_FULL, POSE_SLICE, UPPER_LIP
 from face.references import lip_openness
-from losses.landmark import LandmarkLossConfig, landmark_loss
+from losses.landmark import SYMBOLS, LandmarkLossConfig, landmark_loss
 from media.audio import MEL_COLUMNS, N_MELS, mel_windows
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from training import distributed
-from training.engine import Engine
-from training.loop import Trainer
+from training.engine import Engine, means
+from training.loop import Parts, Trainer
 from training.options import Options, spread, with_preset
 from training.run_folder import RunFolder
 
@@ -46,6 +47,8 @@ class Config(Options):
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     num_references: int = 15
     """Reference faces of a sample, N_l."""
+    val_clips: int = 64
+    """Validation clips at most, spread over the list; each is predicted whole."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -54,62 +57,73 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 1.0, "steps": 40_000, "validate_every": 500,
         "sampling": SamplingConfig(balance="speaker", samples_per_epoch=6400),
     },
-    "paper": {"model": LandmarkGeneratorConfig.paper(), "batch": 128, "steps": 610_000},
+    "paper": {"model": LandmarkGeneratorConfig.paper(), "batch": 128, "steps": 610_000, "ema": 0.0},
 }  # fmt: skip
+
+
+class Example(NamedTuple):
+    """What is validated on: windows of one clip."""
+
+    name: str
+    batch: dict[str, Tensor]  # B windows of T frames, as LandmarkDataset gives them
+    boxes: np.ndarray  # (B * T, 4) int32, of the face in each frame
 
 
 class LandmarkStage:
     """The training step, the validation and the export of stage 1."""
 
-    def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, validation: list[Clip]) -> None:
-        self.config, self.engine, self.validation = config, engine, validation
+    def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Example]) -> None:
+        self.config, self.engine, self.examples = config, engine, examples
         self.model: nn.Module = model
         self.networks: dict[str, nn.Module] = {"landmark_generator": model}
-        self.optimiser = torch.optim.Adam(model.parameters())
+        self.optimiser = engine.adam(model)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"landmark_generator": self.optimiser}
         self.forward = engine.compiled(model)
+        self.opening = UPPER_LIP - LIP_SLICE.start, LOWER_LIP - LIP_SLICE.start
 
-    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = {}
+    def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
+        rows = []
         for batch in parts:
             with self.engine.autocast():
                 lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
-            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss)
+            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.opening)
             self.engine.backward(losses["total"])
-        return losses | {"gradient_norm": self.engine.update(self.optimiser, step)}
+            rows.append({SYMBOLS.get(name, name): value for name, value in losses.items()})
+        return means(rows) | {"gradient_norm": self.engine.update(self.optimiser, step)}
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Means over whole clips: L1, error in pixels of the crop, lip openness against the truth."""
+        """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
         rows, pictures = [], {}
-        for number, clip in enumerate(self.validation):
-            frames, batch = whole_clip(clip, self.config.model.num_frames, self.config.num_references)
+        for number, (name, batch, boxes) in enumerate(self.examples):
             with self.engine.autocast():
                 output = model(*(batch[key].to(self.engine.device) for key in ("mel", "pose", "reference")))
-            true, boxes = clip.crop_landmarks(frames), clip.boxes[frames]
-            predicted = torch.cat([batch["pose"], output.jaw.cpu(), output.lip.cpu()], dim=2).flatten(0, 1).numpy()
+            true, predicted = (
+                torch.cat([batch["pose"], jaw.float().cpu(), lip.float().cpu()], dim=2).flatten(0, 1).numpy()
+                for jaw, lip in ((batch["jaw"], batch["lip"]), (output.jaw, output.lip))
+            )  # (F, 131, 2)
             difference = (predicted - true)[:, JAW_SLICE.start : LIP_SLICE.stop]  # (F, 57, 2)
             height = boxes[:, 3] - boxes[:, 1]
-            mine, truth = (lip_openness(to_frame(points, boxes), height) for points in (predicted, true))
+            truth, mine = (lip_openness(to_frame(points, boxes), height) for points in (true, predicted))
             together = ((mine - mine.mean()) * (truth - truth.mean())).mean()
             rows.append({
-                "l1": np.abs(difference).mean(),
+                "L_1": np.abs(difference).mean(),
                 "landmark_error_px": SIZE * np.linalg.norm(difference, axis=-1).mean(),
                 "openness_correlation": together / max(mine.std() * truth.std(), 1e-9),
                 "articulation": mine.std() / max(truth.std(), 1e-9),
             })  # fmt: skip
-            if number in spread(len(self.validation), PICTURES):
-                pictures[f"landmarks/{clip.name}"] = draw(true, predicted, truth, mine)
+            if number in spread(len(self.examples), PICTURES):
+                pictures[f"true green, predicted red, openness over time/{name}"] = draw(true, predicted, truth, mine)
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        return {"selection": numbers["l1"], **numbers}, pictures
+        return {"selection": numbers["L_1"], **numbers}, pictures
 
     def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
         assert isinstance(model, LandmarkGenerator)
-        about = {"step": step, "validation": numbers, "validation_clips": len(self.validation)}
+        about = {"step": step, "validation": numbers, "validation_clips": len(self.examples)}
         weights.save(model, self.config.run / "landmark_generator.safetensors", settings.current(), about, half=True)
 
 
-def whole_clip(clip: Clip, length: int, num_references: int) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """A clip's frames in windows of `length`, end to end, and these windows as a batch: the same at every call."""
+def whole_clip(clip: Clip, length: int, num_references: int) -> Example:
+    """A clip's frames in windows of `length`, end to end: the same at every call."""
     starts = window_starts(clip.found, length)
     windows = starts[(starts - starts[0]) % length == 0][:, None] + np.arange(length)  # (B, T)
     references = [
@@ -117,12 +131,20 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> tuple[np.ndarray
         for window in windows
     ]
     frames = windows.ravel()
+    faces = clip.crop_landmarks(frames).reshape(*windows.shape, NUM_FULL, 2)
     batch = {
         "mel": mel_windows(clip.mel, frames).reshape(*windows.shape, 1, N_MELS, MEL_COLUMNS),
-        "pose": clip.crop_landmarks(frames)[:, POSE_SLICE].reshape(*windows.shape, NUM_POSE, 2),
         "reference": clip.crop_landmarks(np.concatenate(references)).reshape(len(windows), -1, NUM_FULL, 2),
-    }
-    return frames, {name: torch.from_numpy(values) for name, values in batch.items()}
+        "pose": faces[:, :, POSE_SLICE], "jaw": faces[:, :, JAW_SLICE], "lip": faces[:, :, LIP_SLICE],
+    }  # fmt: skip
+    return Example(clip.name, {name: torch.from_numpy(values) for name, values in batch.items()}, clip.boxes[frames])
+
+
+def one_sample(data: LandmarkDataset, index: int, cache: ClipCache) -> Example:
+    """A training sample, for --overfit."""
+    sample: Any = data[index]
+    boxes = cache.open(sample["name"]).boxes[sample["frame"] : sample["frame"] + data.num_frames]
+    return Example(f"{sample['name']} from frame {sample['frame']}", default_collate([sample]), boxes)
 
 
 def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.ndarray) -> np.ndarray:
@@ -139,7 +161,8 @@ def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.nd
     return picture
 
 
-def main(config: Config) -> None:
+def build(config: Config) -> Trainer:
+    """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
     world = distributed.start(config.device, config.threads)
     torch.manual_seed(config.seed)
     model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
@@ -148,15 +171,26 @@ def main(config: Config) -> None:
         config = replace(config, model=model.config)
     run = RunFolder(config.run, config, writes=world.is_main)
     cache = ClipCache(config.cache)
+    made_with = open_clip(cache.root, cache.names[0]).metadata["settings"]
+    cache.settings["crop.size"] = made_with["crop.size"]  # landmarks are relative to the crop: any size will do
     clips = split(cache.names, config.split)
+    val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
         LandmarkDataset, num_frames=config.model.num_frames, num_references=config.num_references,
         config=config.sampling, seed=config.seed, speakers=clips.speakers,
     )  # fmt: skip
-    data, validation = (make_data([cache.open(name) for name in names]) for names in (clips.train, clips.val))
-    model.requires_grad_(True).to(world.device)
-    stage = LandmarkStage(config, model, Engine(config, world), validation.clips)
-    trainer = Trainer(stage, data, config, run)
+    data = make_data([cache.open(name) for name in clips.train])
+    if config.overfit:
+        examples = [one_sample(data, i, cache) for i in range(min(config.overfit, len(data)))]
+    else:
+        usable = make_data([cache.open(val[i]) for i in spread(len(val), config.val_clips)]).clips
+        examples = [whole_clip(clip, config.model.num_frames, config.num_references) for clip in usable]
+    stage = LandmarkStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), examples)
+    return Trainer(stage, data, config, run)
+
+
+def main(config: Config) -> None:
+    trainer = build(config)
     trainer.dry_run() if config.dry_run else trainer.fit()
 
 

@@ -16,20 +16,21 @@ from torch.utils.data import default_collate
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 import command_line
+from checkpoints import registry
 from datasets import settings
 from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import SamplingConfig
 from datasets.splits import SplitConfig, split
 from losses.adversarial import AdversarialLoss
-from losses.perceptual import VGG19, find_vgg
-from losses.render import RenderLoss, RenderLossConfig
+from losses.perceptual import VGG19, find_vgg, lpips_alex
+from losses.render import SYMBOLS, RenderLoss, RenderLossConfig
 from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
 from models.renderer import Renderer, RendererConfig, RendererOutput
 from training import distributed
-from training.engine import Engine
-from training.loop import Trainer, to_device
+from training.engine import Engine, means
+from training.loop import Parts, Trainer, to_device
 from training.options import Options, spread, with_preset
 from training.pictures import flow_colours, row
 from training.run_folder import RunFolder
@@ -52,6 +53,8 @@ class Config(Options):
     """Fixed validation samples, spread over the clips."""
     vgg: Path | None = None
     """VGG-19 weights (default: those in checkpoints/)."""
+    lpips: Path | None = None
+    """AlexNet weights for LPIPS in validation (default: those in checkpoints/, else there is no LPIPS)."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -64,46 +67,49 @@ PRESETS: dict[str, dict[str, Any]] = {
             region="lower",
         ),
     },
-    "paper": {"model": RendererConfig.paper(), "discriminator": DiscriminatorConfig.paper(), "batch": 96},
+    "paper": {"model": RendererConfig.paper(), "discriminator": DiscriminatorConfig.paper(), "batch": 96, "ema": 0.0},
 }  # fmt: skip
 
 
 class RenderStage:
     """Generator step, discriminator step, validation and export of stage 2."""
 
-    def __init__(self, config: Config, model: Renderer, engine: Engine, validation: RenderDataset) -> None:
-        self.config, self.engine = config, engine
+    def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[dict[str, Any]]) -> None:
+        self.config, self.engine, self.examples = config, engine, examples
         self.model: nn.Module = model
-        self.samples = [validation[i] for i in range(len(validation))]  # few, and always the same
         self.networks: dict[str, nn.Module] = {"renderer": model}
-        self.optimiser = torch.optim.Adam(model.parameters())
+        self.optimiser = engine.adam(model)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"renderer": self.optimiser}
         self.forward = engine.compiled(model)
         vgg = VGG19(find_vgg(config.vgg), config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
         self.adversarial = None
         if config.loss.needs_discriminator:
             discriminator = Discriminator(config.discriminator).to(engine.device)
-            optimiser = torch.optim.Adam(discriminator.parameters(), betas=(0.5, 0.999))
-            self.adversarial = AdversarialLoss(discriminator, optimiser)
-            self.networks["discriminator"], self.optimisers["discriminator"] = discriminator, optimiser
+            self.adversarial = AdversarialLoss(discriminator, engine.adam(discriminator, betas=(0.5, 0.999)))
+            self.networks["discriminator"] = discriminator
+            self.optimisers["discriminator"] = self.adversarial.optimiser
         self.loss = RenderLoss(config.loss, vgg, self.adversarial)
+        alex = config.lpips or registry.find("lpips_alex")
+        self.lpips = lpips_alex(alex).to(engine.device) if alex else None
 
-    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
+    def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
         warming_up = epoch < self.config.loss.warmup_epochs
-        losses: dict[str, Tensor] = {}
+        adversarial = None if warming_up else self.adversarial
+        rows = []
         for batch in parts:
             with self.engine.autocast():
                 output = self.draw(self.forward, batch)
                 losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
             self.engine.backward(losses["total"])
-            if self.adversarial is not None and not warming_up:
+            if adversarial is not None:
                 with self.engine.autocast():
-                    losses["discriminator"] = self.adversarial.train_discriminator(
+                    losses["discriminator"] = adversarial.train_discriminator(
                         output.face, batch["target"], self.engine.backward, step=False
                     )
-        losses["gradient_norm"] = self.engine.update(self.optimiser, step)
-        if self.adversarial is not None and not warming_up:
-            losses["discriminator_gradient_norm"] = self.engine.update(self.adversarial.optimiser, step)
+            rows.append({SYMBOLS.get(name, name): value for name, value in losses.items()})
+        losses = means(rows) | {"gradient_norm": self.engine.update(self.optimiser, step)}
+        if adversarial is not None:
+            losses["discriminator_gradient_norm"] = self.engine.update(adversarial.optimiser, step)
         return losses
 
     @staticmethod
@@ -112,35 +118,39 @@ class RenderStage:
         return model(*(batch[key] for key in keys))
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """PSNR, SSIM and the loss's distances on the fixed samples; a row of pictures for some of them."""
+        """PSNR, SSIM, LPIPS and the loss's distances on the fixed samples; a row of pictures for some of them."""
         rows, pictures = [], {}
-        for number, sample in enumerate(self.samples):
+        for number, sample in enumerate(self.examples):
             batch = to_device(default_collate([sample]), self.engine.device)
             with self.engine.autocast():
                 output = self.draw(model, batch)
                 losses = self.loss(output.face, output.warped_reference, batch["target"])
             face, target = output.face.float(), batch["target"]
-            rows.append({
-                "psnr": float(peak_signal_noise_ratio(face, target, data_range=1.0)),
-                "ssim": float(structural_similarity_index_measure(face, target, data_range=1.0)),  # type: ignore
-                **{name: float(value) for name, value in losses.items() if name not in ("adversarial", "total")},
-            })  # fmt: skip
-            if number in spread(len(self.samples), PICTURES):
+            scores = {
+                "psnr": peak_signal_noise_ratio(face, target, data_range=1.0),
+                "ssim": structural_similarity_index_measure(face, target, data_range=1.0),
+                **({} if self.lpips is None else {"lpips": self.lpips(face, target, normalize=True).mean()}),
+                **{SYMBOLS.get(name, name): value for name, value in losses.items()},
+            }
+            rows.append({name: float(value) for name, value in scores.items() if name not in ("L", "L_g")})  # type: ignore
+            if number in spread(len(self.examples), PICTURES):
                 images = [batch["target_sketches"][0, self.config.model.num_frames // 2], *batch["reference_images"][0]]
                 flow = [] if output.flow is None else [flow_colours(flow) for flow in output.flow[0].float()]
                 images += [*flow, output.warped_reference[0], face[0], target[0]]
-                pictures[f"sketch, references, motion, warped, output, target/{number}"] = row(images)
+                title = f"sketch, references, motion, warped, output, target/{sample['name']} frame {sample['frame']}"
+                pictures[title] = row(images)
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        return {"selection": numbers.get("perceptual", -numbers["psnr"]), **numbers}, pictures
+        return {"selection": numbers.get("L_r", -numbers["psnr"]), **numbers}, pictures
 
     def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
         assert isinstance(model, Renderer)
-        about = {"step": step, "validation": numbers, "validation_samples": len(self.samples)}
+        about = {"step": step, "validation": numbers, "validation_samples": len(self.examples)}
         current = settings.current(self.config.model.size)
         weights.save(model, self.config.run / "renderer.safetensors", current, about, half=True)
 
 
-def main(config: Config) -> None:
+def build(config: Config) -> Trainer:
+    """Data, networks and loop of a configuration. Raises UserError when they don't fit together."""
     world = distributed.start(config.device, config.threads)
     torch.manual_seed(config.seed)
     model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
@@ -150,14 +160,28 @@ def main(config: Config) -> None:
     run = RunFolder(config.run, config, writes=world.is_main)
     cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
+    val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
-        RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed
+        RenderDataset,
+        num_frames=config.model.num_frames,
+        num_references=config.num_references,
+        seed=config.seed,
+        candidates=config.model.candidates,
     )
     data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
-    fixed = SamplingConfig(samples_per_epoch=config.val_samples)
-    validation = make_data([cache.open(name) for name in clips.val], config=fixed)
-    stage = RenderStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), validation)
-    trainer = Trainer(stage, data, config, run)
+    fixed, count = data, config.overfit
+    if not config.overfit:
+        fixed = make_data(
+            [cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=config.val_samples)
+        )
+        count = config.val_samples
+    examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
+    stage = RenderStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), examples)
+    return Trainer(stage, data, config, run)
+
+
+def main(config: Config) -> None:
+    trainer = build(config)
     trainer.dry_run() if config.dry_run else trainer.fit()
 
 

@@ -5,17 +5,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SYMBOLS = {"l1": "L_1", "velocity": "L_c", "total": "L"}  # names in the paper's equations
+
 
 @dataclass(frozen=True)
 class LandmarkLossConfig:
+    """Weights of the terms beside L1. The defaults are the paper's."""
+
     velocity: float = 1.0
-    """Weight of the continuity term, the paper's lambda_c."""
+    """Continuity term, the paper's lambda_c."""
+    openness: float = 0.0
+    """Distance of the lips; not in the paper: against mouths that move too little."""
+    openness_speed: float = 0.0
+    """Its change from frame to frame; not in the paper."""
 
 
 def landmark_loss(
-    lip: Tensor, jaw: Tensor, true_lip: Tensor, true_jaw: Tensor, config: LandmarkLossConfig
-) -> dict[str, Tensor]:
-    """The terms and their weighted sum as scalars, named "l1", "velocity" and "total".
+    lip: Tensor, jaw: Tensor, true_lip: Tensor, true_jaw: Tensor, config: LandmarkLossConfig,
+    opening: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The terms and their weighted sum as scalars: "l1", "velocity", "total", and openness terms that have a weight.
 
     Args:
         lip: predicted (B, T, 40, 2)
@@ -23,10 +32,24 @@ def landmark_loss(
         true_lip: as `lip`
         true_jaw: as `jaw`
         config: weights
+        opening: the lip points (upper, lower) whose distance is the openness
     """
     difference = torch.cat([lip - true_lip, jaw - true_jaw], dim=-2).float().flatten(-2)  # (B, T, 114)
-    l1 = difference.abs().mean()
-    # The displacement's error is the displacement of the error. No frame pair (T = 1) has no velocity.
-    pairs = difference.diff(dim=1)  # (B, T-1, 114)
-    velocity = torch.linalg.vector_norm(pairs, dim=-1).mean() if pairs.numel() else l1.new_zeros(())
-    return {"l1": l1, "velocity": velocity, "total": l1 + config.velocity * velocity}
+    # The displacement's error is the displacement of the error.
+    movement = torch.linalg.vector_norm(difference.diff(dim=1), dim=-1)  # (B, T-1)
+    terms = {"l1": difference.abs().mean(), "velocity": _mean(movement)}
+    if config.openness or config.openness_speed:
+        if opening is None:
+            raise ValueError("the loss has terms about the lips' openness, but which points are meant is not said")
+        upper, lower = opening
+        mine, true = (torch.linalg.vector_norm((x[..., upper, :] - x[..., lower, :]).float(), dim=-1)
+                      for x in (lip, true_lip))  # fmt: skip
+        terms["openness"] = (mine - true).abs().mean()  # (B, T) before the mean
+        terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
+    weighted = [getattr(config, name) * value for name, value in terms.items() if name != "l1"]
+    return terms | {"total": terms["l1"] + torch.stack(weighted).sum()}
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean, or 0 of nothing: a single frame has no movement."""
+    return values.mean() if values.numel() else values.sum()

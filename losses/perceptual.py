@@ -102,9 +102,28 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def lpips_alex(path: Path) -> nn.Module:
+    """LPIPS 0.1 as a network on pairs of pictures (B, 3, H, W) in [0, 1]; `path` is torchvision's AlexNet, or its
+    features. The lpips package brings the linear layers. Call it with normalize=True.
+
+    Raises:
+        UserError: the file is damaged or holds something else
+    """
+    import lpips
+
+    distance = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        names = distance.net.state_dict()  # the package's slices keep torchvision's numbers: slice2.3.weight
+        distance.net.load_state_dict({name: state["features." + name.split(".", 1)[1]].float() for name in names})
+    except Exception as error:  # torch has no common class for damaged files
+        raise UserError(f"--lpips: {path} does not hold AlexNet ({type(error).__name__})") from error
+    return distance.requires_grad_(False).eval()
+
+
 def perceptual(features: list[Tensor], target: list[Tensor]) -> Tensor:
     """Mean absolute difference, summed over the layers."""
-    return torch.stack([F.l1_loss(f, t) for f, t in zip(features, target, strict=True)]).sum()
+    return torch.stack([F.l1_loss(f.float(), t.float()) for f, t in zip(features, target, strict=True)]).sum()
 
 
 def style(features: list[Tensor], target: list[Tensor]) -> Tensor:
@@ -113,6 +132,7 @@ def style(features: list[Tensor], target: list[Tensor]) -> Tensor:
 
 
 def gram(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, C): products of the channels, divided by C * H * W."""
-    flat = features.float().flatten(2)
-    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+    """(B, C, H, W) -> (B, C, C): products of the channels, divided by C * H * W; in float32 whatever autocast says."""
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.float().flatten(2)
+        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])

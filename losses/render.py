@@ -10,6 +10,11 @@ from torch import Tensor
 from losses.adversarial import AdversarialLoss
 from losses.perceptual import LAYERS, VGG19, perceptual, style
 
+SYMBOLS = {  # names in the paper's equations, and of the discriminator's own loss
+    "warp": "L_w", "perceptual": "L_r", "style": "L_s", "adversarial": "L_g", "feature_matching": "L_f", "total": "L",
+    "discriminator": "L_D",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class RenderLossConfig:

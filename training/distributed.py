@@ -49,7 +49,7 @@ def start(device: str = "auto", threads: int = 0) -> World:
     if device == "cuda":
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     return World(rank, size, chosen)
 
 
@@ -72,12 +72,12 @@ def copy_from_main(module: nn.Module, world: World) -> None:
 
 
 def any_process(flag: bool, world: World) -> bool:
-    """True on all processes when it is true on one: the processes stop together."""
+    """True on all processes when it is true on one: the processes stop together. No GPU is waited for."""
     if world.size == 1:
         return flag
-    value = torch.tensor(float(flag), device=world.device)
+    value = torch.tensor(float(flag))
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+    return bool(value)
 
 
 def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """What a training step needs beside networks and losses: number format, gradient scaling, clipping, averaging."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from training import distributed
 from training.distributed import World
@@ -18,12 +19,26 @@ class Engine:
         self.options = options
         self.world = world
         self.device = world.device
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
+        precision = options.precision
+        if precision == "auto":
+            precision = "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every step has the same shapes
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.half is not None
 
     def autocast(self) -> torch.autocast:
         """Context for forward passes in the chosen precision."""
-        dtype = torch.float16 if self.options.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.options.precision != "fp32")
+        return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
+
+    def adam(self, module: nn.Module, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
+        """Adam over the module's parameters; its learning rate is set at every step."""
+        return Adam(module.parameters(), betas=betas, fused=self.device.type == "cuda")
+
+    def compiled(self, module: nn.Module) -> nn.Module:
+        """The module, compiled when asked for; weights are shared and keep their names."""
+        return torch.compile(module) if self.options.compile else module  # type: ignore[return-value]
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of one of the step's `accumulate` parts."""
@@ -32,20 +47,14 @@ class Engine:
     def update(self, optimiser: Optimizer, step: int) -> Tensor:
         """Averages the gradients over processes, clips them, steps and clears. Returns the norm before clipping."""
         parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        distributed.average(gradients, self.world)
+        distributed.average([p.grad for p in parameters if p.grad is not None], self.world)
         for group in optimiser.param_groups:
             group["lr"] = self.options.learning_rate_at(step)
         self.scaler.unscale_(optimiser)
-        limit = self.options.clip_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_norm or float("inf"))
         self.scaler.step(optimiser)
         optimiser.zero_grad(set_to_none=True)
         return norm
-
-    def compiled(self, module: nn.Module) -> nn.Module:
-        """The module, compiled when asked for; weights are shared and keep their names."""
-        return torch.compile(module) if self.options.compile else module  # type: ignore[return-value]
 
 
 class Average:
@@ -68,3 +77,8 @@ class Average:
             mine.lerp_(theirs, 1 - decay)
         for mine, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
             mine.copy_(theirs)
+
+
+def means(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each named scalar over the rows, detached: a step's losses from those of its parts."""
+    return {name: torch.stack([row[name].detach().float() for row in rows]).mean() for name in rows[0]}

@@ -17,23 +17,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from command_line import UserError
 from training import checkpoint, distributed
-from training.distributed import World
 from training.engine import Average, Engine
 from training.options import Options
 from training.run_folder import RunFolder
 
-FP16_SKIPS = 20  # steps without a finite gradient that fp16's loss scaling may take to find its scale
+FP16_SKIPS = 20  # steps in a row without a finite gradient that fp16's loss scaling may take to find its scale
+Parts = list[dict[str, Any]]
 
 
 class Stage(Protocol):
-    """What a script gives to `fit`."""
+    """What a script gives to `Trainer`."""
 
     model: nn.Module  # the network that is averaged, validated and exported
     networks: dict[str, nn.Module]  # all that is trained
     optimisers: dict[str, Optimizer]
     engine: Engine
 
-    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
+    def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
         """One optimiser step (0-based) on the parts of a batch; named scalars."""
         ...
 
@@ -51,10 +51,21 @@ class Stream(Sampler[list[int]]):
 
     Step s takes the s-th `batch` of indices; each process its share, in `accumulate` parts. Indices go on counting from
     epoch to epoch (epoch = index // length). `overfit` takes the same few samples again and again.
+
+    Raises:
+        UserError: the data cannot fill a batch, or the batch cannot be shared out.
     """
 
-    def __init__(self, length: int, options: Options, rank: int, size: int, first_step: int) -> None:
+    def __init__(self, length: int, options: Options, rank: int = 0, size: int = 1, first_step: int = 0) -> None:
         self.length, self.options, self.rank, self.size, self.first_step = length, options, rank, size, first_step
+        batch, parts = options.batch, size * options.accumulate
+        if batch > length and not options.overfit:
+            raise UserError(f"--batch: {batch} is more than the {length} training samples; use a smaller batch")
+        if options.overfit > length:
+            raise UserError(f"--overfit: {options.overfit} is more than the {length} training samples")
+        if batch % parts:
+            shares = f"{size} processes and --accumulate {options.accumulate}"
+            raise UserError(f"--batch: {batch} cannot be shared evenly by {shares}")
 
     def indices(self, step: int) -> list[int]:
         """The whole batch of a step."""
@@ -75,29 +86,6 @@ class Stream(Sampler[list[int]]):
             yield from (mine[i : i + part] for i in range(0, len(mine), part))
 
 
-def check_sizes(length: int, options: Options, size: int) -> None:
-    """Raises UserError when the data cannot fill a batch or the batch cannot be shared out."""
-    if options.batch > length and not options.overfit:
-        raise UserError(f"--batch: {options.batch} is more than the {length} training samples; use a smaller batch")
-    if options.batch % (size * options.accumulate):
-        shares = f"{size} processes and --accumulate {options.accumulate}"
-        raise UserError(f"--batch: {options.batch} cannot be shared evenly by {shares}")
-
-
-def batches(data: Dataset[dict[str, Any]], options: Options, world: World, first_step: int) -> Iterator[dict[str, Any]]:
-    """This process's parts of the batches from a step on, without end."""
-
-    def prepare_worker(_: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides when to stop
-        torch.set_num_threads(1)
-
-    stream = Stream(len(data), options, world.rank, world.size, first_step)  # type: ignore[arg-type]
-    return iter(DataLoader(
-        data, batch_sampler=stream, num_workers=options.workers, pin_memory=world.device.type == "cuda",
-        worker_init_fn=prepare_worker,
-    ))  # fmt: skip
-
-
 class Trainer:
     """Trains a stage until the steps, the minutes or the patience are used up, from the run's last checkpoint on."""
 
@@ -105,51 +93,90 @@ class Trainer:
         self.stage, self.data, self.options, self.run = stage, data, options, run
         self.length = len(data)  # type: ignore[arg-type]
         self.engine, self.world = stage.engine, stage.engine.world
-        check_sizes(self.length, options, self.world.size)
+        Stream(self.length, options, size=self.world.size)  # refuses wrong sizes before anything is written
         self.average = Average(stage.model, options.ema)  # a copy: taken before the layers are joined over processes
-        self.step, self.best, self.stale = 0, math.inf, 0
+        self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
+        self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
         self.skipped = 0  # steps in a row whose gradient fp16 had to throw away
         self.signal = ""
 
     def fit(self) -> None:
-        """Raises UserError when the loss is no number or a checkpoint cannot be written."""
+        """Raises UserError when the loss is no number or something cannot be written."""
         self._restore()
         self.run.open(self.step)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_signal)
-        steps = self._steps()
-        began, clock = time.monotonic(), Clock(self.step)
-        while self.step < self.options.steps:
+        steps, began, clock = self.steps(), time.monotonic(), Clock(self.step)
+        stop = self.step >= self.options.steps
+        while not stop:
             with clock.waiting():
                 batch = next(steps)
-            numbers = self.train_step(batch)
+            self.train_step(batch)
             late = self.options.minutes is not None and time.monotonic() - began > 60 * self.options.minutes
             interrupted = self._agree(bool(self.signal))
-            ending = self._agree(late) or self.step >= self.options.steps
-            if self.step % self.options.log_every == 0 or ending:
-                self._log(numbers, clock)
-            if self.step % self.options.validate_every == 0 or ending or interrupted:
-                with clock.paused():
-                    self._save(improved=not interrupted and self._validate())
-                ending |= self._agree(0 < self.options.patience <= self.stale)
-            if ending or interrupted:
-                break
+            stop = interrupted or self._agree(late) or self.step >= self.options.steps
+            validate = stop or self.step % self.options.validate_every == 0
+            if validate or self.step % self.options.log_every == 0:
+                self._log(clock)
+            if validate:
+                if self.world.is_main:
+                    if not interrupted:
+                        self._validate()
+                    self._save()
+                stop |= self._agree(0 < self.options.patience <= self.stale)
+                clock = Clock(self.step)
         self.run.close()
         why = f"stopped by {self.signal}" if self.signal else "done"
         self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
 
-    def train_step(self, batch: list[dict[str, Any]]) -> dict[str, float]:
+    def train_step(self, batch: Parts) -> None:
         """One step whose randomness is a function of the seed, the step and the process."""
         key = (self.options.seed, self.step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         losses = self.stage.train_step(batch, self.step, self.step * self.options.batch / self.length)
         if self.engine.scaler.is_enabled():
             self.engine.scaler.update()
-        numbers = dict(zip(losses, torch.stack([v.detach().float() for v in losses.values()]).tolist(), strict=True))
-        self._check_finite(numbers, batch)
+        self.recent.append((losses, [name for part in batch for name in part.get("name", [])]))
         self.step += 1
         self.average.update(self.step)
-        return numbers
+
+    def take_recent(self) -> dict[str, float]:
+        """Means of the scalars over the steps since the last call: read together, as a GPU has to wait for each look.
+
+        Raises:
+            UserError: one of them is not finite; the clips of the first such step are written down.
+        """
+        values = iter(
+            torch.stack([value.detach().float() for row, _ in self.recent for value in row.values()]).tolist()
+        )
+        columns: dict[str, list[float]] = {}
+        for step, (row, clips) in enumerate(self.recent, start=self.step - len(self.recent)):
+            numbers = {name: next(values) for name in row}
+            bad = [name for name, value in numbers.items() if not math.isfinite(value)]
+            self.skipped = self.skipped + 1 if bad else 0
+            if bad and (not self.engine.scaler.is_enabled() or self.skipped > FP16_SKIPS):
+                file = self.run.write_failure(step, self.world.rank, clips, numbers)
+                raise UserError(f"step {step}: {', '.join(bad)} is no longer a finite number; its clips are listed in "
+                                f"{file}; look at them, lower --learning-rate or set --clip-norm")  # fmt: skip
+            for name, value in numbers.items() if not bad else ():
+                columns.setdefault(name, []).append(value)
+        self.recent.clear()
+        return {name: sum(column) / len(column) for name, column in columns.items()}
+
+    def steps(self) -> Iterator[Parts]:
+        """This process's parts of each step's batch, on the device, from the current step on, without end."""
+        stream = Stream(self.length, self.options, self.world.rank, self.world.size, self.step)
+        loader = iter(DataLoader(
+            self.data, batch_sampler=stream, num_workers=self.options.workers, worker_init_fn=prepare_worker,
+            pin_memory=self.world.device.type == "cuda",
+        ))  # fmt: skip
+        while True:
+            try:
+                parts = [next(loader) for _ in range(self.options.accumulate)]
+            except UserError as error:  # from a worker it comes with a traceback in front
+                line = str(error).strip().splitlines()[-1]
+                raise UserError(line.removeprefix("command_line.UserError: ")) from None
+            yield [to_device(part, self.world.device) for part in parts]
 
     def dry_run(self) -> None:
         """Prints sizes, and time and memory of a step; writes nothing."""
@@ -158,45 +185,47 @@ class Trainer:
         epoch = self.length / self.options.batch
         epochs = self.options.steps / epoch
         self._say(f"{self.length} samples an epoch, {epoch:.1f} steps; {self.options.steps} steps, {epochs:.1f} epochs")
-        for _, parts in zip(("first", "second"), self._steps(), strict=False):
+        for _, parts in zip(("first", "second"), self.steps(), strict=False):
             began = time.monotonic()
-            numbers = self.train_step(parts)
+            self.train_step(parts)
+            losses = _line(self.take_recent())
             memory = memory_gib(self.world.device)
-            self._say(f"a step of {time.monotonic() - began:.2f} s, {memory:.2f} GiB at most: {_line(numbers)}")
+            self._say(f"a step of {time.monotonic() - began:.2f} s, {memory:.2f} GiB at most: {losses}")
 
     def _restore(self) -> None:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
         state = checkpoint.load_latest(self.run.checkpoints)
-        for name, network in self.stage.networks.items():
-            if state:
-                network.load_state_dict(state["networks"][name])
-            distributed.copy_from_main(network, self.world)
-            distributed.share_batch_norm(network, self.world)
-            network.train()
-        if not state:
-            return
-        for name, optimiser in self.stage.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        self.average.module.load_state_dict(state["average"])
-        self.engine.scaler.load_state_dict(state["scaler"])
-        self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
+        try:
+            for name, network in self.stage.networks.items():
+                if state:
+                    network.load_state_dict(state["networks"][name])
+                distributed.copy_from_main(network, self.world)
+                distributed.share_batch_norm(network, self.world)
+                network.train()
+            if not state:
+                return
+            for name, optimiser in self.stage.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+            self.average.module.load_state_dict(state["average"])
+            self.engine.scaler.load_state_dict(state["scaler"])
+            self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
+            self.best_step = state.get("best_step", 0)  # an older version's run lacks it
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"--run: checkpoints in {self.run.path} are of another configuration ({reason})") from error
         self._say(f"continuing {self.run.path} after step {self.step}")
 
-    def _save(self, improved: bool) -> None:
-        if not self.world.is_main:
-            return
+    def _save(self) -> None:
         state = {
-            "step": self.step, "best": self.best, "stale": self.stale,
+            "step": self.step, "best": self.best, "best_step": self.best_step, "stale": self.stale,
             "networks": {k: v.state_dict() for k, v in self.stage.networks.items()},
             "optimisers": {k: v.state_dict() for k, v in self.stage.optimisers.items()},
             "average": self.average.module.state_dict(), "scaler": self.engine.scaler.state_dict(),
         }  # fmt: skip
-        checkpoint.save(self.run.checkpoints, state, self.options.keep, improved)
+        checkpoint.save(self.run.checkpoints, state, self.options.keep)
 
-    def _validate(self) -> bool:
-        """True when the averaged weights are better than ever. They are then exported."""
-        if not self.world.is_main:
-            return False
+    def _validate(self) -> None:
+        """Validates the averaged weights, and exports them when they are better than ever."""
         self.average.module.eval()
         with torch.no_grad():
             numbers, pictures = self.stage.validate(self.average.module)
@@ -204,17 +233,18 @@ class Trainer:
         self.run.log(self.step, numbers, "validation")
         self.run.show(self.step, pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")
-        improved = numbers["selection"] < self.best
-        self.best, self.stale = (numbers["selection"], 0) if improved else (self.best, self.stale + 1)
-        if improved:
-            self.stage.export(self.average.module, self.step, numbers)
-        return improved
+        self.stale += 1
+        if numbers["selection"] < self.best:
+            self.best, self.best_step, self.stale = numbers["selection"], self.step, 0
+            with checkpoint.writing(f"the weights in {self.run.path}"):
+                self.stage.export(self.average.module, self.step, numbers)
 
-    def _log(self, numbers: dict[str, float], clock: "Clock") -> None:
-        names, values = list(numbers), torch.tensor(list(numbers.values()), device=self.world.device)
+    def _log(self, clock: "Clock") -> None:
+        numbers = self.take_recent()
+        values = torch.tensor(list(numbers.values()), device=self.world.device)
         distributed.average([values], self.world)
         rate, waiting = clock.lap(self.step)
-        shown = dict(zip(names, values.tolist(), strict=True)) | {
+        shown = dict(zip(numbers, values.tolist(), strict=True)) | {
             "learning_rate": self.options.learning_rate_at(self.step - 1),
             "samples_per_second": rate * self.options.batch, "waiting_for_data": waiting,
             "epoch": self.step * self.options.batch / self.length, "memory_gib": memory_gib(self.world.device),
@@ -222,26 +252,8 @@ class Trainer:
         self.run.log(self.step, shown, "train")
         self._say(f"step {self.step}  {_line(shown)}")
 
-    def _check_finite(self, numbers: dict[str, float], batch: list[dict[str, Any]]) -> None:
-        fine = all(math.isfinite(value) for value in numbers.values())
-        self.skipped = 0 if fine else self.skipped + 1
-        if fine or (self.engine.scaler.is_enabled() and self.skipped <= FP16_SKIPS):
-            return
-        names = [name for part in batch for name in part.get("name", [])]
-        file = self.run.write_failure(self.step, names, numbers)
-        bad = ", ".join(name for name, value in numbers.items() if not math.isfinite(value))
-        raise UserError(f"step {self.step}: {bad} is no longer a finite number; its clips are listed in {file}; "
-                        "look at them, lower --learning-rate or set --clip-norm")  # fmt: skip
-
     def _agree(self, flag: bool) -> bool:
         return distributed.any_process(flag, self.world)
-
-    def _steps(self) -> Iterator[list[dict[str, Any]]]:
-        """The parts of each step's batch, on the device, from the current step on."""
-        device, parts = self.world.device, batches(self.data, self.options, self.world, self.step)
-        while True:
-            step = itertools.islice(parts, self.options.accumulate)
-            yield [to_device(part, device) for part in step]
 
     def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends at once."""
@@ -253,13 +265,20 @@ class Trainer:
             print(line, flush=True)
 
 
+def prepare_worker(_: int) -> None:
+    """In a process that loads data: the main process decides when to stop, and the cores are its own."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on the device; names and such stay."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 class Clock:
-    """Rate and waiting since the last lap, without the pauses for validation."""
+    """Rate and waiting for data since the last lap."""
 
     def __init__(self, step: int) -> None:
         self.step, self.start, self.waited = step, time.monotonic(), 0.0
@@ -269,12 +288,6 @@ class Clock:
         began = time.monotonic()
         yield
         self.waited += time.monotonic() - began
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.start += time.monotonic() - began
 
     def lap(self, step: int) -> tuple[float, float]:
         """(steps a second, share of the time spent waiting for data)."""

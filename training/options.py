@@ -1,6 +1,7 @@
 """The settings that both training scripts share: every flag that isn't about the network, its losses or its data."""
 
 import argparse
+import sys
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any, Literal, TypeVar
 
 from command_line import UserError
 
-# Flags that may differ when a run is continued: they change neither the weights nor what a step is.
+# Flags that may differ when a run is continued: what a step computes stays the same, but for rounding.
 FREE = frozenset((
-    "cache", "run", "preset", "vgg", "minutes", "steps", "patience", "workers", "threads", "device", "compile",
-    "keep", "log_every", "validate_every", "dry_run",
+    "cache", "run", "preset", "vgg", "lpips", "minutes", "steps", "patience", "workers", "threads", "device", "compile",
+    "precision", "keep", "log_every", "validate_every", "dry_run",
 ))  # fmt: skip
 
 
@@ -40,11 +41,11 @@ class Options:
     clip_norm: float = 0.0
     """Gradients longer than this are shortened to it; 0: never."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are validated and exported; 0: export the raw weights."""
+    """Decay of the averaged weights, which are validated and exported; 0: the raw weights are."""
     patience: int = 0
     """Stop when so many validations in a row brought nothing better; 0: never."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of forward and backward passes; weights stay fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of forward and backward passes; weights stay fp32. auto: bf16 on CUDA, else fp32."""
     compile: bool = False
     """Compile the networks (torch.compile): a slow start, faster steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -56,7 +57,7 @@ class Options:
     seed: int = 0
     """Weights, samples and dropout are functions of the seed and the step."""
     log_every: int = 50
-    """Steps between lines of metrics."""
+    """Steps between lines of metrics, which are means over these steps."""
     validate_every: int = 1000
     """Steps between validations, each followed by a checkpoint."""
     keep: int = 2
@@ -67,17 +68,36 @@ class Options:
     """Print sizes, one step's time and memory, and stop without writing anything."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("accumulate", 1), ("keep", 1), ("log_every", 1),
-                            ("validate_every", 1), ("workers", 0), ("threads", 0), ("overfit", 0), ("patience", 0),
-                            ("warmup_steps", 0), ("clip_norm", 0), ("ema", 0)):  # fmt: skip
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than {least}")
+        for name in ("steps", "batch", "accumulate", "keep", "log_every", "validate_every", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not more than 0")
+        for name in ("workers", "threads", "seed", "overfit", "patience", "warmup_steps", "clip_norm", "ema"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 0")
         if self.ema >= 1:
             raise UserError(f"--ema: {self.ema} is not a decay below 1 (usual: 0.999)")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0-based): linear warm-up, then constant."""
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def validation_clips(self, train: list[str], val: list[str]) -> list[str]:
+        """The clips to validate on: `val`, or (fine-tuning) those trained on where there are no others.
+
+        Raises:
+            UserError: there is none to train on, or none for validation.
+        """
+        if not train:
+            raise UserError("--cache: no clip is left to train on; add clips, or change --train-list or --test-share")
+        if val or self.overfit:
+            return val
+        if self.init is None:
+            raise UserError(
+                f"--cache: {len(train)} clip to train on and none to validate on; add clips or name some in --val-list "
+                "(with --init, a single clip may serve for both)"
+            )
+        print("no other clip: validating on what is trained on, so stop early (--steps)", file=sys.stderr)
+        return train
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from command_line import UserError
+from training.checkpoint import writing
 from training.options import FREE, Options
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetensors", "tensorboard")
@@ -41,27 +42,17 @@ class RunFolder:
         self.path = path
         self.config = config
         self.writes = writes
+        self.checkpoints = path / "checkpoints"
         self._board = None
-        self.check()
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    def check(self) -> None:
-        """Compares the settings with those the run was started with."""
-        saved = self.saved_config()
-        new = flatten(self.config)
+        saved, new = self._saved_config(), flatten(config)
         for name in sorted((saved.keys() & new.keys()) - FREE):  # an older version's run lacks newer settings
             if saved[name] != new[name]:
-                flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{flag}: {self.path} was started with {saved[name]}, not {new[name]}; "
+                    f"--{name.replace('_', '-')}: {path} was started with {saved[name]}, not {new[name]}; "
                     "use that value or another --run folder"
                 )
 
-    def saved_config(self) -> dict[str, Any]:
-        """The flat settings that the run was started with; {} for a new run."""
+    def _saved_config(self) -> dict[str, Any]:
         file = self.path / "config.json"
         try:
             return json.loads(file.read_text())["config"] if file.exists() else {}
@@ -74,36 +65,38 @@ class RunFolder:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        try:
+        with writing(f"--run: {self.path}"):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             about = {"config": flatten(self.config), "versions": versions(), "command": sys.argv}
             self._replace("config.json", json.dumps(about, indent=1))
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
             self._replace("metrics.jsonl", "".join(kept))
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
-        except OSError as error:
-            raise UserError(f"--run: {self.path} cannot be written ({error.strerror or error})") from error
 
     def log(self, step: int, numbers: dict[str, float], group: str) -> None:
-        """One line of metrics.jsonl ({"step": 100, "group": "train", "l1": ...}), and TensorBoard curves."""
-        if not self.writes or self._board is None:
+        """One line of metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}), and TensorBoard curves."""
+        if self._board is None:
             return
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
-        for name, value in numbers.items():
-            self._board.add_scalar(f"{group}/{name}", value, step)
+        with writing(self.path / "metrics.jsonl"):
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
+            for name, value in numbers.items():
+                self._board.add_scalar(f"{group}/{name}", value, step)
 
     def show(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Pictures (H, W, 3) uint8 RGB for TensorBoard."""
         if self._board is not None:
-            for name, picture in pictures.items():
-                self._board.add_image(name, picture, step, dataformats="HWC")
-            self._board.flush()
+            with writing(self.path / "tensorboard"):
+                for name, picture in pictures.items():
+                    self._board.add_image(name, picture, step, dataformats="HWC")
+                self._board.flush()
 
-    def write_failure(self, step: int, names: list[str], losses: dict[str, float]) -> Path:
+    def write_failure(self, step: int, rank: int, clips: list[str], losses: dict[str, float]) -> Path:
         """Writes down the clips of the step at which the loss was no longer a number."""
-        text = json.dumps({"step": step, "losses": {k: str(v) for k, v in losses.items()}, "clips": names}, indent=1)
-        return self._replace(f"not_finite_step_{step}.json", text)
+        text = json.dumps({"step": step, "losses": {k: str(v) for k, v in losses.items()}, "clips": clips}, indent=1)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            return self._replace(f"not_finite_step_{step}_process_{rank}.json", text)
 
     def close(self) -> None:
         if self._board is not None:
@@ -130,15 +123,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Python, platform, packages and the git commit that made a run."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found["git"] = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        found["git"] = "unknown"
-    return found
+        commit = "unknown"
+    packages = {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), "git": commit, **packages}

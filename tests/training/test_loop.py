@@ -1,0 +1,252 @@
+"""The loop never loses work and says what went wrong: kills, full disks, damaged checkpoints, NaN, patience."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from command_line import UserError
+from tests.training.toy import STEPS, toy_trainer
+from training import checkpoint
+from training.engine import Engine
+from training.loop import Stream, Trainer
+from training.options import Options
+from training.run_folder import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def last(run: Path) -> dict[str, Any]:
+    state = checkpoint.load_latest(run / "checkpoints")
+    assert state is not None
+    return state
+
+
+def train(run: Path, **settings: Any) -> Trainer:
+    trainer = toy_trainer(run, **settings)
+    trainer.fit()
+    return trainer
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Bit for bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def losses(run: Path, group: str = "train") -> list[float]:
+    return [row["L"] for row in read_metrics(run) if row["group"] == group]
+
+
+@contextmanager
+def disk_full_at(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("when", "code", "kept"), [("step", -9, 4), ("save", -9, 4), ("term", 0, 5)])
+def test_killed_and_continued_is_as_if_never_killed(tmp_path: Path, when: str, code: int, kept: int) -> None:
+    command = [sys.executable, "-m", "tests.training.toy", str(tmp_path / "killed"), when]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == code
+    assert last(tmp_path / "killed")["step"] == kept
+    train(tmp_path / "killed")
+    train(tmp_path / "whole")
+    # The stop by SIGTERM saves between two validations, nothing else differs.
+    assert_same(last(tmp_path / "killed"), last(tmp_path / "whole"))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == STEPS
+    assert not list((tmp_path / "killed").rglob("*.part"))
+
+
+def test_a_signal_ends_the_step_and_saves(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    step = trainer.train_step
+
+    def train_step(batch: Any) -> None:
+        step(batch)
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    try:
+        trainer.fit()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert last(tmp_path)["step"] == 3
+
+
+def test_disk_full_while_saving_keeps_the_older_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=4)
+    before = last(tmp_path / "run")
+    limit = max(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir()) // 2
+    with disk_full_at(limit), pytest.raises(UserError, match=r"step_\d+.pt could not be written \(.*\); free space"):
+        train(tmp_path / "run")
+    assert_same(last(tmp_path / "run"), before)
+    assert not list((tmp_path / "run").rglob("*.part"))
+    train(tmp_path / "run")
+    train(tmp_path / "whole")
+    assert_same(last(tmp_path / "run"), last(tmp_path / "whole"))
+
+
+def test_disk_full_while_logging_is_one_line(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=2, validate_every=1000)
+    size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
+    with disk_full_at(size + 10), pytest.raises(UserError, match="could not be written"):
+        train(tmp_path / "run", validate_every=1000)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", steps=6)
+    newest = checkpoint.path_of(tmp_path / "run" / "checkpoints", 6)
+    newest.write_bytes(newest.read_bytes()[:500])
+    train(tmp_path / "run")
+    assert "step_000000006.pt cannot be read" in capsys.readouterr().out
+    train(tmp_path / "whole")
+    assert_same(last(tmp_path / "run"), last(tmp_path / "whole"))
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="no checkpoint there can be read"):
+        train(tmp_path / "run")
+
+
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -> None:
+    with pytest.raises(UserError, match=r"step 1: L, gradient_norm is no longer a finite number"):
+        train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
+    about = json.loads((tmp_path / "not_finite_step_1_process_0.json").read_text())
+    expected = [f"clip{i % 8}" for i in Stream(8, toy_trainer(tmp_path, validate_every=10).options).indices(1)]
+    assert (about["step"], about["losses"]["L"], about["clips"]) == (1, "nan", expected)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def broken_at(run: Path, step: int) -> int:
+    """An item of that step of the first epoch, so of none before."""
+    return Stream(8, toy_trainer(run, validate_every=10).options).indices(step)[0] % 8
+
+
+def test_patience_keeps_the_best_and_the_last(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, patience=3, keep=1)
+    stage: Any = trainer.stage
+    stage.selections = [3.0, 1.0, 2.0, 1.5, 1.0, 0.5]
+    trainer.fit()
+    assert (trainer.step, trainer.best, trainer.best_step) == (10, 1.0, 4)
+    assert stage.exported == [2, 4]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_000000004.pt",
+        "step_000000010.pt",
+    ]
+
+
+def test_accumulated_parts_are_one_batch(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", dropout=0.0, clip_norm=0.5)
+    parts = train(tmp_path / "parts", dropout=0.0, clip_norm=0.5, accumulate=4)
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    for a, b in zip(whole.stage.model.parameters(), parts.stage.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_the_same(tmp_path: Path, precision: str) -> None:
+    train(tmp_path / "whole", dropout=0.0, steps=60, validate_every=60)
+    half = train(tmp_path / "half", dropout=0.0, steps=60, validate_every=60, precision=precision)
+    assert half.stage.engine.autocast().fast_dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert losses(tmp_path / "half") != losses(tmp_path / "whole")
+    assert losses(tmp_path / "half")[-1] == pytest.approx(losses(tmp_path / "whole")[-1], rel=0.1)
+
+
+def test_learning_rate_rises_and_gradients_are_clipped(tmp_path: Path) -> None:
+    train(tmp_path, warmup_steps=4, steps=6)
+    rates = [row["learning_rate"] for row in read_metrics(tmp_path) if row["group"] == "train"]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
+    trainer = toy_trainer(tmp_path / "clipped", clip_norm=0.1)
+    layer = trainer.stage.model
+    optimiser = torch.optim.SGD(layer.parameters())
+    before = torch.nn.utils.parameters_to_vector(layer.parameters()).clone()
+    layer(torch.ones(1, 16)).sum().backward()
+    norm = trainer.engine.update(optimiser, 0)
+    moved = torch.nn.utils.parameters_to_vector(layer.parameters()) - before
+    assert norm > 0.1
+    assert moved.norm().item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_averaged_weights_follow_with_the_decay(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, ema=0.9)
+    steps = trainer.steps()
+    expected = [p.detach().clone() for p in trainer.stage.model.parameters()]
+    for step in range(1, 4):
+        trainer.train_step(next(steps))
+        decay = min(0.9, (1 + step) / (10 + step))
+        now = trainer.stage.model.parameters()
+        expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, now, strict=True)]
+    for mine, wanted in zip(trainer.average.module.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+def test_each_epoch_has_every_sample_once() -> None:
+    options = Options(cache=Path(), run=Path(), batch=3, seed=1)
+    stream = Stream(10, options)
+    indices = [i for step in range(10) for i in stream.indices(step)]
+    epochs = [indices[i : i + 10] for i in range(0, 30, 10)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10 * e, 10 * e + 10)) for e in range(3)]
+    assert [i % 10 for i in epochs[0]] != [i % 10 for i in epochs[1]]
+    halves = [Stream(10, Options(cache=Path(), run=Path(), batch=4, seed=1), rank, 2) for rank in (0, 1)]
+    whole = Stream(10, Options(cache=Path(), run=Path(), batch=4, seed=1)).indices(0)
+    assert sorted(next(iter(halves[0])) + next(iter(halves[1]))) == sorted(whole)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"batch": 9}, "--batch: 9 is more than the 8 training samples"),
+    ({"overfit": 9}, "--overfit: 9 is more than the 8"),
+    ({"accumulate": 3}, "--batch: 4 cannot be shared evenly by 1 processes and --accumulate 3"),
+    ({"batch": 0}, "--batch: 0 is not more than 0"),
+    ({"ema": 1.0}, "--ema: 1.0 is not a decay below 1"),
+    ({"log_every": -1}, "--log-every: -1"),
+])  # fmt: skip
+def test_wrong_settings_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        toy_trainer(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--run: .* could not be written"):
+        train(tmp_path / "file" / "run")
+
+
+def test_another_network_in_the_folder(tmp_path: Path) -> None:
+    train(tmp_path, steps=2)
+    (tmp_path / "config.json").unlink()
+    trainer = toy_trainer(tmp_path)
+    stage: Any = trainer.stage
+    stage.networks = {"toy": torch.nn.Linear(3, 3)}
+    with pytest.raises(UserError, match=r"--run: checkpoints in .* are of another configuration"):
+        trainer.fit()
+
+
+def test_precision_by_itself_is_full_on_a_cpu(tmp_path: Path) -> None:
+    engine: Engine = toy_trainer(tmp_path).engine
+    assert engine.half is None and not engine.scaler.is_enabled()

@@ -1,0 +1,113 @@
+"""A stage without faces for the tests of the loop: a small network with dropout that fits made-up numbers.
+
+Run as a program it trains in a folder and, when told to, kills itself: python -m tests.training.toy RUN [WHEN]
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from training import distributed
+from training.engine import Engine, means
+from training.loop import Trainer
+from training.options import Options
+from training.run_folder import RunFolder
+
+STEPS = 12
+
+
+class Numbers(Dataset[dict[str, Any]]):
+    """Item i is a function of i alone; that of `broken` holds a NaN."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        x = torch.from_numpy(np.random.default_rng(index).normal(size=16)).float()
+        y = x[:4] * (float("nan") if index % 8 == self.broken else 2)
+        return {"x": x, "y": y, "name": f"clip{index % 8}"}
+
+
+class ToyStage:
+    def __init__(self, options: Options, engine: Engine, dropout: float = 0.3) -> None:
+        self.options, self.engine = options, engine
+        self.model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)).to(engine.device)
+        self.networks: dict[str, nn.Module] = {"toy": self.model}
+        self.optimisers = {"toy": engine.adam(self.model)}
+        self.selections: list[float] = []  # what validation answers, first to last; then the last again
+        self.exported: list[int] = []
+
+    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
+        rows = []
+        for part in parts:
+            with self.engine.autocast():
+                output = self.model(part["x"])
+            rows.append({"L": (output.float() - part["y"]).square().mean()})
+            self.engine.backward(rows[-1]["L"])
+        return means(rows) | {"gradient_norm": self.engine.update(self.optimisers["toy"], step)}
+
+    def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if len(self.selections) > 1:
+            return {"selection": self.selections.pop(0)}, {}
+        selection = self.selections[0] if self.selections else float(sum(p.abs().sum() for p in model.parameters()))
+        return {"selection": selection}, {"picture": np.zeros((4, 4, 3), np.uint8)}
+
+    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
+        self.exported.append(step)
+
+
+def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **settings: Any) -> Trainer:
+    options = Options(**{
+        "cache": run, "run": run, "batch": 4, "steps": STEPS, "workers": 0, "log_every": 1, "validate_every": 2,
+        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", **settings,
+    })  # fmt: skip
+    torch.manual_seed(options.seed)
+    world = distributed.start(options.device, 1)
+    stage = ToyStage(options, Engine(options, world), dropout)
+    return Trainer(stage, Numbers(broken), options, RunFolder(run, options, writes=world.is_main))
+
+
+def main(run: Path, when: str = "") -> None:
+    trainer = toy_trainer(run)
+    step, replace = trainer.train_step, os.replace
+    if when == "step":  # in the middle of the run, between two checkpoints
+
+        def train_step(batch: Any) -> None:
+            step(batch)
+            if trainer.step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        trainer.train_step = train_step  # type: ignore[method-assign]
+    if when == "save":  # with the third checkpoint written but not yet in its place
+
+        def killing_replace(source: Any, target: Any) -> None:
+            if str(target).endswith("step_000000006.pt"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = killing_replace
+    if when == "term":  # in the midst of a step
+
+        def terminated(batch: Any) -> None:
+            if trainer.step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0)
+            step(batch)
+
+        trainer.train_step = terminated  # type: ignore[method-assign]
+    trainer.fit()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

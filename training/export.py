@@ -1,0 +1,47 @@
+"""python -m training.export: the weights of a run's last, best or any kept checkpoint as a file that others load."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import command_line
+from command_line import UserError
+from models import weights
+from training import checkpoint
+
+
+@dataclass(frozen=True)
+class Config:
+    """Writes a run's averaged weights in half precision, with the settings they were trained with."""
+
+    run: Path
+    """Folder of a run that has been validated at least once."""
+    output: Path
+    """File to write, .safetensors."""
+    which: Literal["best", "last"] = "best"
+    """The best by validation, or the newest."""
+
+
+def main(config: Config) -> None:
+    """Raises UserError when the run has nothing to export or the file can't be written."""
+    command_line.output_parent(config.output, "--output")
+    best = next(iter(sorted(config.run.glob("*.safetensors"))), None)
+    if best is None:
+        raise UserError(f"--run: {config.run} holds no validated weights yet; train on to the first validation")
+    module = weights.load(best)
+    extra = dict(module.extra)
+    if config.which == "last":
+        state = checkpoint.load_latest(config.run / "checkpoints")
+        if state is None:
+            raise UserError(f"--run: {config.run} holds no checkpoint")
+        module.load_state_dict(state["average"])
+        extra = {"step": state["step"], "best": False}
+    with torch.no_grad(), checkpoint.writing(config.output):
+        weights.save(module, config.output, module.settings, extra, half=True)
+    print(f"{config.output}: step {extra['step']} of {config.run}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config, prog="python -m training.export")
