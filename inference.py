@@ -26,7 +26,8 @@ from face.references import lip_openness, nearest_references, spread_over_openne
 from face.sketch import draw_sketch
 from face.tracking import FaceTrack, Tracker, fill_gaps
 from media import audio as sound
-from media.video import Video, VideoWriter, is_picture, read_audio, read_picture
+from media.picture import Picture, is_picture
+from media.video import Video, VideoWriter, read_audio
 from models import load
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import ReferenceFeatures, Renderer
@@ -246,7 +247,8 @@ class Dubber:
             features,
             torch.from_numpy(mel).to(self.device),
         )
-        return tuple(x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (output.face, output.warped_reference))
+        face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in output[:2])
+        return face, warped
 
     def dub(
         self,
@@ -270,15 +272,14 @@ class Dubber:
         started = time.perf_counter()
         spent: dict[str, float] = {}
         mel, seconds = self._listen(audio)
-        source = Video(video, fps=None if keep_fps else sound.FPS) if not is_picture(video) else None
-        picture = read_picture(video) if source is None else None
-        fps = source.fps if source else sound.FPS
+        source = Picture(video) if is_picture(video) else Video(video, fps=None if keep_fps else sound.FPS)
+        fps = source.fps
         wanted = int(np.ceil(round(seconds * fps, 6)))
 
         clock = time.perf_counter()
-        frames = islice(source, wanted) if source else [picture]
         tracker = Tracker(pick=face)
-        for frame in tqdm(frames, "finding the face", wanted if source else 1, disable=not progress, unit="frame"):
+        frames = islice(source, wanted)
+        for frame in tqdm(frames, "finding the face", disable=not progress, unit="frame"):
             tracker.add(frame)
         track = tracker.finish()
         if not track.found.any():
@@ -297,16 +298,15 @@ class Dubber:
 
         clock = time.perf_counter()
         shown = np.sort(with_face[spread_over_openness(openness, self.num_candidates)])
-        pictures = zip(source.frames(shown) if source else [picture] * len(shown), track.boxes[shown], strict=True)
+        pictures = zip(source.frames(shown), track.boxes[shown], strict=True)
         crops = np.stack([crop_face(frame, box, self.size) for frame, box in pictures])
         references = self.encode_references(crops, in_crop[shown], track.boxes[shown])
         spent["references"] = time.perf_counter() - clock
 
         clock = time.perf_counter()
-        again = source.frames(order) if source else (picture for _ in order)
         width, height = track.frame_size
         canvas = (width + height // 4, height) if panel else (width, height)
-        drawn = self._draw(again, order, track, predicted, filled, references, mel, fps, panel)
+        drawn = self._draw(source.frames(order), order, track, predicted, filled, references, mel, fps, panel)
         with VideoWriter(output, fps, canvas, audio=audio, lossless=lossless) as writer:
             for frame in tqdm(drawn, "drawing", wanted, disable=not progress, unit="frame"):
                 writer.write(frame)

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import cv2
 import numpy as np
 
 from command_line import UserError
@@ -218,28 +217,6 @@ class _Reader:
                 if found >= position:
                     return frame
         return self._kept.get(position) or self._kept[max(self._kept)]
-
-
-def is_picture(path: str | Path) -> bool:
-    """Whether a file is a still picture (an animated GIF is a video). Raises a UserError if it can't be opened."""
-    ffmpeg.check_file(Path(path))
-    with open(path, "rb") as file:
-        return file.read(4) != b"GIF8" and cv2.haveImageReader(str(path))
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    """A still picture as (H, W, 3) uint8 RGB, upright.
-
-    Raises:
-        UserError: no such file, a folder, no permission, or not a picture.
-    """
-    ffmpeg.check_file(Path(path))
-    picture = None
-    with contextlib.suppress(cv2.error):  # for instance an absurd size
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise UserError(f"{path} is not a picture, or is damaged; give a JPEG, PNG or WebP file")
-    return picture
 
 
 def has_audio(path: str | Path) -> bool:

@@ -14,7 +14,8 @@ import pytest
 from command_line import UserError
 from media import video
 from media.audio import SAMPLE_RATE, frames_for_samples
-from media.video import Video, VideoWriter, has_audio, is_picture, read_audio, read_picture
+from media.picture import is_picture, read_picture
+from media.video import Video, VideoWriter, has_audio, read_audio
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
 from tests.media.test_video import COLOURS, colour_card, colours_in
 

@@ -1,0 +1,48 @@
+"""Still pictures."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from command_line import UserError
+from media.audio import FPS
+from media.ffmpeg import check_file
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file is a still picture (an animated GIF is a video). Raises a UserError if it can't be opened."""
+    check_file(Path(path))
+    with open(path, "rb") as file:
+        return file.read(4) != b"GIF8" and cv2.haveImageReader(str(path))
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """A still picture as (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        UserError: no such file, a folder, no permission, or not a picture.
+    """
+    check_file(Path(path))
+    picture = None
+    with contextlib.suppress(cv2.error):  # for instance an absurd size
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        raise UserError(f"{path} is not a picture, or is damaged; give a JPEG, PNG or WebP file")
+    return picture
+
+
+class Picture:
+    """A still picture, as a video of one frame: it has what a `Video` needs to be dubbed."""
+
+    fps = FPS
+
+    def __init__(self, path: Path) -> None:
+        self.frame = read_picture(path)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield self.frame
+
+    def frames(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        return (self.frame for _ in indices)
