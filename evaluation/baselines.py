@@ -1,10 +1,11 @@
 """What any method has to beat: static lips, lips at the wrong time, a ridge regression, a pasted reference.
 
 The first three guess landmarks, as stage 1 does; the last guesses pixels, as stage 2 does. All keep the pose of every
-frame.
+frame. Static lips and the pasted reference also make whole videos, each in place of one stage.
 """
 
 from collections.abc import Iterable
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,11 +13,13 @@ from scipy import linalg
 
 from evaluation.geometry import fit_similarity, move, similarity_matrix
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
+from inference import Dubber, References
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 
 CONTENT = slice(JAW_SLICE.start, LIP_SLICE.stop)  # jaw and lips: what the pose does not tell
 HEARD = 52  # mel columns of the ridge regression, 0.65 s around the frame
 POOLED = 2  # columns averaged into one of its inputs
+CANDIDATES = 25  # references that the nearest is chosen from
 PENALTY = 0.3  # of the ridge, over the mean variance of its inputs
 
 
@@ -82,51 +85,58 @@ class Ridge:
         return inputs @ self.weight + self.bias
 
 
-def crop_matrix(box: np.ndarray, size: int) -> np.ndarray:
-    """(3, 3): frame -> crop of side `size`, both in continuous pixels (the first pixel's centre is at .5)."""
-    scale = size / (box[2:] - box[:2]).astype(np.float64)
-    return np.array([[scale[0], 0, -box[0] * scale[0]], [0, scale[1], -box[1] * scale[1]], [0, 0, 1]])
+def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """The reference with the nearest mouth, aligned by a similarity, in the lower half of the target's face crop.
 
-
-def warp_crop(crop: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """`crop` (S, S, 3) drawn through `matrix` (3, 3) between continuous pixels; outside, the edge is repeated."""
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    through = np.linalg.inv(half) @ matrix @ half
-    return cv2.warpAffine(crop, through[:2], crop.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def nearest_reference(landmarks: np.ndarray, references: np.ndarray) -> tuple[int, np.ndarray]:
-    """Which reference (N, 131, 2) has the mouth nearest to the wanted (131, 2), and the (3, 3) matrix to move it.
-
-    Mouths are compared after the similarity, fitted to the whole face, in pixels of the target's frame.
-    """
-    scale, shift = fit_similarity(references, landmarks[None])
-    mouths = move(references[:, LIP_SLICE], scale, shift)
-    best = int(np.linalg.norm(mouths - landmarks[LIP_SLICE], axis=-1).mean(1).argmin())
-    return best, np.vstack([similarity_matrix(complex(scale[best]), complex(shift[best])), [0, 0, 1]])
-
-
-def paste_nearest(
-    target: np.ndarray,
-    box: np.ndarray,
-    landmarks: np.ndarray,
-    crops: np.ndarray,
-    boxes: np.ndarray,
-    references: np.ndarray,
-) -> np.ndarray:
-    """The nearest reference, aligned by a similarity, in the lower half of the target's face crop.
+    Mouths are compared after the similarity, which is fitted to the whole face.
 
     Args:
         target: (S, S, 3) uint8 face crop; only its upper half is used.
-        box: (4,) its box in the frame.
-        landmarks: (131, 2) wanted, in pixels of the frame.
+        wanted: (131, 2) landmarks in crop coordinates.
         crops: (N, S, S, 3) of the references.
-        boxes: (N, 4) of the references.
-        references: (N, 131, 2) their landmarks, in pixels of their frames.
+        references: (N, 131, 2) their landmarks, in crop coordinates.
     """
     size = target.shape[0]
-    best, to_target = nearest_reference(landmarks, references)
-    matrix = crop_matrix(box, size) @ to_target @ np.linalg.inv(crop_matrix(boxes[best], size))
-    result = target.copy()
-    result[size // 2 :] = warp_crop(crops[best], matrix)[size // 2 :]
-    return result
+    wanted, references = (x * size - 0.5 for x in (wanted, references))  # the first pixel's centre is at 0
+    scale, shift = fit_similarity(references, wanted[None])
+    mouths = move(references[:, LIP_SLICE], scale, shift)
+    best = int(np.linalg.norm(mouths - wanted[LIP_SLICE], axis=-1).mean(1).argmin())
+    matrix, half = similarity_matrix(complex(scale[best]), complex(shift[best])), size // 2
+    moved = cv2.warpAffine(crops[best], matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return np.concatenate([target[:half], moved[half:]])
+
+
+class StaticLips(Dubber):
+    """Draws a mouth that never moves: what stage 2 alone makes of a face."""
+
+    def predict_landmarks(
+        self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = FPS
+    ) -> np.ndarray:
+        return static_lips(landmarks_in_crop, references)
+
+
+class NearestReference(Dubber):
+    """Stage 1 and, in place of stage 2, the aligned nearest of `CANDIDATES` references."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.num_candidates = CANDIDATES
+
+    def encode_references(self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> References:
+        return References(cast(Any, images), landmarks_in_crop)
+
+    def draw_faces(
+        self,
+        faces: np.ndarray,
+        landmarks_in_crop: np.ndarray,
+        sketches: np.ndarray,
+        references: References,
+        mel: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        crops = cast(np.ndarray, references.features)
+        pasted = [
+            paste_nearest(face, wanted, crops, references.landmarks_in_crop)
+            for face, wanted in zip(faces, landmarks_in_crop, strict=True)
+        ]
+        drawn = np.stack(pasted).astype(np.float32) / 255
+        return drawn, drawn

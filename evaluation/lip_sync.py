@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from face.crop import to_crop
+from face.landmarks import LIP_SLICE
+from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
 
-LIP_68 = slice(48, 68)  # the lips among the 68 points of face-alignment
 SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above digital silence that still count as silence
 SILENT_FRAMES = 3  # frames of silence on either side of a silent frame: a mouth needs time to close
 
@@ -75,3 +77,34 @@ def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:
 def jitter(landmarks: np.ndarray) -> float:
     """Mean absolute second difference in time of landmarks (F, K, 2), in their own unit."""
     return nan_mean(np.abs(np.diff(landmarks, n=2, axis=0)))
+
+
+def motion(
+    landmarks: np.ndarray,
+    boxes: np.ndarray,
+    silent: np.ndarray,
+    true_landmarks: np.ndarray | None = None,
+    true_boxes: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Column of the tables -> value: motion in silence and, where there is an original, how like its motion this is.
+
+    Args:
+        landmarks: (F, 131, 2) in pixels of the frame.
+        boxes: (F, 4) of the faces.
+        silent: (F,) from `silent_frames`.
+        true_landmarks: (F, 131, 2) of the original.
+        true_boxes: (F, 4) of the original.
+    """
+    openness = lip_openness(landmarks, boxes[:, 3] - boxes[:, 1])
+    values = {"silence": motion_in_silence(openness, silent)}
+    if true_landmarks is None or true_boxes is None:
+        return values
+    true = lip_openness(true_landmarks, true_boxes[:, 3] - true_boxes[:, 1])
+    shake, steady = (
+        jitter(to_crop(marks, box)[:, LIP_SLICE]) for marks, box in ((landmarks, boxes), (true_landmarks, true_boxes))
+    )
+    return values | {
+        "openness r": correlation(openness, true),
+        "articulation": articulation_ratio(openness, true),
+        "jitter": shake / steady if steady else float("nan"),
+    }

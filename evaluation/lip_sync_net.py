@@ -34,21 +34,13 @@ class SyncScore(NamedTuple):
     offset: int
 
 
-def _block(convolution: nn.Module, norm: nn.Module, pool: nn.Module | None = None) -> list[nn.Module]:
-    return [convolution, norm, nn.ReLU()] + ([pool] if pool else [])
+def _audio(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, padding: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def _audio(
-    inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int, pool: nn.Module | None = None
-) -> list[nn.Module]:
-    return _block(nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs), pool)
-
-
-def _video(
-    inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, padding: int, pool: nn.Module | None = None
-) -> list[nn.Module]:
+def _video(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, padding: int) -> list[nn.Module]:
     convolution = nn.Conv3d(inputs, outputs, kernel, stride=(1, stride, stride), padding=(0, padding, padding))
-    return _block(convolution, nn.BatchNorm3d(outputs), pool)
+    return [convolution, nn.BatchNorm3d(outputs), nn.ReLU()]
 
 
 def _head(embedding: int) -> nn.Sequential:
@@ -60,22 +52,17 @@ class SyncNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        smaller = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2)}
         self.netcnnaud = nn.Sequential(
-            *_audio(1, 64, 3, 1, nn.MaxPool2d(1, 1)),
-            *_audio(64, 192, 3, 1, nn.MaxPool2d(3, stride=(1, 2))),
-            *_audio(192, 384, 3, 1),
-            *_audio(384, 256, 3, 1),
-            *_audio(256, 256, 3, 1, nn.MaxPool2d(3, stride=2)),
-            *_audio(256, 512, (5, 4), 0),
-        )
+            *_audio(1, 64), nn.MaxPool2d(1, 1), *_audio(64, 192), nn.MaxPool2d(3, stride=(1, 2)), *_audio(192, 384),
+            *_audio(384, 256), *_audio(256, 256), nn.MaxPool2d(3, stride=2), *_audio(256, 512, (5, 4), 0),
+        )  # fmt: skip
         self.netcnnlip = nn.Sequential(
-            *_video(3, 96, (5, 7, 7), 2, 0, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2))),
-            *_video(96, 256, (1, 5, 5), 2, 1, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))),
-            *_video(256, 256, (1, 3, 3), 1, 1),
-            *_video(256, 256, (1, 3, 3), 1, 1),
-            *_video(256, 256, (1, 3, 3), 1, 1, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2))),
-            *_video(256, 512, (1, 6, 6), 1, 0),
-        )
+            *_video(3, 96, (5, 7, 7), 2, 0), nn.MaxPool3d(**smaller),
+            *_video(96, 256, (1, 5, 5), 2, 1), nn.MaxPool3d(**smaller, padding=(0, 1, 1)),
+            *_video(256, 256, (1, 3, 3), 1, 1), *_video(256, 256, (1, 3, 3), 1, 1),
+            *_video(256, 256, (1, 3, 3), 1, 1), nn.MaxPool3d(**smaller), *_video(256, 512, (1, 6, 6), 1, 0),
+        )  # fmt: skip
         self.netfcaud, self.netfclip = _head(EMBEDDING), _head(EMBEDDING)
 
     def embed_sound(self, mfcc: Tensor) -> Tensor:

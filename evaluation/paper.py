@@ -16,6 +16,7 @@ from evaluation.making import Job, Method, make_all, sound_of
 from evaluation.scoring import ClipScore, Options, Scorers
 from evaluation.tables import Row, Table, row_of
 from inference import SHIPPED_WEIGHTS, Dubber
+from media.audio import frames_for_samples
 
 PAPER = ("table1", "table4", "table5")
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
@@ -42,7 +43,7 @@ class Config:
     weights: tuple[str, ...] = (f"IP-LAP={SHIPPED_WEIGHTS}",)
     """Rows of our own, each NAME=FOLDER of weights; table 4 has one for each variant."""
     methods: tuple[str, ...] = ()
-    """Rows of others, each NAME=FOLDER of their videos; dubbed ones in NAME=FOLDER/dubbing. Any framing."""
+    """Rows of others, each NAME=FOLDER of their videos (or FOLDER/reconstruction and FOLDER/dubbing). Any framing."""
     baselines: bool = True
     """Rows for the aligned nearest reference and for static lips."""
     num_references: tuple[int, ...] = (25,)
@@ -125,7 +126,8 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
         for name, files in rows.items():
             why = reason or errors.get((name, clip)) or ("" if clip in files else "no video of that name")
             if why or track is None or wav is None:
-                scores[name].append(ClipScore(clip, reason=why))
+                wanted = 0 if wav is None else frames_for_samples(len(wav))
+                scores[name].append(ClipScore(clip, wanted=wanted, reason=why))
             else:
                 pool = pools.get(name)
                 scores[name].append(scorers.score(clip, videos[clip], track, files[clip], wav, not dubbing, pool))
@@ -134,11 +136,15 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
 
 def run(key: str, config: Config) -> None:
     """Prints and writes a table, one for each protocol."""
+    places = ("reconstruction", "dubbing") if config.protocol == "both" else (config.protocol,)
+    for name, folder in named(config.methods, "--methods").items():
+        if lacking := [place for place in places if len(places) > 1 and not (folder / place).is_dir()]:
+            raise UserError(f"--methods {name}: there is no {folder / lacking[0]}; or choose one --protocol")
     config.output.mkdir(parents=True, exist_ok=True)
     scorers = Scorers(config.score)
     for line in scorers.missing:
         print(line, file=sys.stderr)
-    for place in ("reconstruction", "dubbing") if config.protocol == "both" else (config.protocol,):
+    for place in places:
         dubbing, options = place == "dubbing", config.score
         rows = score_protocol(config, dubbing, scorers)
         paper = tables.published(f"{key} {config.paper}" if key == "table1" else key) if key in PAPER else []
@@ -201,7 +207,7 @@ def table3(config: Table3) -> None:
                 clips.append(ClipScore(clip.name, reason="no face"))
                 continue
             error = validation.score_lips(clip, faces, {name: validation.predict(dubber, clip, faces)})[name]
-            clips.append(ClipScore(clip.name, {"Landmark Error": error["landmark error px"]}, len(faces.frames)))
+            clips.append(ClipScore(clip.name, {"Landmark Error": error["Landmark Error"]}, frames=len(faces.frames)))
         rows.append(row_of(name, clips))
     notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]
     table = Table("table3", [*rows, *tables.published("table3")], notes)

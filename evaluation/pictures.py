@@ -21,7 +21,7 @@ from media.video import Video, VideoWriter, has_audio
 CELL = 192  # pixels of a face in a sheet
 STYLE = (
     "body{font:16px system-ui;margin:2rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
-    "border:1px solid #ccc}img{max-width:100%}"
+    "border:1px solid #ccc;white-space:nowrap}div{overflow-x:auto}img{max-width:100%}"
 )
 ZOOM = 0.6  # of the mouth's width, that is added on each side
 
@@ -144,6 +144,10 @@ def picture_tag(content: bytes, name: str) -> str:
     return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
 
 
+def html_row(cells: list[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
 def report(config: Report) -> None:
     command_line.output_parent(config.output, "--output")
     parts = []
@@ -153,15 +157,10 @@ def report(config: Report) -> None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"--tables: {path} is no table written by these commands ({error})") from error
         head, *rows = table.grid(intervals=True)
-        lines = ["".join(f"<th>{html.escape(c)}</th>" for c in head)]
-        lines += ["".join(f"<td>{html.escape(c)}</td>" for c in row) for row in rows]
-        notes = [*table.notes, *(f"failed: {r.name}, {c}: {why}" for r in table.rows for c, why in r.failed.items())]
-        parts += [
-            f"<h2>{html.escape(table.title)}</h2><table>",
-            *(f"<tr>{line}</tr>" for line in lines),
-            "</table><ul>",
-        ]
-        parts += [*(f"<li>{html.escape(note)}</li>" for note in notes), "</ul>", picture_tag(plot(table), table.title)]
+        parts += [f"<h2>{html.escape(table.title)}</h2><div><table>", html_row(head, "th")]
+        parts += [*(html_row(row, "td") for row in rows), "</table></div><ul>"]
+        parts += [f"<li>{html.escape(note)}</li>" for note in (*table.notes, *table.failures)]
+        parts += ["</ul>", picture_tag(plot(table), table.title)]
     parts += [f"<h2>{html.escape(s.stem)}</h2>{picture_tag(s.read_bytes(), s.stem)}" for s in config.sheets]
     head = f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>\n'
     page = head + "\n".join(parts)

@@ -22,9 +22,8 @@ from evaluation import identity, lip_sync, lip_sync_net, points68
 from evaluation.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
 from face.crop import SIZE, crop_face, resize_face, to_crop
 from face.landmarks import LIP_SLICE
-from face.references import lip_openness
 from face.tracking import FaceTrack, track_faces
-from media.audio import log_mel
+from media.audio import frames_for_samples, log_mel
 from media.video import Video
 
 NEEDS = {  # column -> registry entries, any of which will do
@@ -60,7 +59,7 @@ class Options:
 
 
 Pools = tuple[FeaturePool, FeaturePool]  # FID's features of the originals and of a method's pictures
-Frame = tuple[int, np.ndarray, np.ndarray]  # number, output, original
+Frame = tuple[int, tuple[np.ndarray, np.ndarray]]  # number, output and original
 
 
 @dataclass
@@ -69,7 +68,9 @@ class ClipScore:
 
     clip: str
     values: dict[str, float] = field(default_factory=dict)
-    frames: int = 0
+    wanted: int = 0  # frames that the sound is long; 0 where nobody knows
+    produced: int = 0  # of these, those that the method made
+    frames: int = 0  # scored
     faceless: int = 0  # frames without a face in output or original: they count for no face metric
     reason: str = ""
     note: str = ""
@@ -111,6 +112,8 @@ class Scorers:
     ) -> ClipScore:  # fmt: skip
         """Scores `output` against `original`, whose faces are `track`, and against the sound `wav` (S,).
 
+        Its frames are read twice: boxes are smoothed over frames to come, so tracking ends before cropping begins.
+
         Args:
             clip: its name in the tables.
             original: the video that `output` is to equal, or, without `compare`, only to sound like.
@@ -120,13 +123,15 @@ class Scorers:
             compare: False where there is no ground truth (dubbing): only the scores of sound and motion.
             pools: FID's, filled here.
         """
-        result = ClipScore(clip)
+        result = ClipScore(clip, wanted=frames_for_samples(len(wav)))
         try:
             mine = track if output == original else self.track(output)
+            result.produced = min(len(mine.found), result.wanted)
             comparison = _Comparison(self, result, track, mine, wav, compare, pools)
-            videos = Video(output), Video(original if compare else output)
-            pairs = zip(range(result.frames), *videos, strict=False)
-            while batch := list(islice(pairs, self.options.batch)):
+            alone = output == original or not compare
+            pictures = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
+            numbered = zip(range(result.frames), pictures, strict=False)
+            while (self.syncnet or compare) and (batch := list(islice(numbered, self.options.batch))):
                 comparison.add(batch)
             comparison.finish()
         except UserError as error:
@@ -155,9 +160,9 @@ class _Comparison:
         if not self.seen.any():
             raise UserError("no frame shows a face" + " in both output and original" * compare)
         self.scorers, self.result, self.wav, self.compare, self.pools = scorers, result, wav, compare, pools
-        boxes = track.boxes if same and compare else mine.boxes
         # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
-        self.faces = [(mine.landmarks_in_frame, boxes), (track.landmarks_in_frame, track.boxes)]
+        self.faces = [(mine.landmarks_in_frame, track.boxes if same and compare else mine.boxes)]
+        self.faces += [(track.landmarks_in_frame, track.boxes)] * compare
         self.boxes, self.found = mine.boxes, np.flatnonzero(mine.found)
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.vectors: list[list[np.ndarray]] = [[], []]
@@ -166,29 +171,30 @@ class _Comparison:
 
     def add(self, batch: list[Frame]) -> None:
         """The next frames."""
-        scorers = self.scorers
         if self.sync:
-            with scorers.clock("LSE"):
-                for i, frame, _ in batch:
+            with self.scorers.clock("LSE"):
+                for i, (frame, _) in batch:
                     box = self.boxes[self.found[np.abs(self.found - i).argmin()]]
-                    whole = scorers.options.sync == "lrs"
+                    whole = self.scorers.options.sync == "lrs"
                     self.sync.add(lip_sync_net.fit_frame(frame) if whole else lip_sync_net.fit_track(frame, box))
         if self.compare:
             seen = [item for item in batch if self.seen[item[0]]]
-            crops = [tuple(crop_face(pair[k], self.faces[k][1][i]) for k in (0, 1)) for i, *pair in seen]
-            self._pictures(batch, crops)
+            crops = [
+                tuple(crop_face(f, boxes[i]) for f, (_, boxes) in zip(pair, self.faces, strict=True))
+                for i, pair in seen
+            ]
+            whole = [(a if a.shape == b.shape else resize_face(a, (b.shape[1], b.shape[0])), b) for _, (a, b) in batch]
+            self._pictures(crops if self.scorers.options.crop == "face" else whole)
             self._faces(seen, crops)
 
-    def _pictures(self, batch: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
-        """PSNR, SSIM, LPIPS, FID."""
+    def _pictures(self, pairs: list[tuple[np.ndarray, ...]]) -> None:
+        """PSNR, SSIM, LPIPS, FID of outputs and originals of one size."""
         scorers = self.scorers
-        if scorers.options.crop == "frame":
-            crops = [(a if a.shape == b.shape else resize_face(a, (b.shape[1], b.shape[0])), b) for _, a, b in batch]
-        if not crops:
+        if not pairs:
             return
         made, real = (
             torch.from_numpy(np.stack(pictures)).to(scorers.options.device).permute(0, 3, 1, 2) / 255
-            for pictures in zip(*crops, strict=True)
+            for pictures in zip(*pairs, strict=True)
         )
         for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
             with scorers.clock(column):
@@ -204,13 +210,14 @@ class _Comparison:
         for k, (landmarks, boxes) in enumerate(self.faces if seen else []):
             if scorers.embedder:
                 with scorers.clock("CSIM"):
-                    aligned = [identity.align(pair[k], landmarks[i]) for i, *pair in seen]
-                    resized = [identity.resize(pair[k]) for pair in crops]
-                    faces = aligned if scorers.options.csim == "aligned" else resized
+                    if scorers.options.csim == "aligned":
+                        faces = [identity.align(pair[k], landmarks[i]) for i, pair in seen]
+                    else:
+                        faces = [identity.resize(pair[k]) for pair in crops]
                     self.vectors[k].append(scorers.embedder(np.stack(faces)))
             if scorers.points68:
                 with scorers.clock("LipLMD"):
-                    self.points[k] += [to_crop(scorers.points68(pair[k]), boxes[i]) for i, *pair in seen]
+                    self.points[k] += [to_crop(scorers.points68(pair[k]), boxes[i]) for i, pair in seen]
 
     def finish(self) -> None:
         """Fills in the scores of the whole clip."""
@@ -219,20 +226,15 @@ class _Comparison:
         values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
         if self.vectors[0]:
             values["CSIM"] = identity.csim(*(np.concatenate(v) for v in self.vectors), pairs=options.pairs)
-        with scorers.clock("LSE"):
-            if self.sync and (options.sync == "lrs" or self.seen.sum() >= lip_sync_net.MIN_TRACK):
+        if self.sync and (options.sync == "lrs" or self.seen.sum() >= lip_sync_net.MIN_TRACK):
+            with scorers.clock("LSE"):
                 values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
-        faces = [(marks[:count], boxes[:count]) for marks, boxes in self.faces[: 1 + self.compare]]
-        opening = [lip_openness(marks, boxes[:, 3] - boxes[:, 1]) for marks, boxes in faces]
-        values["silence"] = lip_sync.motion_in_silence(opening[0], lip_sync.silent_frames(log_mel(self.wav), count))
+        silent = lip_sync.silent_frames(log_mel(self.wav), count)
+        faces = [(marks[:count], boxes[:count]) for marks, boxes in self.faces]
+        values |= lip_sync.motion(*faces[0], silent, *(faces[1] if self.compare else (None, None)))
         if not self.compare:
             return
         in_crop = [to_crop(marks, boxes) * SIZE for marks, boxes in faces]  # pixels of the crop
-        shake = [lip_sync.jitter(marks[:, LIP_SLICE]) for marks in in_crop]
-        values["articulation"], values["openness r"] = (
-            f(*opening) for f in (lip_sync.articulation_ratio, lip_sync.correlation)
-        )
-        values["jitter"] = shake[0] / shake[1] if shake[1] else float("nan")
         lips, eyes = LIP_SLICE, identity.EYES
         if options.points == "68":
             if not self.points[0]:

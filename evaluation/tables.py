@@ -15,9 +15,9 @@ from evaluation.scoring import ClipScore
 RESAMPLES = 2000  # of the bootstrap
 # Column -> arrow and decimals.
 COLUMNS = {
-    "PSNR": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4), "LPIPS vgg": ("↓", 4), "FID": ("↓", 2), "LipLMD": ("↓", 5),
-    "CSIM": ("↑", 4), "LSE-C": ("↑", 2), "LSE-D": ("↓", 2), "offset": ("→0", 1), "openness r": ("↑", 3),
-    "articulation": ("→1", 2), "silence": ("↓", 3), "jitter": ("→1", 2), "produced": ("↑", 3),
+    "PSNR": ("↑", 2), "PSNR lower half": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4), "LPIPS vgg": ("↓", 4),
+    "FID": ("↓", 2), "LipLMD": ("↓", 5), "CSIM": ("↑", 4), "LSE-C": ("↑", 2), "LSE-D": ("↓", 2), "offset": ("→0", 1),
+    "openness r": ("↑", 3), "articulation": ("→1", 2), "silence": ("↓", 3), "jitter": ("→1", 2), "produced": ("↑", 3),
     "Landmark Error": ("↓", 2), "image quality": ("↑", 2), "lip sync": ("↑", 2), "identity": ("↑", 2),
 }  # fmt: skip
 OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # a mean over all frames; the others are a mean over clips
@@ -87,7 +87,7 @@ class Row:
 
 
 def row_of(name: str, clips: list[ClipScore], fid: float | None = None) -> Row:
-    """Summarises the clips of a method. The share of videos produced counts the failed ones; nothing else does."""
+    """Summarises the clips of a method. The share of frames produced counts the failed ones; nothing else does."""
     scored = [score for score in clips if not score.reason]
     frames = np.array([score.frames for score in scored], dtype=float)
     cells = {}
@@ -95,7 +95,8 @@ def row_of(name: str, clips: list[ClipScore], fid: float | None = None) -> Row:
         values = np.array([score.values.get(column, np.nan) for score in scored])
         if np.isfinite(values).any():
             cells[column] = bootstrap(values, frames if column in OVER_FRAMES else None)
-    cells["produced"] = [len(scored) / max(1, len(clips))]
+    if wanted := sum(score.wanted for score in clips):
+        cells["produced"] = [sum(score.produced for score in clips) / wanted]
     return Row(name, cells | ({} if fid is None else {"FID": [fid]}), clips)
 
 
@@ -125,15 +126,18 @@ class Table:
             lines.append([row.name, *cells, failed])
         return lines
 
+    @property
+    def failures(self) -> list[str]:
+        return [f"failed: {row.name}, {clip}: {why}" for row in self.rows for clip, why in row.failed.items()]
+
     def text(self) -> str:
         grid = self.grid(intervals=True)
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         lines = [
-            "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(r, widths, strict=True)))
-            for r in grid
+            first.ljust(widths[0]) + "".join(f"  {c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))
+            for first, *rest in grid
         ]
-        failures = [f"failed: {row.name}, {clip}: {why}" for row in self.rows for clip, why in row.failed.items()]
-        return "\n".join([self.title, *lines, *self.notes, *failures]) + "\n"
+        return "\n".join([self.title, *lines, *self.notes, *self.failures]) + "\n"
 
     def markdown(self) -> str:
         head, *rows = ["| " + " | ".join(cells) + " |" for cells in self.grid(intervals=True)]
@@ -142,14 +146,10 @@ class Table:
 
     def latex(self) -> str:
         arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}
-        lines = [
-            " & ".join(cells).replace("%", r"\%").replace("_", r"\_") + r" \\" for cells in self.grid(False, arrows)
-        ]
-        body = [rf"\begin{{tabular}}{{l{'r' * (len(self.columns) + 1)}}}", r"\hline", lines[0], r"\hline", *lines[1:]]
-        return (
-            "\n".join([f"% {self.title}", *(f"% {note}" for note in self.notes), *body, r"\hline", r"\end{tabular}"])
-            + "\n"
-        )
+        head, *rows = [" & ".join(line).replace("_", r"\_") + r" \\" for line in self.grid(False, arrows)]
+        above = [f"% {note}" for note in (self.title, *self.notes)]
+        above.append(rf"\begin{{tabular}}{{l{'r' * (len(self.columns) + 1)}}}")
+        return "\n".join([*above, r"\hline", head, r"\hline", *rows, r"\hline", r"\end{tabular}"]) + "\n"
 
     def csv(self) -> str:
         """One line for each method and column, then one for each clip of a method and column."""
@@ -160,19 +160,14 @@ class Table:
             for column, values in row.cells.items():
                 writer.writerow([row.name, "", column, *values, *[""] * (3 - len(values)), "", "", ""])
             for score in row.clips:
+                tail = ["", "", score.frames, score.faceless, score.reason]
                 for column, value in (score.values or {"": ""}).items():
-                    writer.writerow(
-                        [row.name, score.clip, column, value, "", "", score.frames, score.faceless, score.reason]
-                    )
+                    writer.writerow([row.name, score.clip, column, value, *tail])
         return stream.getvalue()
 
     def json(self) -> str:
-        content = {
-            "title": self.title,
-            "notes": self.notes,
-            "rows": [asdict(row) | {"failed": row.failed} for row in self.rows],
-        }
-        return json.dumps(content, indent=1, ensure_ascii=False)
+        rows = [asdict(row) | {"failed": row.failed} for row in self.rows]
+        return json.dumps({"title": self.title, "notes": self.notes, "rows": rows}, indent=1, ensure_ascii=False)
 
     def write(self, stem: Path) -> None:
         """`stem`.txt, .md, .tex, .csv and .json."""

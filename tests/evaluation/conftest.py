@@ -49,10 +49,10 @@ def write(path: Path, frames: list[np.ndarray], seed: int = 0, fps: float = FPS)
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two speakers with a clip each, of 26 and 30 frames."""
+    """Two speakers with a clip each, of 8 and 10 frames, whose mouths open."""
     root = tmp_path_factory.mktemp("videos")
-    write(root / "ann" / "one.mp4", [frame(i) for i in range(26)], 1)
-    write(root / "bob" / "two.mp4", [frame(i, 20) for i in range(30)], 2)
+    write(root / "ann" / "one.mp4", [frame(i + 2) for i in range(8)], 1)
+    write(root / "bob" / "two.mp4", [frame(i + 2, 20) for i in range(10)], 2)
     return root
 
 

@@ -1,0 +1,151 @@
+"""The tables' commands from videos and weights to files, on two made-up clips and tiny untrained networks."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from command_line import UserError
+from evaluation.making import Job, Method, make_all, sound_of
+from evaluation.paper import ORIGINAL, UNTOUCHED, Config, Table3, Table5, run, table3
+from evaluation.scoring import Options
+from evaluation.tables import read_table
+from media.audio import FPS, SAMPLE_RATE
+from media.video import Video, read_audio
+
+from ..datasets.made_up import write_clip
+from .conftest import frame, write
+
+NETWORKS = ("LPIPS vgg", "FID", "CSIM", "LSE-C")  # columns whose files are not here
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("checkpoints.registry.FOLDER", tmp_path)
+    monkeypatch.delenv("IP_LAP_WEIGHTS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another method's videos: the face cut out, 256 x 256, named after its code's habit; one is two frames short."""
+    root = tmp_path_factory.mktemp("others")
+    for place in ("reconstruction", "dubbing"):
+        for name, count, brightness in (("ann_one", 8, 10), ("bob_two", 8, 30)):
+            cut = [cv2.resize(frame(i + 2, brightness)[20:180, 20:180], (256, 256)) for i in range(count)]
+            write(root / place / f"{name}.mp4", cut)
+    return root
+
+
+@pytest.mark.slow
+def test_table1_of_both_protocols(
+    videos: Path, tiny: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config(
+        videos, tmp_path / "out", weights=(f"Ours={tiny}",), methods=(f"Cut={others}",), num_references=(3,)
+    )
+    run("table1", config)
+    printed = capsys.readouterr()
+    for column in NETWORKS:
+        assert f"{column} left out" in printed.err
+        assert f"{column} left out" in printed.out
+    table = read_table(tmp_path / "out" / "table1_reconstruction.json")
+    rows = {row.name: row for row in table.rows}
+    assert list(rows)[:5] == [ORIGINAL, "Cut", "Ours", "nearest reference", "static lips"]
+    best = rows[ORIGINAL].cells
+    assert best["PSNR"][0] == pytest.approx(80)
+    assert best["SSIM"][0] == pytest.approx(1)
+    assert best["LipLMD"][0] == best["articulation"][0] - 1 == best["jitter"][0] - 1 == 0
+    for name in ("Ours", "nearest reference", "static lips"):
+        cells = rows[name].cells
+        assert cells["produced"] == [1]
+        assert 10 < cells["PSNR"][0] < 60, "the rest of the crop stays as it was"
+    assert rows["nearest reference"].cells["PSNR"][0] > rows["Ours"].cells["PSNR"][0], "untrained networks are worse"
+    assert rows["static lips"].cells["articulation"][0] < 0.5
+    assert rows["Cut"].failed == {"bob/two": "8 frames, the original has 10 (--score.common scores the common part)"}
+    assert rows["Cut"].cells["produced"] == [16 / 18]
+    assert "framed 256 x 256" in rows["Cut"].clips[0].note
+    assert rows["Cut"].clips[0].values["LipLMD"] < 0.02, "compared by face boxes, whatever the framing"
+    assert rows["IP-LAP (paper)"].cells["PSNR"] == [32.91]
+    dubbed = {row.name: row for row in read_table(tmp_path / "out" / "table1_dubbing.json").rows}
+    assert UNTOUCHED in dubbed
+    assert "PSNR" not in dubbed["Ours"].cells, "there is no ground truth"
+    made = [len(list(Video(tmp_path / "out" / "dubbing" / "Ours" / f"{clip}.mp4"))) for clip in ("ann/one", "bob/two")]
+    assert made == [10, 8], "as long as the other's sound"
+
+    first, source = tmp_path / "out" / "reconstruction" / "Ours" / "ann" / "one.mp4", videos / "ann" / "one.mp4"
+    before = first.stat().st_mtime_ns
+    job = Job(Method("Ours", tiny), "ann/one", source, source, first)
+    assert list(make_all([job], 1)) == [(job, "")]
+    assert first.stat().st_mtime_ns == before, "what is there is not made again"
+    options = Options(crop="frame", common=True, scale="eyes", norm="l1", csim="resized", pairs="all", sync="pipeline")
+    config = Config(
+        videos, tmp_path / "other", protocol="reconstruction", weights=(), methods=(f"Cut={others}",), baselines=False,
+        score=options,
+    )  # fmt: skip
+    run("score", config)
+    cut = next(row for row in read_table(tmp_path / "other" / "score_reconstruction.json").rows if row.name == "Cut")
+    assert not cut.failed
+    assert "common part of 8 and 10 frames" in cut.clips[1].note
+    assert not any("paper" in row.name for row in read_table(tmp_path / "other" / "score_reconstruction.json").rows)
+
+
+@pytest.mark.slow
+def test_table5_in_two_processes_and_a_clip_without_a_face(videos: Path, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(videos, tmp_path / "videos")
+    write(tmp_path / "videos" / "cat" / "three.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 8)
+    config = Table5(tmp_path / "videos", tmp_path / "out", weights=(f"x={tiny}",), num_references=(1, 2), workers=2)
+    run("table5", config)
+    rows = {row.name: row for row in read_table(tmp_path / "out" / "table5_reconstruction.json").rows}
+    assert list(rows)[:3] == [ORIGINAL, "N=1", "N=2"]
+    assert rows["N=5 (paper)"].cells["PSNR"] == [32.96]
+    assert "no face" in rows["N=1"].failed["cat/three"]
+    assert rows["N=1"].cells["produced"] == [18 / 26]
+    assert not list((tmp_path / "out").rglob("*.wav"))
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    """A cache of two speakers, one of whom is away for a frame, with the list of its clips."""
+    for seed, (name, missing) in enumerate({"ann/one": (), "ann/two": (3,), "bob/one": ()}.items()):
+        write_clip(tmp_path / "cache", name, 30, missing, seed=seed)
+    (tmp_path / "list.txt").write_text("ann/one\nann/two\nbob/one\nnobody/here\n")
+    return tmp_path
+
+
+def test_table3_from_a_cache(cached: Path, tiny: Path) -> None:
+    weights = (f"w/ LSTM={tiny}", f"w/ Transformer={tiny}")
+    table3(Table3(cached / "cache", cached / "list.txt", weights, cached / "out"))
+    rows = {row.name: row for row in read_table(cached / "out" / "table3.json").rows}
+    assert 0 < rows["w/ LSTM"].cells["Landmark Error"][0] < 128
+    assert rows["w/ LSTM"].cells == rows["w/ Transformer"].cells
+    assert rows["w/ Transformer (paper)"].cells["Landmark Error"] == [3.04]
+
+
+def test_own_sound_is_cut_or_padded_to_the_video(videos: Path) -> None:
+    path = videos / "ann" / "one.mp4"
+    whole = read_audio(path)
+    for frames in (5, 12):
+        wav = sound_of(path, frames)
+        assert len(wav) == frames * SAMPLE_RATE // FPS
+        np.testing.assert_array_equal(wav[: len(whole)], whole[: len(wav)])
+    assert not sound_of(path, 12)[len(whole) :].any()
+    np.testing.assert_array_equal(sound_of(path, None), whole)
+
+
+def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("eve/nine\n")
+    write(tmp_path / "theirs" / "eve_nine.mp4", [frame(0)] * 2)
+    for wrong, message in (
+        ({"clip_list": tmp_path / "list.txt"}, "such as eve/nine"),
+        ({"methods": (f"A={tmp_path / 'theirs'}",)}, "named like a clip"),
+        ({"methods": (f"A={tmp_path / 'theirs'}",), "protocol": "both"}, "theirs/reconstruction"),
+        ({"methods": ("A",)}, "NAME=FOLDER"),
+        ({"weights": (f"Ours={tmp_path}",)}, "landmark_generator.safetensors"),
+        ({"videos": tmp_path / "nothing"}, "not a folder"),
+    ):
+        given = {"videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction"} | wrong
+        with pytest.raises(UserError, match=message):
+            run("table1", Config(output=tmp_path / "out", **given))
+    assert not list((tmp_path / "out").rglob("*.mp4")), "found before the first video is made"
