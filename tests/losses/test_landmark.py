@@ -1,0 +1,43 @@
+"""Loss of stage 1 against the released values and by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from losses.landmark import LandmarkLossConfig, landmark_loss
+from tests.models.released import case
+
+
+def test_parity(shared: Path) -> None:
+    z = case(shared / "reference", "landmark_losses")
+    (true_jaw, true_lip), (jaw, lip) = (
+        z[name].view(2, 5, 2, 57).transpose(-1, -2).split([17, 40], dim=-2) for name in ("target", "predicted")
+    )
+    losses = landmark_loss(lip, jaw, true_lip, true_jaw, LandmarkLossConfig())
+    for name in ("l1", "velocity"):
+        assert losses[name].item() == pytest.approx(z[name].item(), abs=1e-5, rel=1e-6)
+    assert losses["total"] == losses["l1"] + losses["velocity"]
+
+
+def test_constant_offset_has_no_velocity() -> None:
+    lip, jaw = torch.rand(3, 5, 40, 2), torch.rand(3, 5, 17, 2)
+    losses = landmark_loss(lip + 0.5, jaw - 0.5, lip, jaw, LandmarkLossConfig(velocity=3))
+    assert losses["l1"].item() == pytest.approx(0.5, abs=1e-6)
+    assert losses["velocity"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_one_frame_by_hand() -> None:
+    true_lip, true_jaw = torch.zeros(1, 3, 40, 2), torch.zeros(1, 3, 17, 2)
+    lip = true_lip.clone()
+    lip[0, 1, 0] = torch.tensor([3.0, 4.0])  # there and back: two steps of length 5
+    losses = landmark_loss(lip, true_jaw, true_lip, true_jaw, LandmarkLossConfig(velocity=2))
+    assert losses["l1"].item() == pytest.approx(7 / (3 * 114))
+    assert losses["velocity"].item() == pytest.approx(5)
+    assert losses["total"].item() == pytest.approx(7 / (3 * 114) + 10)
+
+
+def test_single_frames_have_no_velocity() -> None:
+    lip, jaw, true_lip, true_jaw = (torch.rand(2, 1, points, 2) for points in (40, 17, 40, 17))
+    losses = landmark_loss(lip, jaw, true_lip, true_jaw, LandmarkLossConfig())
+    assert losses["velocity"] == 0 and losses["total"].isfinite()

@@ -1,0 +1,42 @@
+"""The terms that the paper has not: lip openness and its speed; and float32 where autocast would spoil a sum."""
+
+import pytest
+import torch
+
+from losses.landmark import LandmarkLossConfig, landmark_loss
+from losses.perceptual import gram, style
+
+
+def test_openness_by_hand() -> None:
+    true_lip, jaw = torch.zeros(1, 3, 40, 2), torch.zeros(1, 3, 17, 2)
+    lip = true_lip.clone()
+    lip[0, :, 7] = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0]])  # from point 2 by 5, 1, 1
+    true_lip[0, :, 7, 0] = 2.0
+    config = LandmarkLossConfig(velocity=0.0, openness=10.0, openness_speed=100.0)
+    terms = landmark_loss(lip, jaw, true_lip, jaw, config, opening=(2, 7))
+    assert terms["openness"].item() == pytest.approx((3 + 1 + 1) / 3)
+    assert terms["openness_speed"].item() == pytest.approx((4 + 0) / 2)
+    assert terms["total"].item() == pytest.approx(terms["l1"].item() + 10 * 5 / 3 + 100 * 2)
+
+
+def test_openness_of_closed_lips_has_a_gradient_that_is_a_number() -> None:
+    lip, jaw = torch.zeros(1, 1, 40, 2, requires_grad=True), torch.zeros(1, 1, 17, 2)
+    config = LandmarkLossConfig(openness=1.0, openness_speed=1.0)
+    landmark_loss(lip, jaw, torch.ones(1, 1, 40, 2), jaw, config, opening=(5, 15))["total"].backward()
+    assert lip.grad is not None and torch.isfinite(lip.grad).all()
+
+
+def test_openness_is_off_by_default() -> None:
+    lip, jaw = torch.rand(1, 3, 40, 2), torch.rand(1, 3, 17, 2)
+    assert set(landmark_loss(lip, jaw, lip, jaw, LandmarkLossConfig())) == {"l1", "velocity", "total"}
+    with pytest.raises(ValueError, match="which points"):
+        landmark_loss(lip, jaw, lip, jaw, LandmarkLossConfig(openness=1.0))
+
+
+def test_gram_stays_in_float32_under_autocast() -> None:
+    features = 1 + 0.01 * torch.randn(2, 8, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, distance = gram(features), style([features], [features * 1.001])
+    assert inside.dtype == distance.dtype == torch.float32
+    torch.testing.assert_close(inside, gram(features))
+    torch.testing.assert_close(distance, style([features], [features * 1.001]))

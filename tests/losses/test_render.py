@@ -1,0 +1,172 @@
+"""Perceptual, style and combined loss of stage 2."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from command_line import UserError
+from losses import perceptual
+from losses.perceptual import VGG19, find_vgg, gram
+from losses.render import RenderLoss, RenderLossConfig
+from tests.models.released import case, state_dict
+
+NO_GAN = RenderLossConfig(adversarial=0, feature_matching=0)
+
+
+def made_up_vgg(layers: tuple[int, ...] = (1, 2)) -> VGG19:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128)}
+    state = {}
+    for position, shape in shapes.items():
+        state[f"features.{position}.weight"] = 0.05 * torch.randn(*shape, 3, 3, generator=generator)
+        state[f"features.{position}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+    return VGG19(state, layers)
+
+
+@pytest.fixture(scope="module")
+def vgg() -> VGG19:
+    return made_up_vgg()
+
+
+def pictures(count: int = 3, size: int = 32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(2, 3, size, size, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_parity(shared: Path) -> None:
+    state = state_dict(shared / "reference", "renderer")
+    # Released losses saw BGR; with the stored BGR pictures as they are, so does this VGG.
+    network = VGG19({name.replace("perceptual.model.network", "features"): value for name, value in state.items()})
+    z = case(shared / "reference", "renderer")
+    loss = RenderLoss(NO_GAN, network)
+    for name in ("n1", "b2"):
+        terms = loss(z[f"{name}_out"], z[f"{name}_warped"], z[f"{name}_face"][:, 0])
+        assert terms["warp"].item() == pytest.approx(z[f"{name}_warp_loss"].item(), abs=1e-5)
+        found = (terms["perceptual"] + 250 * terms["style"]).item()
+        assert found == pytest.approx(z[f"{name}_gen_loss"].item(), abs=1e-5)
+
+
+@torch.no_grad()
+def test_total_is_the_weighted_sum(vgg: VGG19) -> None:
+    face, warped, target = pictures()
+    config = replace(NO_GAN, pixel=3.0)
+    terms = RenderLoss(config, vgg)(face, warped, target)
+    assert set(terms) == {"warp", "perceptual", "style", "pixel", "total"}
+    expected = 2.5 * terms["warp"] + 4 * terms["perceptual"] + 1000 * terms["style"] + 3 * terms["pixel"]
+    torch.testing.assert_close(terms["total"], expected)
+    torch.testing.assert_close(terms["pixel"], (face - target).abs().mean() + (warped - target).abs().mean())
+
+
+def test_nothing_is_lost_on_equal_pictures(vgg: VGG19) -> None:
+    face = pictures(1)[0]
+    assert RenderLoss(replace(NO_GAN, pixel=1.0), vgg)(face, face, face)["total"] == 0
+
+
+def test_warming_up_trains_the_alignment_alone(vgg: VGG19) -> None:
+    face, warped, target = (picture.requires_grad_() for picture in pictures())
+    terms = RenderLoss(NO_GAN, vgg)(face, warped, target.detach(), warming_up=True)
+    assert set(terms) == {"warp", "total"}
+    terms["total"].backward()
+    assert face.grad is None and warped.grad is not None and warped.grad.abs().max() > 0
+
+
+def test_without_warping_there_is_no_warm_up(vgg: VGG19) -> None:
+    face, warped, target = pictures()
+    terms = RenderLoss(replace(NO_GAN, pixel=1.0), vgg)(face.requires_grad_(), warped, target, warming_up=True)
+    assert "warp" not in terms and "perceptual" in terms
+    torch.testing.assert_close(terms["pixel"], (face - target).abs().mean())
+    terms["total"].backward()
+    assert face.grad is not None
+
+
+def test_gradients_go_to_their_own_picture(vgg: VGG19) -> None:
+    face, warped, target = (picture.requires_grad_() for picture in pictures())
+    terms = RenderLoss(NO_GAN, vgg)(face, warped, target)
+    (gradient,) = torch.autograd.grad(terms["warp"], warped, retain_graph=True)
+    assert gradient.abs().max() > 0
+    assert torch.autograd.grad(terms["warp"], face, retain_graph=True)[0].abs().max() == 0
+    terms["total"].backward()
+    assert target.grad is None and all(p.grad is None for p in vgg.parameters())
+
+
+def test_lower_region_ignores_the_upper_half(vgg: VGG19) -> None:
+    face, warped, target = pictures()
+    lower, full = RenderLoss(replace(NO_GAN, region="lower"), vgg), RenderLoss(NO_GAN, vgg)
+    other = face.clone()
+    other[:, :, :16] = 0.5
+    assert lower(face, warped, target)["total"] == lower(other, warped, target)["total"]
+    assert full(face, warped, target)["total"] != full(other, warped, target)["total"]
+
+
+def test_terms_without_weight_cost_nothing() -> None:
+    face, warped, target = pictures()
+    config = RenderLossConfig(warp=0, perceptual=0, style=0, adversarial=0, feature_matching=0, pixel=1)
+    assert set(RenderLoss(config, None)(face, warped, target)) == {"pixel", "total"}
+    with pytest.raises(ValueError, match="VGG-19"):
+        RenderLoss(NO_GAN, None)
+    with pytest.raises(ValueError, match="discriminator"):
+        RenderLoss(RenderLossConfig(), made_up_vgg())
+
+
+def test_vgg_is_frozen_and_stays_in_eval(vgg: VGG19) -> None:
+    vgg.train()
+    assert not vgg.training and not any(p.requires_grad for p in vgg.parameters())
+    assert [tuple(f.shape) for f in vgg(pictures(1)[0])] == [(2, 64, 32, 32), (2, 128, 16, 16)]
+
+
+def test_layers_can_be_chosen(vgg: VGG19) -> None:
+    picture = pictures(1)[0]
+    both, second = vgg(picture), made_up_vgg((2,))(picture)
+    assert len(second) == 1
+    torch.testing.assert_close(second[0], both[1])
+
+
+def test_gram_by_hand() -> None:
+    maps = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # 2 channels of 1 x 2 pixels
+    torch.testing.assert_close(gram(maps), torch.tensor([[[5.0, 11.0], [11.0, 25.0]]]) / 4)
+
+
+def test_vgg_file_of_any_precision(tmp_path: Path, vgg: VGG19) -> None:
+    path = tmp_path / "vgg.pth"
+    state = {f"features.{n}.{k}": v.half() for n, conv in vgg.convs.items() for k, v in conv.state_dict().items()}
+    torch.save(state | {"classifier.0.weight": torch.zeros(1)}, path)
+    picture = pictures(1)[0]
+    for a, b in zip(VGG19(path, (1, 2))(picture), vgg(picture), strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
+
+
+def test_missing_vgg_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perceptual, "FOLDER", tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=r"vgg19-dcbb9e9d\.pth.*put it into"):
+        find_vgg()
+    with pytest.raises(UserError, match=r"mine\.pth"):
+        find_vgg(tmp_path / "mine.pth")
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    file.write_text("<html>404</html>")
+    assert find_vgg() == file
+    with pytest.raises(UserError, match="cannot be read"):
+        VGG19(file)
+    for content in ({"a": torch.zeros(1)}, [1], {"features.0.weight": torch.zeros(1), "features.0.bias": 3}):
+        torch.save(content, file)
+        with pytest.raises(UserError, match="does not hold VGG-19"):
+            VGG19(file)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_real_vgg_sees_what_people_see(shared: Path) -> None:
+    """A blurred picture is farther from the original than one that is a little darker."""
+    from skimage.data import astronaut
+
+    network = VGG19(find_vgg(shared / "weights" / "vgg19_features.pth"))
+    picture = torch.from_numpy(astronaut()[:256, 128:384]).permute(2, 0, 1)[None] / 255
+    blurred = torch.nn.functional.avg_pool2d(picture, 5, stride=1, padding=2, count_include_pad=False)
+    features, dark, soft = (network(x) for x in (picture, 0.95 * picture, blurred))
+    assert 2 * perceptual.perceptual(dark, features) < perceptual.perceptual(soft, features)

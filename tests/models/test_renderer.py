@@ -1,0 +1,172 @@
+"""The renderer by its properties: sizes, sharing of work, what each switch does, how it starts."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.layers import Spade
+from models.motion_field import sampling_grid
+from models.renderer import Renderer, RendererConfig
+
+TINY = RendererConfig(
+    size=32, shallow=4, deep=16, alignment_deep=8, modulation=8, style_hidden=8, audio_width=2, kernel=3
+)  # fmt: skip
+
+
+def inputs(config: RendererConfig, batch: int = 2, references: int = 3) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    size = config.size
+    shapes = [(3, size, size), (config.num_frames, 3, size, size), *[(references, 3, size, size)] * 2, (1, 80, 16)]
+    values = [torch.rand(batch, *shape, generator=generator) for shape in shapes]
+    values[0][:, :, size // 2 :] = 0
+    return tuple(values)
+
+
+def build(config: RendererConfig, shaken: bool = True) -> Renderer:
+    """In eval mode; `shaken` away from any zero initialisation."""
+    torch.manual_seed(0)
+    network = Renderer(config).eval()
+    if shaken:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.mark.parametrize("size", [128, 256])
+@pytest.mark.parametrize("num_frames", [3, 5])
+@torch.inference_mode()
+def test_sizes_by_config(size: int, num_frames: int) -> None:
+    config = replace(RendererConfig.lite(), size=size, num_frames=num_frames)
+    output = build(config)(*inputs(config, batch=1, references=2))
+    assert output.face.shape == output.warped_reference.shape == (1, 3, size, size)
+    assert output.flow is not None and output.flow.shape == (1, 2, 2, size, size)
+    assert output.weight is not None and output.weight.shape == (1, 2, 1, size, size)
+    assert output.face.min() >= 0 and output.face.max() <= 1 and output.face.std() > 0.01
+
+
+def test_parameter_counts() -> None:
+    paper = sum(p.numel() for p in Renderer(RendererConfig.paper()).parameters())
+    assert paper == pytest.approx(19.0e6, rel=0.005)
+    assert sum(p.numel() for p in Renderer(RendererConfig.lite()).parameters()) < 4e6
+
+
+@torch.inference_mode()
+def test_references_of_one_video_serve_many_frames() -> None:
+    network = build(TINY)
+    masked, sketches, images, reference_sketches, mel = inputs(TINY, batch=3)
+    features = network.encode_references(images[:1], reference_sketches[:1])
+    together = network.render(masked, sketches, features, mel)
+    for i in range(3):
+        alone = network(masked[[i]], sketches[[i]], images[:1], reference_sketches[:1], mel[[i]])
+        for name in ("face", "warped_reference", "flow", "weight"):
+            torch.testing.assert_close(getattr(together, name)[[i]], getattr(alone, name), rtol=0, atol=2e-6)
+
+
+@torch.inference_mode()
+def test_batches_keep_their_references() -> None:
+    network, given = build(TINY), inputs(TINY, batch=3)
+    together = network(*given)
+    alone = network(*(value[[1]] for value in given))
+    torch.testing.assert_close(together.face[[1]], alone.face, rtol=0, atol=2e-6)
+    assert not torch.allclose(together.warped_reference[0], together.warped_reference[1], atol=1e-2)
+
+
+@torch.inference_mode()
+def test_modulation_is_computed_once_for_all_references() -> None:
+    network, seen = build(TINY), []
+    for module in network.modules():
+        if isinstance(module, Spade):
+            module.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    network(*inputs(TINY, batch=2, references=7))
+    assert seen == [2] * 12  # 6 blocks of 2 layers, batch 2 whatever the number of references
+
+
+@torch.inference_mode()
+def test_order_of_references_does_not_matter() -> None:
+    network = build(TINY)
+    masked, sketches, images, reference_sketches, mel = inputs(TINY)
+    turned = network(masked, sketches, images.flip(1), reference_sketches.flip(1), mel)
+    straight = network(masked, sketches, images, reference_sketches, mel)
+    torch.testing.assert_close(turned.face, straight.face, rtol=0, atol=2e-6)
+
+
+@torch.inference_mode()
+def test_output_skip_starts_at_the_references() -> None:
+    config = replace(TINY, output_skip=True)
+    given = inputs(config, references=1)
+    output = build(config, shaken=False)(*given)
+    masked, image = given[0], given[2][:, 0]
+    # One reference: whatever its weight, the weighted mean is the reference itself.
+    torch.testing.assert_close(output.warped_reference, image, rtol=0, atol=1e-4)
+    start = torch.cat([masked[:, :, :16], image[:, :, 16:]], dim=2).clamp(0.01, 0.99)
+    torch.testing.assert_close(output.face, start, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("output_skip", [False, True])
+def test_gradient_reaches_every_parameter(output_skip: bool) -> None:
+    config = replace(TINY, output_skip=output_skip)
+    network = build(config).train()
+    network(*inputs(config)).face.square().sum().backward()
+    # BatchNorm takes away the mean, and so the use of the bias before it.
+    without = [n for n, p in network.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert without == []
+
+
+def test_skip_moves_the_flow_from_the_first_step() -> None:
+    config = replace(TINY, output_skip=True)
+    network = build(config, shaken=False).train()
+    network(*inputs(config)).face.square().sum().backward()
+    assert network.motion_field is not None
+    gradient = network.motion_field.flow.weight.grad
+    assert gradient is not None and gradient.abs().max() > 0
+
+
+@torch.inference_mode()
+def test_without_warping_references_stay_where_they_are() -> None:
+    network = build(replace(TINY, use_warping=False))
+    given = inputs(TINY)
+    output = network(*given)
+    assert output.flow is None and output.weight is None
+    torch.testing.assert_close(output.warped_reference, given[2].mean(1))
+    features = network.encode_references(given[2][:1], given[3][:1])
+    assert network.render(given[0], given[1], features, given[4]).face.shape == (2, 3, 32, 32)
+
+
+@torch.inference_mode()
+def test_audio_counts_unless_switched_off() -> None:
+    *given, mel = inputs(TINY)
+    hearing, deaf = build(TINY), build(replace(TINY, use_audio=False))
+    assert (hearing(*given, mel).face - hearing(*given, -mel).face).abs().max() > 1e-4
+    torch.testing.assert_close(deaf(*given, mel).face, deaf(*given, -mel).face, rtol=0, atol=0)
+    assert not [name for name, _ in deaf.named_parameters() if ".audio." in name]
+
+
+@torch.inference_mode()
+def test_one_channel_of_grey_sketches_is_enough() -> None:
+    config = replace(TINY, sketch_channels=1)
+    masked, sketches, images, reference_sketches, mel = inputs(config)
+    network = build(config)
+    full = network(masked, sketches, images, reference_sketches, mel)
+    sketches[:, :, 1:] = 0
+    reference_sketches[:, :, 1:] = 0
+    torch.testing.assert_close(network(masked, sketches, images, reference_sketches, mel).face, full.face)
+
+
+@pytest.mark.parametrize("right", [-3, 0, 2])
+@pytest.mark.parametrize("down", [-1, 4])
+def test_flow_is_in_pixels(right: int, down: int) -> None:
+    """Each target pixel takes the reference's pixel that lies `right` and `down` of it."""
+    image = torch.rand(1, 3, 24, 20)
+    flow = torch.tensor([right, down]).float()[:, None, None].expand(1, 2, 24, 20)
+    grid = sampling_grid(flow, identity_at_zero=True).permute(0, 2, 3, 1)
+    moved = torch.nn.functional.grid_sample(image, grid, align_corners=False)
+    expected = image.roll((-down, -right), dims=(2, 3))[:, :, 5:-5, 4:-4]
+    torch.testing.assert_close(moved[:, :, 5:-5, 4:-4], expected, rtol=0, atol=1e-4)
+
+
+def test_released_grid_has_its_corners_at_one() -> None:
+    grid = sampling_grid(torch.zeros(2, 16, 16), identity_at_zero=False)
+    assert grid[:, 0, 0].tolist() == [-1, -1] and grid[:, -1, -1].tolist() == [1, 1]
