@@ -51,13 +51,15 @@ class Config(Options):
     """Validation clips at most, spread over the list; each is predicted whole."""
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {  # tf32, as bf16 would round landmarks to half a pixel
     "lite": {
-        "model": LandmarkGeneratorConfig.lite(), "batch": 64, "learning_rate": 5e-4, "warmup_steps": 500,
-        "clip_norm": 1.0, "steps": 40_000, "validate_every": 500,
+        "model": LandmarkGeneratorConfig.lite(), "precision": "tf32", "batch": 64, "learning_rate": 5e-4,
+        "warmup_steps": 500, "clip_norm": 1.0, "steps": 40_000, "validate_every": 500,
         "sampling": SamplingConfig(balance="speaker", samples_per_epoch=6400),
     },
-    "paper": {"model": LandmarkGeneratorConfig.paper(), "batch": 128, "steps": 610_000, "ema": 0.0},
+    "paper": {
+        "model": LandmarkGeneratorConfig.paper(), "precision": "tf32", "batch": 128, "steps": 610_000, "ema": 0.0,
+    },
 }  # fmt: skip
 
 

@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import models
 from command_line import UserError
 from datasets.sampling import SamplingConfig
-from models.landmark_generator import LandmarkGeneratorConfig
+from models import weights
+from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
 from train_landmark import Config, main
-from training import checkpoint
+from training import checkpoint, export, plot
 from training.run_folder import read_metrics
 
 TINY = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, audio_width=2, landmark_width=1)
@@ -21,9 +25,10 @@ TINY = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, aud
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crops of 32 pixels, as landmarks don't depend on the crop's size."""
     root = tmp_path_factory.mktemp("cache")
     for number in range(4):
-        write_clip(root, f"speaker{number}/clip", num_frames=30, seed=number)
+        write_clip(root, f"speaker{number}/clip", num_frames=30, size=32, seed=number)
     return root
 
 
@@ -41,6 +46,10 @@ def last(config: Config) -> dict:
     return state
 
 
+def rows_of(config: Config, group: str = "train") -> list[dict]:
+    return [row for row in read_metrics(config.run) if row["group"] == group]
+
+
 def test_stopped_and_continued_is_as_if_never_stopped(config: Config, tmp_path: Path) -> None:
     main(config)
     halves = replace(config, run=tmp_path / "halves")
@@ -51,9 +60,10 @@ def test_stopped_and_continued_is_as_if_never_stopped(config: Config, tmp_path: 
     for key in ("networks", "average"):
         a, b = (torch.nn.utils.parameters_to_vector(_leaves(state[key])) for state in (whole, resumed))
         assert torch.equal(a, b)
-    rows, more = ([row for row in read_metrics(c.run) if row["group"] == "train"] for c in (config, halves))
-    assert [row["total"] for row in rows] == [row["total"] for row in more]
-    assert len({row["total"] for row in rows}) == 4
+    rows, more = rows_of(config), rows_of(halves)
+    assert [row["L"] for row in rows] == [row["L"] for row in more]
+    assert len({row["L"] for row in rows}) == 4
+    assert all(row["L"] == pytest.approx(row["L_1"] + row["L_c"], rel=1e-5) for row in rows)
 
 
 def _leaves(state: dict) -> list[torch.Tensor]:
@@ -62,27 +72,53 @@ def _leaves(state: dict) -> list[torch.Tensor]:
 
 def test_exports_the_averaged_weights_and_trains_on_from_them(config: Config, tmp_path: Path) -> None:
     main(config)
-    exported = models.load(config.run / "landmark_generator.safetensors")
-    best = torch.load(config.run / "checkpoints" / "best.pt", weights_only=True)
-    assert exported.step == best["step"]
-    for name, value in exported.state_dict().items():
-        torch.testing.assert_close(value, best["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)
-    other = replace(config, run=tmp_path / "more", init=config.run / "landmark_generator.safetensors", steps=1)
+    best, newest = tmp_path / "best.safetensors", tmp_path / "last.safetensors"
+    export.main(export.Config(run=config.run, output=best))
+    export.main(export.Config(run=config.run, output=newest, which="last"))
+    for path, step in ((best, last(config)["best_step"]), (newest, 4)):
+        exported = models.load(path)
+        state = torch.load(checkpoint.path_of(config.run / "checkpoints", step), weights_only=True)
+        assert exported.step == step
+        for name, value in exported.state_dict().items():
+            torch.testing.assert_close(value, state["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)
+    other = replace(config, run=tmp_path / "more", init=best, steps=1)
     main(replace(other, model=LandmarkGeneratorConfig()))  # its sizes come from the file
     assert last(other)["networks"]["landmark_generator"]["lip_head.weight"].shape == (80, 16)
 
 
-def test_another_setting_is_refused_by_name(config: Config) -> None:
+def test_curves_of_runs_become_a_picture(config: Config, tmp_path: Path) -> None:
     main(config)
+    plot.main(plot.Config(run=(config.run, config.run), output=tmp_path / "curves.png"))
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match=r"--run: .*nothing has no metrics yet"):
+        plot.main(plot.Config(run=(tmp_path / "nothing",), output=tmp_path / "curves.png"))
+
+
+def test_another_setting_is_refused_by_name(config: Config) -> None:
+    main(replace(config, steps=1))
     with pytest.raises(UserError, match=r"--model.width: .* was started with 16, not 32"):
         main(replace(config, model=replace(TINY, width=32)))
 
 
-def test_overfits_a_few_samples(config: Config) -> None:
+def test_overfits_a_few_samples_and_validates_on_them(config: Config) -> None:
     model = replace(TINY, dropout=0.0, reference_skip=True)
-    main(replace(config, model=model, overfit=2, steps=60, learning_rate=5e-3, validate_every=60))
-    losses = [row["l1"] for row in read_metrics(config.run) if row["group"] == "train"]
+    main(replace(config, model=model, overfit=2, steps=60, learning_rate=5e-3, validate_every=60, ema=0.0))
+    losses = [row["L_1"] for row in rows_of(config)]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    assert rows_of(config, "validation")[-1]["L_1"] == pytest.approx(losses[-1], rel=0.5)
+
+
+def test_one_person_is_tuned_on_a_single_clip(config: Config, tmp_path: Path) -> None:
+    weights.save(LandmarkGenerator(TINY), tmp_path / "init.safetensors", weights_settings())
+    write_clip(tmp_path / "one", "clip", num_frames=30)
+    main(replace(config, cache=tmp_path / "one", init=tmp_path / "init.safetensors", steps=2))
+    assert len(rows_of(config, "validation")) == 1
+
+
+def weights_settings() -> dict:
+    from datasets import settings
+
+    return settings.current()
 
 
 def test_dry_run_writes_nothing(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,3 +130,41 @@ def test_dry_run_writes_nothing(config: Config, capsys: pytest.CaptureFixture[st
 def test_batch_larger_than_the_data(config: Config) -> None:
     with pytest.raises(UserError, match="--batch: 64 is more than the 8 training samples"):
         main(replace(config, batch=64))
+
+
+def test_weights_that_cannot_be_started_from(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(UserError, match=r"weights.safetensors does not exist"):
+        main(replace(config, init=path))
+    sizes = RendererConfig(shallow=4, deep=8, alignment_deep=8, modulation=4, style_hidden=4, audio_width=2)
+    weights.save(Renderer(sizes), path, weights_settings())
+    with pytest.raises(UserError, match=r"holds a renderer \(stage 2\), but a landmark generator"):
+        main(replace(config, init=path))
+    weights.save(LandmarkGenerator(TINY), path, weights_settings() | {"crop.margin": 0.5})
+    with pytest.raises(UserError, match=r"--init: .* was made with crop.margin = 0.5"):
+        main(replace(config, init=path))
+    with safe_open(path, framework="pt") as file:
+        save_file({name: value[:1] for name, value in load_file(path).items() if value.ndim}, path, file.metadata())
+    with pytest.raises(UserError, match="does not fit"):
+        main(replace(config, init=path))
+    assert not config.run.exists()
+
+
+def test_data_that_cannot_be_trained_on(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--cache: there is no clip in"):
+        main(replace(config, cache=tmp_path))
+    write_clip(tmp_path / "one", "clip", num_frames=30)
+    with pytest.raises(UserError, match="--cache: 1 clip to train on and none to validate on; add clips"):
+        main(replace(config, cache=tmp_path / "one"))
+    for name in "ab":
+        write_clip(tmp_path / "short", name, num_frames=20)
+    with pytest.raises(UserError, match="none of the 1 clips can be trained on: that takes 25 frames"):
+        main(replace(config, cache=tmp_path / "short"))
+    (tmp_path / "list.txt").write_text("elsewhere/clip\n")
+    with pytest.raises(UserError, match="none to validate on"):
+        main(replace(config, split=replace(config.split, val_list=tmp_path / "list.txt")))
+    write_clip(tmp_path / "other", "a", num_frames=30)
+    write_clip(tmp_path / "other", "b", num_frames=30, size=64)
+    with pytest.raises(UserError, match=r"crop\.size"):
+        main(replace(config, cache=tmp_path / "other"))
+    assert not config.run.exists()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from losses.render import RenderLossConfig
 from models.discriminator import DiscriminatorConfig
 from models.renderer import RendererConfig
 from tests.datasets.made_up import write_clip
-from train_render import Config, main
+from tests.training.test_distributed import write_vgg
+from train_render import Config, build, main
 from training import checkpoint
 from training.run_folder import read_metrics
 
@@ -32,11 +34,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise of the right shapes, up to relu2_1."""
-    path = tmp_path_factory.mktemp("vgg") / "vgg.pth"
-    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64)}
-    state = {f"features.{i}.weight": 0.1 * torch.randn(*shape, 3, 3) for i, shape in shapes.items()}
-    torch.save(state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}, path)
+    write_vgg(path := tmp_path_factory.mktemp("vgg") / "vgg.pth")
     return path
 
 
@@ -45,7 +43,7 @@ def config(cache: Path, vgg: Path, tmp_path: Path) -> Config:
     return Config(
         cache=cache, run=tmp_path / "run", vgg=vgg, model=TINY, discriminator=DiscriminatorConfig(width=4),
         loss=RenderLossConfig(layers=(1, 2), warmup_epochs=1), sampling=SamplingConfig(samples_per_epoch=4), batch=2,
-        steps=6, workers=0, log_every=1, validate_every=3, num_references=2, val_samples=2, device="cpu",
+        steps=4, workers=0, log_every=1, validate_every=4, num_references=2, val_samples=2, device="cpu",
     )  # fmt: skip
 
 
@@ -58,16 +56,48 @@ def state_of(config: Config) -> dict:
 def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: Path) -> None:
     main(config)
     rows = [row for row in read_metrics(config.run) if row["group"] == "train"]
-    assert [sorted(set(row) & {"warp", "perceptual", "style", "adversarial", "discriminator"}) for row in rows] == (
-        2 * [["warp"]] + 4 * [["adversarial", "discriminator", "perceptual", "style", "warp"]]
+    assert [sorted(name for name in row if name.startswith("L")) for row in rows] == (
+        2 * [["L", "L_w"]] + 2 * [["L", "L_D", "L_f", "L_g", "L_r", "L_s", "L_w"]]
     )
+    for row in rows[2:]:
+        total = sum(row[k] * w for k, w in {"L_w": 2.5, "L_r": 4, "L_s": 1000, "L_g": 0.25, "L_f": 2.5}.items())
+        assert row["L"] == pytest.approx(total, rel=1e-4)
     halves = replace(config, run=tmp_path / "halves")
-    main(replace(halves, steps=4))
+    main(replace(halves, steps=3))
     main(halves)
     for name, network in state_of(config)["networks"].items():
         for key, value in network.items():
             assert torch.equal(value, state_of(halves)["networks"][name][key]), (name, key)
     assert models.load(config.run / "renderer.safetensors").config == TINY
+
+
+def test_overfitting_validates_on_the_samples_it_trains_on(config: Config) -> None:
+    trainer = build(replace(config, overfit=2))
+    stage: Any = trainer.stage
+    seen = next(trainer.steps())[0]
+    assert [(s["name"], s["frame"]) for s in stage.examples] == list(zip(seen["name"], seen["frame"], strict=True))
+    assert torch.equal(torch.stack([s["target"] for s in stage.examples]), seen["target"])
+
+
+def test_cache_of_another_size(config: Config) -> None:
+    with pytest.raises(UserError, match=r"crop.size = 32, but 64 is in force"):
+        main(replace(config, model=replace(TINY, size=64)))
+
+
+def test_lpips_is_measured_where_the_weights_are(config: Config) -> None:
+    alexnet = Path(__file__).parents[2] / "shared/weights/alexnet_features_torchvision.pth"
+    if not alexnet.exists():
+        pytest.skip(f"{alexnet} is not there")
+    config = replace(config, lpips=alexnet, model=replace(TINY, size=128), cache=config.run.parent / "cache")
+    for name in "ab":
+        write_clip(config.cache, name, num_frames=30)
+    stage = build(config).stage
+    with torch.no_grad():
+        numbers, pictures = stage.validate(stage.model.eval())
+    assert 0 < numbers["lpips"] < 1
+    (title, picture), *_ = pictures.items()
+    assert "frame" in title
+    assert picture.shape == (128, 8 * 128, 3)  # sketch, 2 references, 2 motions, warped, output, target
 
 
 def test_missing_vgg_weights_say_where_to_get_them(config: Config) -> None:

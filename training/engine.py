@@ -26,7 +26,7 @@ class Engine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.half is not None
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
 
     def autocast(self) -> torch.autocast:
         """Context for forward passes in the chosen precision."""

@@ -44,8 +44,9 @@ class Options:
     """Decay of the averaged weights, which are validated and exported; 0: the raw weights are."""
     patience: int = 0
     """Stop when so many validations in a row brought nothing better; 0: never."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of forward and backward passes; weights stay fp32. auto: bf16 on CUDA, else fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Number format of forward and backward passes; weights stay fp32. auto: bf16 on CUDA, else fp32. tf32: CUDA's
+    rounded products."""
     compile: bool = False
     """Compile the networks (torch.compile): a slow start, faster steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

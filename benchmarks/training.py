@@ -1,0 +1,140 @@
+"""python -m benchmarks.training: samples a second of both training loops, and where the time goes."""
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import command_line
+import train_landmark
+import train_render
+from training.loop import Trainer
+
+STAGES = {"landmark": train_landmark, "render": train_render}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32 eager": {"precision": "fp32"}, "as shipped": {}, "with --compile": {"compile": True},
+}  # fmt: skip
+WARM_UP = 3  # steps before the clock starts: compilation, the choice of kernels, the first loaded batches
+
+
+@dataclass(frozen=True)
+class Config:
+    """Times whole training steps, data included, on this machine."""
+
+    cache: Path
+    """Clips to train on."""
+    stages: tuple[Literal["landmark", "render"], ...] = ("landmark", "render")
+    preset: Literal["lite", "paper"] = "lite"
+    steps: int = 20
+    """Steps that are timed."""
+    batch: int | None = None
+    """Samples a step, if not the preset's."""
+    workers: int = 2
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    vgg: Path | None = None
+
+
+class Phases:
+    """Seconds by phase; a phase inside another counts for itself only. The device is waited for at every change."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.device, self.current, self.mark = trainer.world.device, "other", time.perf_counter()
+        self.seconds: dict[str, float] = defaultdict(float)
+        engine: Any = trainer.engine
+        autocast = engine.autocast
+
+        @contextmanager
+        def forward() -> Iterator[None]:
+            with self.phase("forward"), autocast():
+                yield
+
+        engine.autocast, engine.backward = forward, self.phase("backward")(engine.backward)
+        engine.update = self.phase("optimiser")(engine.update)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        outer = self.switch(name)
+        yield
+        self.switch(outer)
+
+    def switch(self, name: str) -> str:
+        wait(self.device)
+        now, before = time.perf_counter(), self.current
+        self.seconds[before] += now - self.mark
+        self.mark, self.current = now, name
+        return before
+
+
+def wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
+def run(trainer: Trainer, steps: int, phases: Phases | None = None) -> float:
+    """Seconds of the loop's own steps after a warm-up."""
+    parts, take = trainer.steps(), phases.phase("data")(next) if phases else next
+    for _ in range(WARM_UP):
+        trainer.train_step(take(parts))
+    if phases:
+        phases.switch("other")
+        phases.seconds.clear()
+    wait(trainer.world.device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        trainer.train_step(take(parts))
+    trainer.take_recent()  # waits for the device
+    return time.perf_counter() - began
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP a second of a large matrix product."""
+    side = 1024 if device.type == "cpu" else 8192
+    a, seconds = torch.ones(side, side, device=device, dtype=dtype), []
+    for _ in range(10):
+        wait(device)
+        began = time.perf_counter()
+        a @ a
+        wait(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
+
+
+def main(config: Config) -> None:
+    """Prints a line for each stage and variant, as they come."""
+    for name in config.stages:
+        script = STAGES[name]
+        settings: dict[str, Any] = {**script.PRESETS[config.preset], "cache": config.cache, "workers": config.workers}
+        settings |= {"device": config.device, "preset": config.preset}
+        settings |= {"batch": config.batch} if config.batch else {}
+        if name == "render":
+            loss = settings.get("loss", train_render.RenderLossConfig())
+            settings |= {"vgg": config.vgg, "loss": replace(loss, warmup_epochs=0)}
+        flops = first = 0.0
+        for variant, changes in VARIANTS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                trainer = script.build(script.Config(run=Path(folder) / "run", **{**settings, **changes}))
+            batch, device = trainer.options.batch, trainer.world.device
+            if not flops:
+                with FlopCounterMode(display=False) as counter:
+                    trainer.train_step(next(trainer.steps()))
+                flops = counter.get_total_flops() / batch
+                print(f"{name}, {config.preset}, batch {batch}, {device}: {flops / 1e9:.3g} GFLOP a sample")
+            rate = config.steps * batch / run(trainer, config.steps)
+            first = first or rate
+            phases = Phases(trainer)
+            total = run(trainer, config.steps, phases)
+            shares = "  ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in phases.seconds.items())
+            peak = matmul_peak(device, trainer.engine.half or torch.float32)
+            print(f"  {variant:14} {rate:.3g} samples/s, x {rate / first:.2f}: {shares}; ", end="")
+            print(f"{flops * rate / peak:.1%} of a matrix product's {peak / 1e12:.3g} TFLOP/s", flush=True)
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config, prog="python -m benchmarks.training")

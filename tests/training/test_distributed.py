@@ -1,0 +1,66 @@
+"""Two processes with half the batch each do what one process does, batch statistics included."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import tyro
+
+import train_landmark
+import train_render
+from tests.datasets.made_up import write_clip
+from training.options import with_preset
+from training.run_folder import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON = (
+    "--batch 4 --steps 4 --workers 0 --threads 1 --log-every 1 --validate-every 4 --num-references 2 --device cpu "
+    "--warmup-steps 0 --sampling.samples-per-epoch 8 --sampling.balance clip"
+)
+LANDMARK = (
+    "--model.width 16 --model.layers 1 --model.heads 2 --model.feed-forward 16 --model.audio-width 2 "
+    "--model.landmark-width 1 --model.dropout 0"
+)
+RENDER = (
+    "--model.size 32 --model.shallow 4 --model.deep 8 --model.alignment-deep 8 --model.modulation 4 "
+    "--model.style-hidden 4 --model.audio-width 2 --discriminator.width 4 --val-samples 2 --loss.layers 1 2 "
+    "--loss.warmup-epochs 1 --loss.style 1000 --loss.adversarial 0.25 --loss.feature-matching 2.5 --vgg vgg.pth"
+)
+
+
+def write_vgg(path: Path) -> None:
+    """Noise of VGG-19's shapes, up to relu2_1."""
+    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64)}
+    state = {f"features.{i}.weight": 0.1 * torch.randn(*shape, 3, 3) for i, shape in shapes.items()}
+    torch.save(state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "flags"), [(train_landmark, LANDMARK), (train_render, RENDER)])
+def test_two_processes_are_one(tmp_path: Path, script: ModuleType, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        write_clip(tmp_path / "cache", f"speaker{number}/clip", num_frames=30, size=32, seed=number)
+    write_vgg(tmp_path / "vgg.pth")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--cache", "cache", *COMMON.split(), *flags.split(), "--run"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / f"{script.__name__}.py"), *arguments, "two"]
+    processes = [subprocess.Popen(command, env={**world, "RANK": rank}, stderr=subprocess.PIPE) for rank in "01"]
+    script.main(tyro.cli(with_preset(script.Config, script.PRESETS), args=[*arguments, "one"]))
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    one, two = (read_metrics(tmp_path / run) for run in ("one", "two"))
+    assert len(one) == len(two) == 5
+    for a, b in zip(one, two, strict=True):
+        for name in a:
+            if name.startswith(("L", "gradient", "discriminator", "selection")):
+                assert b[name] == pytest.approx(a[name], rel=1e-3), (a["step"], name)
+    assert len({row["L"] for row in one if row["group"] == "train"}) == 4
