@@ -1,5 +1,6 @@
 """Still pictures."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 

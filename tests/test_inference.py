@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,7 +97,7 @@ def test_overlapping_windows_are_averaged() -> None:
             place = pose[:, :, :1, :1].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
             return place, place[:, :, :17]
 
-    dubber = inference.Dubber.__new__(inference.Dubber)
+    dubber: Any = inference.Dubber.__new__(inference.Dubber)
     dubber.landmark_generator, dubber.device = Place(), torch.device("cpu")
     frames = np.zeros((7, 131, 2), np.float32)
     frames[3, 0, 0] = 5
