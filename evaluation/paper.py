@@ -91,6 +91,8 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
     names = list(read_list(config.clip_list, "--clip-list")) if config.clip_list else list(found)
     chosen = protocol.choose(names, config.count, config.seed)
     pairs = protocol.read_pairs(config.pairs) if config.pairs else protocol.pairs(chosen, dubbing, config.seed)
+    listed = "".join(f"{pair.clip} {pair.sound}\n" for pair in pairs)
+    (config.output / f"{place}_pairs.txt").write_text(listed, encoding="utf-8")
     wanted = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
     videos = protocol.match(wanted, found)
     if not videos:

@@ -1,5 +1,6 @@
 """CSIM: ArcFace's network from either kind of file, alignment, and the three ways to pair frames."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from skimage.transform import SimilarityTransform
+from torch import nn
 
 from command_line import UserError
 from evaluation.geometry import fit_similarity, move, similarity_transform
 from evaluation.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, IResNet, align, csim, five_points, resize
 from face.landmarks import FULL
+from face.tracking import track_faces
+from media.video import Video
 
 TINY = (1, 1, 1, 1)
 
@@ -139,3 +143,62 @@ def test_csim_pairs() -> None:
     assert csim(output, target, "all") == pytest.approx(every)
     assert csim(output, target[:3], "all") == pytest.approx(np.mean([o @ t for o in output for t in target[:3]]))
     assert np.isnan(csim(output[:0], target[:0]))
+
+
+class MobileFaceNet(nn.Module):
+    """A small face embedding (Chen et al. 2018) that stands in for ArcFace in tests; takes 112 x 96 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, padding: int = 0,
+                  groups: int = 1, activate: bool = True) -> nn.Sequential:  # fmt: skip
+            layers = {
+                "conv": nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+                "bn": nn.BatchNorm2d(outputs),
+            }
+            return nn.Sequential(OrderedDict(layers | ({"prelu": nn.PReLU(outputs)} if activate else {})))
+
+        def bottleneck(inputs: int, wide: int, outputs: int, stride: int) -> nn.ModuleDict:
+            parts = [
+                block(inputs, wide, 1),
+                block(wide, wide, 3, stride, 1, wide),
+                block(wide, outputs, 1, activate=False),
+            ]
+            return nn.ModuleDict({"conv": nn.Sequential(*(layer for part in parts for layer in part))})
+
+        self.conv1, self.dw_conv1 = block(3, 64, 3, 2, 1), block(64, 64, 3, 1, 1, 64)
+        sizes = [(64, 128, 64, 2), *[(64, 128, 64, 1)] * 4, (64, 256, 128, 2), *[(128, 256, 128, 1)] * 6]
+        sizes += [(128, 512, 128, 2), *[(128, 256, 128, 1)] * 2]
+        self.steps = [stride for *_, stride in sizes]
+        self.blocks = nn.ModuleList(bottleneck(*size) for size in sizes)
+        self.conv2 = block(128, 512, 1)
+        self.linear7, self.linear1 = (
+            block(512, 512, (7, 6), groups=512, activate=False),
+            block(512, 128, 1, activate=False),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.dw_conv1(self.conv1(x))
+        for stride, part in zip(self.steps, self.blocks, strict=True):
+            moved = part["conv"](x)  # pyright: ignore[reportIndexIssue]
+            x = moved if stride == 2 else x + moved
+        return self.linear1(self.linear7(self.conv2(x))).flatten(1)
+
+
+@pytest.mark.slow
+def test_a_real_network_knows_aligned_faces_apart(shared: Path) -> None:
+    """Two moments of a clip show one person, two clips show two: faces are aligned as embeddings expect them."""
+    network = MobileFaceNet().eval()
+    weights = torch.load(shared / "weights" / "mobilefacenet_xiaoccer_068.ckpt", map_location="cpu", weights_only=True)
+    network.load_state_dict(weights["net_state_dict"])
+    vectors = []
+    for name in ("vox_00015", "vox_00086"):
+        frames = list(Video(shared / "clips" / f"{name}.mp4").frames([0, 40]))
+        track = track_faces(frames)
+        faces = np.stack([align(f, marks) for f, marks in zip(frames, track.landmarks_in_frame, strict=True)])
+        pictures = torch.from_numpy((faces[:, :, 8:104].astype(np.float32) - 127.5) / 128).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            vectors.append(unit(network(pictures).numpy()))
+    assert min(csim(v[:1], v[1:]) for v in vectors) > 0.6
+    assert csim(*vectors, pairs="all") < 0.3

@@ -152,25 +152,32 @@ def test_fid_survives_fewer_frames_than_dimensions() -> None:
 
 
 @pytest.mark.slow
-def test_inception_is_torch_fidelitys_and_pytorch_fids(tmp_path: Path) -> None:
-    """One made-up file of the published shapes gives the same features in both; at 299 px neither resizes."""
+def test_inception_is_pytorch_fids_and_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One made-up file of the published shapes gives the same features in all three.
+
+    At 299 pixels nobody resizes. Pixels become (x - 128) / 128 in torch-fidelity, as in TensorFlow, and 2 x / 255 - 1
+    in pytorch-fid, which gets x / 256 here.
+    """
     from pytorch_fid import inception
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: None)
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
+    with monkeypatch.context() as patch:
         patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
-        network = inception.fid_inception_v3()
-        theirs = inception.InceptionV3([3], resize_input=False).eval()
-    torch.save(network.state_dict(), tmp_path / "inception.pth")
-    patched = {k: v for block in theirs.blocks for k, v in block.state_dict().items()}
-    assert patched
-    ours = Inception(tmp_path / "inception.pth")
+        state = inception.fid_inception_v3().state_dict()
+    path = tmp_path / "inception.pth"
+    torch.save(state, path)
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: state)
+    theirs = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]], resize_input=False).eval()
+    ours = Inception(path)
+    pictures = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pictures / 255), theirs(pictures / 256)[0][..., 0, 0], atol=1e-5, rtol=1e-4)
     fidelity = FeatureExtractorInceptionV3(
         "x", ["2048"], feature_extractor_weights_path=str(tmp_path / "inception.pth")
     )
-    pictures = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    small = pictures[..., :128, :128]
     with torch.no_grad():
-        torch.testing.assert_close(ours(pictures / 255), fidelity(pictures)[0], atol=1e-6, rtol=1e-5)
-    assert ours(pictures / 255).shape == (2, 2048)
+        torch.testing.assert_close(ours(small / 255), fidelity(small)[0], atol=1e-6, rtol=1e-5)
+    assert ours(small / 255).shape == (2, 2048)

@@ -73,6 +73,7 @@ def test_table1_of_both_protocols(
     assert "PSNR" not in dubbed["Ours"].cells, "there is no ground truth"
     made = [len(list(Video(tmp_path / "out" / "dubbing" / "Ours" / f"{clip}.mp4"))) for clip in ("ann/one", "bob/two")]
     assert made == [10, 8], "as long as the other's sound"
+    assert (tmp_path / "out" / "dubbing_pairs.txt").read_text() == "ann/one bob/two\nbob/two ann/one\n"
 
     first, source = tmp_path / "out" / "reconstruction" / "Ours" / "ann" / "one.mp4", videos / "ann" / "one.mp4"
     before = first.stat().st_mtime_ns

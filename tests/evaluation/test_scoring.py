@@ -1,0 +1,104 @@
+"""One clip scored with small stand-ins for the networks whose files are not here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evaluation import lip_sync_net
+from evaluation.image_quality import FeaturePool
+from evaluation.points68 import COUNT
+from evaluation.scoring import Options, Scorers
+from media.audio import SAMPLE_RATE
+
+from .conftest import frame, write
+
+FRAMES = 8
+WAV = np.random.default_rng(0).standard_normal(FRAMES * SAMPLE_RATE // 25).astype(np.float32) * 0.1
+
+
+class Colours(nn.Module):
+    """Mean colours, (n, 3)."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures.mean((2, 3))
+
+
+class TwoStreams(nn.Module):
+    """In place of SyncNet: brightness over time, and the sound's energy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def embed_lips(self, frames: Tensor) -> Tensor:
+        return frames.mean((1, 2, 3, 4))[:, None].expand(-1, lip_sync_net.EMBEDDING) / 255
+
+    def embed_sound(self, mfcc: Tensor) -> Tensor:
+        return mfcc.mean((1, 2, 3))[:, None].expand(-1, lip_sync_net.EMBEDDING)
+
+
+def embed(faces: np.ndarray) -> np.ndarray:
+    vectors = faces.reshape(len(faces), -1).astype(float)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def scorers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorers:
+    monkeypatch.setattr("checkpoints.registry.FOLDER", tmp_path)
+    monkeypatch.delenv("IP_LAP_WEIGHTS", raising=False)
+    made = Scorers(Options(batch=3, points="68"))
+    assert len(made.missing) == 7, "five columns, and the two files of the 68 points"
+    made.embedder = embed  # pyright: ignore[reportAttributeAccessIssue]
+    made.inception = Colours()  # pyright: ignore[reportAttributeAccessIssue]
+    made.syncnet = TwoStreams()  # pyright: ignore[reportAttributeAccessIssue]
+    return made
+
+
+@pytest.mark.slow
+def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
+    original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(FRAMES)])
+    bright = write(tmp_path / "bright.mp4", [frame(i + 2, 30) for i in range(FRAMES)])
+    track = scorers.track(original)
+    pools = FeaturePool(3), FeaturePool(3)
+
+    itself = scorers.score("one", original, track, original, WAV, pools=pools)
+    assert (itself.reason, itself.frames, itself.produced, itself.wanted) == ("", FRAMES, FRAMES, FRAMES)
+    assert itself.values["PSNR"] == pytest.approx(80)
+    assert itself.values["CSIM"] == pytest.approx(1)
+    assert "LipLMD" not in itself.values, "the files for the points asked for are not here"
+    assert pools[0].count == pools[1].count == FRAMES
+    np.testing.assert_array_equal(pools[0].total, pools[1].total)
+
+    other = scorers.score("one", original, track, bright, WAV, pools=pools)
+    assert 15 < other.values["PSNR"] < 20  # 20 log10(255 / 30) = 18.6, where nothing saturates
+    assert 0.8 < other.values["CSIM"] < 1
+    assert (pools[1].total > pools[0].total).all()
+    assert {"LSE-C", "LSE-D", "offset"} <= other.values.keys()
+    assert scorers.seconds.keys() >= {"tracking", "PSNR", "SSIM", "CSIM", "FID", "LSE"}
+
+    dubbed = scorers.score("one", original, track, bright, WAV, compare=False)
+    assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence"}
+    assert dubbed.values["LSE-D"] == pytest.approx(other.values["LSE-D"], rel=1e-4)
+
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV)
+    assert "broken.mp4" in broken.reason
+    assert (broken.produced, broken.values) == (0, {})
+
+
+@pytest.mark.slow
+def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None:
+    """The output's points lie 3 pixels right and 4 below the original's: 5 over the crop's side in either direction."""
+    original = write(tmp_path / "original.mp4", [frame(2)] * 4)
+    copy = write(tmp_path / "copy.mp4", [frame(2)] * 4)
+    track = scorers.track(original)
+    points = np.random.default_rng(0).random((COUNT, 2)) * 50
+    calls = iter([points + np.array([3, 4])] * 4 + [points] * 4)
+    scorers.points68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
+    scorers.options = Options(batch=4, points="68")
+    width, height = track.boxes[0][2:] - track.boxes[0][:2]
+    score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25])
+    assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height), rel=1e-6)
