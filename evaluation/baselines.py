@@ -1,88 +1,28 @@
-"""What any method has to beat: static lips, lips at the wrong time, a ridge regression, a pasted reference.
+"""What any method has to beat: static lips in place of stage 1, a pasted reference in place of stage 2."""
 
-The first three guess landmarks, as stage 1 does; the last guesses pixels, as stage 2 does. All keep the pose of every
-frame. Static lips and the pasted reference also make whole videos, each in place of one stage.
-"""
-
-from collections.abc import Iterable
 from typing import Any, cast
 
 import cv2
 import numpy as np
-from scipy import linalg
 
 from evaluation.geometry import fit_similarity, move, similarity_matrix
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from inference import Dubber, References
-from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
+from media.audio import FPS
 
 CONTENT = slice(JAW_SLICE.start, LIP_SLICE.stop)  # jaw and lips: what the pose does not tell
-HEARD = 52  # mel columns of the ridge regression, 0.65 s around the frame
-POOLED = 2  # columns averaged into one of its inputs
 CANDIDATES = 25  # references that the nearest is chosen from
-PENALTY = 0.3  # of the ridge, over the mean variance of its inputs
-
-
-def moved_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved as their pose has to move to match `target`'s.
-
-    The move is a similarity. Both in pixels of their frames; leading axes broadcast.
-    """
-    scale, shift = fit_similarity(source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
-    return move(source[..., CONTENT, :], scale, shift)
-
-
-def with_content(landmarks: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """Faces (F, 131, 2) with other jaws and lips (F, 57, 2)."""
-    result = np.array(landmarks, dtype=np.float32)
-    result[:, CONTENT] = content
-    return result
 
 
 def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """A mouth that never moves: mean jaw, lips of `references` (N, 131, 2) on the poses of `landmarks` (F, 131, 2)."""
-    return with_content(landmarks, moved_content(references[None], landmarks[:, None]).mean(1))
+    """A mouth that never moves: mean jaw, lips of `references` (N, 131, 2) on the poses of `landmarks` (F, 131, 2).
 
-
-def shifted_lips(landmarks: np.ndarray) -> np.ndarray:
-    """The right mouth at the wrong time: that of half a clip later (F, 131, 2), moved onto the frame's pose."""
-    return with_content(landmarks, moved_content(np.roll(landmarks, -(len(landmarks) // 2), axis=0), landmarks))
-
-
-def heard_around(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The mel (80, C) around frames (F,) as inputs of the ridge regression: (F, 80 * HEARD / POOLED)."""
-    starts = frames * COLUMNS_PER_SECOND // FPS - HEARD // 2
-    padded = np.pad(
-        mel, ((0, 0), (HEARD, HEARD + max(0, int(frames.max()) * 4 - mel.shape[1]))), constant_values=SILENCE
-    )
-    columns = starts[:, None] + HEARD + np.arange(HEARD)
-    windows = padded[:, columns].reshape(N_MELS, len(frames), HEARD // POOLED, POOLED).mean(-1)
-    return windows.transpose(1, 0, 2).reshape(len(frames), -1)
-
-
-class Ridge:
-    """Linear regression of the mouth's change against static lips, in crop coordinates, from 0.65 s of mel."""
-
-    def __init__(self, examples: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """`examples`: by clip, inputs of `heard_around` (F, D) and changes (F, K). Clips are not kept."""
-        count, size, sums, products = 0, 0, None, None
-        for inputs, changes in examples:
-            row = np.concatenate([inputs, changes], axis=1, dtype=np.float64)
-            sums = row.sum(0) if sums is None else sums + row.sum(0)
-            products = row.T @ row if products is None else products + row.T @ row
-            count, size = count + len(row), inputs.shape[1]
-        if sums is None or products is None:
-            raise ValueError("no example")
-        mean = sums / count
-        covariance = products / count - np.outer(mean, mean)
-        inner = covariance[:size, :size]
-        inner[np.diag_indices(size)] += PENALTY * np.trace(inner) / size
-        self.weight = linalg.solve(inner, covariance[:size, size:], assume_a="pos")  # (D, K)
-        self.bias = mean[size:] - mean[:size] @ self.weight
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """(F, D) -> (F, K)."""
-        return inputs @ self.weight + self.bias
+    Each reference is moved by the similarity that brings its pose to the frame's. Both in pixels or in crop coordinates.
+    """
+    scale, shift = fit_similarity(references[None, :, POSE_SLICE], landmarks[:, None, POSE_SLICE])  # (F, N)
+    result = np.array(landmarks, dtype=np.float32)
+    result[:, CONTENT] = move(references[None, :, CONTENT], scale, shift).mean(1)
+    return result
 
 
 def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, references: np.ndarray) -> np.ndarray:

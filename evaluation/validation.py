@@ -1,13 +1,12 @@
 """How good are these weights, from the clip cache alone: each stage against baselines that need no network.
 
-Stage 1: lips against static lips, lips at the wrong time and a ridge regression. Stage 2: the face crop against the
-aligned nearest reference, with true, predicted and static landmarks. Quick enough to choose between training runs; the
+Stage 1: lips against static lips. Stage 2: the face crop against the aligned nearest reference, with true, predicted
+and static landmarks. Quick enough to choose between training runs; the
 tables of the paper are scored on finished videos instead.
 """
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,8 +41,6 @@ class Config:
     """Clip cache, see python -m preprocess."""
     val_list: Path
     """Clips to score, one a line (speaker=NAME behind it groups them by person)."""
-    train_list: Path | None = None
-    """Clips that the ridge regression learns from; without it there is no such row."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     stage: Literal["1", "2", "both"] = "both"
@@ -95,22 +92,6 @@ def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
     if len(found) < len(entries):
         print(f"{flag}: {len(entries) - len(found)} of {len(entries)} clips are not in the cache", file=sys.stderr)
     return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found.items()}
-
-
-def learn_ridge(cache: ClipCache, names: dict[str, str]) -> baselines.Ridge:
-    """The ridge regression on the clips of the training list."""
-
-    def examples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for clip in map(cache.open, names):
-            faces = Faces.of(clip)
-            if len(faces.frames):
-                change = to_crop(faces.landmarks, faces.boxes) - to_crop(faces.static(), faces.boxes)
-                yield (
-                    baselines.heard_around(clip.mel, faces.frames),
-                    change[:, baselines.CONTENT].reshape(len(change), -1),
-                )
-
-    return baselines.Ridge(examples())
 
 
 def predict(dubber: Dubber, clip: Clip, faces: Faces) -> np.ndarray:
@@ -194,12 +175,6 @@ def main(config: Config) -> None:
     cache = ClipCache(config.cache)
     persons = clips_of(cache, config.val_list, "--val-list")
     dubber = Dubber.from_weights(config.weights, config.device, num_references=config.num_references)
-    ridge = None
-    if config.train_list:
-        trained = clips_of(cache, config.train_list, "--train-list")
-        if shared := sorted(trained.keys() & persons.keys()):
-            raise UserError(f"--train-list: {shared[0]} is also in --val-list; a clip can be in one of them only")
-        ridge = learn_ridge(cache, trained)
     path = registry.find("lpips_alex")
     distance = LPIPS("alex", path).to(dubber.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:
@@ -212,13 +187,8 @@ def main(config: Config) -> None:
             print(f"{name}: no face in it, left out", file=sys.stderr)
             continue
         static, predicted = faces.static(), predict(dubber, clip, faces)
-        guesses = {"ours": predicted, "static lips": static, "shifted lips": baselines.shifted_lips(faces.landmarks)}
-        if ridge:
-            change = ridge(baselines.heard_around(clip.mel, faces.frames)).reshape(len(static), -1, 2)
-            content = to_crop(static, faces.boxes)[:, baselines.CONTENT] + change
-            guesses["ridge regression"] = baselines.with_content(static, to_frame(content, faces.boxes))
-        guesses["original"] = faces.landmarks
         if config.stage != "2":
+            guesses = {"ours": predicted, "static lips": static, "original": faces.landmarks}
             stages["stage 1"][name] = score_lips(clip, faces, guesses)
         if config.stage != "1":
             drawn = {"true": faces.landmarks, "predicted": predicted, "static": static}
