@@ -17,7 +17,7 @@ CANDIDATES = 25  # references that the nearest is chosen from
 def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
     """A mouth that never moves: mean jaw, lips of `references` (N, 131, 2) on the poses of `landmarks` (F, 131, 2).
 
-    Each reference is moved by the similarity that brings its pose to the frame's. Both in pixels or in crop coordinates.
+    Each reference is moved by the similarity that brings its pose to the frame's. In pixels or crop coordinates.
     """
     scale, shift = fit_similarity(references[None, :, POSE_SLICE], landmarks[:, None, POSE_SLICE])  # (F, N)
     result = np.array(landmarks, dtype=np.float32)

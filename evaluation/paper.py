@@ -156,8 +156,8 @@ def run(key: str, config: Config) -> None:
             f"{len(rows[0].clips)} clips; pictures: {'the face box' if options.crop == 'face' else 'full frame'}; "
             f"LipLMD: {options.points} points, {options.norm} over {options.scale}; CSIM: {options.csim}, "
             f"{options.pairs} pairs; LSE: {options.sync} protocol; [95 % interval over clips]",
-            *scorers.missing,
-            *(f"{row.name}: {sum(s.faceless for s in row.clips)} frames without a face" for row in rows),
+            *(line for line in scorers.missing if line.startswith("LSE") or not dubbing),
+            "frames without a face: " + ", ".join(f"{r.name} {sum(s.faceless for s in r.clips)}" for r in rows),
             *sorted({f"{row.name}: {s.note}" for row in rows for s in row.clips if s.note}),
             "seconds: " + ", ".join(f"{metric} {spent:.1f}" for metric, spent in scorers.seconds.items()),
         ]
