@@ -177,23 +177,24 @@ class Dubber:
         Returns:
             (F, 131, 2) landmarks with the predicted jaw and lips, in crop coordinates.
         """
-        num_frames = len(landmarks_in_crop)
-        window = self.landmark_generator.config.num_frames
+        num_frames, window = len(landmarks_in_crop), self.landmark_generator.config.num_frames
         frames = window_frames(num_frames, window, fps)  # (F, T)
+        times = np.arange(num_frames)[:, None] * sound.FPS / fps + np.arange(window) - window // 2  # (F, T) in 1/25 s
+        moments, heard = np.unique(times.round(6), return_inverse=True)  # neighbouring windows share most of them
+        heard = torch.from_numpy(heard.reshape(times.shape))
+        pose = torch.from_numpy(landmarks_in_crop[:, POSE_SLICE].astype(np.float32))  # (F, 74, 2)
+        reference = torch.from_numpy(references.astype(np.float32)).to(self.device)[None]  # (1, N, 131, 2)
+        network = self.landmark_generator
+        reference_tokens = network.encode_reference(reference)
+        mels = (torch.from_numpy(sound.mel_windows(mel, chunk)) for chunk in batches(moments, 64))
+        audio = torch.cat([network.encode_audio(m.to(self.device)[None])[0] for m in mels])  # (moments, d)
+        posture = torch.cat([network.encode_pose(p.to(self.device)[None])[0] for p in pose.split(64)])  # (F, d)
         total = np.zeros((num_frames, LIP_SLICE.stop - JAW_SLICE.start, 2))
         count = np.zeros((num_frames, 1, 1))
-        reference = torch.from_numpy(references.astype(np.float32)).to(self.device)[None]  # (1, N, 131, 2)
-        tokens = self.landmark_generator.encode_reference(reference)
         for chunk in batches(np.arange(num_frames), 64):
-            times = chunk[:, None] * sound.FPS / fps + np.arange(window) - window // 2  # (B, T) in 1/25 s
-            heard = sound.mel_windows(mel, times.ravel()).reshape(*times.shape, 1, sound.N_MELS, sound.MEL_COLUMNS)
-            pose = landmarks_in_crop[frames[chunk]][:, :, POSE_SLICE].astype(np.float32)
-            lip, jaw = self.landmark_generator(
-                torch.from_numpy(heard).to(self.device),  # (B, T, 1, 80, 16)
-                torch.from_numpy(pose).to(self.device),  # (B, T, 74, 2)
-                reference,
-                tokens,
-            )
+            seen = torch.from_numpy(frames[chunk])
+            poses = pose[seen].to(self.device)  # (B, T, 74, 2)
+            lip, jaw = network.predict(audio[heard[chunk]], posture[seen], reference_tokens, poses, reference)
             content = torch.cat([jaw, lip], dim=2).double().cpu().numpy()  # (B, T, 57, 2)
             np.add.at(total, frames[chunk], content)
             np.add.at(count, frames[chunk], 1)

@@ -81,22 +81,30 @@ class LandmarkGenerator(nn.Module):
         """Once a video: reference faces (B, N, 131, 2) -> tokens (B, N, d)."""
         return self._tokens(self.reference_encoder, reference.transpose(-1, -2))
 
-    def forward(
-        self, mel: Tensor, pose: Tensor, reference: Tensor, reference_tokens: Tensor | None = None
-    ) -> LandmarkOutput:
+    def forward(self, mel: Tensor, pose: Tensor, reference: Tensor) -> LandmarkOutput:
         """Predicts T frames at once.
 
         Args:
             mel: (B, T, 1, 80, 16), each frame's window
             pose: (B, T, 74, 2), landmarks in the crop, in [0, 1]
             reference: (B, N, 131, 2), the same of N other frames, in the order pose, jaw, lip
-            reference_tokens: what `encode_reference` gave for `reference`, if it is known already; batch 1 or B
         """
-        if reference_tokens is None:
-            reference_tokens = self.encode_reference(reference)
-        audio = self._tokens(self.audio_encoder, mel)  # (B, T, d)
-        posture = self._tokens(self.pose_encoder, pose.transpose(-1, -2))  # (B, T, d)
-        for_lip, for_jaw = self.fusion(reference_tokens.expand(len(mel), -1, -1), audio, posture)
+        tokens = self.encode_audio(mel), self.encode_pose(pose), self.encode_reference(reference)
+        return self.predict(*tokens, pose, reference)
+
+    def encode_audio(self, mel: Tensor) -> Tensor:
+        """Mel windows (B, T, 1, 80, 16) -> tokens (B, T, d), each from its own window: computed once a frame."""
+        return self._tokens(self.audio_encoder, mel)
+
+    def encode_pose(self, pose: Tensor) -> Tensor:
+        """Pose landmarks (B, T, 74, 2) -> tokens (B, T, d), likewise."""
+        return self._tokens(self.pose_encoder, pose.transpose(-1, -2))
+
+    def predict(
+        self, audio: Tensor, posture: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
+    ) -> LandmarkOutput:
+        """From tokens (B, T, d) of sound and pose and (1 or B, N, d) of the references; the rest as in `forward`."""
+        for_lip, for_jaw = self.fusion(reference_tokens.expand(len(audio), -1, -1), audio, posture)
         lip = self.lip_head(for_lip).float().unflatten(-1, (NUM_LIP, 2))
         jaw = self.jaw_head(for_jaw).float().unflatten(-1, (NUM_JAW, 2))
         if self.config.reference_skip:

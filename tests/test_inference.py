@@ -14,7 +14,7 @@ import command_line
 import inference
 from datasets import settings
 from face import tracking
-from media.audio import FPS, SAMPLE_RATE
+from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.video import Video, VideoWriter, read_audio
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
@@ -88,13 +88,18 @@ def test_overlapping_windows_are_averaged() -> None:
 
     class Place(torch.nn.Module):
         config = LandmarkGeneratorConfig()
-        calls = 0
 
         def encode_reference(self, reference: torch.Tensor) -> torch.Tensor:
             return reference.new_zeros(1, 1, 1)
 
-        def forward(self, mel, pose, reference, reference_tokens):
-            place = pose[:, :, :1, :1].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
+        def encode_audio(self, mel: torch.Tensor) -> torch.Tensor:
+            return mel[:, :, 0, :1, 0]
+
+        def encode_pose(self, pose: torch.Tensor) -> torch.Tensor:
+            return pose[:, :, 0, :1]
+
+        def predict(self, audio, posture, reference_tokens, pose, reference):
+            place = posture[:, :, None].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
             return place, place[:, :, :17]
 
     dubber: Any = inference.Dubber.__new__(inference.Dubber)
@@ -106,6 +111,25 @@ def test_overlapping_windows_are_averaged() -> None:
     assert predicted[1, 100, 0] == pytest.approx(3 / 4)  # of its four windows, those around 1, 2 and 3 do
     assert predicted[0, 100, 0] < predicted[1, 100, 0] < predicted[2, 100, 0] < predicted[3, 100, 0]
     assert np.array_equal(predicted[:, :74], frames[:, :74])  # the pose prior stays
+
+
+def test_tokens_shared_between_windows_change_nothing(weights: Path) -> None:
+    """Each mel window and pose is encoded once; the answer is that of whole windows through the whole network."""
+    dubber = inference.Dubber.from_weights(weights, "cpu")
+    rng = np.random.default_rng(0)
+    frames, references = rng.random((6, 131, 2), np.float32), rng.random((3, 131, 2), np.float32)
+    mel = rng.normal(size=(80, 40)).astype(np.float32)
+    predicted = dubber.predict_landmarks(frames, references, mel)
+    answers: list[list[np.ndarray]] = [[] for _ in frames]
+    for i, window in enumerate(inference.window_frames(6, 5, FPS)):
+        heard = mel_windows(mel, np.arange(5) - 2 + i)
+        given = (heard, frames[window][:, :74], references)
+        with torch.inference_mode():
+            lip, jaw = dubber.landmark_generator(*(torch.from_numpy(np.ascontiguousarray(x))[None] for x in given))
+        for place, frame in enumerate(window):
+            answers[frame].append(torch.cat([jaw, lip], 2)[0, place].numpy())
+    for frame, answer in enumerate(answers):
+        np.testing.assert_allclose(predicted[frame, 74:], np.mean(answer, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.4, 10), (1.21, 31)])

@@ -1,0 +1,88 @@
+"""Speed of dubbing on this machine: python -m benchmarks.inference [--video V --audio A]
+
+Frames a second by stage; cost against the length of the sound; and, in the same run, the renderer with its references
+encoded once a video against the plain formula that encodes them for every frame.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.io import wavfile
+
+import command_line
+from inference import SHIPPED_WEIGHTS, Dubber
+from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
+from media.video import read_audio
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measures how fast this machine dubs."""
+
+    video: Path = ASSETS / "portrait.png"
+    audio: Path = ASSETS / "speech.flac"
+    weights: Path = SHIPPED_WEIGHTS
+    device: str = "auto"
+    num_references: tuple[int, ...] = (1, 5, 25)
+    batch_size: int = 4
+    repeats: int = 5
+    """Timed runs of the renderer; the median counts."""
+    seconds: tuple[float, ...] = (2.0, 4.0)
+    """Lengths of sound to dub."""
+
+
+def median_ms(run: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median wall time in milliseconds, after one run that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
+
+
+def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[float, float]:
+    """Milliseconds a frame of the renderer on random input: as shipped, and references encoded again for each frame."""
+    c = dubber.renderer.config
+    face = torch.rand(batch, 3, c.size, c.size, device=dubber.device)
+    sketches = torch.rand(batch, c.num_frames, 3, c.size, c.size, device=dubber.device)
+    mel = torch.rand(batch, 1, N_MELS, MEL_COLUMNS, device=dubber.device)
+    images = torch.rand(1, count, 3, c.size, c.size, device=dubber.device)
+    with torch.inference_mode():
+        features = dubber.renderer.encode_references(images, images)
+        cached = median_ms(lambda: dubber.renderer.render(face, sketches, features, mel), dubber.device, repeats)
+        one = (face[:1], sketches[:1], images, images, mel[:1])
+        plain = median_ms(lambda: dubber.renderer(*one), dubber.device, repeats)
+    return cached / batch, plain
+
+
+def main(config: Config) -> None:
+    dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size)
+    print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print("\nrenderer, ms a frame        shipped   references encoded per frame   ratio")
+    for count in config.num_references:
+        cached, plain = renderer_ms(dubber, count, config.batch_size, config.repeats)
+        print(f"{count:3d} references {cached:20.1f} {plain:30.1f} {plain / cached:7.2f}")
+    wav = read_audio(config.audio)
+    print("\nwhole job    frames   s in all   frames/s   by stage (ms a frame)")
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in config.seconds:
+            sound = Path(folder) / "sound.wav"
+            wavfile.write(sound, SAMPLE_RATE, np.resize(wav, int(seconds * SAMPLE_RATE)))
+            summary = dubber.dub(config.video, sound, Path(folder) / "out.mp4", progress=False)
+            stages = ", ".join(f"{k} {1000 * v / summary.frames:.1f}" for k, v in summary.stage_seconds.items())
+            print(f"{seconds:5.1f} s {summary.frames:11d} {summary.seconds:10.1f} {summary.fps:10.1f}   {stages}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config)
