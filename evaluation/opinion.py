@@ -65,14 +65,8 @@ def study(config: Study) -> None:
     trials.sort(key=lambda trial: trial["id"])
     checks = [{"id": f"check{i}", "value": int(random.integers(1, 6))} for i in range(config.checks)]
     ident = hashlib.sha256(json.dumps([sorted(key), checks]).encode()).hexdigest()[:12]
-    shown = {
-        "id": ident,
-        "seed": config.seed,
-        "questions": list(QUESTIONS.values()),
-        "trials": trials,
-        "checks": checks,
-    }
-    text = json.dumps(shown).replace("</", "<\\/")
+    shown = {"id": ident, "seed": config.seed, "questions": list(QUESTIONS.values()), "checks": checks}
+    text = json.dumps(shown | {"trials": trials}).replace("</", "<\\/")
     secret = {"id": ident, "questions": list(QUESTIONS), "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
     pages = {
         config.output: TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text),
@@ -184,8 +178,4 @@ def mos(config: Mos) -> None:
         f"{len(people)} people, {int(np.isfinite(ratings).sum())} answers, 1 to 5; [95 % interval over people]",
         f"agreement (Krippendorff's alpha, interval): {alphas}",
     ]
-    table = Table("table2, user study", [*rows, *tables.published("table2")], notes)
-    if config.output:
-        config.output.mkdir(parents=True, exist_ok=True)
-        table.write(config.output / "table2")
-    print(table.text())
+    Table("table2, user study", [*rows, *tables.published("table2")], notes).publish(config.output, "table2")

@@ -162,8 +162,7 @@ def run(key: str, config: Config) -> None:
             "seconds: " + ", ".join(f"{metric} {spent:.1f}" for metric, spent in scorers.seconds.items()),
         ]
         table = Table(f"{key}, {place}", [*rows, *[row for row in paper if row.cells]], notes)
-        table.write(config.output / f"{key}_{place}")
-        print("\n" + table.text())
+        table.publish(config.output, f"{key}_{place}")
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,6 @@ class Table3:
 def table3(config: Table3) -> None:
     cache, rows = ClipCache(config.cache), []
     names = validation.clips_of(cache, config.clip_list, "--clip-list")
-    config.output.mkdir(parents=True, exist_ok=True)
     for name, folder in named(config.weights, "--weights").items():
         dubber, clips = Dubber.from_weights(folder, config.device), []
         for clip in tqdm(map(cache.open, names), name, len(names)):
@@ -212,6 +210,4 @@ def table3(config: Table3) -> None:
             clips.append(ClipScore(clip.name, {"Landmark Error": error["Landmark Error"]}, frames=len(faces.frames)))
         rows.append(row_of(name, clips))
     notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]
-    table = Table("table3", [*rows, *tables.published("table3")], notes)
-    table.write(config.output / "table3")
-    print("\n" + table.text())
+    Table("table3", [*rows, *tables.published("table3")], notes).publish(config.output, "table3")

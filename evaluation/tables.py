@@ -169,18 +169,21 @@ class Table:
         rows = [asdict(row) | {"failed": row.failed} for row in self.rows]
         return json.dumps({"title": self.title, "notes": self.notes, "rows": rows}, indent=1, ensure_ascii=False)
 
-    def write(self, stem: Path) -> None:
-        """`stem`.txt, .md, .tex, .csv and .json."""
-        for suffix, content in {
-            ".txt": self.text(), ".md": self.markdown(), ".tex": self.latex(), ".csv": self.csv(), ".json": self.json(),
-        }.items():  # fmt: skip
-            part = stem.with_name(f"{stem.name}{suffix}.part")
-            part.write_text(content, encoding="utf-8")
-            os.replace(part, stem.with_name(stem.name + suffix))
+    def publish(self, folder: Path | None, name: str) -> None:
+        """Prints the table and, where there is a folder, writes `name`.txt, .md, .tex, .csv and .json into it."""
+        print("\n" + self.text())
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        formats = {"txt": self.text, "md": self.markdown, "tex": self.latex, "csv": self.csv, "json": self.json}
+        for suffix, content in formats.items():
+            part = folder / f"{name}.{suffix}.part"
+            part.write_text(content(), encoding="utf-8")
+            os.replace(part, part.with_suffix(""))
 
 
 def read_table(path: Path) -> Table:
-    """The table of a .json file that `Table.write` wrote."""
+    """The table of a .json file that `Table.publish` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = [Row(r["name"], r["cells"], [ClipScore(**c) for c in r["clips"]], r["published"]) for r in content["rows"]]
     return Table(content["title"], rows, content["notes"])

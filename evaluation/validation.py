@@ -193,12 +193,8 @@ def main(config: Config) -> None:
         if config.stage != "1":
             drawn = {"true": faces.landmarks, "predicted": predicted, "static": static}
             stages["stage 2"][name] = score_faces(dubber, clip, faces, drawn, config.frames, distance)
-    if config.output:
-        config.output.mkdir(parents=True, exist_ok=True)
     print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
     for stage, clips in stages.items():
         for over, groups in {"persons": persons, "clips": {name: name for name in persons}}.items() if clips else ():
-            table = table_of(f"{stage}, mean over {over}", clips, groups)
-            print("\n" + table.text())
-            if config.output:
-                table.write(config.output / f"{stage} over {over}".replace(" ", "_"))
+            name = f"{stage} over {over}"
+            table_of(f"{name}, means", clips, groups).publish(config.output, name.replace(" ", "_"))

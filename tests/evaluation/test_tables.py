@@ -13,9 +13,9 @@ from evaluation.scoring import ClipScore
 from evaluation.tables import COLUMNS, PUBLISHED, Table, bootstrap, published, read_table, row_of
 
 CLIPS = [
-    ClipScore("a", {"PSNR": 30.0, "LipLMD": 0.01}, frames=100),
-    ClipScore("b", {"PSNR": 20.0, "LipLMD": 0.03}, frames=300, faceless=2),
-    ClipScore("c", reason="no video of that name"),
+    ClipScore("a", {"PSNR": 30.0, "LipLMD": 0.01}, wanted=100, produced=100, frames=100),
+    ClipScore("b", {"PSNR": 20.0, "LipLMD": 0.03}, wanted=320, produced=300, frames=300, faceless=2),
+    ClipScore("c", wanted=80, reason="no video of that name"),
 ]
 
 
@@ -24,7 +24,7 @@ def test_means_over_frames_and_over_clips() -> None:
     assert cells["PSNR"][0] == pytest.approx(22.5), "every frame weighs the same"
     assert cells["LipLMD"][0] == pytest.approx(0.02)
     assert cells["FID"] == [12.5]
-    assert cells["produced"][0] == pytest.approx(2 / 3)
+    assert cells["produced"][0] == pytest.approx(400 / 500), "a share of frames, not of clips"
     assert "LSE-C" not in cells, "what was not measured has no cell"
 
 
@@ -46,7 +46,7 @@ def made() -> Table:
 
 def test_five_formats_say_the_same(tmp_path: Path) -> None:
     table = made()
-    table.write(tmp_path / "t")
+    table.publish(tmp_path, "t")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "t.json", "t.md", "t.tex", "t.txt"]
     text = (tmp_path / "t.txt").read_text()
     for content in (text, (tmp_path / "t.md").read_text(), (tmp_path / "t.tex").read_text()):
@@ -76,7 +76,7 @@ def test_the_papers_figures() -> None:
 
 @pytest.mark.slow
 def test_report_opens_from_disk(tmp_path: Path) -> None:
-    made().write(tmp_path / "t")
+    made().publish(tmp_path, "t")
     report(Report((tmp_path / "t.json",), tmp_path / "report.html"))
     page = (tmp_path / "report.html").read_text()
     assert "22.50" in page
