@@ -15,7 +15,7 @@ setup: .venv/.ready
 	.uv/bin/pip install --quiet 'uv>=0.9,<1'
 
 .venv/.ready: pyproject.toml uv.lock | .uv/bin/uv
-	$(UV) sync --frozen --quiet --python $(PYTHON)
+	$(UV) sync --frozen --quiet --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 demo: setup
