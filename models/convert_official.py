@@ -23,68 +23,45 @@ from models.renderer import Renderer, RendererConfig
 # What the released weights were made for, in the names that the rooms give their settings. Their margin was 5 pixels of
 # faces about 100 pixels wide; the integer boxes and the smoothing are those of the released inference.
 SETTINGS: dict[str, weights.Setting] = {
-    "audio.sample_rate": 16000,
-    "audio.n_fft": 800,
-    "audio.window": 800,
-    "audio.hop": 200,
-    "audio.n_mels": 80,
-    "audio.fmin": 55,
-    "audio.fmax": 7600,
-    "audio.preemphasis": 0.97,
-    "audio.silence": -4.0,
-    "audio.fps": 25,
-    "audio.mel_columns": 16,
-    "crop.size": 128,
-    "crop.margin": 0.05,
-    "crop.smoothing": 2,
-    "crop.rounding": "nearest, half up",
-    **landmarks.settings(),
-}
+    "audio.sample_rate": 16000, "audio.n_fft": 800, "audio.window": 800, "audio.hop": 200, "audio.n_mels": 80,
+    "audio.fmin": 55, "audio.fmax": 7600, "audio.preemphasis": 0.97, "audio.silence": -4.0, "audio.fps": 25,
+    "audio.mel_columns": 16, "crop.size": 128, "crop.margin": 0.05, "crop.smoothing": 2,
+    "crop.rounding": "nearest, half up", **landmarks.settings(),
+}  # fmt: skip
 
-_BLOCK = r"\.conv_block\.0\.", ".conv."
-_NORM = r"\.conv_block\.1\.", ".norm."
 # Released name -> ours, as regular expressions applied one after the other.
+_BLOCK_NAMES = ((r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."))
 _LANDMARK_NAMES = (
-    _BLOCK,
-    _NORM,
-    (r"^mel_encoder", "audio_encoder"),
-    (r"^ref_encoder", "reference_encoder"),
-    (r"^Norm\.", "token_norm."),
+    *_BLOCK_NAMES,
+    (r"^mel_encoder", "audio_encoder"), (r"^ref_encoder", "reference_encoder"), (r"^Norm\.", "token_norm."),
     (r"^fusion_transformer\.transformer_encoder", "fusion.encoder"),
     (r"^fusion_transformer\.modality\.weight", "fusion.type_embedding"),
-    (r"^mouse_keypoint_map", "lip_head"),
-    (r"^jaw_keypoint_map", "jaw_head"),
-)
+    (r"^mouse_keypoint_map", "lip_head"), (r"^jaw_keypoint_map", "jaw_head"),
+)  # fmt: skip
 _RENDERER_NAMES = (
-    _BLOCK,
-    _NORM,
-    (r"^flow_module\.conv1(_bn)?\.", r"reference_encoder.shallow\1."),
-    (r"^flow_module\.conv2(_bn)?\.", r"reference_encoder.deep\1."),
-    (r"^translation\.conv1(_bn)?\.", r"translation.shallow\1."),
-    (r"^translation\.conv2(_bn)?\.", r"translation.deep\1."),
-    (r"\.(shallow|deep)_bn\.", r".\1.norm."),
-    (r"\.(shallow|deep)\.(weight|bias)$", r".\1.conv.\2"),
-    (r"^flow_module\.conv_4\.", "motion_field.flow."),
-    (r"^flow_module\.conv_5\.", "motion_field.weight."),
+    *_BLOCK_NAMES,
+    (r"^flow_module\.conv([12])", r"reference_encoder.conv\1"),
+    (r"\.conv1_bn\.", ".shallow.norm."), (r"\.conv2_bn\.", ".deep.norm."),
+    (r"^(reference_encoder|translation)\.conv1\.", r"\1.shallow.conv."),
+    (r"^(reference_encoder|translation)\.conv2\.", r"\1.deep.conv."),
+    (r"^flow_module\.conv_4\.", "motion_field.flow."), (r"^flow_module\.conv_5\.", "motion_field.weight."),
     (r"^flow_module\.spade_layer_1\.", "motion_field.coarse.0."),
     (r"^flow_module\.spade_layer_2\.", "motion_field.coarse.1."),
     (r"^flow_module\.spade_layer_4\.", "motion_field.fine."),
-    (r"^translation\.audio_encoder\.", "translation.audio."),
+    (r"^translation\.audio_encoder\.", "translation.audio."), (r"^translation\.conv_last\.", "translation.to_rgb."),
     (r"^translation\.(spade|adain)_1\.", r"translation.\1_half."),
     (r"^translation\.(spade|adain)_2\.", r"translation.\1_full."),
     (r"^translation\.spade_4\.", "translation.spade_image."),
-    (r"^translation\.conv_last\.", "translation.to_rgb."),
-    (r"\.(?:spade|adain)_layer_1\.", ".norms.0."),
-    (r"\.(?:spade|adain)_layer_2\.", ".norms.1."),
-    (r"\.conv_1\.", ".convs.0."),
-    (r"\.conv_2\.", ".convs.1."),
-    (r"(\.norms\.\d)\.(?:conv1|mlp_shared\.0)\.", r"\1.hidden."),
-    (r"\.mlp_(gamma|beta)\.", r".\1."),
-)
+    (r"\.(?:spade|adain)_layer_1\.", ".norms.0."), (r"\.(?:spade|adain)_layer_2\.", ".norms.1."),
+    (r"\.conv_1\.", ".convs.0."), (r"\.conv_2\.", ".convs.1."),
+    (r"(\.norms\.\d)\.(?:conv1|mlp_shared\.0)\.", r"\1.hidden."), (r"\.mlp_(gamma|beta)\.", r".\1."),
+)  # fmt: skip
 _UNUSED = re.compile(r"^perceptual\.|\.pe$")  # a copy of VGG-19, tables of positions
-_PICTURE_IN = ("reference_encoder.shallow.conv", "translation.shallow.conv", *(
-    f"translation.spade_image.norms.{i}.hidden" for i in range(2)
-))  # fmt: skip
+# Layers that see a picture: its channels come first, grey sketches follow.
+_PICTURE_IN = (
+    "reference_encoder.shallow.conv.weight", "translation.shallow.conv.weight",
+    "translation.spade_image.norms.0.hidden.weight", "translation.spade_image.norms.1.hidden.weight",
+)  # fmt: skip
 
 
 def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
@@ -102,14 +79,11 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
         for name in [name for name in renamed if ".gamma." in name]:
             gamma, beta = renamed.pop(name), renamed.pop(name.replace(".gamma.", ".beta."))
             renamed[name.replace(".gamma.", ".affine.")] = torch.cat([gamma, beta])
-        for layer in _PICTURE_IN:
-            kernels = renamed[f"{layer}.weight"]  # the picture's channels come first, grey sketches follow
-            renamed[f"{layer}.weight"] = torch.cat([kernels[:, :3].flip(1), kernels[:, 3:]], dim=1)
+        for name in _PICTURE_IN:
+            renamed[name] = torch.cat([renamed[name][:, :3].flip(1), renamed[name][:, 3:]], dim=1)
         renamed["translation.to_rgb.weight"] = renamed["translation.to_rgb.weight"].flip(0)
     else:
-        raise UserError(
-            "neither the released landmark generator nor the released renderer (by the names of its entries)"
-        )
+        raise UserError("by its names neither the released landmark generator nor the released renderer")
     try:
         module.load_state_dict(renamed)
     except RuntimeError as error:
@@ -119,12 +93,11 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
 
 def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
     renamed = {}
-    for old, value in state.items():
-        if not _UNUSED.search(old):
-            new = old
+    for name, value in state.items():
+        if not _UNUSED.search(name):
             for pattern, replacement in rules:
-                new = re.sub(pattern, replacement, new)
-            renamed[new] = value
+                name = re.sub(pattern, replacement, name)  # noqa: PLW2901
+            renamed[name] = value
     return renamed
 
 
@@ -148,9 +121,7 @@ def main(config: Config) -> None:
         checkpoint: dict[str, Any] = torch.load(config.source, map_location="cpu", weights_only=True)
         state = checkpoint.get("state_dict", checkpoint)
     except Exception as error:  # torch has no common class for damaged files
-        raise UserError(
-            f"SOURCE: {config.source} is no PyTorch checkpoint, or damaged ({type(error).__name__})"
-        ) from error
+        raise UserError(f"SOURCE: {config.source} is damaged, or no PyTorch checkpoint") from error
     try:
         module = convert(state)
     except (UserError, KeyError, AttributeError) as error:

@@ -28,12 +28,9 @@ def stage_of(module: LandmarkGenerator | Renderer) -> Stage:
 
 
 def save(
-    module: LandmarkGenerator | Renderer,
-    path: str | Path,
-    settings: Mapping[str, Setting],
-    extra: Mapping[str, Any] | None = None,
-    half: bool = False,
-) -> None:
+    module: LandmarkGenerator | Renderer, path: str | Path, settings: Mapping[str, Setting],
+    extra: Mapping[str, Any] | None = None, half: bool = False,
+) -> None:  # fmt: skip
     """Writes the weights under a temporary name in the same folder, then renames.
 
     Args:
