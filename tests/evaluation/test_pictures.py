@@ -8,7 +8,8 @@ import pytest
 
 from command_line import UserError
 from evaluation.pictures import CELL, Compare, Sheet, compare, mouth_box, sheet
-from media.video import Video, has_audio, read_picture
+from media.picture import read_picture
+from media.video import Video, has_audio
 
 from .conftest import frame, write
 

@@ -42,7 +42,8 @@ class Numbers(Dataset[dict[str, Any]]):
 class ToyStage:
     def __init__(self, options: Options, engine: Engine, dropout: float = 0.3) -> None:
         self.options, self.engine = options, engine
-        self.model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)).to(engine.device)
+        layers = nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)
+        self.model: nn.Module = nn.Sequential(*layers).to(engine.device)
         self.networks: dict[str, nn.Module] = {"toy": self.model}
         self.optimisers = {"toy": engine.adam(self.model)}
         self.selections: list[float] = []  # what validation answers, first to last; then the last again
