@@ -19,7 +19,7 @@ from tqdm import tqdm
 import command_line
 from command_line import UserError
 from datasets import settings
-from face.compositing import paste_face
+from face.compositing import add_panel, paste_face
 from face.crop import crop_face, to_crop, to_frame
 from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.references import lip_openness, nearest_references, spread_over_openness
@@ -95,8 +95,7 @@ def window_frames(num_frames: int, window: int, fps: float) -> np.ndarray:
 
 
 def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
+    return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
 def pick_device(name: str) -> torch.device:
@@ -114,6 +113,11 @@ def pick_device(name: str) -> torch.device:
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """(..., H, W, 3) uint8 or 0..255 float -> (..., 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)) / 255
+
+
+def points_tensor(landmarks: np.ndarray) -> torch.Tensor:
+    """Landmarks of any shape as float32."""
+    return torch.from_numpy(landmarks.astype(np.float32))
 
 
 class References(NamedTuple):
@@ -182,8 +186,8 @@ class Dubber:
         times = np.arange(num_frames)[:, None] * sound.FPS / fps + np.arange(window) - window // 2  # (F, T) in 1/25 s
         moments, heard = np.unique(times.round(6), return_inverse=True)  # neighbouring windows share most of them
         heard = torch.from_numpy(heard.reshape(times.shape))
-        pose = torch.from_numpy(landmarks_in_crop[:, POSE_SLICE].astype(np.float32))  # (F, 74, 2)
-        reference = torch.from_numpy(references.astype(np.float32)).to(self.device)[None]  # (1, N, 131, 2)
+        pose = points_tensor(landmarks_in_crop[:, POSE_SLICE])  # (F, 74, 2)
+        reference = points_tensor(references).to(self.device)[None]  # (1, N, 131, 2)
         network = self.landmark_generator
         reference_tokens = network.encode_reference(reference)
         mels = (torch.from_numpy(sound.mel_windows(mel, chunk)) for chunk in batches(moments, 64))
@@ -212,8 +216,9 @@ class Dubber:
             boxes: (M, 4) of the same frames.
         """
         sketches = np.stack([self._sketch(*of) for of in zip(landmarks_in_crop, boxes, strict=True)])
-        given = (to_tensor(x).to(self.device)[None] for x in (images, sketches))
-        return References(self.renderer.encode_references(*given), landmarks_in_crop)
+        given = (to_tensor(images), to_tensor(sketches), points_tensor(landmarks_in_crop))
+        features = self.renderer.encode_references(*(x.to(self.device)[None] for x in given))
+        return References(features, landmarks_in_crop)
 
     @torch.inference_mode()
     def draw_faces(
@@ -242,12 +247,11 @@ class Dubber:
             features = features.choose(torch.from_numpy(near).to(self.device))
         masked_target = to_tensor(faces)  # (B, 3, S, S)
         masked_target[:, :, self.size // 2 :] = 0
-        output = self.renderer.render(
-            masked_target.to(self.device),
-            to_tensor(sketches).to(self.device),
-            features,
-            torch.from_numpy(mel).to(self.device),
+        target, sketch, heard, points = (
+            x.to(self.device)
+            for x in (masked_target, to_tensor(sketches), torch.from_numpy(mel), points_tensor(landmarks_in_crop))
         )
+        output = self.renderer.render(target, sketch, features, heard, points)
         face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in output[:2])
         return face, warped
 
@@ -369,15 +373,6 @@ class Dubber:
             if panel:
                 results = [r if n in visible else add_panel(r, []) for n, r in enumerate(results)]
             yield from results
-
-
-def add_panel(result: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
-    """The result with a column of four cells at its right: landmarks, sketch, aligned reference, drawn face."""
-    side = result.shape[0] // 4
-    column = np.zeros((result.shape[0], side, 3), np.uint8)
-    for row, cell in enumerate(cells):
-        column[row * side : (row + 1) * side] = cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA)
-    return np.concatenate([result, column], axis=1)
 
 
 def main(config: Config) -> None:

@@ -103,12 +103,14 @@ class LandmarkStage:
                 torch.cat([batch["pose"], jaw.float().cpu(), lip.float().cpu()], dim=2).flatten(0, 1).numpy()
                 for jaw, lip in ((batch["jaw"], batch["lip"]), (output.jaw, output.lip))
             )  # (F, 131, 2)
+            lip, jaw = (batch[key].to(self.engine.device) for key in ("lip", "jaw"))
+            losses = landmark_loss(output.lip, output.jaw, lip, jaw, self.config.loss, self.opening)
             difference = (predicted - true)[:, JAW_SLICE.start : LIP_SLICE.stop]  # (F, 57, 2)
             height = boxes[:, 3] - boxes[:, 1]
             truth, mine = (lip_openness(to_frame(points, boxes), height) for points in (true, predicted))
             together = ((mine - mine.mean()) * (truth - truth.mean())).mean()
             rows.append({
-                "L_1": np.abs(difference).mean(),
+                "L": float(losses["total"]), "L_1": np.abs(difference).mean(),
                 "landmark_error_px": SIZE * np.linalg.norm(difference, axis=-1).mean(),
                 "openness_correlation": together / max(mine.std() * truth.std(), 1e-9),
                 "articulation": mine.std() / max(truth.std(), 1e-9),
@@ -116,7 +118,7 @@ class LandmarkStage:
             if number in spread(len(self.examples), PICTURES):
                 pictures[f"true green, predicted red, openness over time/{name}"] = draw(true, predicted, truth, mine)
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        return {"selection": numbers["L_1"], **numbers}, pictures
+        return {"selection": numbers["L"], **numbers}, pictures
 
     def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
         assert isinstance(model, LandmarkGenerator)

@@ -114,7 +114,10 @@ class RenderStage:
 
     @staticmethod
     def draw(model: nn.Module, batch: dict[str, Any]) -> RendererOutput:
-        keys = ("masked_target", "target_sketches", "reference_images", "reference_sketches", "mel")
+        keys = (
+            "masked_target", "target_sketches", "reference_images", "reference_sketches", "mel", "landmarks",
+            "reference_landmarks",
+        )  # fmt: skip
         return model(*(batch[key] for key in keys))
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -25,10 +25,12 @@ class LandmarkDataset(SampledClips):
         window = np.arange(start, start + self.num_frames)
         references = sample_references(rng, clip.found, window, self.num_references)
         augmentation = Augmentation(rng, self.config.augment)
-        faces = augmentation.landmarks(clip.crop_landmarks(window), augmentation.move())  # (T, 131, 2)
+        faces = augmentation.landmarks(
+            augmentation.stretch(clip.crop_landmarks(window)), augmentation.move()
+        )  # (T, 131, 2)
         reference = augmentation.landmarks(clip.crop_landmarks(references), augmentation.move())  # (N, 131, 2)
         return {
-            "mel": torch.from_numpy(mel_windows(clip.mel, window)),
+            "mel": torch.from_numpy(augmentation.sound(mel_windows(clip.mel, window))),
             "pose": torch.from_numpy(faces[:, POSE_SLICE]),
             "reference": torch.from_numpy(reference),
             "lip": torch.from_numpy(faces[:, LIP_SLICE]),

@@ -17,8 +17,8 @@ class RenderDataset(SampledClips):
     """Frames with `num_frames` (T) sketches around them, and `num_references` (N) faces outside that window.
 
     Items (float32 tensors, RGB in [0, 1]): target (3, S, S), masked_target: the same with rows from S / 2 on zero,
-    target_sketches (T, 3, S, S), reference_images and reference_sketches (N, 3, S, S), mel (1, 80, 16); name: of the
-    clip, frame: the target's.
+    target_sketches (T, 3, S, S), reference_images and reference_sketches (N, 3, S, S), mel (1, 80, 16), landmarks
+    (131, 2) and reference_landmarks (N, 131, 2) in the crop; name: of the clip, frame: the target's.
 
     Raises:
         UserError: no clip is long enough.
@@ -38,7 +38,7 @@ class RenderDataset(SampledClips):
             target_points, points = clip.crop_landmarks(np.array([frame])), clip.crop_landmarks(references)
             references = references[nearest_references(target_points, points, self.num_references)[0]]
         augmentation = Augmentation(rng, self.config.augment)
-        target, target_sketches = _draw(clip, frame, window, augmentation)
+        target, target_sketches, window_points = _draw(clip, frame, window, augmentation)
         drawn = [_draw(clip, reference, np.array([reference]), augmentation) for reference in references]
         masked_target = target.clone()
         masked_target[:, target.shape[1] // 2 :] = 0
@@ -46,20 +46,24 @@ class RenderDataset(SampledClips):
             "target": target,
             "masked_target": masked_target,
             "target_sketches": target_sketches,
-            "reference_images": torch.stack([image for image, _ in drawn]),
-            "reference_sketches": torch.cat([sketch for _, sketch in drawn]),
+            "reference_images": torch.stack([image for image, _, _ in drawn]),
+            "reference_sketches": torch.cat([sketch for _, sketch, _ in drawn]),
+            "landmarks": torch.from_numpy(window_points[len(window) // 2]),
+            "reference_landmarks": torch.from_numpy(np.concatenate([points for _, _, points in drawn])),
             "mel": torch.from_numpy(mel_windows(clip.mel, np.array([frame]))[0]),
             "name": clip.name,
             "frame": frame,
         }
 
 
-def _draw(clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
-    """The face of `frame` (3, S, S), and sketches of the frames of `window` (n, 3, S, S) at its crop's aspect."""
+def _draw(
+    clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """The face of `frame` (3, S, S); of the frames of `window` sketches (n, 3, S, S) and landmarks (n, 131, 2)."""
     move = augmentation.move()
     face = augmentation.face(clip.face(frame), move)
     x0, y0, x1, y1 = (int(side) for side in clip.boxes[frame])
     landmarks_in_crop = augmentation.landmarks(clip.crop_landmarks(window), move)
     sketches = draw_sketches(landmarks_in_crop, y1 - y0, x1 - x0, len(face))  # (n, S, S)
     image = torch.from_numpy(face).permute(2, 0, 1).float().div_(255)
-    return image, torch.from_numpy(sketches).div_(255)[:, None].expand(-1, 3, -1, -1)
+    return image, torch.from_numpy(sketches).div_(255)[:, None].expand(-1, 3, -1, -1), landmarks_in_crop

@@ -8,6 +8,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from torch.utils.data import Dataset
 
 from command_line import UserError
@@ -15,8 +16,10 @@ from datasets.clip_cache import Clip
 from datasets.splits import speaker_of
 from datasets.windows import MIN_FRAMES
 from face.landmarks import FLIP
+from media.audio import SILENCE
 
 MOST_GAMMA = 0.5  # of the colour jitter's strength
+STRETCH_FRAMES = 2  # how fast the stretch changes: sigma of a Gaussian in frames
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class AugmentConfig:
     flip: float = 0.0  # probability of mirroring a sample
     colour: float = 0.0  # each channel's gain changes by up to this share, equal in the target and its references
     box: float = 0.0  # each crop is moved and scaled by up to this share of its side
+    stretch: float = 0.0  # of a window's landmarks in height, changing from frame to frame (standard deviation)
+    sound: float = 0.0  # strength, 0 to 1, of another microphone, voice and room: loudness, tone, formants, noise
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Augmentation:
     """The changes drawn for one sample."""
 
     def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
-        self.rng, self.box = rng, config.box
+        self.rng, self.config, self.box, self.strength = rng, config, config.box, config.sound
         self.flip = config.flip > 0 and rng.random() < config.flip
         self.table: np.ndarray | None = None
         if config.colour > 0:
@@ -111,6 +116,38 @@ class Augmentation:
             gamma = np.exp(config.colour * MOST_GAMMA * rng.uniform(-1, 1))
             tone = 255 * (np.arange(256)[:, None] / 255) ** gamma * gain
             self.table = np.clip(tone + 0.5, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+
+    def stretch(self, landmarks_in_crop: np.ndarray) -> np.ndarray:
+        """A window (T, 131, 2), each frame a little taller or shorter, about as fast as a mouth moves.
+
+        The box ends at the chin, so an opening jaw squeezes all other points towards its top: without this the network
+        would read the old mouth from the pose, and the new mouth would follow the old speech.
+        """
+        if not self.config.stretch:
+            return landmarks_in_crop
+        noise = gaussian_filter1d(self.rng.normal(size=len(landmarks_in_crop) + 8 * STRETCH_FRAMES), STRETCH_FRAMES)
+        noise = noise[4 * STRETCH_FRAMES : -4 * STRETCH_FRAMES] * np.sqrt(2 * np.sqrt(np.pi) * STRETCH_FRAMES)  # std 1
+        factor = np.stack([np.ones_like(noise), np.exp(self.config.stretch * noise)], axis=-1)  # (T, 2)
+        return (landmarks_in_crop * factor[:, None]).astype(np.float32)
+
+    def sound(self, mel: np.ndarray) -> np.ndarray:
+        """Mel windows (..., 80, 16) as if heard otherwise: nothing is moved in time. Silence stays silence."""
+        if not self.strength:
+            return mel
+        rng, bands, strength = self.rng, mel.shape[-2], self.strength
+        position = np.linspace(-1, 1, bands)
+        stretch = 1 + 0.12 * strength * rng.uniform(-1, 1)  # of the formants, as a longer or shorter throat does
+        source = np.clip((np.arange(bands) * stretch), 0, bands - 1)
+        low = np.minimum(source.astype(int), bands - 2)
+        share = (source - low).astype(np.float32)[:, None]
+        heard = mel[..., low, :] * (1 - share) + mel[..., low + 1, :] * share
+        tone = np.interp(position, np.linspace(-1, 1, 6), rng.normal(0, 0.3, 6)) + rng.uniform(-0.8, 0.8)
+        noise = SILENCE + strength * rng.uniform(-0.5, 2.0) + 0.5 * rng.uniform(-1, 1) * position
+        louder = np.maximum(heard + strength * tone[:, None], noise[:, None])
+        heard = np.where(heard > SILENCE + 1e-3, np.clip(louder, SILENCE, -SILENCE), heard)
+        start, width = rng.integers(bands), rng.integers(0, 1 + round(16 * strength))
+        heard[..., start : start + width, :] = SILENCE
+        return heard.astype(np.float32)
 
     def move(self) -> np.ndarray | None:
         """Draws how one crop is moved: (2, 2), scale and shift of x and of y in crop coordinates; None: not at all."""

@@ -4,6 +4,7 @@ The network takes the public file syncnet_v2.model, a state dict, unchanged.
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,16 +53,16 @@ class SyncNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        smaller = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2)}
+        smaller = partial(nn.MaxPool3d, (1, 3, 3), (1, 2, 2))
         self.netcnnaud = nn.Sequential(
             *_audio(1, 64), nn.MaxPool2d(1, 1), *_audio(64, 192), nn.MaxPool2d(3, stride=(1, 2)), *_audio(192, 384),
             *_audio(384, 256), *_audio(256, 256), nn.MaxPool2d(3, stride=2), *_audio(256, 512, (5, 4), 0),
         )  # fmt: skip
         self.netcnnlip = nn.Sequential(
-            *_video(3, 96, (5, 7, 7), 2, 0), nn.MaxPool3d(**smaller),
-            *_video(96, 256, (1, 5, 5), 2, 1), nn.MaxPool3d(**smaller, padding=(0, 1, 1)),
+            *_video(3, 96, (5, 7, 7), 2, 0), smaller(),
+            *_video(96, 256, (1, 5, 5), 2, 1), smaller((0, 1, 1)),
             *_video(256, 256, (1, 3, 3), 1, 1), *_video(256, 256, (1, 3, 3), 1, 1),
-            *_video(256, 256, (1, 3, 3), 1, 1), nn.MaxPool3d(**smaller), *_video(256, 512, (1, 6, 6), 1, 0),
+            *_video(256, 256, (1, 3, 3), 1, 1), smaller(), *_video(256, 512, (1, 6, 6), 1, 0),
         )  # fmt: skip
         self.netfcaud, self.netfclip = _head(EMBEDDING), _head(EMBEDDING)
 

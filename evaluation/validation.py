@@ -144,7 +144,7 @@ def score_faces(
         for name, guess in guesses.items():
             points = to_crop(guess, faces.boxes)
             lines = [
-                [draw_sketch(points[j], *sides[j, ::-1].tolist(), dubber.size) for j in position[windows[i]]]
+                [draw_sketch(points[j], int(sides[j, 1]), int(sides[j, 0]), dubber.size) for j in position[windows[i]]]
                 for i in batch
             ]
             for row, drawer in drawers.items():

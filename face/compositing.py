@@ -116,3 +116,12 @@ def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.
     near = cv2.GaussianBlur(trust, (0, 0), GRID / 6)
     local = cv2.GaussianBlur(rest * trust[..., None], (0, 0), GRID / 6) / (near + 0.05)[..., None]
     return np.exp(np.clip(usual + local, -np.log(MAX_GAIN), np.log(MAX_GAIN))).astype(np.float32)
+
+
+def add_panel(result: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+    """The result with a column of four cells at its right: landmarks, sketch, aligned reference, drawn face."""
+    side = result.shape[0] // 4
+    column = np.zeros((result.shape[0], side, 3), np.uint8)
+    for row, cell in enumerate(cells):
+        column[row * side : (row + 1) * side] = cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA)
+    return np.concatenate([result, column], axis=1)

@@ -18,6 +18,9 @@ class LandmarkLossConfig:
     """Distance of the lips; not in the paper: against mouths that move too little."""
     openness_speed: float = 0.0
     """Its change from frame to frame; not in the paper."""
+    articulation: float = 0.0
+    """How far the lips open and close within a window (standard deviation of the openness); not in the paper: where
+    the sound leaves a doubt, the other terms are least for a mouth that hardly moves."""
 
 
 def landmark_loss(
@@ -38,7 +41,7 @@ def landmark_loss(
     # The displacement's error is the displacement of the error.
     movement = torch.linalg.vector_norm(difference.diff(dim=1), dim=-1)  # (B, T-1)
     terms = {"l1": difference.abs().mean(), "velocity": _mean(movement)}
-    if config.openness or config.openness_speed:
+    if config.openness or config.openness_speed or config.articulation:
         if opening is None:
             raise ValueError("the loss has terms about the lips' openness, but which points are meant is not said")
         upper, lower = opening
@@ -46,6 +49,7 @@ def landmark_loss(
                       for x in (lip, true_lip))  # fmt: skip
         terms["openness"] = (mine - true).abs().mean()  # (B, T) before the mean
         terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
+        terms["articulation"] = (mine.std(dim=1, correction=0) - true.std(dim=1, correction=0)).abs().mean()
     weighted = [getattr(config, name) * value for name, value in terms.items() if name != "l1"]
     return terms | {"total": terms["l1"] + torch.stack(weighted).sum()}
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from face.landmarks import NUM_JAW, NUM_LIP, NUM_POSE
 from models.layers import ConvBlock, audio_encoder
 
+DEVIATION = 0.02  # of the crop's side: how far lips and jaws usually are from the references' mean
+
 
 @dataclass(frozen=True)
 class LandmarkGeneratorConfig:
@@ -66,6 +68,7 @@ class LandmarkGenerator(nn.Module):
         super().__init__()
         self.config = c = config
         self.audio_encoder = audio_encoder(c.audio_width, c.width, torch.tanh)
+        self.audio_encoder.to(memory_format=torch.channels_last)  # on CPU a quarter faster
         self.reference_encoder = _landmark_encoder(c.landmark_width, c.width, first_stride=2, last_residual=False)
         self.pose_encoder = _landmark_encoder(c.landmark_width, c.width, first_stride=1, last_residual=True)
         self.token_norm = nn.LayerNorm(c.width)
@@ -109,7 +112,7 @@ class LandmarkGenerator(nn.Module):
         jaw = self.jaw_head(for_jaw).float().unflatten(-1, (NUM_JAW, 2))
         if self.config.reference_skip:
             still_jaw, still_lip = move_with_pose(reference, pose).split([NUM_JAW, NUM_LIP], dim=-2)
-            lip, jaw = lip + still_lip, jaw + still_jaw
+            lip, jaw = DEVIATION * lip + still_lip, DEVIATION * jaw + still_jaw
         return LandmarkOutput(lip, jaw)
 
     def _tokens(self, encoder: nn.Module, x: Tensor) -> Tensor:

@@ -8,16 +8,21 @@ from torch import Tensor, nn
 
 from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade, each
 
+START_GRID = 32  # cells a side in which the flow from landmarks is computed
+START_BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
+START_TRUST = 0.5  # pixels of displacement that make a reference e times less trusted
+
 
 class ReferenceFeatures(NamedTuple):
     """What the references give, whatever the target: computed once a video."""
 
     full: Tensor  # (B, N, 3 + C1, H, W): the images, RGB in [0, 1], then their features at full size
     half: Tensor  # (B, N, C2, H/2, W/2): features at half size
+    landmarks: Tensor | None = None  # (B, N, 131, 2) in the crop, where the flow starts from landmarks
 
     def choose(self, chosen: Tensor) -> "ReferenceFeatures":
         """Of one set (batch 1), those at positions (B, n): a set for each of B targets."""
-        return ReferenceFeatures(self.full[0, chosen], self.half[0, chosen])
+        return ReferenceFeatures(*(None if x is None else x[0, chosen] for x in self))  # type: ignore[arg-type]
 
 
 class Motion(NamedTuple):
@@ -25,6 +30,28 @@ class Motion(NamedTuple):
 
     flow: Tensor  # (B, N, 2, H, W): pixels, x then y
     weight: Tensor  # (B, N, 1, H, W): in [0, 1]
+
+
+def landmark_motion(target: Tensor, references: Tensor, size: int) -> Motion:
+    """Motion that takes every reference's landmarks to the target's, and trusts those that have to move least.
+
+    Not in the paper. Between landmarks the displacement is their mean, weighted by inverse fourth powers of distance.
+
+    Args:
+        target: (B, 131, 2) in the crop, x, y in [0, 1]
+        references: (1 or B, N, 131, 2), likewise
+        size: side of the crop in pixels
+    """
+    centres = (torch.arange(START_GRID, device=target.device) + 0.5) / START_GRID
+    places = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
+    nearness = (torch.cdist(places[None], target) ** 2 + START_BLUR**2) ** -2  # (B, G*G, 131)
+    nearness = nearness / nearness.sum(-1, keepdim=True)
+    displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
+    coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (START_GRID, START_GRID))
+    flow = each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)  # (B, N, 2, H, W)
+    length = torch.linalg.vector_norm(flow, dim=2, keepdim=True)  # (B, N, 1, H, W)
+    cost = (length + length.mean((-2, -1), keepdim=True)) / START_TRUST
+    return Motion(flow, (-cost).softmax(dim=1))
 
 
 class ReferenceEncoder(nn.Module):
@@ -57,16 +84,20 @@ class MotionField(nn.Module):
             nn.Conv2d(shallow, 1, kernel, padding="same"), nn.Sigmoid(),
         )  # fmt: skip
 
-    def forward(self, half: Tensor, target: Tensor) -> Motion:
-        """Reference features (1 or B, N, C2, H/2, W/2) and target sketches (B, T*S, H, W) -> motion of B*N pairs."""
+    def forward(self, half: Tensor, target: Tensor, start: Motion | None = None) -> Motion:
+        """Reference features (1 or B, N, C2, H/2, W/2) and target sketches (B, T*S, H, W) -> motion of B*N pairs.
+
+        With a motion to start from, features are moved by it before they are looked at, and the result refines it.
+        """
         target_half = target[..., ::2, ::2]  # nearest
-        x = half
+        x = half if start is None else _warp(half.float(), half_size(sampling_grid(start.flow, True))).to(half.dtype)
         for block in self.coarse:
             assert isinstance(block, ModulatedBlock)
             x = block(x, _for_all_references(block.modulations(target_half)))  # (B, N, C2, H/2, W/2)
         x = each(lambda y: F.pixel_shuffle(y, 2), x)  # (B, N, C2/4, H, W)
         x = self.fine(x, _for_all_references(self.fine.modulations(target)))
-        return Motion(each(self.flow, x), each(self.weight, x))
+        flow, weight = each(self.flow, x), each(self.weight, x)
+        return Motion(flow, weight) if start is None else Motion(start.flow + flow, start.weight * weight)
 
 
 def _for_all_references(modulations: list[Modulation]) -> list[Modulation]:
@@ -79,9 +110,8 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     Features of batch 1 serve all B targets without being copied.
     """
     grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    half_grid = each(lambda g: F.avg_pool2d(g, 2), grid)  # the same as bilinear resizing
     full = _aggregate(_warp(features.full.float(), grid), motion.weight.float())
-    half = _aggregate(_warp(features.half.float(), half_grid), motion.weight[..., ::2, ::2].float())
+    half = _aggregate(_warp(features.half.float(), half_size(grid)), motion.weight[..., ::2, ::2].float())
     return full, half
 
 
@@ -98,6 +128,11 @@ def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
 
     (right, x), (down, y) = axis(flow[..., 0, :, :], flow.shape[-1]), axis(flow[..., 1, :, :], flow.shape[-2])
     return torch.stack([x + right, y[:, None] + down], dim=-3)
+
+
+def half_size(grid: Tensor) -> Tensor:
+    """(B, N, 2, H, W) -> (B, N, 2, H/2, W/2), the same as bilinear resizing."""
+    return each(lambda g: F.avg_pool2d(g, 2), grid)
 
 
 def _warp(source: Tensor, grid: Tensor) -> Tensor:

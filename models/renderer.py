@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.motion_field import MotionField, ReferenceEncoder, ReferenceFeatures, align
+from models.motion_field import MotionField, ReferenceEncoder, ReferenceFeatures, align, landmark_motion
 from models.translation import Translation
 
 
@@ -41,6 +41,9 @@ class RendererConfig:
     """False: the translation does not hear (Table 4, 'w/o audio')."""
     candidates: int = 0
     """Not in the paper: the references are, for each target, the nearest of so many frames. 0: the same for all."""
+    landmark_start: bool = False
+    """Not in the paper: where landmarks are given, the flow starts from their displacement, the weight from its size,
+    and the network refines both."""
     output_skip: bool = False
     """Not in the paper: the translation draws the difference to [upper half of the target, lower half of the aligned
     references], and starts from zero flow and zero difference."""
@@ -54,7 +57,7 @@ class RendererConfig:
         """For CPUs: the same architecture, narrower."""
         return cls(
             sketch_channels=1, shallow=8, deep=64, alignment_deep=32, modulation=32, style_hidden=32, kernel=3,
-            audio_width=8, candidates=25, output_skip=True,
+            audio_width=8, candidates=25, landmark_start=True, output_skip=True,
         )  # fmt: skip
 
 
@@ -94,13 +97,15 @@ class Renderer(nn.Module):
                 nn.init.zeros_(self.motion_field.flow.bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # on CPU twice as fast for narrow layers
 
-    def encode_references(self, images: Tensor, sketches: Tensor) -> ReferenceFeatures:
-        """Once a video: images and sketches (B, N, 3, H, W) in [0, 1] -> features for `render`."""
-        return self.reference_encoder(images, sketches[:, :, : self.config.sketch_channels])
+    def encode_references(self, images: Tensor, sketches: Tensor, landmarks: Tensor | None = None) -> ReferenceFeatures:
+        """Once a video: images, sketches (B, N, 3, H, W) and landmarks (B, N, 131, 2), all in [0, 1] -> features."""
+        features = self.reference_encoder(images, sketches[:, :, : self.config.sketch_channels])
+        return features._replace(landmarks=landmarks if self.config.landmark_start else None)
 
     def render(
-        self, masked_target: Tensor, target_sketches: Tensor, features: ReferenceFeatures, mel: Tensor
-    ) -> RendererOutput:
+        self, masked_target: Tensor, target_sketches: Tensor, features: ReferenceFeatures, mel: Tensor,
+        landmarks: Tensor | None = None,
+    ) -> RendererOutput:  # fmt: skip
         """Draws B frames.
 
         Args:
@@ -108,13 +113,16 @@ class Renderer(nn.Module):
             target_sketches: (B, T, 3, H, W) in [0, 1], the target frame's in the middle
             features: of B sets of references, or of one set for all B frames
             mel: (B, 1, 80, 16), the window of the target frame
+            landmarks: (B, 131, 2) of the target in the crop, as its sketch shows them; for `landmark_start`
         """
         sketches = target_sketches[:, :, : self.config.sketch_channels].flatten(1, 2)  # (B, T*S, H, W)
         sketches = sketches.contiguous(memory_format=torch.channels_last)
         if self.motion_field is None:
             motion, (full, half) = None, (features.full.mean(1), features.half.mean(1))
         else:
-            motion = self.motion_field(features.half, sketches)
+            known = landmarks is not None and features.landmarks is not None
+            start = landmark_motion(landmarks, features.landmarks, self.config.size) if known else None  # type: ignore
+            motion = self.motion_field(features.half, sketches, start)
             full, half = align(features, motion, identity_at_zero=self.config.output_skip)
         logits = self.translation(masked_target, sketches, full, half, mel).float()
         warped = full[:, :3].expand_as(masked_target)
@@ -128,8 +136,8 @@ class Renderer(nn.Module):
 
     def forward(
         self, masked_target: Tensor, target_sketches: Tensor, reference_images: Tensor, reference_sketches: Tensor,
-        mel: Tensor,
+        mel: Tensor, landmarks: Tensor | None = None, reference_landmarks: Tensor | None = None,
     ) -> RendererOutput:  # fmt: skip
         """`render` on references that are used once, as in training: images and sketches (B, N, 3, H, W)."""
-        features = self.encode_references(reference_images, reference_sketches)
-        return self.render(masked_target, target_sketches, features, mel)
+        features = self.encode_references(reference_images, reference_sketches, reference_landmarks)
+        return self.render(masked_target, target_sketches, features, mel, landmarks)

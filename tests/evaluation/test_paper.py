@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -146,7 +147,7 @@ def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None
         ({"weights": (f"Ours={tmp_path}",)}, "landmark_generator.safetensors"),
         ({"videos": tmp_path / "nothing"}, "not a folder"),
     ):
-        given = {"videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction"} | wrong
+        given: dict[str, Any] = {"videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction"} | wrong
         with pytest.raises(UserError, match=message):
             run("table1", Config(output=tmp_path / "out", **given))
     assert not list((tmp_path / "out").rglob("*.mp4")), "found before the first video is made"

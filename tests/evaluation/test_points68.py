@@ -1,6 +1,7 @@
 """face-alignment's points from files on disk, of which made-up ones of the published shapes are used here."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def test_files_of_the_published_shapes_load_without_a_network(tmp_path: Path) ->
     torch.save(s3fd().state_dict(), tmp_path / "s3fd.pth")
     points = Points68(tmp_path / "2DFAN4.pth.tar", tmp_path / "s3fd.pth")
     assert points.network.flip_input, "averaged with the mirror image"
-    loaded = points.network.face_alignment_net.state_dict()
+    network: Any = points.network.face_alignment_net
+    loaded = network.state_dict()
     for name, weight in fan.state_dict().items():
         torch.testing.assert_close(loaded[name], weight)
 
@@ -29,7 +31,8 @@ def test_the_largest_face_counts_and_none_is_nan() -> None:
     small = np.random.default_rng(0).random((COUNT, 2)) * 20
     found: list[list[np.ndarray] | None] = [[small, small * 3 + 5, small * 2], None]
     points = Points68.__new__(Points68)
-    points.network = type("Network", (), {"get_landmarks_from_image": lambda *_: found.pop(0)})()
+    network: Any = type("Network", (), {"get_landmarks_from_image": lambda *_: found.pop(0)})()
+    points.network = network
     frame = np.zeros((100, 100, 3), np.uint8)
     np.testing.assert_array_equal(points(frame), small * 3 + 5)
     assert np.isnan(points(frame)).all()
