@@ -7,6 +7,8 @@ from torch import Tensor
 
 SYMBOLS = {"l1": "L_1", "velocity": "L_c", "total": "L"}  # names in the paper's equations
 
+SMOOTH = 1e-4  # openness below which the square root is rounded off: lips that stay have a gradient too
+
 
 @dataclass(frozen=True)
 class LandmarkLossConfig:
@@ -49,7 +51,8 @@ def landmark_loss(
                       for x in (lip, true_lip))  # fmt: skip
         terms["openness"] = (mine - true).abs().mean()  # (B, T) before the mean
         terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
-        terms["articulation"] = (mine.std(dim=1, correction=0) - true.std(dim=1, correction=0)).abs().mean()
+        my_spread, spread = ((x.var(dim=1, correction=0) + SMOOTH**2).sqrt() for x in (mine, true))  # (B,)
+        terms["articulation"] = (my_spread - spread).abs().mean()
     weighted = [getattr(config, name) * value for name, value in terms.items() if name != "l1"]
     return terms | {"total": terms["l1"] + torch.stack(weighted).sum()}
 

@@ -16,10 +16,10 @@ from datasets.render_dataset import RenderDataset
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from face.landmarks import FLIP, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.sketch import draw_sketch
-from media.audio import mel_window
+from media.audio import SILENCE, mel_window
 from tests.datasets.made_up import write_clip
 
-ALL_CHANGES = AugmentConfig(flip=0.5, colour=0.2, box=0.05)
+ALL_CHANGES = AugmentConfig(flip=0.5, colour=0.2, box=0.05, stretch=0.02, sound=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,32 @@ def test_balance(clips: list[Any], tmp_path: Path) -> None:
     assert Counter(named.draw(i)[1].name for i in range(1000))["b/0"] == pytest.approx(100, abs=1)
     each = LandmarkDataset(clips, 5, 3, SamplingConfig())
     assert sorted(each.draw(index)[1].name for index in range(6)) == [clip.name for clip in each.clips]
+
+
+def test_stretch_moves_all_points_of_a_frame_by_one_factor_that_changes_smoothly(clips: list[Any]) -> None:
+    window = clips[0].crop_landmarks(np.arange(4, 19))  # (15, 131, 2)
+    factors = []
+    for seed in range(200):
+        stretched = Augmentation(np.random.default_rng(seed), AugmentConfig(stretch=0.02)).stretch(window)
+        np.testing.assert_array_equal(stretched[..., 0], window[..., 0])
+        ratio = stretched[..., 1] / window[..., 1]  # (15, 131)
+        assert np.ptp(ratio, axis=1).max() < 1e-4
+        factors.append(np.log(ratio[:, 0]))
+    assert np.std(factors) == pytest.approx(0.02, rel=0.1)
+    assert np.std(np.diff(factors)) < 0.5 * np.std(factors)
+    assert Augmentation(np.random.default_rng(0), AugmentConfig()).stretch(window) is window
+
+
+def test_sound_is_changed_alike_in_overlapping_windows_and_silence_stays(clips: list[Any]) -> None:
+    windows = np.stack([clips[0].mel[None, :, k : k + 16] for k in (8, 11)])  # 3 columns apart
+    windows[:, :, :, 9] = SILENCE  # of the first; of the second it is another column
+    for seed in range(20):
+        heard = Augmentation(np.random.default_rng(seed), AugmentConfig(sound=1.0)).sound(windows)
+        assert heard.shape == windows.shape and heard.dtype == np.float32
+        assert np.abs(heard).max() <= -SILENCE
+        np.testing.assert_array_equal(heard[0, 0, :, 9], SILENCE)
+        np.testing.assert_array_equal(heard[0, 0, :, 13:], heard[1, 0, :, 10:13])
+        assert np.abs(heard - windows).max() > 0.05
 
 
 def test_flipping_twice_is_nothing_and_once_mirrors(clips: list[Any]) -> None:

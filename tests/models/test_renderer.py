@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.layers import Spade
-from models.motion_field import sampling_grid
+from models.motion_field import landmark_motion, sampling_grid
 from models.renderer import Renderer, RendererConfig
 
 TINY = RendererConfig(
@@ -170,3 +170,42 @@ def test_flow_is_in_pixels(right: int, down: int) -> None:
 def test_released_grid_has_its_corners_at_one() -> None:
     grid = sampling_grid(torch.zeros(2, 16, 16), identity_at_zero=False)
     assert grid[:, 0, 0].tolist() == [-1, -1] and grid[:, -1, -1].tolist() == [1, 1]
+
+
+def test_motion_from_landmarks_takes_each_reference_to_the_target() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 131, 2, generator=generator)
+    shifts = torch.tensor([[0.1, 0.0], [0.0, -0.05], [0.0, 0.0]])  # of the crop's side
+    motion = landmark_motion(target, target[:, None] + shifts[:, None], size=32)
+    assert motion.flow.shape == (2, 3, 2, 32, 32) and motion.weight.shape == (2, 3, 1, 32, 32)
+    torch.testing.assert_close(motion.flow, (shifts * 32)[..., None, None].expand_as(motion.flow))
+    torch.testing.assert_close(motion.weight.sum(1), torch.ones(2, 1, 32, 32))
+    assert (motion.weight[:, 2] > 0.9).all(), "what need not move is trusted most"
+
+
+def test_motion_from_landmarks_is_exact_at_a_lone_landmark() -> None:
+    target = torch.full((1, 131, 2), 0.9)
+    target[0, 0] = 0.25
+    reference = target.clone()[:, None]
+    reference[0, 0, 0] += torch.tensor([0.125, 0.0])
+    flow = landmark_motion(target, reference, size=64).flow[0, 0]
+    assert flow[0, 15:17, 15:17].mean().item() == pytest.approx(8, rel=0.1)
+    assert flow[0, 56:60, 56:60].abs().max().item() < 0.1
+
+
+@torch.inference_mode()
+def test_start_from_landmarks_is_optional_and_aligns_an_untrained_network() -> None:
+    config = replace(TINY, landmark_start=True, output_skip=True)
+    network = build(config, shaken=False)
+    values = inputs(config)
+    points, others = torch.rand(2, 131, 2), torch.rand(2, 1, 131, 2)
+    assert network(*values).flow.abs().max() == 0
+    target, sketches, images, lines, mel = values
+    same = network(target, sketches, images[:, :1], lines[:, :1], mel, points, points[:, None]).warped_reference
+    torch.testing.assert_close(same, images[:, 0], atol=1e-3, rtol=0)
+    moved = network(target, sketches, images[:, :1], lines[:, :1], mel, points, others).warped_reference
+    assert (moved - images[:, 0]).abs().mean() > 0.05
+    assert network(*values, points, others.expand(-1, 3, -1, -1)).flow.shape == (2, 3, 2, 32, 32)
+    chosen = network.encode_references(images[:1], lines[:1], others[:1].expand(-1, 3, -1, -1))
+    landmarks = chosen.choose(torch.tensor([[0, 2], [1, 0]])).landmarks
+    assert landmarks is not None and landmarks.shape == (2, 2, 131, 2)
