@@ -1,17 +1,40 @@
-"""What any method has to beat: static lips in place of stage 1, a pasted reference in place of stage 2."""
+"""What any method has to beat.
 
+In place of stage 1: static lips, lips at the wrong time, a ridge regression. In place of stage 2: a pasted reference.
+All keep the pose of every frame.
+"""
+
+from collections.abc import Iterable
 from typing import Any, cast
 
 import cv2
 import numpy as np
+from scipy import linalg
 
 from evaluation.geometry import fit_similarity, move, similarity_matrix
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from inference import Dubber, References
-from media.audio import FPS
+from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 
 CONTENT = slice(JAW_SLICE.start, LIP_SLICE.stop)  # jaw and lips: what the pose does not tell
 CANDIDATES = 25  # references that the nearest is chosen from
+HEARD = 52  # mel columns of the ridge regression, 0.65 s around the frame
+POOLED = 2  # columns averaged into one of its inputs
+PENALTY = 0.3  # of the ridge, over the mean variance of its inputs
+
+
+def moved_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved by the similarity that takes their pose to
+    `target`'s. Both in pixels of their frames, or in crop coordinates; leading axes broadcast."""
+    scale, shift = fit_similarity(source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
+    return move(source[..., CONTENT, :], scale, shift)
+
+
+def with_content(landmarks: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Faces (F, 131, 2) with other jaws and lips (F, 57, 2)."""
+    result = np.array(landmarks, dtype=np.float32)
+    result[:, CONTENT] = content
+    return result
 
 
 def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -19,10 +42,42 @@ def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
 
     Each reference is moved by the similarity that brings its pose to the frame's. In pixels or crop coordinates.
     """
-    scale, shift = fit_similarity(references[None, :, POSE_SLICE], landmarks[:, None, POSE_SLICE])  # (F, N)
-    result = np.array(landmarks, dtype=np.float32)
-    result[:, CONTENT] = move(references[None, :, CONTENT], scale, shift).mean(1)
-    return result
+    return with_content(landmarks, moved_content(references[None], landmarks[:, None]).mean(1))
+
+
+def half_a_clip_later(values: np.ndarray) -> np.ndarray:
+    """Of every frame (F, ...), the values of another moment of the clip."""
+    return np.roll(values, -(len(values) // 2), axis=0)
+
+
+def heard_around(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """The mel (80, C) around frames (F,) as inputs of the ridge regression: (F, 80 * HEARD / POOLED)."""
+    columns = frames[:, None] * COLUMNS_PER_SECOND // FPS - HEARD // 2 + np.arange(HEARD)  # (F, HEARD)
+    inside = (columns >= 0) & (columns < mel.shape[1])
+    windows = np.where(inside, mel[:, np.where(inside, columns, 0)], SILENCE)  # (80, F, HEARD)
+    windows = windows.reshape(N_MELS, len(frames), HEARD // POOLED, POOLED).mean(-1)
+    return windows.transpose(1, 0, 2).reshape(len(frames), -1)
+
+
+class Ridge:
+    """Linear regression of the mouth's change against static lips, in crop coordinates, from 0.65 s of mel."""
+
+    def __init__(self, examples: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """`examples`: by clip, inputs of `heard_around` (F, D) and changes (F, K). Clips are not kept."""
+        count, size, sums, products = 0, 0, np.zeros(1), np.zeros(1)
+        for inputs, changes in examples:
+            row = np.concatenate([inputs, changes], axis=1, dtype=np.float64)
+            count, size, sums, products = count + len(row), inputs.shape[1], sums + row.sum(0), products + row.T @ row
+        mean = sums / count
+        covariance = products / count - np.outer(mean, mean)
+        inner = covariance[:size, :size]
+        inner[np.diag_indices(size)] += PENALTY * np.trace(inner) / size
+        self.weight = linalg.solve(inner, covariance[:size, size:], assume_a="pos")  # (D, K)
+        self.bias = mean[size:] - mean[:size] @ self.weight
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """(F, D) -> (F, K)."""
+        return inputs @ self.weight + self.bias
 
 
 def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, references: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """How good are these weights, from the clip cache alone: each stage against baselines that need no network.
 
-Stage 1: lips against static lips. Stage 2: the face crop against the aligned nearest reference, with true, predicted
-and static landmarks. Quick enough to choose between training runs; the
-tables of the paper are scored on finished videos instead.
+Stage 1: lips against static lips, lips at the wrong time and a ridge regression; and stage 1 with the head of another
+moment, as in dubbing. Stage 2: the face crop against the aligned nearest reference, with true, predicted and static
+landmarks. Quick enough to choose between training runs; the tables of the paper are scored on finished videos instead.
 """
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,8 @@ class Config:
     """Reference pictures of the renderer (the baseline chooses from 25)."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
+    train_list: Path | None = None
+    """Clips that the ridge regression learns from; without it there is no such row."""
     output: Path | None = None
     """Folder for the tables in five formats, with the figures of every clip."""
 
@@ -94,13 +97,51 @@ def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
     return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found.items()}
 
 
-def predict(dubber: Dubber, clip: Clip, faces: Faces) -> np.ndarray:
-    """Stage 1 as in dubbing, on the clip's own sound: landmarks in frame (F, 131, 2)."""
+def predict(dubber: Dubber, clip: Clip, faces: Faces, other_pose: bool = False) -> np.ndarray:
+    """Stage 1 as in dubbing, on the clip's own sound: landmarks in frame (F, 131, 2).
+
+    With `other_pose` the face moves as at another moment, as it does in dubbing, so that the pose can't tell the mouth;
+    lips and jaws are then moved onto the frame's pose.
+    """
     in_crop = clip.landmarks_in_crop
-    predicted = dubber.predict_landmarks(
-        in_crop[fill_gaps(clip.found)], in_crop[faces.frames[faces.listened]], clip.mel
-    )
-    return to_frame(predicted[faces.frames], faces.boxes)
+    seen = in_crop[fill_gaps(clip.found)]
+    if other_pose:
+        seen = baselines.half_a_clip_later(seen)
+    predicted = dubber.predict_landmarks(seen, in_crop[faces.frames[faces.listened]], clip.mel)[faces.frames]
+    if other_pose:
+        own = in_crop[faces.frames]
+        predicted = baselines.with_content(own, baselines.moved_content(predicted, own))
+    return to_frame(predicted, faces.boxes)
+
+
+def learn_ridge(cache: ClipCache, names: Iterable[str]) -> baselines.Ridge:
+    """The ridge regression on clips of the cache."""
+
+    def examples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for clip in map(cache.open, names):
+            faces = Faces.of(clip)
+            if len(faces.frames):
+                change = to_crop(faces.landmarks, faces.boxes) - to_crop(faces.static(), faces.boxes)
+                inputs = baselines.heard_around(clip.mel, faces.frames)
+                yield inputs, change[:, baselines.CONTENT].reshape(len(change), -1)
+
+    return baselines.Ridge(examples())
+
+
+def guess_lips(dubber: Dubber, clip: Clip, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
+    """Row -> landmarks in frame (F, 131, 2)."""
+    static, later = faces.static(), baselines.half_a_clip_later(faces.landmarks)
+    guesses = {
+        "ours": predict(dubber, clip, faces),
+        "ours, pose of another moment": predict(dubber, clip, faces, other_pose=True),
+        "static lips": static,
+        "shifted lips": baselines.with_content(static, baselines.moved_content(later, faces.landmarks)),
+    }
+    if ridge:
+        change = ridge(baselines.heard_around(clip.mel, faces.frames)).reshape(len(static), -1, 2)
+        content = to_crop(static, faces.boxes)[:, baselines.CONTENT] + change
+        guesses["ridge regression"] = baselines.with_content(static, to_frame(content, faces.boxes))
+    return guesses | {"original": faces.landmarks}
 
 
 def score_lips(clip: Clip, faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
@@ -179,6 +220,12 @@ def main(config: Config) -> None:
     distance = LPIPS("alex", path).to(dubber.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:
         print(registry.missing("lpips_alex", "LPIPS"), file=sys.stderr)
+    ridge = None
+    if config.train_list and config.stage != "2":
+        trained = clips_of(cache, config.train_list, "--train-list")
+        if shared := sorted(trained.keys() & persons.keys()):
+            raise UserError(f"--train-list: {shared[0]} is also in --val-list; a clip can be in one of them only")
+        ridge = learn_ridge(cache, trained)
     stages: dict[str, dict[str, Scores]] = {"stage 1": {}, "stage 2": {}}
     for name in persons:
         clip = cache.open(name)
@@ -186,12 +233,11 @@ def main(config: Config) -> None:
         if len(faces.frames) < 2:
             print(f"{name}: no face in it, left out", file=sys.stderr)
             continue
-        static, predicted = faces.static(), predict(dubber, clip, faces)
+        guesses = guess_lips(dubber, clip, faces, ridge)
         if config.stage != "2":
-            guesses = {"ours": predicted, "static lips": static, "original": faces.landmarks}
             stages["stage 1"][name] = score_lips(clip, faces, guesses)
         if config.stage != "1":
-            drawn = {"true": faces.landmarks, "predicted": predicted, "static": static}
+            drawn = {"true": faces.landmarks, "predicted": guesses["ours"], "static": guesses["static lips"]}
             stages["stage 2"][name] = score_faces(dubber, clip, faces, drawn, config.frames, distance)
     print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
     for stage, clips in stages.items():

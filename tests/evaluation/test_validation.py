@@ -1,5 +1,6 @@
 """Baselines with known answers, and weights scored on a made-up cache."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,11 +8,22 @@ import numpy as np
 import pytest
 from skimage import data
 
-from evaluation.baselines import paste_nearest, static_lips
+from command_line import UserError
+from evaluation.baselines import (
+    CONTENT,
+    Ridge,
+    half_a_clip_later,
+    heard_around,
+    moved_content,
+    paste_nearest,
+    static_lips,
+    with_content,
+)
 from evaluation.lip_sync import jitter
 from evaluation.tables import read_table
 from evaluation.validation import Config, main, table_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
+from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 
 from ..datasets.made_up import write_clip
 
@@ -31,6 +43,31 @@ def test_static_lips_are_the_references_mean_and_never_move() -> None:
     np.testing.assert_allclose(still[5, LIP_SLICE], faces[:4, LIP_SLICE].mean(0), rtol=1e-5)
     np.testing.assert_array_equal(still[:, POSE_SLICE], faces[:, POSE_SLICE].astype(np.float32))
     assert jitter(still) < 1e-5
+
+
+def test_content_moves_with_the_pose_and_stays_itself_where_the_pose_stays() -> None:
+    faces = random.random((5, 131, 2)).astype(np.float32)
+    np.testing.assert_allclose(moved_content(faces, faces), faces[:, CONTENT], atol=1e-5)
+    np.testing.assert_allclose(moved_content(faces, 2 * faces + 3), 2 * faces[:, CONTENT] + 3, atol=1e-4)
+    assert with_content(faces, np.zeros((5, 57, 2)))[:, CONTENT].max() == 0
+    np.testing.assert_array_equal(half_a_clip_later(np.arange(6)), [3, 4, 5, 0, 1, 2])
+
+
+def test_the_ridge_hears_what_is_around_the_frame() -> None:
+    mel = np.arange(200, dtype=float) * np.ones((N_MELS, 1))
+    heard = heard_around(mel, np.array([20, 0, 70])).reshape(3, N_MELS, -1)
+    centre = 20 * COLUMNS_PER_SECOND // FPS
+    assert heard[0].mean() == pytest.approx(centre - 0.5), "as many columns before as behind"
+    assert (heard[1][:, :13] == SILENCE).all()
+    assert heard[2][0, -1] == SILENCE, "silence beyond the end"
+
+
+def test_ridge_learns_a_linear_rule() -> None:
+    inputs, rule = random.standard_normal((4000, 6)), random.standard_normal((6, 3))
+    changes = inputs @ rule + 2
+    learnt = Ridge((inputs[i::4], changes[i::4]) for i in range(4))
+    expected = inputs[:50] @ rule / 1.3 + 2  # unit variance and a penalty of 0.3 shrink by 1.3
+    np.testing.assert_allclose(learnt(inputs[:50]), expected, atol=0.15)
 
 
 def test_the_nearest_reference_is_put_where_the_face_is() -> None:
@@ -59,17 +96,23 @@ def test_persons_weigh_the_same_whatever_their_number_of_clips() -> None:
 
 @pytest.mark.slow
 def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed, name in enumerate(("ann/one", "bob/one")):
+    for seed, name in enumerate(("ann/one", "bob/one", "cat/one")):
         write_clip(tmp_path / "cache", name, 40, (3,), seed=seed)
     (tmp_path / "val.txt").write_text("ann/one\nbob/one\nnobody/here\n")
-    cache, listed = tmp_path / "cache", tmp_path / "val.txt"
-    main(Config(cache, listed, tiny, frames=2, device="cpu", output=tmp_path / "out"))
+    (tmp_path / "train.txt").write_text("cat/one\n")
+    config = Config(tmp_path / "cache", tmp_path / "val.txt", tiny, frames=2, device="cpu", output=tmp_path / "out")
+    main(replace(config, train_list=tmp_path / "train.txt"))
     assert "1 of 3 clips are not in the cache" in capsys.readouterr().err
     lips = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_1_over_persons.json").rows}
-    assert list(lips) == ["ours", "static lips", "original"]
+    assert list(lips) == [
+        "ours", "ours, pose of another moment", "static lips", "shifted lips", "ridge regression", "original",
+    ]  # fmt: skip
     assert lips["original"]["LipLMD"] == [0, 0, 0]
     assert lips["original"]["openness r"][0] == pytest.approx(1)
     assert lips["static lips"]["articulation"][0] < 0.5
+    assert lips["shifted lips"]["openness r"][0] < 0.5, "another moment"
     drawn = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_2_over_clips.json").rows}
     assert "nearest reference, true landmarks" in drawn
     assert drawn["ours, static landmarks"]["PSNR"][0] > drawn["ours, static landmarks"]["PSNR lower half"][0]
+    with pytest.raises(UserError, match="--train-list: ann/one is also"):
+        main(replace(config, train_list=tmp_path / "val.txt", stage="1"))
