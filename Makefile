@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 RUN := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test quick lint requirements
+.PHONY: setup demo weights test quick lint requirements
 
 setup: .venv/.ready
 
@@ -23,6 +23,18 @@ demo: setup
 	$(RUN) inference.py --video assets/portrait.png --audio assets/speech.flac --output outputs/demo.mp4
 	@echo "The result: outputs/demo.mp4"
 	@echo "Your own:   $(RUN) inference.py --video YOUR_VIDEO --audio YOUR_SPEECH --output dubbed.mp4"
+
+# The recipe of the weights in checkpoints/lite. On your own videos give your own lists; again: MINUTES more of each.
+VIDEOS ?= ../shared/clips
+LISTS ?= --train-list checkpoints/clips_train.txt --val-list checkpoints/clips_val.txt
+VGG ?= checkpoints/vgg19-dcbb9e9d.pth
+MINUTES ?= 60
+weights: setup
+	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights --audio-shift checkpoints/clips_audio_shift.txt
+	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --minutes $(MINUTES) $(LISTS)
+	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --minutes $(MINUTES) --vgg $(VGG) $(LISTS)
+	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/render/renderer.safetensors runs/weights/
+	$(RUN) -m evaluation validate --cache cache/weights --weights runs/weights --output runs/weights/scores $(LISTS)
 
 test: setup
 	$(RUN) -m pytest -q

@@ -20,7 +20,7 @@ from checkpoints import registry
 from datasets import settings
 from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
-from datasets.sampling import SamplingConfig
+from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from losses.adversarial import AdversarialLoss
 from losses.perceptual import VGG19, find_vgg, lpips_alex
@@ -59,12 +59,13 @@ class Config(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 8,
+        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 8, "precision": "bf16",
         "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0, "steps": 50_000, "validate_every": 500,
-        "sampling": SamplingConfig(balance="speaker", samples_per_epoch=6400),
+        "sampling": SamplingConfig(
+            balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1, box=0.02)
+        ),
         "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
-            warmup_epochs=1, adversarial=0.0, feature_matching=0.0, pixel=20.0, style=0.0, layers=(1, 2, 3),
-            region="lower",
+            warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=40.0, layers=(1, 2, 3), region="lower"
         ),
     },
     "paper": {"model": RendererConfig.paper(), "discriminator": DiscriminatorConfig.paper(), "batch": 96, "ema": 0.0},

@@ -47,7 +47,10 @@ class LandmarkGeneratorConfig:
     @classmethod
     def lite(cls) -> "LandmarkGeneratorConfig":
         """For CPUs and small data: the same architecture, narrower."""
-        return cls(width=160, feed_forward=320, audio_width=12, landmark_width=2, norm_first=True, reference_skip=True)
+        return cls(
+            num_frames=15, width=160, feed_forward=320, audio_width=8, landmark_width=2, norm_first=True,
+            reference_skip=True,
+        )  # fmt: skip
 
 
 class LandmarkOutput(NamedTuple):
