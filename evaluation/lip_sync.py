@@ -65,7 +65,8 @@ def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
     padded = np.pad(level, (0, max(0, int(starts[-1]) - len(level)) + 1), constant_values=SILENCE)
     loud = np.array([padded[a:b].max() > floor + SILENT_ABOVE_FLOOR for a, b in itertools.pairwise(starts)])
-    return ~np.convolve(loud, np.ones(2 * SILENT_FRAMES + 1), mode="same").astype(bool)
+    near = np.convolve(loud, np.ones(2 * SILENT_FRAMES + 1))[SILENT_FRAMES:][:num_frames]
+    return ~near.astype(bool)
 
 
 def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:

@@ -106,8 +106,10 @@ def each(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def instance_norm(x: Tensor) -> Tensor:
     """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W)."""
-    # Groups of one channel: on CPU 5 times as fast as F.instance_norm, but backward is slow for channels last.
-    return F.group_norm(x.contiguous() if x.requires_grad else x, x.shape[1], eps=1e-5)
+    if x.requires_grad:  # groups of one channel: on CPU 5 times as fast as F.instance_norm, but not for channels last
+        return F.group_norm(x.contiguous(), x.shape[1], eps=1e-5)
+    x = x.float() - x.float().mean((-2, -1), keepdim=True)  # nearly as fast, and two digits closer
+    return x * torch.rsqrt(x.square().mean((-2, -1), keepdim=True) + 1e-5)
 
 
 class ModulatedBlock(nn.Module):

@@ -16,7 +16,7 @@ from datasets import settings
 from datasets.clip_cache import ARRAYS, FACES, JPEG
 from face.crop import SIZE
 from preprocess import report
-from preprocess.clip import Options, make_clip
+from preprocess.clip import Options, make_clip, record_of
 from preprocess.quality import Filters
 from preprocess.sources import choose, find_videos
 from preprocess.workers import each
@@ -68,6 +68,9 @@ def main(config: Config) -> None:
         for name, why in refused.items():
             journal.add({"name": name, "status": "failed", "reason": "not taken", "detail": why})
     done = {source.name for source in chosen if _is_done(config.cache, source.name)}
+    for name in sorted(done):
+        if journal.records.get(name, {}).get("status") != "cached":  # killed between the clip and its line
+            journal.add(record_of(config.cache, name))
     left = [s for s in chosen if s.name not in done and (config.retry or not journal.settled(s.name))]
     print(f"{len(chosen)} clips, {len(done)} in the cache, {len(chosen) - len(done) - len(left)} failed before")
     start, frames = time.monotonic(), 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from command_line import UserError
 from datasets import settings
-from datasets.clip_cache import ClipWriter
+from datasets.clip_cache import ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
 from face.crop import SIZE, crop_face
 from face.tracking import Tracker
@@ -55,6 +55,13 @@ def make_clip(source: Source, options: Options) -> Record:
         place = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         return {"name": source.name, "status": "failed", "reason": "unexpected error", "detail": detail}
+
+
+def record_of(cache: Path, name: str) -> Record:
+    """The report's line of a clip that is in the cache, as `make_clip` returned it."""
+    clip = open_clip(cache, name)
+    of_clip = {key: clip.metadata[key] for key in ("measures", "notes")}
+    return {"name": name, "status": "cached", "frames": clip.num_frames, **of_clip}
 
 
 def _make_clip(source: Source, options: Options) -> Record:

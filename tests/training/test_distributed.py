@@ -20,7 +20,7 @@ from training.run_folder import read_metrics
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
     "--batch 4 --steps 4 --workers 0 --threads 1 --log-every 1 --validate-every 4 --num-references 2 --device cpu "
-    "--warmup-steps 0 --sampling.samples-per-epoch 8 --sampling.balance clip"
+    "--precision fp32 --warmup-steps 0 --sampling.samples-per-epoch 8 --sampling.balance clip"
 )
 LANDMARK = (
     "--model.width 16 --model.layers 1 --model.heads 2 --model.feed-forward 16 --model.audio-width 2 "
