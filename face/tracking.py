@@ -49,14 +49,16 @@ class Tracker:
         pick: whom to follow if there are several: "largest", "left" or "right" of the picture, a number counted from
             the left (0 is the first), or a point (x, y) of the frame; number and point also as text ("1", "640,360").
         model: see `FaceDetector`.
+        detector: one to use, and to leave open, in place of an own one, whose making takes as long as some frames.
 
     Raises:
         UserError: `pick` is none of these.
     """
 
-    def __init__(self, pick: Pick = "largest", model: Path | None = None) -> None:
-        self._pick = parse_pick(pick)
-        self._detector = FaceDetector(model=model)
+    def __init__(self, pick: Pick = "largest", model: Path | None = None, detector: FaceDetector | None = None) -> None:
+        self._pick, self._shared = parse_pick(pick), detector is not None
+        self._detector = detector or FaceDetector(model=model)
+        self._detector.forget()
         self._landmarks, self._boxes, self._several, self._cuts = [], [], [], []
         self._frame_size = (0, 0)
         self._thumbnail: np.ndarray | None = None
@@ -99,7 +101,8 @@ class Tracker:
 
     def finish(self) -> FaceTrack:
         """Everything seen; the tracker takes no more frames."""
-        self._detector.close()
+        if not self._shared:
+            self._detector.close()
         landmarks = np.array(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
         found = np.isfinite(boxes).all(axis=1)

@@ -140,8 +140,8 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 class Converter:
     """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow."""
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+    def __init__(self, threads: int = 0) -> None:
+        self._reformatter, self._threads = VideoReformatter(), threads
 
     def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
@@ -156,6 +156,7 @@ class Converter:
             interpolation=_SCALING,
             dst_color_trc=ColorTrc.BT709 if hdr else None,
             dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
+            threads=self._threads,
         ).to_ndarray()
 
     def from_rgb(self, picture: np.ndarray, pixels: str | None) -> av.VideoFrame:

@@ -52,18 +52,20 @@ class Video:
     Args:
         path: any file FFmpeg reads. Rotation flags are applied; 10-bit and HDR pictures are brought to 8 bits, BT.709.
         fps: frames a second to yield; None keeps the source's own (average) rate.
+        threads: that decode and convert; 0: as many as there are cores. The pictures are the same.
 
     Raises:
         UserError: no such file, a folder, no permission, not a video, or no frame that can be decoded.
     """
 
-    def __init__(self, path: str | Path, fps: float | None = FPS):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, fps: float | None = FPS, threads: int = 0):
+        self.path, self._threads = Path(path), threads
         self.damage: str | None = None  # once it has been read to its end: what could not be decoded, in one line
         with ffmpeg.open_input(self.path) as container:
             stream = ffmpeg.picture_stream(container)
             if stream is None:
                 raise UserError(f"{path} has no video that can be decoded")
+            stream.codec_context.thread_count = threads
             first = next(ffmpeg.decode(container, stream, []), None)
             if first is None or first.width * first.height == 0:
                 raise UserError(f"{path}: no frame of its video can be decoded; the file is damaged")
@@ -124,6 +126,7 @@ class Video:
                 stream = ffmpeg.picture_stream(container)
                 assert stream is not None, f"{self.path} changed while it was read"
                 stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
+                stream.codec_context.thread_count = self._threads
                 seeking = earlier is not None
                 if earlier is not None:
                     with contextlib.suppress(*ffmpeg.ERRORS):
@@ -187,7 +190,7 @@ class _Reader:
         self._kept: dict[int, Any] = {}  # FFmpeg's frames by position, in the order of decoding
         self._cursor: Iterator[tuple[int, Any]] | None = None
         self._next = 0  # the position that the cursor is about to decode
-        self._converter = ffmpeg.Converter()
+        self._converter = ffmpeg.Converter(video._threads)
 
     def picture(self, index: int) -> np.ndarray | None:
         """Output frame `index`, (H, W, 3), or None where there is none."""
