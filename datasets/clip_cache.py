@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -46,35 +46,23 @@ class ClipWriter:
         self.offsets.append(self._file.tell())
 
     def finish(
-        self,
-        landmarks_in_frame: np.ndarray,
-        boxes: np.ndarray,
-        found: np.ndarray,
-        mel: np.ndarray,
-        metadata: dict[str, Any],
+        self, landmarks_in_frame: np.ndarray, boxes: np.ndarray, found: np.ndarray, mel: np.ndarray, metadata: dict
     ) -> None:
         """Writes the arrays of all frames (shapes: `Clip`) and the metadata, which must hold `settings`."""
-        about = {
-            **metadata,
-            "name": self.name,
-            "num_frames": len(found),
-            "num_found": int(found.sum()),
-            "longest_run": longest_run(found),
-        }
+        counts = {"num_frames": len(found), "num_found": int(found.sum()), "longest_run": longest_run(found)}
         arrays = {
-            "landmarks_in_frame": landmarks_in_frame.astype(np.float32),
-            "boxes": boxes.astype(np.int32),
-            "found": found.astype(np.bool_),
-            "mel": np.ascontiguousarray(mel, dtype=np.float32),
-            "offsets": np.array(self.offsets, dtype=np.int64),
+            "landmarks_in_frame": np.asarray(landmarks_in_frame, np.float32),
+            "boxes": np.asarray(boxes, np.int32),
+            "found": np.asarray(found, np.bool_),
+            "mel": np.ascontiguousarray(mel, np.float32),
+            "offsets": np.array(self.offsets, np.int64),
         }
-        content = safetensors.numpy.save(arrays, {"clip": json.dumps(about, sort_keys=True)})
-        _to_disk(self._file)
-        os.replace(self._file.name, self.faces)
+        about = json.dumps({**metadata, "name": self.name, **counts}, sort_keys=True)
+        content = safetensors.numpy.save(arrays, {"clip": about})
+        _to_disk(self._file, self.faces)
         with open(f"{self.arrays}{UNFINISHED}", "wb") as file:
             file.write(content)
-            _to_disk(file)
-        os.replace(file.name, self.arrays)
+            _to_disk(file, self.arrays)
         _mapped.cache_clear()  # another clip may have been open under this name
 
     def __enter__(self) -> "ClipWriter":
@@ -83,18 +71,20 @@ class ClipWriter:
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(OSError):  # a full disk complains again on closing
             self._file.close()
-        discard(self.faces.parent, self.faces.name.removesuffix(FACES))
+        for path in (self.faces, self.arrays):
+            Path(f"{path}{UNFINISHED}").unlink(missing_ok=True)
 
 
-def discard(root: Path, name: str) -> None:
-    """Removes what an unfinished clip left."""
-    for suffix in (FACES, ARRAYS):
-        (root / (name + suffix + UNFINISHED)).unlink(missing_ok=True)
-
-
-def _to_disk(file: Any) -> None:
+def _to_disk(file: BinaryIO, path: Path) -> None:
+    """Gives a written file its final name, once it would outlast a power cut."""
     file.flush()
     os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+def is_whole(root: Path, name: str) -> bool:
+    """Whether a clip of that name was finished."""
+    return (root / (name + ARRAYS)).exists() and (root / (name + FACES)).exists()
 
 
 @functools.lru_cache(maxsize=OPEN_CLIPS)
@@ -106,13 +96,11 @@ def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any
         start = 8 + int(data[:8].view("<u8")[0])
         header = json.loads(data[8:start].tobytes())
         about = json.loads(header.pop("__metadata__")["clip"])
-        arrays = {
-            key: data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
-            .view(_DTYPES[entry["dtype"]])
-            .reshape(entry["shape"])
-            .view(np.ndarray)
-            for key, entry in header.items()
-        }
+        arrays: dict[str, np.ndarray] = {}
+        for key, entry in header.items():
+            begin, end = entry["data_offsets"]
+            values = data[start + begin : start + end].view(_DTYPES[entry["dtype"]])
+            arrays[key] = values.reshape(entry["shape"]).view(np.ndarray)
         arrays["faces"] = np.memmap(root / (name + FACES), np.uint8, "r").view(np.ndarray)
         if len(arrays["faces"]) != arrays["offsets"][-1]:
             raise ValueError(f"{name}{FACES} has {len(arrays['faces'])} bytes, not {arrays['offsets'][-1]}")
@@ -178,12 +166,6 @@ class Clip:
     def metadata(self) -> dict[str, Any]:
         """What else was recorded: settings, source, frame_size (width, height), measures, notes."""
         return _mapped(self.root, self.name)[1]
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Width and height of the source."""
-        width, height = self.metadata["frame_size"]
-        return width, height
 
 
 def open_clip(root: Path, name: str) -> Clip:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 import command_line
 from command_line import UserError
 from datasets import settings
-from datasets.clip_cache import ARRAYS, FACES, JPEG
+from datasets.clip_cache import JPEG, is_whole, open_clip
 from face.crop import SIZE
 from preprocess import report
 from preprocess.clip import Options, make_clip, record_of
@@ -28,22 +28,17 @@ CACHE_FILE = "cache.json"
 class Config:
     """Turns videos into a cache of face crops, landmarks and mels that training and evaluation read."""
 
+    # Folder of videos: LRS2, LRS3 or any tree. Sound is inside, or in a .wav of the same name beside.
     videos: Path
-    """Folder of videos: LRS2, LRS3 or any tree. Sound is inside, or in a .wav of the same name beside."""
+    # Folder to write; a clip is called as its video, path below --videos without suffix.
     cache: Path
-    """Folder to write; a clip is called as its video, path below --videos without suffix."""
-    workers: int = os.cpu_count() or 1
-    """Processes."""
-    shard: str = "1/1"
-    """i/n: do only the i-th of n parts (i from 1), for job arrays."""
-    list: tuple[Path, ...] = ()
-    """Do only the clips in these lists."""
-    size: int = SIZE
-    """Pixels of a face crop's side."""
+    workers: int = os.cpu_count() or 1  # Processes.
+    shard: str = "1/1"  # i/n: do only the i-th of n parts (i from 1), for job arrays.
+    list: tuple[Path, ...] = ()  # Do only the clips in these lists.
+    size: int = SIZE  # Pixels of a face crop's side.
+    # File with lines "clip frames=-5": moves the sound of these clips, here 5 frames (at 25 fps) earlier.
     audio_shift: Path | None = None
-    """File with lines "clip frames=-5": moves the sound of these clips, here 5 frames (at 25 fps) earlier."""
-    retry: bool = False
-    """Try again what an earlier run failed on or rejected."""
+    retry: bool = False  # Try again what an earlier run failed on or rejected.
     filters: Filters = field(default_factory=Filters)
 
 
@@ -53,39 +48,33 @@ def main(config: Config) -> None:
     Raises:
         UserError: a wrong flag, or a cache folder that was made otherwise or can't be written.
     """
+    filters = config.filters
     if config.workers < 1:
         raise UserError(f"--workers {config.workers}: at least one process is needed")
-    needs_syncnet = config.filters.max_offset is not None or config.filters.min_confidence is not None
-    if needs_syncnet and not (config.filters.syncnet and config.filters.syncnet.is_file()):
-        raise UserError(
-            f"--filters.syncnet {config.filters.syncnet}: give SyncNet's weights; see python -m checkpoints"
-        )
+    needed = filters.syncnet or (filters.max_offset, filters.min_confidence) != (None, None)
+    if needed and not (filters.syncnet and filters.syncnet.is_file()):
+        raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")
     sources, refused = find_videos(config.videos)
     chosen = choose(sources, config.list, config.shard, config.audio_shift)
     _claim(config)
     journal = report.Report(config.cache, config.shard)
-    if config.shard.startswith("1/"):
-        for name, why in refused.items():
-            journal.add({"name": name, "status": "failed", "reason": "not taken", "detail": why})
-    done = {source.name for source in chosen if _is_done(config.cache, source.name)}
-    for name in sorted(done):
-        if journal.records.get(name, {}).get("status") != "cached":  # killed between the clip and its line
-            journal.add(record_of(config.cache, name))
+    for name, why in refused.items() if config.shard.startswith("1/") else ():
+        journal.add({"name": name, "status": "failed", "reason": "not taken", "detail": why})
+    done = {source.name for source in chosen if is_whole(config.cache, source.name)}
+    for name in done:
+        if journal.records.get(name, {}).get("status") != "cached":  # killed between writing the clip and saying so
+            journal.add(record_of(open_clip(config.cache, name)))
     left = [s for s in chosen if s.name not in done and (config.retry or not journal.settled(s.name))]
     print(f"{len(chosen)} clips, {len(done)} in the cache, {len(chosen) - len(done) - len(left)} failed before")
     start, frames = time.monotonic(), 0
+    died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
+    work = functools.partial(make_clip, options=Options(config.cache, config.size, filters))
     try:
-        work = functools.partial(make_clip, options=Options(config.cache, config.size, config.filters))
         with tqdm(total=len(left), unit="clip", smoothing=0.05) as progress:
-            for source, record in each(work, left, config.workers):
-                died = {
-                    "name": source.name,
-                    "status": "failed",
-                    "reason": "process died",
-                    "detail": "see the messages above",
-                }
-                journal.add(record or died)
-                frames += (record or {}).get("frames", 0)
+            for source, result in each(work, left, config.workers):
+                record = result or {"name": source.name, **died}
+                journal.add(record)
+                frames += record.get("frames", 0)
                 progress.set_postfix_str(f"{frames / (time.monotonic() - start):.0f} frames/s", refresh=False)
                 progress.update()
     finally:
@@ -95,31 +84,20 @@ def main(config: Config) -> None:
     print(f"report: {journal.path}")
 
 
-def _is_done(cache: Path, name: str) -> bool:
-    return (cache / (name + ARRAYS)).exists() and (cache / (name + FACES)).exists()
-
-
 def _claim(config: Config) -> None:
     """Makes the cache folder, or checks that it was made with the same settings, so that clips never mix."""
     shifts = config.audio_shift and f"{zlib.crc32(config.audio_shift.read_bytes()):08x}"
-    wanted = json.loads(
-        json.dumps(
-            {
-                **settings.current(config.size),
-                **{f"filters.{name}": value for name, value in asdict(config.filters).items()},
-                "jpeg": JPEG,
-                "audio_shift": shifts,
-            }
-        )
-    )
+    filters = {f"filters.{name}": value for name, value in asdict(config.filters).items()}
+    wanted = {**settings.current(config.size), **filters, "jpeg": JPEG, "audio_shift": shifts}
+    text = json.dumps(wanted, indent=1, sort_keys=True, default=lambda path: path.name) + "\n"
     path = config.cache / CACHE_FILE
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            settings.check(json.loads(path.read_text()), wanted, f"--cache {config.cache}")
+            settings.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
             return
         temporary = path.with_name(f"{CACHE_FILE}.{os.getpid()}")
-        temporary.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(text)
         os.replace(temporary, path)
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None

@@ -1,8 +1,11 @@
 """One video -> one clip of the cache, or the reason why not."""
 
 import errno
+import functools
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,17 +14,19 @@ import numpy as np
 
 from command_line import UserError
 from datasets import settings
-from datasets.clip_cache import ClipWriter, open_clip
+from datasets.clip_cache import Clip, ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
 from face.crop import SIZE, crop_face
+from face.detector import FaceDetector
 from face.tracking import Tracker
 from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
 from media.video import Video, has_audio, read_audio
-from preprocess.quality import Filters, Measures, fit_mouth, rejected_by, silent_frames, sync_scorer
+from preprocess.quality import Filters, LipSync, measure, rejected_by, sharpness_of, silent_frames
 from preprocess.report import Record
 from preprocess.sources import SOUND_SUFFIX, Source
 
 KEPT_BYTES = 2**27  # clips whose frames take less are kept in memory, others are decoded twice
+REASONS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EACCES: "no permission"}
 
 
 @dataclass(frozen=True)
@@ -41,102 +46,98 @@ class _Unusable(Exception):
         self.record: Record = {"status": status, "reason": reason, "detail": str(detail), **more}
 
 
+@contextmanager
+def _otherwise(reason: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise _Unusable(reason, error) from error
+
+
+@functools.cache
+def shared_detector() -> FaceDetector:
+    """Of this process, for one clip after the other."""
+    return FaceDetector()
+
+
 def make_clip(source: Source, options: Options) -> Record:
     """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
     try:
-        return {"name": source.name, "status": "cached", **_make_clip(source, options)}
+        _make_clip(source, options)
+        return record_of(open_clip(options.cache, source.name))
     except _Unusable as error:
-        detail = error.record["detail"].replace(str(source.path), source.path.name)  # equal wherever the folder is
-        return {"name": source.name, **error.record, "detail": detail}
+        record = error.record
     except OSError as error:
-        reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "system error"
-        return {"name": source.name, "status": "failed", "reason": reason, "detail": str(error)}
+        record = _Unusable(REASONS.get(error.errno or 0, "system error"), error).record
     except Exception as error:  # whatever a strange file brings about: the run goes on
         place = traceback.extract_tb(error.__traceback__)[-1]
-        detail = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        return {"name": source.name, "status": "failed", "reason": "unexpected error", "detail": detail}
+        record = _Unusable(
+            "unexpected error", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        ).record
+        shared_detector.cache_clear()  # nobody knows its state
+    if "detail" in record:  # the same wherever the folder lies
+        record["detail"] = record["detail"].replace(str(source.path), source.path.name)
+    return {"name": source.name, **record}
 
 
-def record_of(cache: Path, name: str) -> Record:
-    """The report's line of a clip that is in the cache, as `make_clip` returned it."""
-    clip = open_clip(cache, name)
-    of_clip = {key: clip.metadata[key] for key in ("measures", "notes")}
-    return {"name": name, "status": "cached", "frames": clip.num_frames, **of_clip}
+def record_of(clip: Clip) -> Record:
+    """The line of the report that belongs to a clip of the cache."""
+    told = {key: clip.metadata[key] for key in ("measures", "notes")}
+    return {"name": clip.name, "status": "cached", "frames": clip.num_frames, **told}
 
 
-def _make_clip(source: Source, options: Options) -> Record:
-    video, sound = _open(source)
-    wav = shift_sound(_read_sound(sound), source.sound_shift)
+def _make_clip(source: Source, options: Options) -> None:
+    if source.path.exists() and not os.access(source.path, os.R_OK):
+        raise _Unusable("no permission", source.path)
+    with _otherwise("not a video"):
+        video = Video(source.path, threads=1)  # other clips keep the other cores busy
+    with _otherwise("no sound"):
+        wav = shift_sound(read_audio(_sound_of(source, video)), source.sound_shift)
     mel, silent, limit = log_mel(wav), silent_frames(wav), frames_for_samples(len(wav))
-    scorer = sync_scorer(options.filters, wav)
+    lip_sync = LipSync(options.filters.syncnet, wav) if options.filters.syncnet else None
     del wav  # of an hour, 230 MB that nothing else needs
-    width, height, estimate = video.info.width, video.info.height, video.info.num_frames
-    measures, tracker, seen, kept = Measures(), Tracker(), 0, []
-    try:
-        for frame in islice(video, limit):
+    estimate, tracker, kept, seen = video.info.num_frames, Tracker(detector=shared_detector()), [], 0
+    with _otherwise("no picture"):
+        for seen, frame in enumerate(islice(video, limit), start=1):
             tracker.add(frame)
-            measures.see_frame(frame)
-            seen += 1
-            if seen * frame.nbytes <= KEPT_BYTES:
-                kept.append(frame)
-            else:
+            kept.append(frame)
+            if seen * frame.nbytes > KEPT_BYTES:
                 kept.clear()
-    except UserError as error:
-        raise _Unusable("no picture", error) from error
     track = tracker.finish()
     if video.damage:
         raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
     if not track.found.any():
-        raise _Unusable("no face", f"{seen} frames of {width} x {height}")
+        raise _Unusable("no face", f"{seen} frames of {video.info.width} x {video.info.height}")
 
     with ClipWriter(options.cache, source.name) as writer:
+        sharpness: list[float] = []
         for frame, box, found in zip(kept or video, track.boxes, track.found, strict=False):
             face = crop_face(frame, box, options.size) if found else None
             writer.add(face)
             if face is not None:
-                measures.see_face(face)
-            if scorer:
-                scorer.add(fit_mouth(frame, box, found))
-        figures = measures.figures(track, silent)
-        if scorer:
-            result = scorer.finish()
-            figures |= {"offset": result.offset, "confidence": round(result.confidence, 3)}
+                sharpness.append(sharpness_of(face))
+            if lip_sync:
+                lip_sync.see(frame, box if found else None)
+        figures = measure(track, silent, sharpness) | (lip_sync.figures() if lip_sync else {})
         if reason := rejected_by(figures, options.filters):
             raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
-        notes = _notes(source, seen, int(track.found.sum()), limit, estimate)
         metadata = {
             "settings": settings.current(options.size),
             "source": source.path.name,
             "frame_size": track.frame_size,
             "sound_shift": source.sound_shift,
             "measures": figures,
-            "notes": notes,
+            "notes": _notes(source, seen, int(track.found.sum()), limit, estimate),
         }
         writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
-    return {"frames": seen, "measures": figures, "notes": notes}
 
 
-def _open(source: Source) -> tuple[Video, Path]:
-    """The video, and the file that its sound is in: its own, else a .wav beside it."""
-    if source.path.exists() and not os.access(source.path, os.R_OK):
-        raise _Unusable("no permission", source.path)
-    try:
-        video = Video(source.path)
-    except UserError as error:
-        raise _Unusable("not a video", error) from error
-    if video.info.has_audio:
-        return video, source.path
+def _sound_of(source: Source, video: Video) -> Path:
+    """The file that the sound is in: the video, else a .wav beside it."""
     beside = source.path.with_suffix(SOUND_SUFFIX)
-    if beside.exists() and has_audio(beside):
-        return video, beside
-    raise _Unusable("no sound", f"none inside, and no {beside.name} beside it")
-
-
-def _read_sound(path: Path) -> np.ndarray:
-    try:
-        return read_audio(path)
-    except UserError as error:
-        raise _Unusable("no sound", error) from error
+    if not video.info.has_audio and not (beside.exists() and has_audio(beside)):
+        raise _Unusable("no sound", f"none inside, and no {beside.name} beside it")
+    return source.path if video.info.has_audio else beside
 
 
 def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What became of each clip: a line of JSON each, appended as it happens and sorted at the end."""
 
+import contextlib
 import json
 import os
 import sys
@@ -16,41 +17,38 @@ PASSING = frozenset({"no permission", "disk full", "system error", "process died
 
 
 class Report:
-    """The report of one shard, `report.jsonl` or `report.2-of-8.jsonl` in the cache folder."""
+    """The report of one shard, `report.jsonl` or `report.2-of-8.jsonl` in the cache folder.
+
+    Raises:
+        UserError: it can't be written, or another run is writing it.
+    """
 
     def __init__(self, root: Path, shard: str = "1/1") -> None:
         part = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
         self.path = root / f"report{part}.jsonl"
-        self._file = self._lock()
-        self.records = {record["name"]: record for record in read([self.path])}
-
-    def _lock(self) -> Any:
-        """Opens the file for appending, for this process alone as far as the system can tell."""
         try:
-            file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
         except OSError as error:
             raise UserError(f"--cache: {self.path} cannot be written ({error.strerror})") from None
         try:
-            import fcntl
+            with contextlib.suppress(ImportError):  # Windows
+                import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"--shard: another run is writing {self.path}; wait for it or take another shard") from None
-        return file
+        self.records = {record["name"]: record for record in read([self.path])}
 
     def settled(self, name: str) -> bool:
         """Whether an earlier run failed on or rejected the clip for a reason that will not go away by itself."""
-        record = self.records.get(name)
-        return record is not None and record["status"] != "cached" and record.get("reason") not in PASSING
+        record = self.records.get(name, {})
+        return record.get("status") in ("failed", "rejected") and record["reason"] not in PASSING
 
     def add(self, record: Record) -> None:
         """Notes a clip's fate at once, so that a killed run knows it when started again."""
         self.records[record["name"]] = record
         try:
-            self._file.write("\n" + _line(record))  # a killed run may have left half a line
-            self._file.flush()
+            self._file.write(f"\n{_line(record)}".encode())  # a killed run may have left half a line
         except OSError as error:
             print(f"{self.path}: {error.strerror}", file=sys.stderr)
 
@@ -58,7 +56,7 @@ class Report:
         """Rewrites the report in the order of names: the same whatever the order of work was."""
         temporary = self.path.with_name(self.path.name + ".part")
         try:
-            temporary.write_text("".join(_line(self.records[name]) for name in sorted(self.records)), encoding="utf-8")
+            temporary.write_text("".join(_line(self.records[name]) for name in sorted(self.records)))
             os.replace(temporary, self.path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -73,15 +71,10 @@ def _line(record: Record) -> str:
 def read(paths: Iterable[Path]) -> list[Record]:
     """The records of report files, the last of each name; half a line that a killed run left is skipped."""
     records: dict[str, Record] = {}
-    for path in paths:
-        if not path.exists():
-            continue
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-                records[record["name"]] = record
-            except (ValueError, KeyError, TypeError):
-                continue
+    for line in (line for path in paths if path.exists() for line in path.read_bytes().splitlines()):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            record = json.loads(line)
+            records[record["name"]] = record
     return list(records.values())
 
 

@@ -3,28 +3,15 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from command_line import UserError
 from datasets.splits import match, read_list
 
 VIDEO_SUFFIXES = (
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ogv",
-    ".ts",
-    ".webm",
-    ".wmv",
-)
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"
+)  # fmt: skip
 SOUND_SUFFIX = ".wav"
 
 
@@ -49,11 +36,14 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
         raise UserError(f"--videos: {root} is not a folder; give the folder that holds the videos")
     sources: dict[str, Source] = {}
     refused: dict[str, str] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def name_of(path: str | Path) -> str:
+        return Path(path).relative_to(root).as_posix()
 
     def refuse(error: OSError) -> None:
-        refused[_name(root, Path(error.filename or root))] = error.strerror or "cannot be read"
+        refused[name_of(error.filename)] = error.strerror or "cannot be read"
 
-    seen: set[tuple[int, int]] = set()
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
@@ -61,23 +51,16 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
             continue
         seen.add((status.st_dev, status.st_ino))
         below.sort()
-        for file in sorted(files):
-            path = Path(folder, file)
-            if path.suffix.lower() not in VIDEO_SUFFIXES:
-                continue
-            name = _name(root, path.with_name(path.stem))
-            if name in sources:
-                refused[_name(root, path)] = f"has the same name as {sources[name].path.name}, which is taken"
-            else:
-                sources[name] = Source(name, path)
+        for path in (Path(folder, file) for file in sorted(files)):
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                source = Source(name_of(path.with_name(path.stem)), path)
+                if sources.setdefault(source.name, source) is not source:
+                    taken = sources[source.name].path.name
+                    refused[name_of(path)] = f"has the same name as {taken}, which is taken"
     if not sources:
         problem = f"cannot be read ({next(iter(refused.values()))})" if refused else "holds no video"
         raise UserError(f"--videos: {root} {problem}; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
     return [sources[name] for name in sorted(sources)], refused
-
-
-def _name(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def choose(sources: Sequence[Source], lists: Sequence[Path], shard: str, shifts: Path | None) -> list[Source]:
@@ -95,18 +78,16 @@ def choose(sources: Sequence[Source], lists: Sequence[Path], shard: str, shifts:
     parsed = re.fullmatch(r"(\d+)/(\d+)", shard)
     if not parsed or not 1 <= int(parsed[1]) <= int(parsed[2]):
         raise UserError(f"--shard {shard}: give i/n with i from 1 to n, such as 1/8")
-    index, count = int(parsed[1]), int(parsed[2])
     by_name = {source.name: source for source in sources}
     if lists:
         entries = [entry for path in lists for entry in read_list(path)]
         by_name = {name: by_name[name] for name in sorted(match(entries, by_name).values())}
         if not by_name:
             raise UserError(f"--list: none of the {len(entries)} clips listed is below --videos")
-    if shifts:
-        moved = read_list(shifts, "--audio-shift")
-        for entry, name in match(moved, by_name).items():
-            try:
-                by_name[name] = Source(name, by_name[name].path, int(moved[entry]["frames"]))
-            except (KeyError, ValueError):
-                raise UserError(f"--audio-shift: {shifts} has no frames=NUMBER behind {entry}") from None
-    return list(by_name.values())[index - 1 :: count]
+    moved = read_list(shifts, "--audio-shift") if shifts else {}
+    for entry, name in match(moved, by_name).items():
+        try:
+            by_name[name] = replace(by_name[name], sound_shift=int(moved[entry]["frames"]))
+        except (KeyError, ValueError):
+            raise UserError(f"--audio-shift: {shifts} has no frames=NUMBER behind {entry}") from None
+    return list(by_name.values())[int(parsed[1]) - 1 :: int(parsed[2])]

@@ -1,5 +1,6 @@
 """Processes that work through a list. One that dies (a decoder's crash, no memory) costs its task, not the run."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -13,53 +14,42 @@ from typing import Any, TypeVar, cast
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-TASKS_PER_PROCESS = 500  # then a fresh one takes over, so that a library's leak stays small
-
 
 def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result | None]]:
     """Yields each task with its result in the order of completion; the result is None when the process died.
 
-    `work` and the tasks must be picklable. When the iteration ends early, or this process dies, the workers get
-    SIGTERM, which reaches `work` as SystemExit.
+    `work` and the tasks must be picklable. When the iteration ends, or this process dies, the workers get SIGTERM,
+    which reaches `work` as SystemExit.
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
-    waiting = deque(tasks)
-    busy: dict[Any, tuple[Task, Any, int]] = {}  # connection -> task, process, tasks so far
-
-    def give(connection: Connection | None, process: Any, done: int) -> None:
-        if connection is None or done == TASKS_PER_PROCESS:
-            if connection is not None:
-                connection.close()
-            connection, theirs = context.Pipe()
-            process, done = context.Process(target=_serve, args=(work, theirs), daemon=True), 0
-            process.start()
-            theirs.close()
-        task = waiting.popleft()
-        busy[connection] = task, process, done + 1
-        connection.send(task)
-
+    waiting, idle = deque(tasks), list[Connection]()
+    busy: dict[Any, Task] = {}
+    processes: dict[Connection, Any] = {}
     try:
-        while waiting and len(busy) < workers:
-            give(None, None, 0)
-        while busy:
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                if not idle:
+                    connection, theirs = context.Pipe()
+                    processes[connection] = context.Process(target=_serve, args=(work, theirs), daemon=True)
+                    processes[connection].start()
+                    theirs.close()
+                    idle.append(connection)
+                connection, task = idle.pop(), waiting.popleft()
+                busy[connection] = task
+                with contextlib.suppress(OSError):  # it died while idle, which the next lines notice
+                    connection.send(task)
             for connection in cast(list[Connection], wait(list(busy))):
-                task, process, done = busy[connection]
+                task, result = busy.pop(connection), None
                 try:
                     result = connection.recv()
-                except (EOFError, ConnectionResetError):
-                    result = None
-                del busy[connection]
-                alive = result is not None
-                if waiting:
-                    give(connection if alive else None, process, done)
-                else:
-                    connection.close()
-                    process.join()
+                    idle.append(connection)
+                except (EOFError, OSError):
+                    processes.pop(connection).join()
                 yield task, result
     finally:
-        for _, process, _ in busy.values():
+        for process in processes.values():
             process.terminate()
-        for _, process, _ in busy.values():
+        for process in processes.values():
             process.join()
 
 
@@ -75,9 +65,6 @@ def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:  # no more tasks
-            return
-        connection.send(work(task))
+    with contextlib.suppress(EOFError):  # no more tasks
+        while True:
+            connection.send(work(connection.recv()))

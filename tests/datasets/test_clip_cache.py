@@ -16,7 +16,7 @@ from tests.datasets.made_up import write_clip
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "speaker/a clip's name", num_frames=30, missing=(4, 5))
     assert (clip.num_frames, clip.num_found, clip.longest_run) == (30, 28, 24)
-    assert clip.frame_size == (160, 200)
+    assert clip.metadata["frame_size"] == [160, 200]
     assert np.isnan(clip.landmarks_in_frame[4]).all() and np.isfinite(clip.landmarks_in_frame[3]).all()
     assert clip.mel.shape == (80, 96) and clip.boxes.dtype == np.int32
     inside = clip.landmarks_in_crop[clip.found]

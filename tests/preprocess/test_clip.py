@@ -44,7 +44,7 @@ def test_a_clip_holds_what_the_video_shows(tmp_path: Path) -> None:
     for frame in (0, 11):
         original = crop_face(list(Video(video))[frame], track.boxes[frame]).astype(float)
         assert 10 * np.log10(255**2 / np.mean((clip.face(frame) - original) ** 2)) > 40
-    assert clip.metadata["settings"] == settings.current() and clip.frame_size == (160, 160)
+    assert clip.metadata["settings"] == settings.current() and clip.metadata["frame_size"] == [160, 160]
 
 
 @pytest.mark.slow
