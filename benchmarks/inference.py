@@ -16,6 +16,7 @@ import torch
 from scipy.io import wavfile
 
 import command_line
+from face.landmarks import NUM_FULL
 from inference import SHIPPED_WEIGHTS, Dubber
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
@@ -58,10 +59,14 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
     sketches = torch.rand(batch, c.num_frames, 3, c.size, c.size, device=dubber.device)
     mel = torch.rand(batch, 1, N_MELS, MEL_COLUMNS, device=dubber.device)
     images = torch.rand(1, count, 3, c.size, c.size, device=dubber.device)
+    points = torch.rand(1, NUM_FULL, 2, device=dubber.device).expand(batch, -1, -1)
+    theirs = points[:1, None] + 0.01 * torch.randn(1, count, NUM_FULL, 2, device=dubber.device)  # as faces of one clip
     with torch.inference_mode():
-        features = dubber.renderer.encode_references(images, images)
-        cached = median_ms(lambda: dubber.renderer.render(face, sketches, features, mel), dubber.device, repeats)
-        one = (face[:1], sketches[:1], images, images, mel[:1])
+        features = dubber.renderer.encode_references(images, images, theirs)
+        cached = median_ms(
+            lambda: dubber.renderer.render(face, sketches, features, mel, points), dubber.device, repeats
+        )
+        one = (face[:1], sketches[:1], images, images, mel[:1], points[:1], theirs)
         plain = median_ms(lambda: dubber.renderer(*one), dubber.device, repeats)
     return cached / batch, plain
 
