@@ -1,14 +1,18 @@
 """One video -> one clip: what is in it, and that whatever is wrong with a video becomes one line of the report."""
 
+import functools
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from datasets import settings
 from datasets.clip_cache import open_clip
+from evaluation.lip_sync_net import SyncNet
 from face.crop import crop_face
 from face.tracking import track_faces
 from media.audio import log_mel
@@ -16,8 +20,15 @@ from media.video import Video, read_audio
 from preprocess import clip as clip_module
 from preprocess.clip import Options, make_clip
 from preprocess.quality import Filters
-from preprocess.sources import Source
-from tests.preprocess.made_up_video import face_frame, tone, write_video, write_wav
+from preprocess.sources import Source, find_videos
+from tests.preprocess.made_up_video import (
+    UNUSUAL,
+    face_frame,
+    tone,
+    write_unusable_videos,
+    write_video,
+    write_wav,
+)
 
 
 def _make(path: Path, root: Path, shift: int = 0, **filters: Any) -> dict[str, Any]:
@@ -75,81 +86,72 @@ def test_sound_beside_and_sound_moved(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_frames_after_the_end_of_the_sound_are_cut(tmp_path: Path) -> None:
-    record = _make(write_video(tmp_path / "a.mkv", 20, sound=tone(0.5)), tmp_path)
-    assert record["status"] == "cached" and 12 <= record["frames"] <= 15
-    assert any(note.endswith("shorter than the video says: there its sound ends") for note in record["notes"])
-
-
-ODD = {
-    "60 fps": {"fps": 60, "frames": 24},
-    "29.97 fps": {"fps": 30000 / 1001},
-    "odd sizes": {"frames": [face_frame(k, (161, 163)) for k in range(6)], "codec": "libx264rgb", "pixels": "rgb24"},
-    "10-bit HDR": {
-        "pixels": "yuv420p10le",
-        "options": {"x264-params": "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"},
-    },
-    "8 kHz": {"rate": 8000},
-    "5.1 sound": {"sound": tone(0.48, 48000, 6), "rate": 48000},
-    "variable rate": {"times": [0.04 * k if k < 6 else 0.24 + 0.08 * (k - 6) for k in range(12)], "sound": tone(0.72)},
-    "late sound": {"sound_start": 0.2},
-    'it\'s "quoted" 話す': {},
-}
+def test_unusual_videos_become_clips(tmp_path: Path) -> None:
+    lengths = {"60 fps": 10, "29.97 fps": 10, "variable rate": 18, "late sound": 12, "short sound": 13, "one frame": 1}
+    for name, how in UNUSUAL.items():
+        record = _make(write_video(tmp_path / f"{name}.mp4", **how), tmp_path)
+        assert record["status"] == "cached", record
+        clip = open_clip(tmp_path / "cache", name)
+        assert clip.num_found == clip.num_frames == record["frames"]
+        assert abs(clip.num_frames - lengths.get(name, 6)) <= 1
+        if name == "short sound":
+            assert any(note.endswith("shorter than the video says: there its sound ends") for note in record["notes"])
+        if name == "one frame":
+            assert record["notes"] == ["too short to train on: 1 frames with a face"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ODD)
-def test_unusual_videos_become_clips(tmp_path: Path, name: str) -> None:
-    record = _make(write_video(tmp_path / f"{name}.mp4", **{"frames": 12, **ODD[name]}), tmp_path)
-    assert record["status"] == "cached", record
-    clip = open_clip(tmp_path / "cache", name)
-    assert clip.num_found == clip.num_frames == record["frames"]
-    expected = {"60 fps": 10, "29.97 fps": 10, "odd sizes": 6, "variable rate": 18, "late sound": 12}.get(name, 12)
-    assert abs(clip.num_frames - expected) <= 1
+def test_a_flash_and_a_click_at_one_moment_stay_at_one_moment(tmp_path: Path) -> None:
+    """Whatever the frame rate, variable ones too, and however late the sound begins."""
+    for name, times, start in (
+        ("50", [k / 50 for k in range(50)], 0.0),
+        ("vfr", [*np.arange(10) * 0.02, *(0.2 + np.arange(10) * 0.08)], 0.0),
+        ("late", [k / 25 for k in range(25)], 0.3),
+        ("early picture late", [0.2 + k / 25 for k in range(20)], 0.0),
+    ):
+        frames = [face_frame(k) // (1 if time < 0.52 - 1e-6 else 2) for k, time in enumerate(times)]
+        sound = tone(1.0 - start)
+        sound[:, : round((0.52 - start) * 16000)] = 0
+        video = write_video(tmp_path / f"{name}.mkv", frames, 25, [*times], sound, sound_start=start)
+        assert _make(video, tmp_path)["status"] == "cached"
+        clip = open_clip(tmp_path / "cache", name)
+        light = [clip.face(frame).mean() for frame in range(clip.num_frames)]
+        seen = int(np.argmin(np.diff(light))) + 1
+        heard = int(np.argmax(clip.mel.max(axis=0) > -2))
+        assert abs(seen / 25 - heard / 80) < 0.04, name
+        assert abs(seen - 13) <= 1, name
 
 
 @pytest.mark.slow
 def test_unusable_videos_are_one_line_each(tmp_path: Path) -> None:
-    good = write_video(tmp_path / "good.mp4", 8)
-    (tmp_path / "empty.mp4").touch()
-    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
-    (tmp_path / "truncated.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-    write_wav(tmp_path / "sound only.mp4", tone(1.0))
-    write_video(tmp_path / "silent.mp4", 2, sound=None)
-    write_video(tmp_path / "nobody.mp4", [np.full((160, 160, 3), 90, np.uint8)] * 5)
-    write_video(tmp_path / "thin.mp4", [face_frame(0, (10, 40))] * 5)
-    write_video(tmp_path / "tiny.mp4", [face_frame(0, (2, 2))] * 5)
-    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    expected = write_unusable_videos(tmp_path)
     (tmp_path / "folder.mp4").mkdir()
-    damaged = bytearray(write_video(tmp_path / "damaged.mp4", 25, options={"g": "5"}).read_bytes())
-    damaged[len(damaged) // 4 : len(damaged) // 2] = bytes(len(damaged) // 2 - len(damaged) // 4)
-    (tmp_path / "damaged.mp4").write_bytes(damaged)
-    expected = {
-        "empty": "not a video",
-        "text": "not a video",
-        "truncated": "not a video",
-        "sound only": "not a video",
-        "silent": "no sound",
-        "nobody": "no face",
-        "thin": "no face",
-        "tiny": "no face",
-        "loop": "not a video",
-        "folder": "not a video",
-        "absent": "not a video",
-        "damaged": "damaged",
-    }
-    for name, reason in expected.items():
-        path = next(tmp_path.glob(f"{name}.*"), tmp_path / f"{name}.mp4")
-        record = _make(path, tmp_path)
+    for name, reason in {**expected, "folder": "not a video", "absent": "not a video"}.items():
+        record = _make(tmp_path / f"{name}.mp4", tmp_path)
         assert (record["status"], record["reason"]) == ("failed", reason), record
-        assert record["detail"] and "\n" not in record["detail"]
+        assert record["detail"] and "\n" not in record["detail"] and str(tmp_path) not in record["detail"]
         assert _nothing_left(tmp_path)
 
 
-@pytest.mark.slow
-def test_one_frame_is_a_clip_and_said_to_be_short(tmp_path: Path) -> None:
-    record = _make(write_video(tmp_path / "a.mp4", 1, sound=tone(0.1)), tmp_path)
-    assert record["status"] == "cached" and record["notes"] == ["too short to train on: 1 frames with a face"]
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_no_permission_is_told_from_a_bad_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # root may read everything: be nobody for a while
+        monkeypatch.setattr(os, "access", functools.partial(os.access, effective_ids=True))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_video(root / "file.mp4", 2).chmod(0)
+        write_video(root / "closed/inside.mp4", 2).parent.chmod(0)
+        root.chmod(0o777)
+        user = os.geteuid()
+        try:
+            os.seteuid(65534 if user == 0 else user)
+            records = [_make(root / name, root) for name in ("file.mp4", "closed/inside.mp4")]
+            sources, refused = find_videos(root)
+        finally:
+            os.seteuid(user)
+            (root / "closed").chmod(0o700)
+    assert [record["reason"] for record in records] == ["no permission"] * 2
+    assert [source.name for source in sources] == ["file"] and refused == {"closed": "Permission denied"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -195,3 +197,19 @@ def test_each_filter_rejects_what_it_is_for(tmp_path: Path) -> None:
         "min_sharpness": 20.0,
     }
     assert _make(good, tmp_path, **strict)["status"] == "cached"
+
+
+@pytest.mark.slow
+def test_sync_filters_use_the_network_that_is_given(tmp_path: Path) -> None:
+    """With made-up weights: which figures come of the public ones is for tests/evaluation."""
+    torch.manual_seed(0)
+    torch.save(SyncNet().state_dict(), tmp_path / "syncnet.model")
+    video = write_video(tmp_path / "a.mp4", 12)
+    given: dict[str, Any] = {"syncnet": tmp_path / "syncnet.model"}
+    record = _make(video, tmp_path, **given)
+    assert record["status"] == "cached" and -15 <= record["measures"]["offset"] <= 15
+    assert record["measures"]["confidence"] >= 0
+    assert _make(video, tmp_path, **given, min_confidence=1e9)["reason"] == "min_confidence"
+    assert _make(video, tmp_path, **given, max_offset=-1)["reason"] == "max_offset"
+    short = _make(write_video(tmp_path / "b.mp4", 3), tmp_path, **given)
+    assert short["measures"]["confidence"] == 0, "no window fits: no confidence, and no NaN in the report"
