@@ -31,6 +31,11 @@ def write_clip(
             np.where(found[:, None], boxes, 0),
             found,
             rng.uniform(-4, 4, (N_MELS, columns)),
-            {"settings": settings.current(size), "frame_size": (160, 200), "source": f"{name}.mp4"},
+            {
+                "settings": settings.current(size),
+                "frame_size": (160, 200),
+                "source": f"{name}.mp4",
+                "measures": {"cuts": 0},
+            },
         )
     return open_clip(root, name)
