@@ -9,7 +9,9 @@ from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
 BLUR = (21, 11.0)  # kernel and sigma of the mask's edge in pixels, the released code's, for the faces it was made for:
 BLUR_SIDES = (128, 256)  # pixels of the box's longer side; with smaller and larger faces the blur shrinks and grows
 EDGE = MARGIN / (1 + 2 * MARGIN)  # share of the box over which the mask rises from 0 at the box's sides
-SEAM = (0.36, 0.5)  # shares of the box's height between which the drawn face takes over: above, the frame is known
+# Shares of the box's height. Above `KNOWN` the renderer was given the frame, and the frame stays. From there the drawn
+# face takes over: fast above the mouth, which must not show through, slowly over the cheeks, where a step would show.
+KNOWN, SEAM_MOUTH, SEAM_CHEEK = 0.5, (0.03, 0.08), 0.16
 GRID = 32  # cells a side of the grid on which colours are compared
 MAX_GAIN = 1.5  # the largest colour correction: each channel is multiplied by this at most, or divided
 OUTLIER = 0.15  # log of a ratio: how far from the usual one a cell may be before it is taken for a feature, not a tint
@@ -46,12 +48,11 @@ def paste_face(
     size = (x1 - x0, y1 - y0)
     corner, extent = np.array([x0, y0]), np.array(size)
     old, new = (old_landmarks_in_frame - corner) / extent, (new_landmarks_in_frame - corner) / extent  # in [0, 1]
-    rows = np.linspace(0, 1, size[1], dtype=np.float32)
     weight_y = _edges(size[1], y0 > 0, y1 < frame.shape[0])
-    if not whole_face:
-        weight_y *= _smoothstep((rows - SEAM[0]) / (SEAM[1] - SEAM[0]))
     weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
     mask = _contour(old, new, size) * (weight_y[:, None] * weight_x)
+    if not whole_face:
+        mask *= _seam(old, new, size)
 
     face = face.astype(np.float32)
     gain = _colour_gain(target, face, old, new)
@@ -70,6 +71,17 @@ def _contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndar
     filled = cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, (255,), shift=4)
     blurred = cv2.GaussianBlur(filled.astype(np.float32) / 255, (BLUR[0], BLUR[0]), BLUR[1])
     return resize_face(blurred, size)
+
+
+def _seam(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(height, width) weights that rise from 0 at `KNOWN` to 1 where a mouth or a cheek begins."""
+    lips = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]])
+    left, right = lips[:, 0].min(), lips[:, 0].max()
+    above_mouth = np.clip(lips[:, 1].min() - KNOWN, *SEAM_MOUTH)
+    x, y = ((np.arange(count, dtype=np.float32) + 0.5) / count for count in size)
+    beside = np.maximum(left - x, x - right) / max(right - left, EDGE)  # in widths of the mouth, from its corner
+    rise = above_mouth + (SEAM_CHEEK - above_mouth) * _smoothstep(2 * beside)  # (width,)
+    return _smoothstep((y[:, None] - KNOWN) / rise).astype(np.float32)
 
 
 def _edges(count: int, low: bool, high: bool) -> np.ndarray:
@@ -107,7 +119,7 @@ def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.
     mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
     left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
     y, x = np.mgrid[:GRID, :GRID] + 0.5
-    skin *= (y > SEAM[1] * GRID) & ~((y > top) & (x > left) & (x < right))
+    skin *= (y > KNOWN * GRID) & ~((y > top) & (x > left) & (x < right))
     if skin.sum() < GRID / 2:  # too little to judge by
         return np.ones((GRID, GRID, 3), np.float32)
     usual = np.median(ratio[skin > 0], axis=0)

@@ -82,6 +82,20 @@ def test_the_upper_half_stays_the_frames_own(scene: Scene) -> None:
     assert np.abs(whole[int(0.2 * rows) : int(0.35 * rows)]).mean() > 5
 
 
+def test_the_drawn_half_begins_without_a_step(scene: Scene) -> None:
+    """Where the renderer's lower half has another brightness than the frame, no line shows across nose and cheeks."""
+    scene.frame[:] = 0
+    face = np.zeros((128, 128, 3), np.float32)
+    face[64:] = 1
+    change = scene.inside(scene.paste(face))[..., 0]
+    height, width = change.shape
+    across = change[round(0.5 * height) : round(0.75 * height)]
+    cheeks = np.diff(across[:, [width // 5, width - width // 5]], axis=0)
+    assert across.max() > 120
+    assert 0 < cheeks.max() < 2 * across.max() / (0.1 * height), "over the cheeks it rises slowly"
+    assert np.diff(across, axis=0).max() < 2 * across.max() / (0.03 * height), "above a mouth it rises faster"
+
+
 def test_an_opened_mouth_and_a_closed_one_are_not_cut(scene: Scene) -> None:
     """The mask holds the jaw where it is drawn as well as where it was."""
     height = np.ptp(scene.points[:, 1])
