@@ -36,15 +36,18 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
         sys.exit(130)
 
 
-def output_parent(path: Path, flag: str) -> Path:
+def output_parent(path: Path, flag: str, suffixes: tuple[str, ...] = ()) -> Path:
     """The folder that will hold the output file `path`, checked before any work is done.
 
     Raises:
-        UserError: the folder does not exist or cannot be written, or `path` is itself a folder.
+        UserError: the folder does not exist or cannot be written, `path` is itself a folder, or its name does not end
+            in one of `suffixes`.
     """
     folder = path.absolute().parent
     if path.is_dir():
         raise UserError(f"{flag}: {path} is a folder; give the name of a file to write")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{flag}: {path} must end in {' or '.join(suffixes)}")
     if not folder.is_dir():
         raise UserError(f"{flag}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -27,7 +27,7 @@ from face.sketch import draw_sketch
 from face.tracking import FaceTrack, Tracker, fill_gaps
 from media import audio as sound
 from media.picture import Picture, is_picture
-from media.video import Video, VideoWriter, read_audio
+from media.video import WRITTEN, Video, VideoWriter, read_audio
 from models import load
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import ReferenceFeatures, Renderer
@@ -376,7 +376,7 @@ class Dubber:
 
 
 def main(config: Config) -> None:
-    command_line.output_parent(config.output, "--output")
+    command_line.output_parent(config.output, "--output", WRITTEN)
     if config.output.exists() and config.output.resolve() in (config.video.resolve(), config.audio.resolve()):
         raise UserError(f"--output {config.output}: would overwrite an input; choose another name")
     dubber = Dubber.from_weights(

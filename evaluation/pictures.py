@@ -16,7 +16,7 @@ from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import track_faces
-from media.video import Video, VideoWriter, has_audio
+from media.video import WRITTEN, Video, VideoWriter, has_audio
 
 CELL = 192  # pixels of a face in a sheet
 STYLE = (
@@ -78,10 +78,10 @@ def draw_sheet(videos: dict[str, Path], frames: tuple[int, ...] = ()) -> np.ndar
 
 
 def sheet(config: Sheet) -> None:
-    command_line.output_parent(config.output, "--output")
+    command_line.output_parent(config.output, "--output", (".png", ".jpg", ".webp"))
     picture = draw_sheet({"original": config.original, **named(config.methods, "--methods")}, config.frames)
     if not cv2.imwrite(str(config.output), picture[..., ::-1]):
-        raise UserError(f"--output {config.output}: cannot be written as a picture; use a name ending in .png")
+        raise UserError(f"--output {config.output}: cannot be written")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Compare:
 
 
 def compare(config: Compare) -> None:
-    command_line.output_parent(config.output, "--output")
+    command_line.output_parent(config.output, "--output", WRITTEN)
     paths = named(config.videos, "--videos")
     opened = {name: Video(path) for name, path in paths.items()}
     if not opened:

@@ -24,6 +24,7 @@ from command_line import UserError
 from media import ffmpeg
 from media.audio import FPS, SAMPLE_RATE
 
+WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
 _BUFFER_BYTES = 256 << 20  # decoded pictures kept by `Video.frames`, so that playing backward decodes a group few times
 _WORTH_SEEKING = 25  # frames: fewer than this are decoded and passed over rather than jumped over
 _SHORTER = 0.5  # seconds by which pictures may fall short of what the file states without being called damaged
@@ -275,8 +276,8 @@ class VideoWriter:
         lossless: bool = False,
     ):
         self._path = Path(path)
-        if self._path.suffix.lower() not in {".mp4", ".mov", ".mkv"}:
-            raise UserError(f"{path}: the name of a video to write must end in .mp4, .mov or .mkv")
+        if self._path.suffix.lower() not in WRITTEN:
+            raise UserError(f"{path}: the name of a video to write must end in {' or '.join(WRITTEN)}")
         self._temporary = self._path.with_name(f".{secrets.token_hex(6)}.part{self._path.suffix.lower()}")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._size = size

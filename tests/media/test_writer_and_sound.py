@@ -152,7 +152,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, limit):
 
 
 def test_wrong_use_of_the_writer(tmp_path):
-    with pytest.raises(UserError, match=r"\.mp4, \.mov or \.mkv"):
+    with pytest.raises(UserError, match=r"\.mp4 or \.mov or \.mkv"):
         VideoWriter(tmp_path / "a.xyz", 25, (WIDTH, HEIGHT))
     with pytest.raises(UserError, match="cannot be written"), VideoWriter(tmp_path / "no" / "a.mp4", 25, (8, 8)):
         pass
