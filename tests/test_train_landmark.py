@@ -16,7 +16,7 @@ from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
-from train_landmark import Config, main
+from train_landmark import Config, LandmarkStage, main
 from training import checkpoint, export, plot
 from training.run_folder import read_metrics
 
@@ -125,6 +125,24 @@ def test_dry_run_writes_nothing(config: Config, capsys: pytest.CaptureFixture[st
     main(replace(config, dry_run=True))
     assert "parameters" in capsys.readouterr().out
     assert not config.run.exists()
+
+
+def test_dry_run_says_what_a_large_batch_will_need(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    sampling = replace(config.sampling, samples_per_epoch=16)
+    main(replace(config, dry_run=True, batch=12, sampling=sampling))
+    lines = capsys.readouterr().out
+    assert "a step of 12 samples will need about" in lines
+    assert [f"a step of {n} samples: " in lines for n in (2, 4, 12)] == [True] * 3
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory")])
+def test_too_little_memory_is_one_line(config: Config, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LandmarkStage, "train_step", refuse)
+    with pytest.raises(UserError, match=f"--batch {config.batch}: does not fit into the memory of cpu"):
+        main(config)
 
 
 def test_batch_larger_than_the_data(config: Config) -> None:

@@ -133,7 +133,13 @@ class Trainer:
         """One step whose randomness is a function of the seed, the step and the process."""
         key = (self.options.seed, self.step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        losses = self.stage.train_step(batch, self.step, self.step * self.options.batch / self.length)
+        try:
+            losses = self.stage.train_step(batch, self.step, self.step * self.options.batch / self.length)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                where = f"--batch {self.options.batch}: does not fit into the memory of {self.world.device}"
+                raise UserError(f"{where}; use a smaller one, or cut it into parts by --accumulate") from error
+            raise
         if self.engine.scaler.is_enabled():
             self.engine.scaler.update()
         self.recent.append((losses, [name for part in batch for name in part.get("name", [])]))
@@ -179,18 +185,25 @@ class Trainer:
             yield [to_device(part, self.world.device) for part in parts]
 
     def dry_run(self) -> None:
-        """Prints sizes, and time and memory of a step; writes nothing."""
+        """Prints sizes, and time and memory of a step on few samples and on the whole batch; writes nothing."""
         for name, network in self.stage.networks.items():
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         epoch = self.length / self.options.batch
         epochs = self.options.steps / epoch
         self._say(f"{self.length} samples an epoch, {epoch:.1f} steps; {self.options.steps} steps, {epochs:.1f} epochs")
-        for _, parts in zip(("first", "second"), self.steps(), strict=False):
+        whole = next(self.steps())
+        count, few = len(whole[0]["name"]), (2, 4)
+        sizes = (*few, count, count) if count > 2 * few[1] else (count, count)
+        held = []
+        for size in sizes:
             began = time.monotonic()
-            self.train_step(parts)
-            losses = _line(self.take_recent())
-            memory = memory_gib(self.world.device)
-            self._say(f"a step of {time.monotonic() - began:.2f} s, {memory:.2f} GiB at most: {losses}")
+            self.train_step([{key: value[:size] for key, value in part.items()} for part in whole])
+            held.append(memory_gib(self.world.device))
+            took = f"a step of {size} samples: {time.monotonic() - began:.2f} s, {held[-1]:.2f} GiB at most"
+            self._say(f"{took}: {_line(self.take_recent())}")
+            if size == few[1]:  # said before it may be too much
+                needed = held[-1] + (held[-1] - held[-2]) / (few[1] - few[0]) * (count - size)
+                self._say(f"a step of {count} samples will need about {needed:.1f} GiB")
 
     def _restore(self) -> None:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
