@@ -1,5 +1,6 @@
 """Perceptual and style distance on VGG-19 features (paper, equations 16 to 18)."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ _CHANNELS = (64, 128, 256, 512, 512)
 LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
 
 FILES = ("vgg19-dcbb9e9d.pth", "vgg19_features.pth")
-FOLDER = Path("checkpoints")
+FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 _GET_IT = (
     f"download https://download.pytorch.org/models/{FILES[0]} and put it into {FOLDER}/, or name the file that you have"
 )
@@ -111,7 +112,9 @@ def lpips_alex(path: Path) -> nn.Module:
     """
     import lpips
 
-    distance = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():  # the package asks torchvision for random weights in a deprecated way
+        warnings.simplefilter("ignore")
+        distance = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         names = distance.net.state_dict()  # the package's slices keep torchvision's numbers: slice2.3.weight
