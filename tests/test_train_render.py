@@ -1,5 +1,6 @@
 """Stage 2 through its main(), on made-up clips, a tiny network and a made-up VGG-19."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import models
+from checkpoints import registry
 from command_line import UserError
 from datasets.sampling import SamplingConfig
 from losses.render import RenderLossConfig
@@ -101,5 +103,6 @@ def test_lpips_is_measured_where_the_weights_are(config: Config) -> None:
 
 
 def test_missing_vgg_weights_say_where_to_get_them(config: Config) -> None:
-    with pytest.raises(UserError, match=r"vgg19-dcbb9e9d.pth and put it into checkpoints"):
+    where = re.escape(f"vgg19-dcbb9e9d.pth and put it into {registry.FOLDER}/")
+    with pytest.raises(UserError, match=where):
         main(replace(config, vgg=Path("nowhere.pth")))
