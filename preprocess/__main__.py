@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import sys
 import time
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,11 @@ from preprocess.sources import choose, find_videos
 from preprocess.workers import each
 
 CACHE_FILE = "cache.json"
+NOT_TAKEN = "not taken"
+# That this process may use, which a job array may have been given only some of.
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+# For the worker processes, which inherit them: each has one core, and libraries would start a thread for every core.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Config:
     videos: Path
     # Folder to write; a clip is called as its video, path below --videos without suffix.
     cache: Path
-    workers: int = os.cpu_count() or 1  # Processes.
+    workers: int = CORES  # Processes.
     shard: str = "1/1"  # i/n: do only the i-th of n parts (i from 1), for job arrays.
     list: tuple[Path, ...] = ()  # Do only the clips in these lists.
     size: int = SIZE  # Pixels of a face crop's side.
@@ -58,8 +64,9 @@ def main(config: Config) -> None:
     chosen = choose(sources, config.list, config.shard, config.audio_shift)
     _claim(config)
     journal = report.Report(config.cache, config.shard)
+    journal.records = {name: r for name, r in journal.records.items() if r.get("reason") != NOT_TAKEN}  # said anew
     for name, why in refused.items() if config.shard.startswith("1/") else ():
-        journal.add({"name": name, "status": "failed", "reason": "not taken", "detail": why})
+        journal.add({"name": name, "status": "failed", "reason": NOT_TAKEN, "detail": why})
     done = {source.name for source in chosen if is_whole(config.cache, source.name)}
     for name in done:
         if journal.records.get(name, {}).get("status") != "cached":  # killed between writing the clip and saying so
@@ -104,4 +111,5 @@ def _claim(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    os.environ |= ONE_THREAD
     command_line.run(main, Config, prog="python -m preprocess")

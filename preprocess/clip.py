@@ -75,9 +75,8 @@ def make_clip(source: Source, options: Options) -> Record:
             "unexpected error", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         ).record
         shared_detector.cache_clear()  # nobody knows its state
-    if "detail" in record:  # the same wherever the folder lies
-        record["detail"] = record["detail"].replace(str(source.path), source.path.name)
-    return {"name": source.name, **record}
+    detail = record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder lies
+    return {"name": source.name, **record, "detail": detail}
 
 
 def record_of(clip: Clip) -> Record:

@@ -1,7 +1,7 @@
 """python -m preprocess.preview: a look at a cache: a contact sheet of some clips, and what is in it altogether."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +46,14 @@ def main(config: Config) -> None:
     if unknown := set(config.clips) - set(cache.names):
         raise UserError(f"--clips: {min(unknown)} is not in {config.cache}; names are like {cache.names[0]}")
     names = config.clips or spread_over_speakers(cache.names, config.num_clips)
-    clips, records = list(cache), read(sorted(config.cache.glob("report*.jsonl")))
-    text = describe(clips, records)
+    figures, records = figures_of(cache), read(sorted(config.cache.glob("report*.jsonl")))
+    text = describe(figures, records)
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         sheet = np.concatenate([strip(cache.open(name), config.num_frames) for name in names])
         plt.imsave(config.output / "contact_sheet.png", sheet)
         (config.output / "summary.txt").write_text(text + "\n")
-        plot(clips, records, config.output / "summary.png")
+        plot(figures, records, config.output / "summary.png")
     except OSError as error:
         raise UserError(f"--output: {config.output} cannot be written ({error.strerror})") from error
     print(f"{text}\npictures: {config.output}")
@@ -107,40 +107,42 @@ def _write(picture: np.ndarray, text: str, y: int) -> np.ndarray:
     return cv2.putText(picture, text, (3, y), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255), 1, cv2.LINE_AA)
 
 
-def describe(clips: Sequence[Clip], records: Sequence[Record]) -> str:
+def figures_of(clips: Iterable[Clip]) -> np.recarray:
+    """What the summary tells of each clip, from one pass over the files of the cache, which may be many."""
+    told = [(c.name, c.num_frames, c.num_found, c.num_bytes, c.metadata["measures"]) for c in clips]
+    rows = [(*row, measures["face"], measures["cuts"]) for *row, measures in told]
+    counts = [(column, np.int64) for column in ("frames", "found", "bytes")]
+    return np.rec.fromrecords(rows, [("name", object), *counts, ("face", np.float64), ("cuts", np.int64)])
+
+
+def describe(clips: np.recarray, records: Sequence[Record]) -> str:
     """Hours, clips, speakers, frames, sizes on disk, face sizes, failures by reason, and which clips to look at."""
-    frames, found = sum(clip.num_frames for clip in clips), sum(clip.num_found for clip in clips)
-    sides, lengths = _face_sides(clips), [clip.num_frames / FPS for clip in clips]
-    stored = sum(clip.num_bytes for clip in clips)
-    doubtful = sorted(clips, key=lambda clip: (clip.num_found / clip.num_frames, -clip.metadata["measures"]["cuts"]))
-    worst = [
-        f"  {clip.num_found / clip.num_frames:6.1%} with a face, {clip.metadata['measures']['cuts']} cuts: {clip.name}"
-        for clip in doubtful[:WORST]
-    ]
+    frames, found, lengths = clips.frames.sum(), clips.found.sum(), clips.frames / FPS
+    doubtful = clips[np.lexsort((-clips.cuts, clips.found / clips.frames))][:WORST]
     lines = [
-        f"{len(clips)} clips of {len({speaker_of(clip.name) for clip in clips})} speakers (folders)",
+        f"{len(clips)} clips of {len({speaker_of(name) for name in clips.name})} speakers (folders)",
         f"{frames / FPS / 3600:.2f} hours, {frames} frames, {frames - found} of them without a face",
-        f"clips of {min(lengths):.1f} to {max(lengths):.1f} s, {np.median(lengths):.1f} s as a median",
-        f"faces of {sides.min():.0f} to {sides.max():.0f} px, {np.median(sides):.0f} px as a median (shorter side)",
-        f"{stored / 2**20:.1f} MiB of face crops, {stored / found:.0f} bytes a frame",
+        f"clips of {lengths.min():.1f} to {lengths.max():.1f} s, {np.median(lengths):.1f} s as a median",
+        f"faces of {clips.face.min():.0f} to {clips.face.max():.0f} px, {np.median(clips.face):.0f} px as a median "
+        "(shorter side)",
+        f"{clips.bytes.sum() / 2**20:.1f} MiB of face crops, {clips.bytes.sum() / found:.0f} bytes a frame",
         *([summary(records)] if records else []),
         "look at (--clips NAME):",
-        *worst,
+        *(f"  {c.found / c.frames:6.1%} with a face, {c.cuts} cuts: {c.name}" for c in doubtful),
     ]
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
-def plot(clips: Sequence[Clip], records: Sequence[Record], path: Path) -> None:
+def plot(clips: np.recarray, records: Sequence[Record], path: Path) -> None:
     """Lengths, face sizes, share of frames with a face, and what became of the videos, as histograms."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-    share = [100 * clip.num_found / clip.num_frames for clip in clips]
-    for axis, values, label in (
-        (axes[0, 0], [clip.num_frames / FPS for clip in clips], "length of a clip, s"),
-        (axes[0, 1], _face_sides(clips), "shorter side of the face box, px"),
-        (axes[1, 0], share, "frames with a face, %"),
+    for axis, values, label, limits in (
+        (axes[0, 0], clips.frames / FPS, "length of a clip, s", None),
+        (axes[0, 1], clips.face, "shorter side of the face box, px", None),
+        (axes[1, 0], 100 * clips.found / clips.frames, "frames with a face, %", (0, 100)),
     ):
-        axis.hist(values, bins=40, range=(0, 100) if values is share else None)
-        axis.set(xlabel=label, ylabel="clips", yscale="log")
+        axis.hist(values, bins=40, range=limits)
+        axis.set(xlabel=label, ylabel="clips", yscale="log", ylim=(0.5, None))  # a single clip is seen, too
     counts = Counter(record.get("reason", record["status"]) for record in records).most_common()[::-1]
     bars = axes[1, 1].barh([name for name, _ in counts], [count for _, count in counts])
     axes[1, 1].bar_label(bars, padding=3)
@@ -148,12 +150,6 @@ def plot(clips: Sequence[Clip], records: Sequence[Record], path: Path) -> None:
     axes[1, 1].margins(x=0.2)
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def _face_sides(clips: Sequence[Clip]) -> np.ndarray:
-    """(clips,) median of the shorter side of each clip's face box, in pixels."""
-    boxes = [clip.boxes[clip.found] for clip in clips]
-    return np.array([np.median((box[:, 2:] - box[:, :2]).min(axis=1)) for box in boxes])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class Source:
 def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
     """All videos below a folder, sorted by name, and what could not be taken: name -> why.
 
-    Links to folders are followed, each folder once, so a loop of links ends.
+    Links to folders are followed, each folder once, so a loop of links ends. What a link and the layout both lead to
+    is called as in the layout, which lists and speakers go by.
 
     Raises:
         UserError: the folder is missing, unreadable or holds no video.
@@ -37,6 +38,7 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
     sources: dict[str, Source] = {}
     refused: dict[str, str] = {}
     seen: set[tuple[int, int]] = set()
+    inside = root.resolve()
 
     def name_of(path: str | Path) -> str:
         return Path(path).relative_to(root).as_posix()
@@ -50,7 +52,8 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below.sort()
+        paths = sorted(Path(folder, name) for name in below)
+        below[:] = [p.name for p in paths if not (p.is_symlink() and p.resolve().is_relative_to(inside))]
         for path in (Path(folder, file) for file in sorted(files)):
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 source = Source(name_of(path.with_name(path.stem)), path)

@@ -35,7 +35,7 @@ def write_clip(
                 "settings": settings.current(size),
                 "frame_size": (160, 200),
                 "source": f"{name}.mp4",
-                "measures": {"cuts": 0},
+                "measures": {"cuts": 0, "face": 90.0},
             },
         )
     return open_clip(root, name)

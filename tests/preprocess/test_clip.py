@@ -16,7 +16,7 @@ from evaluation.lip_sync_net import SyncNet
 from face.crop import crop_face
 from face.tracking import track_faces
 from media.audio import log_mel
-from media.video import Video, read_audio
+from media.video import Video, VideoWriter, read_audio
 from preprocess import clip as clip_module
 from preprocess.clip import Options, make_clip
 from preprocess.quality import Filters
@@ -123,10 +123,23 @@ def test_a_flash_and_a_click_at_one_moment_stay_at_one_moment(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_of_a_video_cut_short_the_rest_is_kept_and_the_loss_is_said(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 25, (160, 160), tone(2.0)[0]) as writer:  # its index comes first
+        for k in range(50):
+            writer.write(face_frame(k))
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    record = _make(tmp_path / "a.mp4", tmp_path)
+    assert record["status"] == "cached" and 20 < record["frames"] < 45
+    assert "s shorter than the video says: there its sound ends" in record["notes"][0]
+
+
+@pytest.mark.slow
 def test_unusable_videos_are_one_line_each(tmp_path: Path) -> None:
     expected = write_unusable_videos(tmp_path)
     (tmp_path / "folder.mp4").mkdir()
-    for name, reason in {**expected, "folder": "not a video", "absent": "not a video"}.items():
+    expected |= {"folder": "not a video", "absent": "not a video"}
+    for name, reason in expected.items():
         record = _make(tmp_path / f"{name}.mp4", tmp_path)
         assert (record["status"], record["reason"]) == ("failed", reason), record
         assert record["detail"] and "\n" not in record["detail"] and str(tmp_path) not in record["detail"]

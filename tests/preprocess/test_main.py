@@ -108,6 +108,7 @@ def test_preview_shows_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture
     preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", num_clips=2, num_frames=4))
     text = capsys.readouterr().out
     assert "3 clips of 2 speakers" in text and "90 frames, 3 of them without a face" in text
+    assert "faces of 90 to 90 px" in text and "   96.7% with a face, 0 cuts: s0/0\n" in text
     assert (tmp_path / "out/summary.txt").read_text().strip() in text
     for name in ("contact_sheet.png", "summary.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
@@ -129,3 +130,7 @@ def test_the_report_names_each_clip_once(tmp_path: Path) -> None:
     ]
     with pytest.raises(UserError, match="there is no clip"):
         ClipCache(tmp_path / "cache")
+    (videos / "a.mkv").unlink()
+    main(Config(videos, tmp_path / "cache", workers=1))
+    names = [r["name"] for r in read((tmp_path / "cache").glob("report*"))]
+    assert names == ["a", "b c"], "a.mp4 is not refused any longer"

@@ -1,5 +1,6 @@
 """The report survives a kill, keeps the last word on each clip, and reads the same whatever the order of work."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     Report(tmp_path, "1/2").finish()
     report.finish()
     Report(tmp_path).finish()
+
+
+def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    report = Report(tmp_path)
+    report.add(CACHED)
+    report.finish()
+    assert read([tmp_path / "report.jsonl"]) == [CACHED]
 
 
 def test_summary_counts_by_reason() -> None:
