@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from skimage.data import astronaut
 from torch.utils.data import Dataset
 
@@ -48,7 +49,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints the figures, a line each, as they come."""
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # as in a worker; threads that wait for each other would count as work
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if config.videos is None:
