@@ -50,6 +50,10 @@ class Config(Options):
     val_clips: int = 64
     """Validation clips at most, spread over the list; each is predicted whole."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_positive("num_references", "val_clips")
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {

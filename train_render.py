@@ -17,6 +17,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 import command_line
 from checkpoints import registry
+from command_line import UserError
 from datasets import settings
 from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
@@ -56,6 +57,13 @@ class Config(Options):
     lpips: Path | None = None
     """AlexNet weights for LPIPS in validation (default: those in checkpoints/, else there is no LPIPS)."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_positive("num_references", "val_samples")
+        if self.batch // self.accumulate < 2:  # the audio encoder ends in one value a sample
+            raise UserError(f"--batch: {self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, "
+                            "too few for batch statistics; raise it or lower --accumulate")  # fmt: skip
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
@@ -94,7 +102,8 @@ class RenderStage:
         self.lpips = lpips_alex(alex).to(engine.device) if alex else None
 
     def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
-        warming_up = epoch < self.config.loss.warmup_epochs
+        # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
+        warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
         adversarial = None if warming_up else self.adversarial
         rows = []
         for batch in parts:

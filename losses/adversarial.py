@@ -5,7 +5,6 @@ One object owns the discriminator, its optimiser and both criteria, so that neit
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,14 +52,6 @@ class AdversarialLoss:
             self.optimiser.step()
             self.optimiser.zero_grad()
         return loss.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights of the discriminator and the state of its optimiser."""
-        return {"discriminator": self.discriminator.state_dict(), "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.optimiser.load_state_dict(state["optimiser"])
 
 
 @contextmanager

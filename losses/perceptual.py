@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from checkpoints import registry
 from command_line import UserError
 
 # Positions of the convolutions in torchvision's `features`, block by block; a pooling layer lies between blocks.
@@ -15,27 +16,24 @@ _BLOCKS = ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34))
 _CHANNELS = (64, 128, 256, 512, 512)
 LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
 
-FILES = ("vgg19-dcbb9e9d.pth", "vgg19_features.pth")
-FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 _GET_IT = (
-    f"download https://download.pytorch.org/models/{FILES[0]} and put it into {FOLDER}/, or name the file that you have"
+    f"download {registry.FILES['vgg19'].source} and put it into {registry.FOLDER}/ (python -m checkpoints --download "
+    "vgg19 does both), or name the file that you have by --vgg"
 )
 
 
 def find_vgg(path: Path | None = None) -> Path:
-    """The file with VGG-19's weights: the one given, or torchvision's or its half-precision copy in checkpoints/.
+    """The file with VGG-19's weights: the one given, or that of the registry.
 
     Raises:
         UserError: it is not there; the message says where to get it and where to put it
     """
-    if path is not None:
-        if not path.is_file():
-            raise UserError(f"VGG-19 weights: {path} is not a file; {_GET_IT}")
-        return path
-    found = [FOLDER / name for name in FILES if (FOLDER / name).is_file()]
-    if not found:
-        raise UserError(f"VGG-19 weights, which the perceptual loss needs, are not in {FOLDER}/; {_GET_IT}")
-    return found[0]
+    found = path or registry.find("vgg19")
+    if found is None:
+        raise UserError(f"VGG-19 weights, which the perceptual loss needs, are not in {registry.FOLDER}/; {_GET_IT}")
+    if not found.is_file():
+        raise UserError(f"VGG-19 weights: {found} is not a file; {_GET_IT}")
+    return found
 
 
 class VGG19(nn.Module):

@@ -186,3 +186,9 @@ def test_data_that_cannot_be_trained_on(config: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"crop\.size"):
         main(replace(config, cache=tmp_path / "other"))
     assert not config.run.exists()
+
+
+@pytest.mark.parametrize("name", ["num_references", "val_clips"])
+def test_none_to_look_at_is_refused(config: Config, name: str) -> None:
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: 0 is not more than 0"):
+        replace(config, **{name: 0})

@@ -106,3 +106,22 @@ def test_missing_vgg_weights_say_where_to_get_them(config: Config) -> None:
     where = re.escape(f"vgg19-dcbb9e9d.pth and put it into {registry.FOLDER}/")
     with pytest.raises(UserError, match=where):
         main(replace(config, vgg=Path("nowhere.pth")))
+
+
+def test_without_warping_the_discriminator_learns_from_the_first_step(config: Config) -> None:
+    """There is nothing to warm up: a generator must not be trained against a discriminator that isn't."""
+    main(replace(config, model=replace(TINY, use_warping=False), steps=1))
+    row = next(row for row in read_metrics(config.run) if row["group"] == "train")
+    assert row["epoch"] < config.loss.warmup_epochs
+    assert {name for name in row if name.startswith("L")} == {"L", "L_D", "L_f", "L_g", "L_r", "L_s"}
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"batch": 1}, "--batch: 1 in 1 parts leaves fewer than 2 samples in each"),
+    ({"accumulate": 2}, "--batch: 2 in 2 parts leaves fewer than 2 samples in each"),
+    ({"num_references": 0}, "--num-references: 0 is not more than 0"),
+    ({"val_samples": 0}, "--val-samples: 0 is not more than 0"),
+])  # fmt: skip
+def test_wrong_settings_are_named(config: Config, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(config, **settings)

@@ -311,11 +311,13 @@ class Clock:
 
 
 def memory_gib(device: torch.device) -> float:
-    """Most memory that this process has held: on the GPU, else in RAM."""
+    """Most memory that this process has held: on the GPU, else in RAM; 0 where that is not known."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    import resource
-
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows doesn't say
+        return 0.0
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -69,14 +69,18 @@ class Options:
     """Print sizes, one step's time and memory, and stop without writing anything."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "keep", "log_every", "validate_every", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not more than 0")
+        self.check_positive("steps", "batch", "accumulate", "keep", "log_every", "validate_every", "learning_rate")
         for name in ("workers", "threads", "seed", "overfit", "patience", "warmup_steps", "clip_norm", "ema"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 0")
         if self.ema >= 1:
             raise UserError(f"--ema: {self.ema} is not a decay below 1 (usual: 0.999)")
+
+    def check_positive(self, *names: str) -> None:
+        """Raises UserError, which names the flag, when one of these settings is not more than 0."""
+        for name in names:
+            if getattr(self, name) <= 0:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not more than 0")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0-based): linear warm-up, then constant."""

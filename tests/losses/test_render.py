@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from checkpoints import registry
 from command_line import UserError
 from losses import perceptual
 from losses.perceptual import VGG19, find_vgg, gram
@@ -142,7 +143,8 @@ def test_vgg_file_of_any_precision(tmp_path: Path, vgg: VGG19) -> None:
 
 
 def test_missing_vgg_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perceptual, "FOLDER", tmp_path / "checkpoints")
+    monkeypatch.setattr(registry, "FOLDER", tmp_path / "checkpoints")
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
     with pytest.raises(UserError, match=r"vgg19-dcbb9e9d\.pth.*put it into"):
         find_vgg()
     with pytest.raises(UserError, match=r"mine\.pth"):
