@@ -14,14 +14,19 @@ class Config:
 
     verify: bool = False
     """Compare the files that are here with the published hashes."""
-    download: tuple[str, ...] = ()
-    """Names of the list's first column to fetch (all: everything with a direct link)."""
+    download: tuple[str, ...] | None = None
+    """Fetch what is missing: names of the list's first column, or none for everything with a direct link (1.9 GB)."""
 
 
 def main(config: Config) -> None:
-    wanted = [k for k, f in registry.FILES.items() if f.download] if config.download == ("all",) else config.download
+    wanted = config.download or ()
+    if config.download in ((), ("all",)):
+        wanted = [key for key, file in registry.FILES.items() if file.download]
     if unknown := [key for key in wanted if key not in registry.FILES]:
         raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)} or all")
+    print(
+        "looked for in", *(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in registry.folders())
+    )
     for key in wanted:
         if not registry.find(key):
             registry.download(key)

@@ -5,9 +5,10 @@ environment variable IP_LAP_WEIGHTS. A missing file costs the column of a table,
 """
 
 import hashlib
+import http.client
 import os
-import urllib.error
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +91,28 @@ def find(*keys: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def missing(key: str, column: str) -> str:
-    """The line that tells a user which file a column needs and how to get it."""
-    file = FILES[key]
+def missing(column: str, *keys: str) -> str:
+    """The line that tells a user which file a column needs (any of `keys` will do) and how to get it."""
+    key = next((key for key in keys if FILES[key].download), keys[0])
+    file, places = FILES[key], " or ".join(map(str, folders()))
     how = f"python -m checkpoints --download {key}" if file.download else f"see {file.source}"
-    return f"{column} left out: {file.name} ({file.size}) is not in {FOLDER}; {how}"
+    return f"{column} left out: {file.name} ({file.size}) is not in {places}; {how}"
+
+
+@contextmanager
+def reading(path: Path, network: str) -> Iterator[None]:
+    """Around the loading of a file: whatever another network's, or half a file, makes it raise is one line.
+
+    Raises:
+        UserError: anything was raised inside.
+    """
+    try:
+        yield
+    except Exception as error:  # unpickling, protobuf, names and shapes: every library has errors of its own
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{path}: not the weights of {network}, or damaged ({why}); see python -m checkpoints"
+        ) from error
 
 
 def verify(key: str, path: Path) -> str:
@@ -123,20 +141,17 @@ def download(key: str) -> Path:
     target = FOLDER / file.name
     if not file.download:
         raise UserError(f"{file.name} has no direct link: get it from {file.source} and save it as {target}")
-    part = target.with_name(target.name + ".part")
+    from torch import hub  # slow to import, and only needed here
+
     try:
-        request = urllib.request.Request(file.source, headers={"User-Agent": "ip-lap"})
-        with urllib.request.urlopen(request, timeout=30) as answer, part.open("wb") as stream:
-            while block := answer.read(CHUNK):
-                stream.write(block)
-        if (verdict := verify(key, part)).startswith(("DIFFERS", "not the")):
-            raise UserError(f"{file.source} gave another file than the published one; try again later")
-        os.replace(part, target)
-    except (OSError, urllib.error.URLError) as error:
+        hub.download_url_to_file(
+            file.source, str(target), file.sha256 or None
+        )  # to a name of its own until it is whole
+    except RuntimeError as error:
+        raise UserError(f"{file.source} gave another file than the published one; try again later") from error
+    except (OSError, http.client.HTTPException) as error:  # no network, or it broke off
         raise UserError(
             f"{file.name} could not be fetched ({error}); get {file.source} by hand into {FOLDER}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    print(f"{target}: {verdict}")
+    print(f"{target}: {verify(key, target)}")
     return target

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from scipy import linalg
 
-from evaluation.geometry import fit_similarity, move, similarity_matrix
+from evaluation.geometry import fit_similarity, move, similarity_transform
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from inference import Dubber, References
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
@@ -96,7 +96,7 @@ def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, ref
     scale, shift = fit_similarity(references, wanted[None])
     mouths = move(references[:, LIP_SLICE], scale, shift)
     best = int(np.linalg.norm(mouths - wanted[LIP_SLICE], axis=-1).mean(1).argmin())
-    matrix, half = similarity_matrix(complex(scale[best]), complex(shift[best])), size // 2
+    matrix, half = similarity_transform(references[best], wanted), size // 2
     moved = cv2.warpAffine(crops[best], matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return np.concatenate([target[:half], moved[half:]])
 

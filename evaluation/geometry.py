@@ -18,12 +18,7 @@ def move(points: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray
     return np.stack([z.real, z.imag], -1)
 
 
-def similarity_matrix(scale: complex, shift: complex) -> np.ndarray:
-    """The same as a (2, 3) matrix on (x, y, 1)."""
-    return np.array([[scale.real, -scale.imag, shift.real], [scale.imag, scale.real, shift.imag]])
-
-
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(2, 3) matrix that brings points (K, 2) nearest to others (K, 2)."""
+    """(2, 3) matrix on (x, y, 1) that brings points (K, 2) nearest to others (K, 2)."""
     scale, shift = fit_similarity(source, target)
-    return similarity_matrix(complex(scale), complex(shift))
+    return np.array([[scale.real, -scale.imag, shift.real], [scale.imag, scale.real, shift.imag]])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from command_line import UserError
+from checkpoints import registry
 from evaluation.geometry import similarity_transform
 from face.landmarks import FULL, MOUTH_CORNERS
 
@@ -78,15 +78,13 @@ class FaceEmbedder:
         if path.suffix == ".onnx":
             import onnxruntime
 
-            self.session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+            with registry.reading(path, "ArcFace r100"):
+                providers = onnxruntime.get_available_providers()
+                self.session = onnxruntime.InferenceSession(str(path), providers=providers)
             return
         self.network = IResNet(blocks)
-        try:
+        with registry.reading(path, "ArcFace r100"):
             self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"{path}: not ArcFace r100 ({str(error).splitlines()[0]}); see python -m checkpoints"
-            ) from error
         self.network.to(device).requires_grad_(False).eval()
 
     @torch.inference_mode()
@@ -119,9 +117,9 @@ def resize(crop: np.ndarray) -> np.ndarray:
 def csim(output: np.ndarray, target: np.ndarray, pairs: str = "frame") -> float:
     """Mean cosine of unit vectors (n, 512) and (m, 512).
 
-    pairs "frame": frame i with frame i (n = m, default of the tables). "all": every output frame with every original
-    one, of a clip or of a whole set, whichever is given; the latter is what the helper that the paper points to
-    computes, by mistake.
+    pairs "frame": frame i with frame i (n = m, default of the tables). Else every output frame with every original
+    one, which is the product of the mean vectors: of a clip or of a whole set, whichever is given. The latter is what
+    the helper that the paper points to computes, by mistake.
     """
     if not len(output) or not len(target):
         return float("nan")

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from scipy import linalg
 from torch import Tensor, nn
 
+from checkpoints import registry
+
 SSIM_SIGMA, SSIM_KERNEL, SSIM_K1, SSIM_K2 = 1.5, 11, 0.01, 0.03
-SSIM_SIDE = (
-    256  # pictures with a longer shorter side are averaged down to about this one first, as in the original code
-)
+SSIM_SIDE = 256  # pixels; larger pictures are averaged down to about this shorter side first, as in the original code
 PSNR_EPS = 1e-8  # identical frames give 80 dB, as in piq
 FID_DIMENSIONS = 2048
 
@@ -61,18 +61,23 @@ class LPIPS(nn.Module):
     """
 
     def __init__(self, network: str, path: Path) -> None:
-        """`network`: alex, vgg or squeeze."""
+        """`network`: alex, vgg or squeeze.
+
+        Raises:
+            UserError: the file holds another network.
+        """
         import lpips
 
         super().__init__()
         with warnings.catch_warnings():  # the package asks torchvision for random weights in a deprecated way
             warnings.simplefilter("ignore")
             self.distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
-        found = torch.load(path, map_location="cpu", weights_only=True)
         backbone = self.distance.net
         # The package's slices keep torchvision's layer numbers: slice2.3.weight is features.3.weight.
         wanted = {name: "features." + name.split(".", 1)[1] for name in backbone.state_dict()}
-        backbone.load_state_dict({name: found[theirs].float() for name, theirs in wanted.items()})
+        with registry.reading(path, f"torchvision's {network} network"):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            backbone.load_state_dict({name: found[theirs].float() for name, theirs in wanted.items()})
         self.requires_grad_(False).eval()
 
     @torch.inference_mode()
@@ -85,14 +90,19 @@ class Inception(nn.Module):
     """The Inception network of FID, with torch-fidelity's preprocessing (TensorFlow's bilinear resize to 299)."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy of it."""
+        """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy of it.
+
+        Raises:
+            UserError: the file holds another network.
+        """
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         super().__init__()
-        safe = io.BytesIO()  # the package would unpickle the file itself
-        torch.save(torch.load(path, map_location="cpu", weights_only=True), safe)
-        safe.seek(0)
-        self.network = FeatureExtractorInceptionV3("fid", [str(FID_DIMENSIONS)], feature_extractor_weights_path=safe)
+        safe, features = io.BytesIO(), [str(FID_DIMENSIONS)]
+        with registry.reading(path, "FID's Inception"):  # the package would unpickle the file itself
+            torch.save(torch.load(path, map_location="cpu", weights_only=True), safe)
+            safe.seek(0)
+            self.network = FeatureExtractorInceptionV3("fid", features, feature_extractor_weights_path=safe)
 
     @torch.inference_mode()
     def forward(self, pictures: Tensor) -> Tensor:
@@ -115,9 +125,14 @@ class FeaturePool:
         self.total += values.sum(0)
         self.outer += values.T @ values
 
+    @property
+    def mean(self) -> np.ndarray:
+        """(d,)"""
+        return self.total / self.count
+
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (d,) and unbiased covariance (d, d)."""
-        mean = self.total / self.count
+        mean = self.mean
         return mean, (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
 
 

@@ -84,10 +84,11 @@ def motion(
     landmarks: np.ndarray,
     boxes: np.ndarray,
     silent: np.ndarray,
-    true_landmarks: np.ndarray | None = None,
-    true_boxes: np.ndarray | None = None,
+    true_landmarks: np.ndarray,
+    true_boxes: np.ndarray,
+    in_step: bool = True,
 ) -> dict[str, float]:
-    """Column of the tables -> value: motion in silence and, where there is an original, how like its motion this is.
+    """Column of the tables -> value: motion in silence, and how like the original's motion this is.
 
     Args:
         landmarks: (F, 131, 2) in pixels of the frame.
@@ -95,17 +96,16 @@ def motion(
         silent: (F,) from `silent_frames`.
         true_landmarks: (F, 131, 2) of the original.
         true_boxes: (F, 4) of the original.
+        in_step: the original says the same. If not, as in dubbing, it may also have another number of frames, and only
+            the spread and the jitter of the motion are compared.
     """
     openness = lip_openness(landmarks, boxes[:, 3] - boxes[:, 1])
-    values = {"silence": motion_in_silence(openness, silent)}
-    if true_landmarks is None or true_boxes is None:
-        return values
     true = lip_openness(true_landmarks, true_boxes[:, 3] - true_boxes[:, 1])
     shake, steady = (
         jitter(to_crop(marks, box)[:, LIP_SLICE]) for marks, box in ((landmarks, boxes), (true_landmarks, true_boxes))
     )
-    return values | {
-        "openness r": correlation(openness, true),
+    return ({"openness r": correlation(openness, true)} if in_step else {}) | {
+        "silence": motion_in_silence(openness, silent),
         "articulation": articulation_ratio(openness, true),
         "jitter": shake / steady if steady else float("nan"),
     }

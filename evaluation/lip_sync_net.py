@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from command_line import UserError
+from checkpoints import registry
 from media.audio import FPS, SAMPLE_RATE
 
 SIDE = 224
@@ -82,12 +82,8 @@ def load(path: Path, device: str = "cpu") -> SyncNet:
         UserError: the file is not SyncNet's.
     """
     network = SyncNet()
-    try:
+    with registry.reading(path, "SyncNet"):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, OSError, ValueError, EOFError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path}: not SyncNet's weights ({str(error).splitlines()[0]}); see python -m checkpoints"
-        ) from error
     return network.to(device).requires_grad_(False).eval()
 
 

@@ -1,13 +1,16 @@
 """Makes the videos that the tables score: ours, and baselines without a renderer or without a landmark generator.
 
-Videos are lossless, and what is there already is not made again. Workers are processes of their own.
+Videos are lossless. Beside each lies what it was made from, and one that was made from the same is not made again.
+Workers are processes of their own.
 """
 
+import hashlib
 import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +39,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Job:
-    """One video to make; with its own sound it stays exactly as long as it is."""
+    """One video to make, of that name in the tables; with its own sound it stays exactly as long as it is."""
 
     method: Method
-    clip: str
+    name: str
     video: Path
     audio: Path
     output: Path
@@ -57,17 +60,34 @@ def _dubber(method: Method) -> Dubber:
     return KINDS[method.kind].from_weights(method.weights, method.device, num_references=method.num_references)
 
 
+@cache
+def _fingerprint(weights: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(weights.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def recipe(job: Job) -> str:
+    """What a video is made from, in one line: other weights, sound or settings have another one."""
+    method = job.method
+    files = ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in (job.video, job.audio))
+    return f"{method.kind}, weights {_fingerprint(method.weights)}, {method.num_references} references, {files}\n"
+
+
 def make(job: Job) -> str:
     """Makes one video unless it is there; returns why it can't be made, or nothing."""
-    if job.output.is_file():
-        return ""
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    heard = job.output.with_suffix(".wav")
+    heard, made_from = (job.output.with_suffix(suffix) for suffix in (".wav", ".txt"))
     try:
+        wanted = recipe(job)
+        if job.output.is_file() and made_from.is_file() and made_from.read_text(encoding="utf-8") == wanted:
+            return ""
+        job.output.parent.mkdir(parents=True, exist_ok=True)
         wav = sound_of(job.audio, sum(1 for _ in Video(job.video)) if job.audio == job.video else None)
         wavfile.write(heard, SAMPLE_RATE, np.round(wav * 32767).astype(np.int16))
         _dubber(job.method).dub(job.video, heard, job.output, lossless=True, progress=False)
-    except (UserError, RuntimeError, OSError) as error:  # one clip's trouble is not the table's
+        made_from.write_text(wanted, encoding="utf-8")
+    except Exception as error:  # one clip's trouble is not the table's
         return f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     finally:
         heard.unlink(missing_ok=True)
@@ -75,13 +95,25 @@ def make(job: Job) -> str:
 
 
 def make_all(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str]]:
-    """Each job with its error or nothing, as they are done; in this process with one worker."""
+    """Each job with its error or nothing, as they are done; in this process with one worker.
+
+    Raises:
+        UserError: a worker was killed.
+    """
     jobs = list(jobs)
+    for folder in {job.output.parent for job in jobs}:
+        for unfinished in folder.glob(".*.part.mp4"):  # a killed run's
+            unfinished.unlink(missing_ok=True)
     if workers <= 1:
         yield from ((job, make(job)) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         tasks = {pool.submit(make, job): job for job in jobs}
-        for task in as_completed(tasks):
-            yield tasks[task], task.result()
+        try:
+            for task in as_completed(tasks):
+                yield tasks[task], task.result()
+        except BrokenProcessPool as error:
+            raise UserError("--workers: one was killed, as happens when memory is short; try fewer") from error
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the videos at hand, not for all

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -56,6 +57,11 @@ def study(config: Study) -> None:
     common = sorted(set.intersection(*(set(files) for files in matched.values())))
     if not common:
         raise UserError(f"--methods: no clip is in all folders; the first has {min(first)}")
+    for name, files in found.items():
+        if others := len(files) - len(common):
+            print(
+                f"--methods {name}: {others} of {len(files)} videos are not in all folders, left out", file=sys.stderr
+            )
     random, trials, key = np.random.default_rng(config.seed), [], {}
     for clip in protocol.choose(common, config.count, config.seed):
         for name, files in matched.items():
@@ -121,43 +127,61 @@ def agreement(ratings: np.ndarray) -> float:
     return float(1 - within / expected) if expected else float("nan")
 
 
-def read_answers(paths: tuple[Path, ...], key: dict) -> dict[str, dict[str, list[int]]]:
-    """Participant -> trial -> answers. Of several files of one person the last counts; who failed a check is named."""
-    files = chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths)
-    latest: dict[str, dict] = {}
-    for path in files:
+def read_ratings(content: dict, questions: int) -> dict[str, list[float]]:
+    """Of a file that the page saved: trial or check -> an answer to each question, NaN where there is none yet.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is no such file.
+    """
+    ratings = {}
+    for trial, given in content["answers"].items():
+        values = [math.nan if value is None else float(value) for value in given] + [math.nan] * questions
+        ratings[trial] = values[:questions]
+        if len(given) > questions or any(value < 1 or value > 5 for value in values):
+            raise ValueError(f"answers {given}")
+    return ratings
+
+
+def read_answers(paths: tuple[Path, ...], key: dict) -> list[dict[str, list[float]]]:
+    """Of every person: trial -> answers. Of several files of one the last counts; who failed a check is named."""
+    latest: dict[tuple[str, str], tuple[str, dict[str, list[float]]]] = {}
+    for path in chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            ident, name = content["study"], content["participant"]
-        except (OSError, ValueError, KeyError, TypeError):
+            ratings = read_ratings(content, len(key["questions"]))
+            study, saved = content["study"], str(content.get("saved", ""))
+            person = str(content["participant"]), str(content.get("started", ""))  # two people may have one name
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             print(f"{path} is not a file of answers; left out", file=sys.stderr)
             continue
-        if ident != key["id"]:
-            print(f"{path} answers another study ({ident}, not {key['id']}); left out", file=sys.stderr)
-        elif content.get("saved", "") >= latest.get(name, {}).get("saved", ""):
-            latest[name] = content
-    kept = {}
-    for name, content in latest.items():
-        if any(set(content["answers"].get(check, [value])) != {value} for check, value in key["checks"].items()):
+        if study != key["id"]:
+            print(f"{path} answers another study ({study}, not {key['id']}); left out", file=sys.stderr)
+        elif person not in latest or saved >= latest[person][0]:
+            latest[person] = saved, ratings
+    kept = []
+    for (name, _), (_, ratings) in latest.items():
+        given = ((value, asked) for check, asked in key["checks"].items() for value in ratings.get(check, []))
+        if any(value != asked for value, asked in given if not math.isnan(value)):
             print(f"{name} failed an attention check; left out", file=sys.stderr)
         else:
-            kept[name] = {trial: given for trial, given in content["answers"].items() if trial in key["trials"]}
+            kept.append({trial: values for trial, values in ratings.items() if trial in key["trials"]})
     return kept
 
 
 def mos(config: Mos) -> None:
+    tables.output_folder(config.output)
     try:
         key = json.loads(config.key.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        trials = list(key["trials"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"--key: {config.key} is no key of a study ({error})") from error
     people = read_answers(config.answers, key)
     if not people:
         raise UserError(f"--answers: no usable file of answers to study {key['id']}")
-    trials = list(key["trials"])
     ratings = np.full((len(people), len(trials), len(key["questions"])), np.nan)
-    for row, given in zip(ratings, people.values(), strict=True):
+    for row, given in zip(ratings, people, strict=True):
         for trial, values in given.items():
-            row[trials.index(trial), : len(values)] = [np.nan if v is None else v for v in values]
+            row[trials.index(trial)] = values
     rows = []
     for method in dict.fromkeys(entry["method"] for entry in key["trials"].values()):
         own = [i for i, trial in enumerate(trials) if key["trials"][trial]["method"] == method]

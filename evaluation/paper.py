@@ -1,6 +1,8 @@
 """The paper's tables 1, 3, 4 and 5 from a folder of videos and weights."""
 
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,11 +11,12 @@ from tqdm import tqdm
 
 from command_line import UserError
 from datasets.clip_cache import ClipCache
-from datasets.splits import read_list
+from datasets.splits import match, read_list
 from evaluation import protocol, tables, validation
-from evaluation.image_quality import FeaturePool, fid
-from evaluation.making import Job, Method, make_all, sound_of
-from evaluation.scoring import ClipScore, Options, Scorers
+from evaluation.identity import csim
+from evaluation.image_quality import fid
+from evaluation.making import KINDS, Job, Method, make_all, sound_of
+from evaluation.scoring import ClipScore, Options, Pools, Scorers
 from evaluation.tables import Row, Table, row_of
 from inference import SHIPPED_WEIGHTS, Dubber
 from media.audio import frames_for_samples
@@ -33,7 +36,7 @@ class Config:
     clip_list: Path | None = None
     """Published list of clips to choose from, one a line; without it all videos."""
     pairs: Path | None = None
-    """Your own list instead, `video sound` in each line."""
+    """Your own list instead, `video sound` in each line; reconstruction gives each of its videos its own sound."""
     count: int = protocol.COUNT
     """Clips chosen."""
     seed: int = protocol.SEED
@@ -56,84 +59,128 @@ class Config:
 
 
 def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
-    """NAME=FOLDER words.
+    """NAME=FOLDER or NAME=VIDEO words.
 
     Raises:
-        UserError: there is no = in one.
+        UserError: there is no = in one, or a name stands twice.
     """
-    if wrong := [value for value in values if "=" not in value]:
-        raise UserError(f"{flag} {wrong[0]}: write NAME=FOLDER")
-    return {name: Path(folder) for name, folder in (value.split("=", 1) for value in values)}
+    found: dict[str, Path] = {}
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not separator or not name:
+            raise UserError(f"{flag} {value}: write NAME=FOLDER, or NAME=VIDEO where one video is meant")
+        if name in found:
+            raise UserError(f"{flag}: two are named {name}; each needs a name of its own")
+        found[name] = Path(path)
+    return found
 
 
 def our_methods(config: Config) -> list[Method]:
-    """The rows that are made here."""
-    device, several = config.score.device, len(config.num_references) > 1
+    """The rows that are made here.
+
+    Raises:
+        UserError: a folder holds no weights, or a row's name is taken.
+    """
+    device, weights = config.score.device, named(config.weights, "--weights")
+    several, prefix = len(config.num_references) > 1, "{}, " if len(weights) > 1 else ""
     made = [
-        Method(f"N={n}" if several else name, folder, "ours", n, device)
-        for name, folder in named(config.weights, "--weights").items()
+        Method(f"{prefix.format(name)}N={n}" if several else name, folder, "ours", n, device)
+        for name, folder in weights.items()
         for n in config.num_references
     ]
-    if config.baselines:
+    if config.baselines and made:
         first = made[0]
-        made += [
-            Method(k, first.weights, k, first.num_references, device) for k in ("nearest reference", "static lips")
-        ]
+        made += [Method(kind, first.weights, kind, first.num_references, device) for kind in KINDS if kind != "ours"]
+    names = [ORIGINAL, UNTOUCHED, *named(config.methods, "--methods"), *(method.name for method in made)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--weights, --methods: two rows are named {twice[0]}; each needs a name of its own")
     for folder in {method.weights for method in made}:
         Dubber.from_weights(folder, "cpu")  # a wrong folder is found now, not after the first hour
     return made
+
+
+def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[protocol.Pair]:
+    """Whose video with whose sound, of the clips `found` in the folder."""
+    if config.pairs:
+        listed = protocol.read_pairs(config.pairs)
+        return listed if dubbing else protocol.pairs(list(dict.fromkeys(pair.clip for pair in listed)), dubbing)
+    names = list(read_list(config.clip_list, "--clip-list") if config.clip_list else found)
+    return protocol.pairs(protocol.choose(names, config.count, config.seed), dubbing, config.seed)
+
+
+def find_others(config: Config, place: str, names: list[str]) -> dict[str, dict[str, Path]]:
+    """Other methods' rows -> name of a result -> video.
+
+    Raises:
+        UserError: a method has none of them.
+    """
+    rows = {}
+    for method, folder in named(config.methods, "--methods").items():
+        own = folder / place if (folder / place).is_dir() else folder
+        rows[method] = protocol.match(names, protocol.index(own, "--methods"))
+        if not rows[method]:
+            raise UserError(f"--methods {method}: no file in {own} is named like a clip, such as {names[0]}")
+    return rows
 
 
 def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]:
     """Makes the videos, then scores clip by clip through all methods: each original is read and tracked once."""
     place = "dubbing" if dubbing else "reconstruction"
     found = protocol.index(config.videos, "--videos")
-    names = list(read_list(config.clip_list, "--clip-list")) if config.clip_list else list(found)
-    chosen = protocol.choose(names, config.count, config.seed)
-    pairs = protocol.read_pairs(config.pairs) if config.pairs else protocol.pairs(chosen, dubbing, config.seed)
-    listed = "".join(f"{pair.clip} {pair.sound}\n" for pair in pairs)
-    (config.output / f"{place}_pairs.txt").write_text(listed, encoding="utf-8")
-    wanted = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
-    videos = protocol.match(wanted, found)
-    if not videos:
-        raise UserError(
-            f"--videos: {config.videos} has none of {len(wanted)} clips, such as {wanted[0]}; it has {min(found)}"
-        )
-    clips = [pair.clip for pair in pairs]
-    rows: dict[str, dict[str, Path]] = {UNTOUCHED if dubbing else ORIGINAL: videos}
-    for name, folder in named(config.methods, "--methods").items():
-        rows[name] = protocol.match(
-            clips, protocol.index(folder / place if (folder / place).is_dir() else folder, "--methods")
-        )
-        if not rows[name]:
-            raise UserError(f"--methods {name}: no file in {folder} is named like a clip, such as {clips[0]}")
+    pairs = find_pairs(config, dubbing, found)
+    protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
+    clips = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
+    originals = {clip: found[name] for clip, name in match(clips, found).items()}
+    if not originals:
+        raise UserError(f"--videos: {config.videos} has no clip such as {clips[0]}; it has {min(found)}")
+    rows = {UNTOUCHED if dubbing else ORIGINAL: {p.name: originals[p.clip] for p in pairs if p.clip in originals}}
+    rows |= find_others(config, place, [pair.name for pair in pairs])
     ours = our_methods(config)
-    outputs = {(m.name, clip): config.output / place / m.name / f"{clip}.mp4" for m in ours for clip in clips}
-    rows |= {m.name: {clip: outputs[m.name, clip] for clip in clips} for m in ours}
-    there = [pair for pair in pairs if pair.clip in videos and pair.sound in videos]
-    jobs = [Job(m, p.clip, videos[p.clip], videos[p.sound], outputs[m.name, p.clip]) for p in there for m in ours]
+    rows |= {m.name: {p.name: config.output / place / m.name / f"{p.name}.mp4" for p in pairs} for m in ours}
+    jobs = [
+        Job(m, p.name, originals[p.clip], originals[p.sound], rows[m.name][p.name])
+        for p in pairs
+        if p.clip in originals and p.sound in originals
+        for m in ours
+    ]
     made = tqdm(make_all(jobs, config.workers), f"{place}: making", len(jobs), unit="video")
-    errors = {(job.method.name, job.clip): why for job, why in made if why}
+    errors = {(job.method.name, job.name): why for job, why in made if why}
 
     scores: dict[str, list[ClipScore]] = {name: [] for name in rows}
-    pools = {name: (FeaturePool(), FeaturePool()) for name in rows} if scorers.inception and not dubbing else {}
-    for clip, sound in tqdm([(p.clip, p.sound) for p in pairs], f"{place}: scoring", unit="clip"):
-        reason, track, wav = "" if clip in videos and sound in videos else "no original of that name", None, None
+    pools: dict[str, Pools] = {name: {} if dubbing else scorers.pools() for name in rows}
+    for pair in tqdm(pairs, f"{place}: scoring", unit="clip"):
+        lacking = [name for name in (pair.clip, pair.sound) if name not in originals]
+        reason, track, wav = f"no original named {lacking[0]}" if lacking else "", None, None
         if not reason:
             try:
-                track = scorers.track(videos[clip])
-                wav = sound_of(videos[sound], None if clip != sound else len(track.found))
+                track = scorers.track(originals[pair.clip])
+                wav = sound_of(originals[pair.sound], None if pair.clip != pair.sound else len(track.found))
             except UserError as error:
                 reason = str(error)
         for name, files in rows.items():
-            why = reason or errors.get((name, clip)) or ("" if clip in files else "no video of that name")
-            if why or track is None or wav is None:
+            video, why = files.get(pair.name), reason or errors.get((name, pair.name), "")
+            if why or track is None or wav is None or video is None:
                 wanted = 0 if wav is None else frames_for_samples(len(wav))
-                scores[name].append(ClipScore(clip, wanted=wanted, reason=why))
+                score = ClipScore(pair.name, wanted=wanted, reason=why or "no video of that name, or several")
             else:
-                pool = pools.get(name)
-                scores[name].append(scorers.score(clip, videos[clip], track, files[clip], wav, not dubbing, pool))
-    return [row_of(name, done, fid(*pools[name]) if name in pools else None) for name, done in scores.items()]
+                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, not dubbing, pools[name])
+            scores[name].append(score)
+    return [row_of(name, done, over_all(pools[name])) for name, done in scores.items()]
+
+
+def over_all(pools: Pools) -> dict[str, float]:
+    """Column -> value of all frames of all clips together."""
+    kinds = {"FID": fid, "CSIM": lambda a, b: csim(a.mean[None], b.mean[None], "set")}
+    return {column: kinds[column](*pool) for column, pool in pools.items() if pool[0].count}
+
+
+def remarks(rows: list[Row]) -> list[str]:
+    """What was noted of single clips, each once for a method, with the clips that it is about."""
+    about: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for score in row.clips:
+            about[score.note and f"{row.name}: {score.note}"].append(score.clip)
+    return [f"{note} ({clips[0]}, {len(clips)} in all)" for note, clips in about.items() if note]
 
 
 def run(key: str, config: Config) -> None:
@@ -142,7 +189,7 @@ def run(key: str, config: Config) -> None:
     for name, folder in named(config.methods, "--methods").items():
         if lacking := [place for place in places if len(places) > 1 and not (folder / place).is_dir()]:
             raise UserError(f"--methods {name}: there is no {folder / lacking[0]}; or choose one --protocol")
-    config.output.mkdir(parents=True, exist_ok=True)
+    tables.output_folder(config.output)
     scorers = Scorers(config.score)
     for line in scorers.missing:
         print(line, file=sys.stderr)
@@ -153,12 +200,14 @@ def run(key: str, config: Config) -> None:
         for row in paper:  # the paper's sync score is of dubbing, all else of reconstruction
             row.cells = {c: v for c, v in row.cells.items() if (c == "LSE-C") == dubbing}
         notes = [
-            f"{len(rows[0].clips)} clips; pictures: {'the face box' if options.crop == 'face' else 'full frame'}; "
+            f"{len(rows[0].clips)} clips, {sum(s.frames for s in rows[0].clips)} frames; "
+            f"pictures: {'the face box' if options.crop == 'face' else 'full frame'}; "
             f"LipLMD: {options.points} points, {options.norm} over {options.scale}; CSIM: {options.csim}, "
             f"{options.pairs} pairs; LSE: {options.sync} protocol; [95 % interval over clips]",
+            *["articulation, jitter: against the source video, which says something else"] * dubbing,
             *(line for line in scorers.missing if line.startswith("LSE") or not dubbing),
             "frames without a face: " + ", ".join(f"{r.name} {sum(s.faceless for s in r.clips)}" for r in rows),
-            *sorted({f"{row.name}: {s.note}" for row in rows for s in row.clips if s.note}),
+            *remarks(rows),
             "seconds: " + ", ".join(f"{metric} {spent:.1f}" for metric, spent in scorers.seconds.items()),
         ]
         table = Table(f"{key}, {place}", [*rows, *[row for row in paper if row.cells]], notes)
@@ -197,6 +246,7 @@ class Table3:
 
 
 def table3(config: Table3) -> None:
+    tables.output_folder(config.output)
     cache, rows = ClipCache(config.cache), []
     names = validation.clips_of(cache, config.clip_list, "--clip-list")
     for name, folder in named(config.weights, "--weights").items():

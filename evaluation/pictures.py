@@ -23,6 +23,7 @@ STYLE = (
     "body{font:16px system-ui;margin:2rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
     "border:1px solid #ccc;white-space:nowrap}div{overflow-x:auto}img{max-width:100%}"
 )
+PLOTS = 3  # side by side in a report
 ZOOM = 0.6  # of the mouth's width, that is added on each side
 
 
@@ -62,7 +63,7 @@ def draw_sheet(videos: dict[str, Path], frames: tuple[int, ...] = ()) -> np.ndar
         video = Video(path)
         track = track_faces(video)
         frames = frames or tuple(np.linspace(0, len(track.found) - 1, 5).astype(int).tolist())
-        if beyond := [i for i in frames if i >= len(track.found)]:
+        if beyond := [i for i in frames if not 0 <= i < len(track.found)]:
             raise UserError(f"--frames {beyond[0]}: {path} has frames 0 to {len(track.found) - 1}")
         cells = []
         for i, picture in zip(frames, video.frames(frames), strict=True):
@@ -125,14 +126,18 @@ class Report:
 
 
 def plot(table: Table) -> bytes:
-    """PNG: the spread over clips of every metric, a box for each method."""
+    """PNG: the spread over clips of every metric, a box for each method. Empty where no clip has a value of its own."""
     from matplotlib.figure import Figure
 
     rows = [row for row in table.rows if row.clips]
     columns = [c for c in table.columns if any(c in score.values for row in rows for score in row.clips)]
-    figure = Figure(figsize=(4 * max(1, len(columns)), 0.5 * len(rows) + 1.6), layout="constrained")
-    for axes, column in zip(np.ravel(figure.subplots(1, max(1, len(columns)))), columns, strict=False):
-        values = [[s.values[column] for s in row.clips if np.isfinite(s.values.get(column, np.nan))] for row in rows]
+    lines = max(1, -(-len(columns) // PLOTS))
+    figure = Figure(figsize=(4.5 * PLOTS, lines * (0.4 * len(rows) + 1)), layout="constrained")
+    grid = np.ravel(figure.subplots(lines, PLOTS))
+    for axes in grid[len(columns) :]:
+        axes.remove()
+    for axes, column in zip(grid, columns, strict=False):
+        values = [[s.values[column] for s in row.clips if column in s.values] for row in rows]
         axes.boxplot(values[::-1], orientation="horizontal", tick_labels=[row.name for row in rows][::-1])
         axes.set_title(f"{column} {COLUMNS[column][0]}")
     stream = io.BytesIO()
@@ -152,15 +157,14 @@ def report(config: Report) -> None:
     command_line.output_parent(config.output, "--output")
     parts = []
     for path in config.tables:
-        try:
-            table = read_table(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--tables: {path} is no table written by these commands ({error})") from error
+        table = read_table(path)
         head, *rows = table.grid(intervals=True)
         parts += [f"<h2>{html.escape(table.title)}</h2><div><table>", html_row(head, "th")]
         parts += [*(html_row(row, "td") for row in rows), "</table></div><ul>"]
         parts += [f"<li>{html.escape(note)}</li>" for note in (*table.notes, *table.failures)]
         parts += ["</ul>", picture_tag(plot(table), table.title)]
+    if absent := [path for path in config.sheets if not path.is_file()]:
+        raise UserError(f"--sheets: there is no picture {absent[0]}")
     parts += [f"<h2>{html.escape(s.stem)}</h2>{picture_tag(s.read_bytes(), s.stem)}" for s in config.sheets]
     head = f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>\n'
     page = head + "\n".join(parts)

@@ -5,6 +5,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from checkpoints import registry
+
 LIPS, EYES = slice(48, 68), (slice(36, 42), slice(42, 48))
 COUNT = 68
 
@@ -15,7 +17,10 @@ class Points68:
     def __init__(self, fan: Path, s3fd: Path, device: str = "cpu") -> None:
         from face_alignment import api
 
-        with patch.object(api, "load_file_from_url", lambda _: str(fan)):
+        with (
+            registry.reading(fan, "2DFAN4, or its detector"),
+            patch.object(api, "load_file_from_url", lambda _: str(fan)),
+        ):
             self.network = api.FaceAlignment(
                 api.LandmarksType.TWO_D, device=device, flip_input=True, compile=False,
                 face_detector_kwargs={"path_to_detector": str(s3fd)},

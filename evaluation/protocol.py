@@ -4,6 +4,8 @@ The paper samples 45 clips of LRS2's test list and 45 of LRS3 without saying whi
 permuted by `SEED`, the first `COUNT`. In dubbing each gets the sound of the next one, so that nobody keeps theirs.
 """
 
+import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +19,20 @@ SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm")
 
 @dataclass(frozen=True)
 class Pair:
-    """A video and the sound that it is to be dubbed with; `sound` is the name of another clip or the clip's own."""
+    """A video and the sound that it is to be dubbed with; `sound` is the name of another clip or the clip's own.
+
+    `name` is that of the result: the clip's, or where a list gives a clip several sounds, with the sound's behind it.
+    """
 
     clip: str
     sound: str
+    name: str
 
 
 def choose(names: list[str], count: int = COUNT, seed: int = SEED) -> list[str]:
     """`count` of the names by the rule above, sorted; all of them where there are no more."""
+    if count < 1:
+        raise UserError(f"--count {count}: at least 1 is needed")
     order = np.random.default_rng(seed).permutation(len(set(names)))
     return sorted(np.array(sorted(set(names)), dtype=object)[order[:count]].tolist())
 
@@ -32,30 +40,41 @@ def choose(names: list[str], count: int = COUNT, seed: int = SEED) -> list[str]:
 def pairs(clips: list[str], dubbing: bool, seed: int = SEED) -> list[Pair]:
     """Reconstruction: every clip with its own sound. Dubbing: with that of the next in an order given by the seed."""
     if not dubbing:
-        return [Pair(clip, clip) for clip in clips]
+        return [Pair(clip, clip, clip) for clip in clips]
     if len(clips) < 2:
         raise UserError("dubbing needs two clips or more: each takes the sound of another")
     order = np.random.default_rng(seed).permutation(len(clips))
     sound = {clips[a]: clips[b] for a, b in zip(order, np.roll(order, -1), strict=True)}
-    return [Pair(clip, sound[clip]) for clip in clips]
+    return [Pair(clip, sound[clip], clip) for clip in clips]
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """A list with `video sound` in each line; both are names below the folder of videos."""
+    """A list with `video sound` in each line; both are names below the folder of videos, quoted if they hold spaces."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [shlex.split(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise UserError(f"--pairs: {path} cannot be read ({error})") from error
     if not lines or any(len(words) != 2 for words in lines):
         raise UserError(f"--pairs: {path} needs two names a line: the video, and the clip whose sound it gets")
-    return [Pair(*words) for words in lines]
+    once = list(dict.fromkeys((clip, sound) for clip, sound in lines))
+    times = Counter(clip for clip, _ in once)
+    return [Pair(a, b, a if times[a] == 1 else f"{a}_{b.replace('/', '_')}") for a, b in once]
+
+
+def write_pairs(path: Path, listed: list[Pair]) -> None:
+    """A list that `read_pairs` reads."""
+    path.write_text("".join(shlex.join((pair.clip, pair.sound)) + "\n" for pair in listed), encoding="utf-8")
 
 
 def index(folder: Path, flag: str) -> dict[str, Path]:
-    """Clip name (path below the folder without suffix) -> video."""
+    """Clip name (path below the folder without suffix) -> video. Hidden files are none: they are unfinished or macOS's.
+
+    Raises:
+        UserError: there is none.
+    """
     if not folder.is_dir():
         raise UserError(f"{flag}: {folder} is not a folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise UserError(f"{flag}: there is no video in {folder} ({' '.join(SUFFIXES)})")
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}

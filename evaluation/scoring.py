@@ -19,13 +19,15 @@ import torch
 from checkpoints import registry
 from command_line import UserError
 from evaluation import identity, lip_sync, lip_sync_net, points68
-from evaluation.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
-from face.crop import SIZE, crop_face, resize_face, to_crop
+from evaluation.image_quality import FID_DIMENSIONS, LPIPS, FeaturePool, Inception, psnr, ssim
+from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, track_faces
-from media.audio import frames_for_samples, log_mel
+from inference import pick_device
+from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
 
+SAME_PLACE = 0.7  # overlap of output's and original's face boxes above which both are framed alike
 NEEDS = {  # column -> registry entries, any of which will do
     "LPIPS": ("lpips_alex",), "LPIPS vgg": ("lpips_vgg",), "FID": ("inception",), "CSIM": ("arcface", "arcface_onnx"),
     "LSE-C": ("syncnet",),
@@ -46,19 +48,20 @@ class Options:
     """LipLMD: Euclidean, or mean absolute difference of a coordinate."""
     csim: Literal["aligned", "resized"] = "aligned"
     """CSIM: faces aligned by 5 points, or the crop only resized."""
-    pairs: Literal["frame", "all"] = "frame"
-    """CSIM: frame by frame, or all pairs of a clip."""
+    pairs: Literal["frame", "all", "set"] = "frame"
+    """CSIM: frame by frame, all pairs within a clip, or all pairs of all clips (by mistake, in the paper's helper)."""
     sync: Literal["lrs", "pipeline"] = "lrs"
-    """LSE: the whole frame (as for LRS2), or a crop around the face track (at least 50 frames)."""
+    """LSE: the whole frame (as for LRS2), or a crop around our face track (at least 50 frames)."""
     common: bool = False
     """Score the common part of videos with unequal numbers of frames, instead of failing them."""
     batch: int = 16
     """Frames scored at once."""
     device: str = "cpu"
-    """cpu, cuda or mps."""
+    """cpu, cuda, mps or auto."""
 
 
-Pools = tuple[FeaturePool, FeaturePool]  # FID's features of the originals and of a method's pictures
+# Column -> features of the originals and of a method's pictures: what only all frames of all clips together tell.
+Pools = dict[str, tuple[FeaturePool, FeaturePool]]
 Frame = tuple[int, tuple[np.ndarray, np.ndarray]]  # number, output and original
 
 
@@ -75,14 +78,19 @@ class ClipScore:
     reason: str = ""
     note: str = ""
 
+    def remark(self, text: str) -> None:
+        """Adds to the note, which stands under the table."""
+        self.note = "; ".join(filter(None, (self.note, text)))
+
 
 class Scorers:
     """The networks that are here, loaded once; `missing` says which columns are lost and why."""
 
     def __init__(self, options: Options) -> None:
-        self.options, device = options, options.device
+        self.options, self.device = options, str(pick_device(options.device))
+        device = self.device
         paths = {column: registry.find(*keys) for column, keys in NEEDS.items()}
-        self.missing = [registry.missing(NEEDS[column][0], column) for column, path in paths.items() if not path]
+        self.missing = [registry.missing(column, *NEEDS[column]) for column, path in paths.items() if not path]
         nets = {"LPIPS": "alex", "LPIPS vgg": "vgg"}
         self.lpips = {c: LPIPS(net, path).to(device) for c, net in nets.items() if (path := paths[c])}
         self.inception = Inception(paths["FID"]).to(device) if paths["FID"] else None
@@ -91,9 +99,15 @@ class Scorers:
         self.points68 = None
         if options.points == "68":
             fan, s3fd = registry.find("fan"), registry.find("s3fd")
-            self.missing += [registry.missing(k, "LipLMD") for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
+            self.missing += [registry.missing("LipLMD", k) for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
             self.points68 = points68.Points68(fan, s3fd, device) if fan and s3fd else None
         self.seconds: dict[str, float] = defaultdict(float)
+
+    def pools(self) -> Pools:
+        """Empty ones for a method."""
+        sizes = {"FID": FID_DIMENSIONS} if self.inception else {}
+        sizes |= {"CSIM": identity.FEATURES} if self.embedder and self.options.pairs == "set" else {}
+        return {column: (FeaturePool(size), FeaturePool(size)) for column, size in sizes.items()}
 
     @contextmanager
     def clock(self, metric: str) -> Iterator[None]:
@@ -118,15 +132,17 @@ class Scorers:
             clip: its name in the tables.
             original: the video that `output` is to equal, or, without `compare`, only to sound like.
             track: of the original.
-            output: a video of any framing: of another size than the original it is compared by its own face boxes.
+            output: a video of any framing: with the face in another place it is compared by its own face boxes.
             wav: 16 kHz, the sound that the mouth follows.
             compare: False where there is no ground truth (dubbing): only the scores of sound and motion.
-            pools: FID's, filled here.
+            pools: filled here.
         """
         result = ClipScore(clip, wanted=frames_for_samples(len(wav)))
         try:
             mine = track if output == original else self.track(output)
             result.produced = min(len(mine.found), result.wanted)
+            if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
+                result.remark(f"{rate:.4g} frames a second, read at {FPS}")
             comparison = _Comparison(self, result, track, mine, wav, compare, pools)
             alone = output == original or not compare
             pictures = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
@@ -150,18 +166,22 @@ class _Comparison:
         if compare and made != real:
             if not scorers.options.common:
                 raise UserError(f"{made} frames, the original has {real} (--score.common scores the common part)")
-            result.note = f"common part of {made} and {real} frames; "
-        same = mine.frame_size == track.frame_size
-        if not same:
-            result.note += f"framed {mine.frame_size[0]} x {mine.frame_size[1]}, compared by its own face boxes"
+            result.remark(f"common part of {made} and {real} frames")
         count = result.frames = min(made, real) if compare else made
         self.seen = (mine.found[:count] & track.found[:count]) if compare else mine.found[:count]
         result.faceless = int((~self.seen).sum())
         if not self.seen.any():
             raise UserError("no frame shows a face" + " in both output and original" * compare)
-        self.scorers, self.result, self.wav, self.compare, self.pools = scorers, result, wav, compare, pools
+        places = overlap(*(t.boxes[:count][self.seen].astype(float) for t in (mine, track))) if compare else 0.0
+        same = mine.frame_size == track.frame_size and float(np.median(places)) >= SAME_PLACE
+        if compare and not same:
+            result.remark(
+                f"framed otherwise, {mine.frame_size[0]} x {mine.frame_size[1]}, compared by its own face boxes"
+            )
+        self.scorers, self.result, self.wav, self.compare, self.pools = scorers, result, wav, compare, pools or {}
+        self.original = track
         # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
-        self.faces = [(mine.landmarks_in_frame, track.boxes if same and compare else mine.boxes)]
+        self.faces = [(mine.landmarks_in_frame, track.boxes if same else mine.boxes)]
         self.faces += [(track.landmarks_in_frame, track.boxes)] * compare
         self.boxes, self.found = mine.boxes, np.flatnonzero(mine.found)
         self.sums: dict[str, list[float]] = defaultdict(list)
@@ -193,15 +213,15 @@ class _Comparison:
         if not pairs:
             return
         made, real = (
-            torch.from_numpy(np.stack(pictures)).to(scorers.options.device).permute(0, 3, 1, 2) / 255
+            torch.from_numpy(np.stack(pictures)).to(scorers.device).permute(0, 3, 1, 2) / 255
             for pictures in zip(*pairs, strict=True)
         )
         for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
             with scorers.clock(column):
                 self.sums[column] += metric(made, real).tolist()
-        if scorers.inception and self.pools:
+        if scorers.inception and "FID" in self.pools:
             with scorers.clock("FID"):
-                for pool, pictures in zip(self.pools, (real, made), strict=True):
+                for pool, pictures in zip(self.pools["FID"], (real, made), strict=True):
                     pool.add(scorers.inception(pictures))
 
     def _faces(self, seen: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
@@ -225,13 +245,19 @@ class _Comparison:
         options = scorers.options
         values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
         if self.vectors[0]:
-            values["CSIM"] = identity.csim(*(np.concatenate(v) for v in self.vectors), pairs=options.pairs)
-        if self.sync and (options.sync == "lrs" or self.seen.sum() >= lip_sync_net.MIN_TRACK):
+            made, real = (np.concatenate(v) for v in self.vectors)
+            values["CSIM"] = identity.csim(made, real, options.pairs)
+            for pool, vectors in zip(self.pools.get("CSIM", ()), (real, made), strict=False):
+                pool.add(torch.from_numpy(vectors))
+        if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
+            self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
+        elif self.sync:
             with scorers.clock("LSE"):
                 values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
         silent = lip_sync.silent_frames(log_mel(self.wav), count)
         faces = [(marks[:count], boxes[:count]) for marks, boxes in self.faces]
-        values |= lip_sync.motion(*faces[0], silent, *(faces[1] if self.compare else (None, None)))
+        true = faces[1] if self.compare else (self.original.landmarks_in_frame, self.original.boxes)
+        values |= lip_sync.motion(*faces[0], silent, *true, in_step=self.compare)
         if not self.compare:
             return
         in_crop = [to_crop(marks, boxes) * SIZE for marks, boxes in faces]  # pixels of the crop

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from command_line import UserError
 from evaluation.scoring import ClipScore
 
 RESAMPLES = 2000  # of the bootstrap
@@ -74,20 +77,31 @@ def bootstrap(values: np.ndarray, weights: np.ndarray | None = None) -> list[flo
 
 @dataclass
 class Row:
-    """`cells`: column -> [value] or [value, low, high]. `clips`: every clip's own values, also of those that failed."""
+    """`cells`: column -> [value] or [value, low, high]. `clips`: every clip's own values, also of those that failed.
+
+    What a clip was too short or too faceless for is left out: no file holds NaN, which strict readers of JSON refuse.
+    """
 
     name: str
     cells: dict[str, list[float]]
     clips: list[ClipScore] = field(default_factory=list)
     published: bool = False
 
+    def __post_init__(self) -> None:
+        self.cells = {column: numbers for column, numbers in self.cells.items() if math.isfinite(numbers[0])}
+        for score in self.clips:
+            score.values = {column: value for column, value in score.values.items() if math.isfinite(value)}
+
     @property
     def failed(self) -> dict[str, str]:
         return {score.clip: score.reason for score in self.clips if score.reason}
 
 
-def row_of(name: str, clips: list[ClipScore], fid: float | None = None) -> Row:
-    """Summarises the clips of a method. The share of frames produced counts the failed ones; nothing else does."""
+def row_of(name: str, clips: list[ClipScore], over_all: Mapping[str, float] | None = None) -> Row:
+    """Summarises the clips of a method. The share of frames produced counts the failed ones; nothing else does.
+
+    `over_all`: column -> value of what only all frames of all clips together tell, such as FID.
+    """
     scored = [score for score in clips if not score.reason]
     frames = np.array([score.frames for score in scored], dtype=float)
     cells = {}
@@ -97,7 +111,7 @@ def row_of(name: str, clips: list[ClipScore], fid: float | None = None) -> Row:
             cells[column] = bootstrap(values, frames if column in OVER_FRAMES else None)
     if wanted := sum(score.wanted for score in clips):
         cells["produced"] = [sum(score.produced for score in clips) / wanted]
-    return Row(name, cells | ({} if fid is None else {"FID": [fid]}), clips)
+    return Row(name, cells | {column: [value] for column, value in (over_all or {}).items()}, clips)
 
 
 @dataclass
@@ -140,14 +154,19 @@ class Table:
         return "\n".join([self.title, *lines, *self.notes, *self.failures]) + "\n"
 
     def markdown(self) -> str:
-        head, *rows = ["| " + " | ".join(cells) + " |" for cells in self.grid(intervals=True)]
+        grid = [[cell.replace("|", r"\|") for cell in cells] for cells in self.grid(intervals=True)]
+        head, *rows = ["| " + " | ".join(cells) + " |" for cells in grid]
         rule = "|" + "---|" * (len(self.columns) + 2)
-        return "\n".join([f"**{self.title}**", "", head, rule, *rows, "", *(f"- {note}" for note in self.notes)]) + "\n"
+        below = [f"- {line}" for line in (*self.notes, *self.failures)]
+        return "\n".join([f"**{self.title}**", "", head, rule, *rows, "", *below]) + "\n"
 
     def latex(self) -> str:
+        """The figures; above them, as comments, everything else, intervals included."""
         arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}
-        head, *rows = [" & ".join(line).replace("_", r"\_") + r" \\" for line in self.grid(False, arrows)]
-        above = [f"% {note}" for note in (self.title, *self.notes)]
+        head, *rows = self.grid(False, arrows)
+        rows = [[re.sub(r"([_&%#$])", r"\\\1", cell) for cell in row] for row in rows]
+        head, *rows = [" & ".join(line) + r" \\" for line in (head, *rows)]
+        above = [f"% {line}" for line in self.text().splitlines()]
         above.append(rf"\begin{{tabular}}{{l{'r' * (len(self.columns) + 1)}}}")
         return "\n".join([*above, r"\hline", head, r"\hline", *rows, r"\hline", r"\end{tabular}"]) + "\n"
 
@@ -155,26 +174,27 @@ class Table:
         """One line for each method and column, then one for each clip of a method and column."""
         stream = io.StringIO()
         writer = csv.writer(stream)
-        writer.writerow(["method", "clip", "column", "value", "low", "high", "frames", "faceless", "reason"])
+        writer.writerow(["method", "clip", "column", "value", "low", "high", "frames", "faceless", "reason", "note"])
         for row in self.rows:
             for column, values in row.cells.items():
-                writer.writerow([row.name, "", column, *values, *[""] * (3 - len(values)), "", "", ""])
+                writer.writerow([row.name, "", column, *values, *[""] * (3 - len(values)), *[""] * 4])
             for score in row.clips:
-                tail = ["", "", score.frames, score.faceless, score.reason]
+                tail = ["", "", score.frames, score.faceless, score.reason, score.note]
                 for column, value in (score.values or {"": ""}).items():
                     writer.writerow([row.name, score.clip, column, value, *tail])
         return stream.getvalue()
 
     def json(self) -> str:
         rows = [asdict(row) | {"failed": row.failed} for row in self.rows]
-        return json.dumps({"title": self.title, "notes": self.notes, "rows": rows}, indent=1, ensure_ascii=False)
+        content = {"title": self.title, "notes": self.notes, "rows": rows}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def publish(self, folder: Path | None, name: str) -> None:
         """Prints the table and, where there is a folder, writes `name`.txt, .md, .tex, .csv and .json into it."""
         print("\n" + self.text())
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        output_folder(folder)
         formats = {"txt": self.text, "md": self.markdown, "tex": self.latex, "csv": self.csv, "json": self.json}
         for suffix, content in formats.items():
             part = folder / f"{name}.{suffix}.part"
@@ -182,11 +202,34 @@ class Table:
             os.replace(part, part.with_suffix(""))
 
 
+def output_folder(folder: Path | None) -> None:
+    """Makes the folder for the results, before any work is done.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    try:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {folder} can't be made a folder ({error.strerror})") from error
+
+
 def read_table(path: Path) -> Table:
-    """The table of a .json file that `Table.publish` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    rows = [Row(r["name"], r["cells"], [ClipScore(**c) for c in r["clips"]], r["published"]) for r in content["rows"]]
-    return Table(content["title"], rows, content["notes"])
+    """The table of a .json file that `Table.publish` wrote.
+
+    Raises:
+        UserError: the file is no such table.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            Row(row["name"], row["cells"], [ClipScore(**clip) for clip in row["clips"]], row["published"])
+            for row in content["rows"]
+        ]
+        return Table(content["title"], rows, content["notes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--tables: {path} is no table written by these commands ({error})") from error
 
 
 def published(key: str) -> list[Row]:

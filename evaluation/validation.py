@@ -24,7 +24,7 @@ from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
 from evaluation.lip_sync import landmark_distance, motion, nan_mean, silent_frames
 from evaluation.scoring import ClipScore
-from evaluation.tables import Row, Table, bootstrap
+from evaluation.tables import Row, Table, bootstrap, output_folder
 from face.crop import SIZE, to_crop, to_frame
 from face.landmarks import LIP_SLICE
 from face.references import lip_openness, spread_over_openness
@@ -207,19 +207,21 @@ def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Ta
     for name in dict.fromkeys(row for scores in clips.values() for row in scores):
         scores = [ClipScore(clip, cells[name]) for clip, cells in clips.items() if name in cells]
         members = [[s.values for s in scores if groups[s.clip] == group] for group in dict.fromkeys(groups.values())]
-        means = {c: np.array([nan_mean([v[c] for v in group]) for group in members]) for c in scores[0].values}
+        columns = dict.fromkeys(column for score in scores for column in score.values)
+        means = {c: np.array([nan_mean([v.get(c, np.nan) for v in group]) for group in members]) for c in columns}
         rows.append(Row(name, {c: bootstrap(values) for c, values in means.items()}, scores))
     return Table(title, rows)
 
 
 def main(config: Config) -> None:
+    output_folder(config.output)
     cache = ClipCache(config.cache)
     persons = clips_of(cache, config.val_list, "--val-list")
     dubber = Dubber.from_weights(config.weights, config.device, num_references=config.num_references)
     path = registry.find("lpips_alex")
     distance = LPIPS("alex", path).to(dubber.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:
-        print(registry.missing("lpips_alex", "LPIPS"), file=sys.stderr)
+        print(registry.missing("LPIPS", "lpips_alex"), file=sys.stderr)
     ridge = None
     if config.train_list and config.stage != "2":
         trained = clips_of(cache, config.train_list, "--train-list")

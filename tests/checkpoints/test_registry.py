@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from checkpoints import registry
 from checkpoints.__main__ import Config, main
@@ -53,11 +54,20 @@ def test_find_looks_in_both_folders(folder: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_missing_names_column_file_and_remedy() -> None:
-    line = registry.missing("syncnet", "LSE-C")
+    line = registry.missing("LSE-C", "syncnet")
     assert "LSE-C" in line
     assert "syncnet_v2.model" in line
     assert "--download syncnet" in line
-    assert "insightface" in registry.missing("arcface", "CSIM")
+    assert "insightface" in registry.missing("CSIM", "arcface")
+    assert "--download arcface_onnx" in registry.missing("CSIM", "arcface", "arcface_onnx"), "the one with a link"
+
+
+def test_a_file_of_another_kind_is_one_line(tmp_path: Path) -> None:
+    for error in (KeyError("features.0.weight"), RuntimeError("Error(s) in loading:\n\tMissing"), ValueError("")):
+        expected = pytest.raises(UserError, match=r"half\.pth: not the weights of SyncNet")
+        with expected as raised, registry.reading(tmp_path / "half.pth", "SyncNet"):
+            raise error
+        assert "\n" not in str(raised.value)
 
 
 def test_download_checks_and_renames(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +79,20 @@ def test_download_checks_and_renames(folder: Path, tmp_path: Path, monkeypatch: 
     assert registry.verify("syncnet", folder / "net.model").startswith("DIFFERS")
     with pytest.raises(SystemExit):
         main(Config(verify=True))
+
+
+def test_download_without_names_takes_all_that_has_a_link(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "FILES", {k: registry.FILES[k] for k in ("arcface", "syncnet")})
+    offer(tmp_path, monkeypatch, b"weights", b"weights")
+    monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "nothing"))
+    main(Config())
+    assert "nothing (no such folder)" in capsys.readouterr().out
+    assert not list(folder.iterdir())
+    assert tyro.cli(Config, args=["--download"]).download == ()
+    main(Config(download=()))
+    assert [path.name for path in folder.iterdir()] == ["net.model"]
 
 
 def test_another_content_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from command_line import UserError
-from evaluation.opinion import SLOT, TEMPLATE, Mos, Study, agreement, key_of, mos, study
+from evaluation.opinion import SLOT, TEMPLATE, Mos, Study, agreement, key_of, mos, read_answers, study
 from evaluation.tables import read_table
 
 from .conftest import frame, write
@@ -177,6 +177,10 @@ def test_videos_play(page: Path, browser: Browser) -> None:
             break
         time.sleep(0.1)
     assert browser.run("return document.getElementById('video').error === null && video.videoWidth") == 100
+    browser.run('document.querySelector(\'[data-question="0"][data-value="4"]\').focus()')
+    strokes = [{"type": kind, "value": " "} for kind in ("keyDown", "keyUp")]
+    browser.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
+    assert browser.run("return state.answers[state.order[open]]") == [4], "space presses the button that has the focus"
 
 
 def answers(name: str, values: dict[str, list[int]], study_id: str = "s", saved: str = "2026-01-01") -> dict[str, Any]:
@@ -215,6 +219,26 @@ def test_scores_of_known_answers(key: Path, tmp_path: Path, capsys: pytest.Captu
         assert word in printed.err
     with pytest.raises(UserError, match="no usable"):
         mos(Mos(key, (folder / "6.json",)))
+    for content in ("no json", "{}", "[]"):
+        (tmp_path / "wrong.key.json").write_text(content)
+        with pytest.raises(UserError, match="--key"):
+            mos(Mos(tmp_path / "wrong.key.json", (folder,)))
+
+
+def test_people_of_one_name_and_unfinished_files_count(key: Path, tmp_path: Path) -> None:
+    files = []
+    for i, given in enumerate(({"t1": [5, None, 4], "check0": [3, None]}, {"t1": [1, 2], "t2": [2, 2, 2]})):
+        files.append(tmp_path / f"{i}.json")
+        files[-1].write_text(json.dumps(answers("ann", given) | {"started": f"2026-01-0{i + 1}"}))  # pyright: ignore
+    for i, wrong in enumerate(({"t1": [1, 2, 3, 4]}, {"t1": [9, 1, 1]}, {"t1": ["x"]}, {"t1": 5}, [])):
+        files.append(tmp_path / f"wrong{i}.json")
+        files[-1].write_text(json.dumps(answers("bob", wrong)))  # pyright: ignore
+    people = read_answers(tuple(files), json.loads(key.read_text()))
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert people == [{"t1": [5, nan, 4]}, {"t1": [1, 2, nan], "t2": [2, 2, 2]}]
+    mos(Mos(key, tuple(files), tmp_path / "out"))
+    rows = {row.name: row.cells for row in read_table(tmp_path / "out" / "table2.json").rows}
+    assert [rows["Ours"][question][0] for question in QUESTIONS] == [3, 2, 4]
 
 
 def test_agreement_is_krippendorffs_published_example() -> None:

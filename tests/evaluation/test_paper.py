@@ -1,6 +1,7 @@
 """The tables' commands from videos and weights to files, on two made-up clips and tiny untrained networks."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,21 @@ import numpy as np
 import pytest
 
 from command_line import UserError
-from evaluation.making import Job, Method, make_all, sound_of
-from evaluation.paper import ORIGINAL, UNTOUCHED, Config, Table3, Table5, run, table3
-from evaluation.scoring import Options
-from evaluation.tables import read_table
+from evaluation.making import Job, Method, make, make_all, recipe, sound_of
+from evaluation.paper import (
+    ORIGINAL,
+    UNTOUCHED,
+    Config,
+    Table3,
+    Table5,
+    find_pairs,
+    our_methods,
+    remarks,
+    run,
+    table3,
+)
+from evaluation.scoring import ClipScore, Options
+from evaluation.tables import Row, read_table
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio
 
@@ -66,21 +78,29 @@ def test_table1_of_both_protocols(
     assert rows["static lips"].cells["articulation"][0] < 0.5
     assert rows["Cut"].failed == {"bob/two": "8 frames, the original has 10 (--score.common scores the common part)"}
     assert rows["Cut"].cells["produced"] == [16 / 18]
-    assert "framed 256 x 256" in rows["Cut"].clips[0].note
+    assert "framed otherwise, 256 x 256" in rows["Cut"].clips[0].note
     assert rows["Cut"].clips[0].values["LipLMD"] < 0.02, "compared by face boxes, whatever the framing"
     assert rows["IP-LAP (paper)"].cells["PSNR"] == [32.91]
     dubbed = {row.name: row for row in read_table(tmp_path / "out" / "table1_dubbing.json").rows}
     assert UNTOUCHED in dubbed
     assert "PSNR" not in dubbed["Ours"].cells, "there is no ground truth"
+    assert dubbed[UNTOUCHED].cells["articulation"][0] == pytest.approx(1)
     made = [len(list(Video(tmp_path / "out" / "dubbing" / "Ours" / f"{clip}.mp4"))) for clip in ("ann/one", "bob/two")]
     assert made == [10, 8], "as long as the other's sound"
     assert (tmp_path / "out" / "dubbing_pairs.txt").read_text() == "ann/one bob/two\nbob/two ann/one\n"
 
+    unfinished = tmp_path / "out" / "reconstruction" / "Ours" / "ann" / ".5f.part.mp4"  # of a run that was killed
+    unfinished.touch()
     first, source = tmp_path / "out" / "reconstruction" / "Ours" / "ann" / "one.mp4", videos / "ann" / "one.mp4"
     before = first.stat().st_mtime_ns
-    job = Job(Method("Ours", tiny), "ann/one", source, source, first)
+    job = Job(Method("Ours", tiny, num_references=3), "ann/one", source, source, first)
     assert list(make_all([job], 1)) == [(job, "")]
     assert first.stat().st_mtime_ns == before, "what is there is not made again"
+    assert not unfinished.exists()
+    assert recipe(job) == first.with_suffix(".txt").read_text()
+    other = replace(job, audio=videos / "bob" / "two.mp4")
+    assert list(make_all([other], 1)) == [(other, "")]
+    assert first.stat().st_mtime_ns != before, "made from another sound, it is not the same video"
     options = Options(crop="frame", common=True, scale="eyes", norm="l1", csim="resized", pairs="all", sync="pipeline")
     config = Config(
         videos, tmp_path / "other", protocol="reconstruction", weights=(), methods=(f"Cut={others}",), baselines=False,
@@ -136,6 +156,39 @@ def test_own_sound_is_cut_or_padded_to_the_video(videos: Path) -> None:
     np.testing.assert_array_equal(sound_of(path, None), whole)
 
 
+def test_a_list_of_pairs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("a b\na c\n")
+    config = Config(tmp_path, tmp_path, pairs=tmp_path / "pairs.txt")
+    assert [(p.name, p.sound) for p in find_pairs(config, True, [])] == [("a_b", "b"), ("a_c", "c")]
+    assert [(p.name, p.sound) for p in find_pairs(config, False, [])] == [("a", "a")], "its own sound, to be compared"
+
+
+def test_rows_of_several_weights_and_numbers_have_names_of_their_own(tiny: Path) -> None:
+    weights = (f"A={tiny}", f"B={tiny}")
+    config = Table5(Path(), Path(), weights=weights, num_references=(1, 5))
+    assert [m.name for m in our_methods(config)] == ["A, N=1", "A, N=5", "B, N=1", "B, N=5"]
+    assert [m.name for m in our_methods(replace(config, num_references=(5,)))] == ["A", "B"]
+    assert our_methods(replace(config, weights=(), baselines=True)) == []
+
+
+def test_remarks_name_the_clips() -> None:
+    rows = [Row("A", {}, [ClipScore("x", note="short"), ClipScore("y", note="short"), ClipScore("z", note="long")])]
+    assert remarks(rows) == ["A: short (x, 2 in all)", "A: long (z, 1 in all)"]
+
+
+def test_any_error_of_a_clip_is_the_clips(tiny: Path, videos: Path, tmp_path: Path) -> None:
+    source = videos / "ann" / "one.mp4"
+    (tmp_path / "noise.mp4").write_bytes(b"no video")
+    for video, audio, reason in (
+        (tmp_path / "noise.mp4", source, "noise.mp4"),
+        (source, tmp_path / "noise.mp4", "noise.mp4"),
+        (tmp_path / "gone.mp4", source, "FileNotFoundError"),
+    ):
+        job = Job(Method("Ours", tiny), "x", video, audio, tmp_path / "out" / "x.mp4")
+        assert reason in make(job)
+        assert not list(tmp_path.glob("out/*"))
+
+
 def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("eve/nine\n")
     write(tmp_path / "theirs" / "eve_nine.mp4", [frame(0)] * 2)
@@ -146,8 +199,16 @@ def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None
         ({"methods": ("A",)}, "NAME=FOLDER"),
         ({"weights": (f"Ours={tmp_path}",)}, "landmark_generator.safetensors"),
         ({"videos": tmp_path / "nothing"}, "not a folder"),
+        ({"methods": (f"A={tmp_path}", f"A={videos}")}, "two are named A"),
+        ({"methods": (f"Ours={videos}",)}, "two rows are named Ours"),
+        ({"weights": (f"static lips={tiny}",)}, "two rows are named static lips"),
+        ({"pairs": tmp_path / "list.txt"}, "two names a line"),
+        ({"count": 0}, "--count 0"),
+        ({"output": tmp_path / "list.txt"}, "--output"),
     ):
-        given: dict[str, Any] = {"videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction"} | wrong
+        given: dict[str, Any] = {
+            "videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction", "output": tmp_path / "out",
+        } | wrong  # fmt: skip
         with pytest.raises(UserError, match=message):
-            run("table1", Config(output=tmp_path / "out", **given))
+            run("table1", Config(**given))
     assert not list((tmp_path / "out").rglob("*.mp4")), "found before the first video is made"

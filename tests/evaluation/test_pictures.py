@@ -53,3 +53,5 @@ def test_sheet_has_a_row_for_each_video_and_a_pair_for_each_frame(tmp_path: Path
     assert likeness > 0.9, "both are cut by the face, whatever their framing"
     with pytest.raises(UserError, match="--frames 9"):
         sheet(Sheet(original, (), tmp_path / "sheet.png", (9,)))
+    with pytest.raises(UserError, match="--frames -1"):
+        sheet(Sheet(original, (), tmp_path / "sheet.png", (-1,)))

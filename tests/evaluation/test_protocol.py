@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from command_line import UserError
-from evaluation.protocol import Pair, choose, index, match, pairs, read_pairs
+from evaluation.protocol import Pair, choose, index, match, pairs, read_pairs, write_pairs
 
 NAMES = [f"{speaker:02}/{clip:05}" for speaker in range(30) for clip in range(3)]
 
@@ -17,6 +17,8 @@ def test_the_choice_is_fixed_and_does_not_depend_on_the_lists_order() -> None:
     assert chosen != choose(NAMES, seed=1)
     assert chosen[:3] == ["00/00000", "00/00001", "01/00001"], "the committed seed and rule chose other clips"
     assert choose(NAMES[:7]) == NAMES[:7]
+    with pytest.raises(UserError, match="--count 0"):
+        choose(NAMES, 0)
 
 
 def test_everybody_gets_somebody_elses_sound() -> None:
@@ -32,9 +34,15 @@ def test_everybody_gets_somebody_elses_sound() -> None:
 
 def test_pair_lists(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("a b\n\nc d\n")
-    assert read_pairs(tmp_path / "pairs.txt") == [Pair("a", "b"), Pair("c", "d")]
+    assert read_pairs(tmp_path / "pairs.txt") == [Pair("a", "b", "a"), Pair("c", "d", "c")]
+    (tmp_path / "pairs.txt").write_text("s/a s/b\ns/a s/c\ns/a s/b\n")  # as in Wav2Lip's lists: one video, more sounds
+    assert [pair.name for pair in read_pairs(tmp_path / "pairs.txt")] == ["s/a_s_b", "s/a_s_c"]
+    spaced = [Pair("my clip", "b", "my clip")]
+    write_pairs(tmp_path / "pairs.txt", spaced)
+    assert read_pairs(tmp_path / "pairs.txt") == spaced
     (tmp_path / "bad.txt").write_text("a b\nc\n")
-    for name in ("bad.txt", "missing.txt"):
+    (tmp_path / "quoted.txt").write_text('a "b\n')
+    for name in ("bad.txt", "quoted.txt", "missing.txt"):
         with pytest.raises(UserError, match="--pairs"):
             read_pairs(tmp_path / name)
 
@@ -48,10 +56,13 @@ def test_files_of_others_are_matched_by_name(tmp_path: Path) -> None:
         "x/s1/00004.mp4",
         "y/s1/00004.mp4",
         "a.txt",
+        ".5f.part.mp4",
+        "s1/._00005.mp4",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = match(["s1/00001", "s1/00002", "s1/00003", "s1/00004", "s1/00005"], index(tmp_path, "--methods"))
+    assert not any(name.rsplit("/")[-1].startswith(".") for name in index(tmp_path, "--methods"))
     assert {clip: path.relative_to(tmp_path).as_posix() for clip, path in found.items()} == {
         "s1/00001": "main/s1/00001.mp4", "s1/00002": "s1_00002.mp4", "s1/00003": "s1-00003.AVI",
     }  # fmt: skip

@@ -1,14 +1,18 @@
 """One clip scored with small stand-ins for the networks whose files are not here."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from command_line import UserError
 from evaluation import lip_sync_net
 from evaluation.image_quality import FeaturePool
+from evaluation.paper import over_all
 from evaluation.points68 import COUNT
 from evaluation.scoring import Options, Scorers
 from media.audio import SAMPLE_RATE
@@ -41,7 +45,7 @@ class TwoStreams(nn.Module):
 
 
 def embed(faces: np.ndarray) -> np.ndarray:
-    vectors = faces.reshape(len(faces), -1).astype(float)
+    vectors = faces.mean((1, 2)).astype(float)  # colours
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -63,8 +67,9 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
     bright = write(tmp_path / "bright.mp4", [frame(i + 2, 30) for i in range(FRAMES)])
     track = scorers.track(original)
     pools = FeaturePool(3), FeaturePool(3)
+    vectors = FeaturePool(3), FeaturePool(3)
 
-    itself = scorers.score("one", original, track, original, WAV, pools=pools)
+    itself = scorers.score("one", original, track, original, WAV, pools={"FID": pools})
     assert (itself.reason, itself.frames, itself.produced, itself.wanted) == ("", FRAMES, FRAMES, FRAMES)
     assert itself.values["PSNR"] == pytest.approx(80)
     assert itself.values["CSIM"] == pytest.approx(1)
@@ -72,21 +77,57 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
     assert pools[0].count == pools[1].count == FRAMES
     np.testing.assert_array_equal(pools[0].total, pools[1].total)
 
-    other = scorers.score("one", original, track, bright, WAV, pools=pools)
+    other = scorers.score("one", original, track, bright, WAV, pools={"FID": pools, "CSIM": vectors})
     assert 15 < other.values["PSNR"] < 20  # 20 log10(255 / 30) = 18.6, where nothing saturates
     assert 0.8 < other.values["CSIM"] < 1
     assert (pools[1].total > pools[0].total).all()
+    over_set = over_all({"CSIM": vectors, "FID": (FeaturePool(3), FeaturePool(3))})
+    assert over_set == {"CSIM": pytest.approx(vectors[0].mean @ vectors[1].mean)}, "no frame, no FID"
+    assert vectors[0].count == FRAMES
+    scorers.options = replace(scorers.options, pairs="set")
+    assert {name: two[1].total.size for name, two in scorers.pools().items()} == {"FID": 2048, "CSIM": 512}
     assert {"LSE-C", "LSE-D", "offset"} <= other.values.keys()
     assert scorers.seconds.keys() >= {"tracking", "PSNR", "SSIM", "CSIM", "FID", "LSE"}
 
     dubbed = scorers.score("one", original, track, bright, WAV, compare=False)
-    assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence"}
+    assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence", "articulation", "jitter"}, "nothing in step"
     assert dubbed.values["LSE-D"] == pytest.approx(other.values["LSE-D"], rel=1e-4)
+
+    scorers.options = replace(scorers.options, sync="pipeline")
+    short = scorers.score("one", original, track, bright, WAV, compare=False)
+    assert "LSE-C" not in short.values
+    assert short.note == "under 50 frames with a face: no LSE"
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV)
     assert "broken.mp4" in broken.reason
     assert (broken.produced, broken.values) == (0, {})
+
+
+@pytest.mark.slow
+def test_another_frame_rate_is_said(scorers: Scorers, tmp_path: Path) -> None:
+    original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(5)])
+    faster = write(tmp_path / "faster.mp4", [frame(i + 2) for i in range(10)], fps=50)
+    score = scorers.score("one", original, scorers.track(original), faster, WAV[: 5 * SAMPLE_RATE // 25])
+    assert score.note == "50 frames a second, read at 25"
+    assert (score.reason, score.frames) == ("", 5)
+
+
+@pytest.mark.slow
+def test_another_framing_of_the_same_size_is_seen(scorers: Scorers, tmp_path: Path) -> None:
+    scorers.options = Options()
+    original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(3)])
+    cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (200, 200)) for i in range(3)]
+    near = write(tmp_path / "near.mp4", cut)
+    score = scorers.score("one", original, scorers.track(original), near, WAV[: 3 * SAMPLE_RATE // 25])
+    assert score.note == "framed otherwise, 200 x 200, compared by its own face boxes"
+    assert score.values["LipLMD"] < 0.03
+    assert score.values["PSNR"] > 18
+
+
+def test_a_device_that_is_not_here_is_one_line() -> None:
+    with pytest.raises(UserError, match="--device cuda:99"):
+        Scorers(Options(device="cuda:99"))
 
 
 @pytest.mark.slow

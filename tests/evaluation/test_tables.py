@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line import UserError
 from evaluation.pictures import Report, report
 from evaluation.scoring import ClipScore
-from evaluation.tables import COLUMNS, PUBLISHED, Table, bootstrap, published, read_table, row_of
+from evaluation.tables import COLUMNS, PUBLISHED, Table, bootstrap, output_folder, published, read_table, row_of
 
 CLIPS = [
     ClipScore("a", {"PSNR": 30.0, "LipLMD": 0.01}, wanted=100, produced=100, frames=100),
@@ -20,7 +21,7 @@ CLIPS = [
 
 
 def test_means_over_frames_and_over_clips() -> None:
-    cells = row_of("Ours", CLIPS, fid=12.5).cells
+    cells = row_of("Ours", CLIPS, {"FID": 12.5}).cells
     assert cells["PSNR"][0] == pytest.approx(22.5), "every frame weighs the same"
     assert cells["LipLMD"][0] == pytest.approx(0.02)
     assert cells["FID"] == [12.5]
@@ -54,7 +55,8 @@ def test_five_formats_say_the_same(tmp_path: Path) -> None:
         assert "32.91" in content
         assert "1 of 3" in content
         assert "FID left out" in content
-    assert "failed: Ours_1, c: no video of that name" in text
+        assert "failed: Ours_1, c: no video of that name" in content
+        assert "[20.00, 30.00]" in content
     assert r"Ours\_1 & 22.50 &" in (tmp_path / "t.tex").read_text()
     assert r"$\uparrow$" in (tmp_path / "t.tex").read_text()
     lines = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
@@ -63,6 +65,28 @@ def test_five_formats_say_the_same(tmp_path: Path) -> None:
     again = read_table(tmp_path / "t.json")
     assert again.text() == table.text()
     assert json.loads((tmp_path / "t.json").read_text())["rows"][0]["failed"] == {"c": "no video of that name"}
+
+
+def test_names_and_gaps_spoil_no_format() -> None:
+    clips = [ClipScore("a", {"PSNR": 30.0, "LSE-C": float("nan")}, frames=9)]
+    table = Table("t", [row_of("R&D 100% | x", clips, {"FID": float("nan")})])
+    assert r"R\&D 100\% | x & 30.00 &" in table.latex()
+    assert r"| R&D 100% \| x | 30.00" in table.markdown()
+    assert "NaN" not in table.json()
+    assert "nan" not in table.csv()
+    assert table.columns == ["PSNR"]
+
+
+def test_what_is_no_table_and_no_folder_is_one_line(tmp_path: Path) -> None:
+    for content in ("no json", "[]", "3", '{"rows": [{"name": "x"}]}', '{"rows": [1]}'):
+        (tmp_path / "t.json").write_text(content)
+        with pytest.raises(UserError, match="no table"):
+            read_table(tmp_path / "t.json")
+    with pytest.raises(UserError, match="--output"):
+        output_folder(tmp_path / "t.json")
+    made().publish(tmp_path, "t")
+    with pytest.raises(UserError, match=r"--sheets: .*nothing"):
+        report(Report((tmp_path / "t.json",), tmp_path / "report.html", (tmp_path / "nothing.png",)))
 
 
 def test_the_papers_figures() -> None:
