@@ -26,9 +26,8 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
 
     Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C.
     """
-    arguments = tyro.cli(config, prog=prog)
     try:
-        main(arguments)
+        main(tyro.cli(config, prog=prog))  # the config's own checks may refuse a value
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -67,8 +67,8 @@ class Config(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 8, "precision": "bf16",
-        "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0, "steps": 50_000, "validate_every": 500,
+        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 4, "precision": "bf16",
+        "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0,
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1, box=0.02)
         ),

@@ -38,7 +38,7 @@ class WeightFile:
 
 FILES: dict[str, WeightFile] = {
     "vgg19": WeightFile(
-        ("vgg19-dcbb9e9d.pth",), "training: perceptual and style loss", "548 MB", "dcbb9e9d",
+        ("vgg19-dcbb9e9d.pth", "vgg19_features.pth"), "training: perceptual and style loss", "548 MB", "dcbb9e9d",
         "CC BY 4.0 (VGG), BSD-3 (torchvision)", "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
     ),
     "lpips_alex": WeightFile(

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from command_line import UserError
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
@@ -52,7 +52,7 @@ def save(
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(state, temporary, metadata)
+        temporary.write_bytes(to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import command_line
 import models
 from command_line import UserError
 from datasets.sampling import SamplingConfig
@@ -16,8 +17,9 @@ from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
-from train_landmark import Config, LandmarkStage, main
+from train_landmark import PRESETS, Config, LandmarkStage, main
 from training import checkpoint, export, plot
+from training.options import with_preset
 from training.run_folder import read_metrics
 
 TINY = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, audio_width=2, landmark_width=1)
@@ -148,6 +150,16 @@ def test_too_little_memory_is_one_line(config: Config, monkeypatch: pytest.Monke
 def test_batch_larger_than_the_data(config: Config) -> None:
     with pytest.raises(UserError, match="--batch: 64 is more than the 8 training samples"):
         main(replace(config, batch=64))
+
+
+def test_a_flag_that_the_config_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train_landmark.py", "--cache", "a", "--run", "b", "--batch", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(main, with_preset(Config, PRESETS))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: --batch: 0 is not more than 0\n"
 
 
 def test_weights_that_cannot_be_started_from(config: Config, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def test_there_and_back(tmp_path: Path, network: LandmarkGenerator, half: bool, 
         assert found.dtype == value.dtype, name
         torch.testing.assert_close(found, value, rtol=tolerance, atol=tolerance)
     assert [file.name for file in tmp_path.iterdir()] == ["landmark.safetensors"]
+    (tmp_path / "any other file").touch()
+    assert path.stat().st_mode == (tmp_path / "any other file").stat().st_mode
 
 
 def test_renderer_keeps_its_layout_and_output(tmp_path: Path) -> None:
