@@ -3,6 +3,7 @@
 Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 train_render.py ...
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ import torch
 import tyro
 from torch import Tensor, nn
 from torch.utils.data import default_collate
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 import command_line
 from checkpoints import registry
@@ -23,8 +23,9 @@ from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
+from evaluation.image_quality import LPIPS, psnr, ssim
 from losses.adversarial import AdversarialLoss
-from losses.perceptual import VGG19, find_vgg, lpips_alex
+from losses.perceptual import VGG19, find_vgg
 from losses.render import SYMBOLS, RenderLoss, RenderLossConfig
 from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
@@ -99,7 +100,8 @@ class RenderStage:
             self.optimisers["discriminator"] = self.adversarial.optimiser
         self.loss = RenderLoss(config.loss, vgg, self.adversarial)
         alex = config.lpips or registry.find("lpips_alex")
-        self.lpips = lpips_alex(alex).to(engine.device) if alex else None
+        metrics = {"psnr": psnr, "ssim": ssim, **({"lpips": LPIPS("alex", alex).to(engine.device)} if alex else {})}
+        self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = metrics
 
     def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
         # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
@@ -140,9 +142,7 @@ class RenderStage:
                 losses = self.loss(output.face, output.warped_reference, batch["target"])
             face, target = output.face.float(), batch["target"]
             scores = {
-                "psnr": peak_signal_noise_ratio(face, target, data_range=1.0),
-                "ssim": structural_similarity_index_measure(face, target, data_range=1.0),
-                **({} if self.lpips is None else {"lpips": self.lpips(face, target, normalize=True).mean()}),
+                **{name: metric(face, target) for name, metric in self.metrics.items()},
                 **{SYMBOLS.get(name, name): value for name, value in losses.items()},
             }
             rows.append({name: float(value) for name, value in scores.items() if name not in ("L", "L_g")})  # type: ignore

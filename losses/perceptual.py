@@ -1,6 +1,5 @@
 """Perceptual and style distance on VGG-19 features (paper, equations 16 to 18)."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,27 +98,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise UserError(f"VGG-19 weights: {path} does not hold VGG-19; {_GET_IT}")
     return state
-
-
-def lpips_alex(path: Path) -> nn.Module:
-    """LPIPS 0.1 as a network on pairs of pictures (B, 3, H, W) in [0, 1]; `path` is torchvision's AlexNet, or its
-    features. The lpips package brings the linear layers. Call it with normalize=True.
-
-    Raises:
-        UserError: the file is damaged or holds something else
-    """
-    import lpips
-
-    with warnings.catch_warnings():  # the package asks torchvision for random weights in a deprecated way
-        warnings.simplefilter("ignore")
-        distance = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        names = distance.net.state_dict()  # the package's slices keep torchvision's numbers: slice2.3.weight
-        distance.net.load_state_dict({name: state["features." + name.split(".", 1)[1]].float() for name in names})
-    except Exception as error:  # torch has no common class for damaged files
-        raise UserError(f"--lpips: {path} does not hold AlexNet ({type(error).__name__})") from error
-    return distance.requires_grad_(False).eval()
 
 
 def perceptual(features: list[Tensor], target: list[Tensor]) -> Tensor:
