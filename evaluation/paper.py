@@ -195,6 +195,7 @@ def run(key: str, config: Config) -> None:
         print(line, file=sys.stderr)
     for place in places:
         dubbing, options = place == "dubbing", config.score
+        scorers.seconds.clear()
         rows = score_protocol(config, dubbing, scorers)
         paper = tables.published(f"{key} {config.paper}" if key == "table1" else key) if key in PAPER else []
         for row in paper:  # the paper's sync score is of dubbing, all else of reconstruction
