@@ -47,16 +47,17 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
     """
     import librosa
 
-    emphasised = np.array(wav, np.float32)
-    if emphasised.ndim != 1:
-        raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {emphasised.shape}")
-    emphasised[1:] -= np.float32(PREEMPHASIS) * wav[:-1]
-    columns = 1 + len(emphasised) // HOP
-    padded = np.pad(emphasised, N_FFT // 2)
+    wav = np.asarray(wav, np.float32)
+    if wav.ndim != 1:
+        raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {wav.shape}")
+    columns = 1 + len(wav) // HOP
     mel = np.empty((N_MELS, columns), np.float32)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        block = padded[start * HOP : (stop - 1) * HOP + N_FFT]
+        first, last = start * HOP - N_FFT // 2, (stop - 1) * HOP + N_FFT // 2  # samples that these columns see
+        block = wav[max(0, first - 1) : last].copy()
+        block[1:] -= np.float32(PREEMPHASIS) * block[:-1]
+        block = np.pad(block[int(first > 0) :], (max(0, -first), max(0, last - len(wav))))
         spectrum = np.abs(librosa.stft(block, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False))  # (401, n)
         decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ spectrum)) - _REFERENCE_DB
         scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE

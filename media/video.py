@@ -237,11 +237,13 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """
     with ffmpeg.open_input(Path(path)) as container:
         stream = ffmpeg.sound_stream(container)
-        pieces = list(ffmpeg.sound_pieces(container, stream, sample_rate, "mono")) if stream else []
-        if not stream or not pieces:
+        samples = array("f")  # grows in place: pieces joined at the end would hold a long sound twice
+        for piece in ffmpeg.sound_pieces(container, stream, sample_rate, "mono") if stream else ():
+            samples.frombytes(piece.tobytes())
+        if not stream or not samples:
             raise UserError(f"{path} has no sound" + (" that can be decoded" if stream else ""))
         end = ffmpeg.stated_end(container, stream) * sample_rate
-    wav = np.concatenate(pieces, axis=1)[0]
+    wav = np.frombuffer(samples, np.float32)
     return wav[: round(end)] if 0 < len(wav) - end < _PACKING * sample_rate else wav
 
 
