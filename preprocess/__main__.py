@@ -26,8 +26,6 @@ CACHE_FILE = "cache.json"
 NOT_TAKEN = "not taken"
 # That this process may use, which a job array may have been given only some of.
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-# For the worker processes, which inherit them: each has one core, and libraries would start a thread for every core.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
 
 
 @dataclass(frozen=True)
@@ -111,5 +109,4 @@ def _claim(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= ONE_THREAD
     command_line.run(main, Config, prog="python -m preprocess")

@@ -10,6 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, cast
+from unittest.mock import patch
+
+# A worker has one core: libraries would start a thread for every core, and round sums by their number.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -31,7 +35,8 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
                 if not idle:
                     connection, theirs = context.Pipe()
                     processes[connection] = context.Process(target=_serve, args=(work, theirs), daemon=True)
-                    processes[connection].start()
+                    with patch.dict(os.environ, ONE_THREAD):  # inherited
+                        processes[connection].start()
                     theirs.close()
                     idle.append(connection)
                 connection, task = idle.pop(), waiting.popleft()

@@ -1,8 +1,12 @@
 """Fixtures that several rooms share."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell's background jobs ignore SIGINT, and so would the processes that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -104,11 +104,12 @@ def test_failed_save_leaves_the_old_file(
     weights.save(network, path, SETTINGS)
     before = path.read_bytes()
 
-    def full_disk(state: object, name: Path, metadata: object) -> None:
-        name.write_bytes(b"half a file")
+    def full_disk(name: Path, content: bytes) -> None:
+        with name.open("wb") as file:
+            file.write(content[:100])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         weights.save(network, path, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
