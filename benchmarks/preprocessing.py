@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,15 +17,16 @@ from skimage.data import astronaut
 from torch.utils.data import Dataset
 
 import command_line
+from command_line import UserError
 from datasets.clip_cache import Clip, open_clip
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import SamplingConfig
 from face.crop import crop_face
-from face.tracking import track_faces
+from face.tracking import Tracker
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter
-from preprocess.clip import Options, make_clip
+from preprocess.clip import Options, make_clip, shared_detector
 from preprocess.sources import Source, find_videos
 from preprocess.workers import each
 
@@ -49,7 +51,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints the figures, a line each, as they come."""
-    cv2.setNumThreads(1)  # as in a worker; threads that wait for each other would count as work
+    cv2.setNumThreads(1)  # as in a data loader; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -57,7 +59,10 @@ def main(config: Config) -> None:
             for k in range(config.num_clips):
                 write_portrait(folder / f"videos/{k:03d}.mp4", LIST_HOURS * 3600 / LIST_CLIPS, (160, 160), k)
         sources, _ = find_videos(config.videos or folder / "videos")
-        clips = speed(sources[: config.num_clips], Options(folder / "cache"))
+        work = partial(speed, options=Options(folder / "cache"))
+        [(_, clips)] = each(work, [sources[: config.num_clips]], 1)  # in a worker, as preprocessing runs
+        if not clips:
+            raise UserError("--videos: none of the videos became a clip; python -m preprocess says why")
         storage(clips, {source.name: source.path for source in sources})
         for name, dataset in (
             ("stage 1", LandmarkDataset(clips, NUM_FRAMES, STAGE_1_REFERENCES, SamplingConfig())),
@@ -90,15 +95,23 @@ def speed(sources: list[Source], options: Options) -> list[Clip]:
     for source in sources:
         pictures = list(Video(source.path))
         frames += len(pictures)
-        detector += seconds(lambda pictures=pictures: track_faces(pictures))
+        detector += seconds(lambda pictures=pictures: detect(pictures))
         whole += seconds(lambda source=source: make_clip(source, options))
     rate = len(sources) / whole
     print(f"{len(sources)} clips of {frames / len(sources):.0f} frames on one core")
     print(f"preprocessing {rate:.2f} clips a second, {frames / whole:.0f} frames a second")
     print(f"detector alone {len(sources) / detector:.2f}: preprocessing runs at {detector / whole:.1%} of it")
-    need = LIST_HOURS * 3600 * FPS * whole / frames / 3600
-    print(f"{LIST_CLIPS} clips, {LIST_HOURS} hours: " + ", ".join(f"{need / n:.1f} h on {n} cores" for n in CORES))
+    need = LIST_HOURS * 60 * FPS * whole / frames
+    print(f"{LIST_CLIPS} clips, {LIST_HOURS} hours: " + ", ".join(f"{need / n:.0f} min on {n} cores" for n in CORES))
     return [open_clip(options.cache, s.name) for s in sources if (options.cache / f"{s.name}.safetensors").exists()]
+
+
+def detect(pictures: list[np.ndarray]) -> None:
+    """The detector alone, as a worker has it: made once for all clips."""
+    tracker = Tracker(detector=shared_detector())
+    for picture in pictures:
+        tracker.add(picture)
+    tracker.finish()
 
 
 def storage(clips: list[Clip], paths: dict[str, Path]) -> None:
