@@ -23,7 +23,7 @@ from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import SamplingConfig
 from face.crop import crop_face
-from face.tracking import Tracker
+from face.tracking import track_faces
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter
 from preprocess.clip import Options, make_clip, shared_detector
@@ -95,7 +95,7 @@ def speed(sources: list[Source], options: Options) -> list[Clip]:
     for source in sources:
         pictures = list(Video(source.path))
         frames += len(pictures)
-        detector += seconds(lambda pictures=pictures: detect(pictures))
+        detector += seconds(lambda pictures=pictures: track_faces(pictures, detector=shared_detector()))
         whole += seconds(lambda source=source: make_clip(source, options))
     rate = len(sources) / whole
     print(f"{len(sources)} clips of {frames / len(sources):.0f} frames on one core")
@@ -104,14 +104,6 @@ def speed(sources: list[Source], options: Options) -> list[Clip]:
     need = LIST_HOURS * 60 * FPS * whole / frames
     print(f"{LIST_CLIPS} clips, {LIST_HOURS} hours: " + ", ".join(f"{need / n:.0f} min on {n} cores" for n in CORES))
     return [open_clip(options.cache, s.name) for s in sources if (options.cache / f"{s.name}.safetensors").exists()]
-
-
-def detect(pictures: list[np.ndarray]) -> None:
-    """The detector alone, as a worker has it: made once for all clips."""
-    tracker = Tracker(detector=shared_detector())
-    for picture in pictures:
-        tracker.add(picture)
-    tracker.finish()
 
 
 def storage(clips: list[Clip], paths: dict[str, Path]) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -129,9 +130,9 @@ class Tracker:
         return (nearest if alone else None), alone
 
 
-def track_faces(frames: Iterable[np.ndarray], pick: Pick = "largest", model: Path | None = None) -> FaceTrack:
-    """Follows one person through all frames: see `Tracker`."""
-    tracker = Tracker(pick, model)
+def track_faces(frames: Iterable[np.ndarray], pick: Pick = "largest", **options: Any) -> FaceTrack:
+    """Follows one person through all frames: see `Tracker`, which takes the options."""
+    tracker = Tracker(pick, **options)
     for frame in frames:
         tracker.add(frame)
     return tracker.finish()
