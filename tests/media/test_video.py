@@ -209,7 +209,7 @@ def colours_in(picture):
     return picture[picture.shape[0] // 2, middles].astype(int)
 
 
-def encoded(tmp_path, matrix, full, pixels, tagged=True, size=(96, 64), codec="libx264"):
+def encoded(tmp_path, matrix, full, pixels, tagged=True, size=(96, 64)):
     """A video whose pixels were made from the colour card by the formula of the standard."""
     red, blue = {"709": (0.2126, 0.0722), "601": (0.299, 0.114), "2020": (0.2627, 0.0593)}[matrix]
     rgb = colour_card(*size) / 255
@@ -223,14 +223,14 @@ def encoded(tmp_path, matrix, full, pixels, tagged=True, size=(96, 64), codec="l
     spaces = {"709": Colorspace.ITU709, "601": Colorspace.ITU601, "2020": Colorspace.BT2020}
     tags = {"colorspace": spaces[matrix]} if tagged else {}
     tags |= {"color_range": ColorRange.JPEG if full else ColorRange.MPEG}
-    return write_planes(tmp_path / "a.mkv", planes, pixels, tags, codec)
+    return write_planes(tmp_path / "a.mkv", planes, pixels, tags)
 
 
-def write_planes(path, planes, pixels, tags, codec="libx264", count=2):
+def write_planes(path, planes, pixels, tags, count=2):
     height, width = planes[0].shape
     dtype = np.uint16 if "10" in pixels else np.uint8
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, 25, {"qp": "0"} if codec == "libx264" else {})
+        stream: Any = container.add_stream("libx264", 25, {"qp": "0"})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
@@ -288,7 +288,7 @@ def test_hdr_is_brought_to_standard_range(tmp_path, curve):
         "color_trc": trc,
         "color_range": 1,
     }
-    picture = next(iter(Video(write_planes(tmp_path / "a.mkv", planes, "yuv420p10le", tags, "libx265"))))
+    picture = next(iter(Video(write_planes(tmp_path / "a.mkv", planes, "yuv420p10le", tags))))
     grey = picture[32, 8::16].astype(int)
     assert np.ptp(grey, axis=1).max() <= 2 and (np.diff(grey[:, 1]) >= 0).all()
     assert grey[0, 1] <= 4 and grey[6, 1] >= 235 and 150 <= grey[5, 1] <= 225
