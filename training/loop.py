@@ -125,7 +125,6 @@ class Trainer:
                     self._save()
                 stop |= self._agree(0 < self.options.patience <= self.stale)
                 clock = Clock(self.step)
-        self.run.close()
         why = f"stopped by {self.signal}" if self.signal else "done"
         self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
 

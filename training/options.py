@@ -1,8 +1,9 @@
 """The settings that both training scripts share: every flag that isn't about the network, its losses or its data."""
 
 import argparse
+import json
 import sys
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -108,6 +109,23 @@ class Options:
 def spread(length: int, count: int) -> list[int]:
     """At most `count` indices, evenly over `length`."""
     return sorted({i * length // count for i in range(count)} if length else ())
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A dataclass as {"model.width": 512, ...} of plain JSON values."""
+    flat: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = json.loads(json.dumps(value, default=str))
+    return flat
+
+
+def flag(name: str) -> str:
+    """The command line's name of a setting in `flatten`."""
+    return "--" + name.removeprefix("split.").replace("_", "-")
 
 
 Config = TypeVar("Config", bound=Options)

@@ -1,34 +1,25 @@
 """A run's folder: config.json (settings, versions, git hash), metrics.jsonl, TensorBoard files, checkpoints."""
 
-import dataclasses
 import json
 import os
 import platform
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
 
 from command_line import UserError
 from training.checkpoint import writing
-from training.options import FREE, Options
+from training.options import FREE, Options, flag, flatten
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetensors", "tensorboard")
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A dataclass as {"model.width": 512, ...} of plain JSON values."""
-    flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{field.name}.")
-        else:
-            flat[prefix + field.name] = json.loads(json.dumps(value, default=str))
-    return flat
 
 
 class RunFolder:
@@ -43,12 +34,12 @@ class RunFolder:
         self.config = config
         self.writes = writes
         self.checkpoints = path / "checkpoints"
-        self._board = None
+        self._board: Path | None = None
         saved, new = self._saved_config(), flatten(config)
         for name in sorted((saved.keys() & new.keys()) - FREE):  # an older version's run lacks newer settings
             if saved[name] != new[name]:
                 raise UserError(
-                    f"--{name.replace('_', '-')}: {path} was started with {saved[name]}, not {new[name]}; "
+                    f"{flag(name)}: {path} was started with {saved[name]}, not {new[name]}; "
                     "use that value or another --run folder"
                 )
 
@@ -63,33 +54,38 @@ class RunFolder:
         """Makes the folder and goes on after `step`: later lines of an interrupted run are dropped."""
         if not self.writes:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         with writing(f"--run: {self.path}"):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for folder in (self.checkpoints, self.path / "tensorboard"):
+                folder.mkdir(parents=True, exist_ok=True)
             about = {"config": flatten(self.config), "versions": versions(), "command": sys.argv}
             self._replace("config.json", json.dumps(about, indent=1))
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
             self._replace("metrics.jsonl", "".join(kept))
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        self._board = self.path / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
+        restart = {"session_log": {"status": "START"}}  # curves after `step` are dropped too
+        self._add_events(step + 1, {"file_version": "brain.Event:2"}, restart)
 
     def log(self, step: int, numbers: dict[str, float], group: str) -> None:
         """One line of metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}), and TensorBoard curves."""
         if self._board is None:
             return
-        with writing(self.path / "metrics.jsonl"):
-            with open(self.path / "metrics.jsonl", "a") as file:
-                file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
-            for name, value in numbers.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
+        with writing(self.path / "metrics.jsonl"), open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
+        curves = (summary.scalar(f"{group}/{name}", value) for name, value in numbers.items())
+        self._add_events(step, *({"summary": curve} for curve in curves))
 
     def show(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Pictures (H, W, 3) uint8 RGB for TensorBoard."""
+        for name, picture in pictures.items():
+            self._add_events(step, {"summary": summary.image(name, picture, dataformats="HWC")})
+
+    def _add_events(self, step: int, *events: dict[str, Any]) -> None:
+        """Appends to TensorBoard's file here and now, as SummaryWriter's thread would meet a full disk out of reach."""
         if self._board is not None:
-            with writing(self.path / "tensorboard"):
-                for name, picture in pictures.items():
-                    self._board.add_image(name, picture, step, dataformats="HWC")
-                self._board.flush()
+            with writing(self._board), open(self._board, "ab") as file:
+                for event in events:
+                    about: Any = Event(**{"wall_time": time.time(), "step": step, **event})
+                    RecordWriter(file).write(about.SerializeToString())
 
     def write_failure(self, step: int, rank: int, clips: list[str], losses: dict[str, float]) -> Path:
         """Writes down the clips of the step at which the loss was no longer a number."""
@@ -97,10 +93,6 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             return self._replace(f"not_finite_step_{step}_process_{rank}.json", text)
-
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
 
     def _replace(self, name: str, text: str) -> Path:
         temporary = self.path / (name + ".part")

@@ -5,13 +5,16 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
@@ -117,6 +120,30 @@ def test_disk_full_while_logging_is_one_line(tmp_path: Path) -> None:
     size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
     with disk_full_at(size + 10), pytest.raises(UserError, match="could not be written"):
         train(tmp_path / "run", validate_every=1000)
+
+
+def test_disk_full_while_tensorboard_writes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[object] = []  # of threads that died
+    monkeypatch.setattr(threading, "excepthook", reports.append)
+    folder = toy_trainer(tmp_path).run
+    folder.open(0)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with disk_full_at(2000), pytest.raises(UserError, match=r"events.out.tfevents\S+ could not be written \(File too"):
+        folder.show(1, {"noise": noise})
+    assert not reports
+
+
+def test_curves_go_on_where_the_checkpoint_is(tmp_path: Path) -> None:
+    trainer = train(tmp_path, steps=4)
+    for step in (5, 6):  # not in a checkpoint
+        trainer.run.log(step, {"L": 0.5}, "train")
+    train(tmp_path, steps=8)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    curve = board.Scalars("train/L")
+    assert [point.step for point in curve] == list(range(1, 9))
+    assert [point.value for point in curve] == pytest.approx(losses(tmp_path), rel=1e-6)
+    assert [image.step for image in board.Images("picture")] == [2, 4, 6, 8]
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
