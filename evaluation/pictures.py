@@ -158,10 +158,10 @@ def report(config: Report) -> None:
     parts = []
     for path in config.tables:
         table = read_table(path)
-        head, *rows = table.grid(intervals=True)
+        head, *rows = table.grid()
         parts += [f"<h2>{html.escape(table.title)}</h2><div><table>", html_row(head, "th")]
         parts += [*(html_row(row, "td") for row in rows), "</table></div><ul>"]
-        parts += [f"<li>{html.escape(note)}</li>" for note in (*table.notes, *table.failures)]
+        parts += [f"<li>{html.escape(note)}</li>" for note in table.remarks]
         parts += ["</ul>", picture_tag(plot(table), table.title)]
     if absent := [path for path in config.sheets if not path.is_file()]:
         raise UserError(f"--sheets: there is no picture {absent[0]}")

@@ -22,8 +22,8 @@ from evaluation import identity, lip_sync, lip_sync_net, points68
 from evaluation.image_quality import FID_DIMENSIONS, LPIPS, FeaturePool, Inception, psnr, ssim
 from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
-from face.tracking import FaceTrack, track_faces
-from inference import pick_device
+from face.tracking import FaceTrack, fill_gaps, track_faces
+from inference import pick_device, to_tensor
 from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
 
@@ -87,8 +87,7 @@ class Scorers:
     """The networks that are here, loaded once; `missing` says which columns are lost and why."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.device = options, str(pick_device(options.device))
-        device = self.device
+        self.options, self.device = options, (device := str(pick_device(options.device)))
         paths = {column: registry.find(*keys) for column, keys in NEEDS.items()}
         self.missing = [registry.missing(column, *NEEDS[column]) for column, path in paths.items() if not path]
         nets = {"LPIPS": "alex", "LPIPS vgg": "vgg"}
@@ -143,7 +142,7 @@ class Scorers:
             result.produced = min(len(mine.found), result.wanted)
             if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
                 result.remark(f"{rate:.4g} frames a second, read at {FPS}")
-            comparison = _Comparison(self, result, track, mine, wav, compare, pools)
+            comparison = _Comparison(self, result, track, mine, wav, compare, pools or {})
             alone = output == original or not compare
             pictures = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
             numbered = zip(range(result.frames), pictures, strict=False)
@@ -160,30 +159,31 @@ class _Comparison:
 
     def __init__(
         self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, compare: bool,
-        pools: Pools | None,
+        pools: Pools,
     ) -> None:  # fmt: skip
+        self.scorers, self.options, self.result, self.wav, self.pools = scorers, scorers.options, result, wav, pools
+        self.compare = compare
         made, real = len(mine.found), len(track.found)
         if compare and made != real:
-            if not scorers.options.common:
+            if not self.options.common:
                 raise UserError(f"{made} frames, the original has {real} (--score.common scores the common part)")
             result.remark(f"common part of {made} and {real} frames")
         count = result.frames = min(made, real) if compare else made
-        self.seen = (mine.found[:count] & track.found[:count]) if compare else mine.found[:count]
+        self.seen = (mine.found[:count] & track.found[:count]) if compare else mine.found
         result.faceless = int((~self.seen).sum())
         if not self.seen.any():
             raise UserError("no frame shows a face" + " in both output and original" * compare)
-        places = overlap(*(t.boxes[:count][self.seen].astype(float) for t in (mine, track))) if compare else 0.0
-        same = mine.frame_size == track.frame_size and float(np.median(places)) >= SAME_PLACE
-        if compare and not same:
-            result.remark(
-                f"framed otherwise, {mine.frame_size[0]} x {mine.frame_size[1]}, compared by its own face boxes"
-            )
-        self.scorers, self.result, self.wav, self.compare, self.pools = scorers, result, wav, compare, pools or {}
-        self.original = track
+        boxes = mine.boxes
+        if compare:
+            places = overlap(*(t.boxes[:count][self.seen].astype(float) for t in (mine, track)))
+            if mine.frame_size == track.frame_size and np.median(places) >= SAME_PLACE:
+                boxes = track.boxes
+            else:
+                size = f"{mine.frame_size[0]} x {mine.frame_size[1]}"
+                result.remark(f"framed otherwise, {size}, compared by its own face boxes")
         # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
-        self.faces = [(mine.landmarks_in_frame, track.boxes if same else mine.boxes)]
-        self.faces += [(track.landmarks_in_frame, track.boxes)] * compare
-        self.boxes, self.found = mine.boxes, np.flatnonzero(mine.found)
+        self.faces = [(mine.landmarks_in_frame, boxes), (track.landmarks_in_frame, track.boxes)]
+        self.nearest = mine.boxes[fill_gaps(mine.found)]
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.vectors: list[list[np.ndarray]] = [[], []]
         self.points: list[list[np.ndarray]] = [[], []]
@@ -194,28 +194,26 @@ class _Comparison:
         if self.sync:
             with self.scorers.clock("LSE"):
                 for i, (frame, _) in batch:
-                    box = self.boxes[self.found[np.abs(self.found - i).argmin()]]
-                    whole = self.scorers.options.sync == "lrs"
-                    self.sync.add(lip_sync_net.fit_frame(frame) if whole else lip_sync_net.fit_track(frame, box))
+                    whole = self.options.sync == "lrs"
+                    fitted = lip_sync_net.fit_frame(frame) if whole else lip_sync_net.fit_track(frame, self.nearest[i])
+                    self.sync.add(fitted)
         if self.compare:
             seen = [item for item in batch if self.seen[item[0]]]
             crops = [
                 tuple(crop_face(f, boxes[i]) for f, (_, boxes) in zip(pair, self.faces, strict=True))
                 for i, pair in seen
             ]
-            whole = [(a if a.shape == b.shape else resize_face(a, (b.shape[1], b.shape[0])), b) for _, (a, b) in batch]
-            self._pictures(crops if self.scorers.options.crop == "face" else whole)
-            self._faces(seen, crops)
+            if self.options.crop == "frame":
+                self._pictures([(resize_face(a, (b.shape[1], b.shape[0])), b) for _, (a, b) in batch])
+            elif crops:
+                self._pictures(crops)
+            if crops:
+                self._faces(seen, crops)
 
     def _pictures(self, pairs: list[tuple[np.ndarray, ...]]) -> None:
         """PSNR, SSIM, LPIPS, FID of outputs and originals of one size."""
         scorers = self.scorers
-        if not pairs:
-            return
-        made, real = (
-            torch.from_numpy(np.stack(pictures)).to(scorers.device).permute(0, 3, 1, 2) / 255
-            for pictures in zip(*pairs, strict=True)
-        )
+        made, real = (to_tensor(np.stack(pictures)).to(scorers.device) for pictures in zip(*pairs, strict=True))
         for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
             with scorers.clock(column):
                 self.sums[column] += metric(made, real).tolist()
@@ -227,10 +225,10 @@ class _Comparison:
     def _faces(self, seen: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
         """Embeddings for CSIM and, where asked for, 68 points."""
         scorers = self.scorers
-        for k, (landmarks, boxes) in enumerate(self.faces if seen else []):
+        for k, (landmarks, boxes) in enumerate(self.faces):
             if scorers.embedder:
                 with scorers.clock("CSIM"):
-                    if scorers.options.csim == "aligned":
+                    if self.options.csim == "aligned":
                         faces = [identity.align(pair[k], landmarks[i]) for i, pair in seen]
                     else:
                         faces = [identity.resize(pair[k]) for pair in crops]
@@ -241,32 +239,29 @@ class _Comparison:
 
     def finish(self) -> None:
         """Fills in the scores of the whole clip."""
-        scorers, values, count = self.scorers, self.result.values, self.result.frames
-        options = scorers.options
+        options, values, count = self.options, self.result.values, self.result.frames
         values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
         if self.vectors[0]:
-            made, real = (np.concatenate(v) for v in self.vectors)
+            made, real = map(np.concatenate, self.vectors)
             values["CSIM"] = identity.csim(made, real, options.pairs)
             for pool, vectors in zip(self.pools.get("CSIM", ()), (real, made), strict=False):
                 pool.add(torch.from_numpy(vectors))
         if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:
-            with scorers.clock("LSE"):
+            with self.scorers.clock("LSE"):
                 values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
-        silent = lip_sync.silent_frames(log_mel(self.wav), count)
-        faces = [(marks[:count], boxes[:count]) for marks, boxes in self.faces]
-        true = faces[1] if self.compare else (self.original.landmarks_in_frame, self.original.boxes)
-        values |= lip_sync.motion(*faces[0], silent, *true, in_step=self.compare)
-        if not self.compare:
+        common = slice(count if self.compare else None)  # in dubbing the original may have another number of frames
+        made, real = ((landmarks[common], boxes[common]) for landmarks, boxes in self.faces)
+        values |= lip_sync.motion(*made, lip_sync.silent_frames(log_mel(self.wav), count), *real, in_step=self.compare)
+        if not self.compare or (options.points == "68" and not self.points[0]):
             return
-        in_crop = [to_crop(marks, boxes) * SIZE for marks, boxes in faces]  # pixels of the crop
-        lips, eyes = LIP_SLICE, identity.EYES
         if options.points == "68":
-            if not self.points[0]:
-                return
-            in_crop, lips, eyes = [np.stack(p) * SIZE for p in self.points], points68.LIPS, points68.EYES
-        between_eyes = lip_sync.interocular(*(in_crop[1][:, eye] for eye in eyes))
+            (made, real), lips, eyes = map(np.stack, self.points), points68.LIPS, points68.EYES
+        else:
+            (made, real), lips, eyes = (to_crop(*made), to_crop(*real)), LIP_SLICE, identity.EYES
+        made, real = made * SIZE, real * SIZE  # pixels of the crop
+        between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
         scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
-        distance = lip_sync.landmark_distance(in_crop[0][:, lips], in_crop[1][:, lips], scale, options.norm)
+        distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)
         values["LipLMD"] = lip_sync.nan_mean(distance)

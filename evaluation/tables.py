@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -97,18 +96,20 @@ class Row:
         return {score.clip: score.reason for score in self.clips if score.reason}
 
 
-def row_of(name: str, clips: list[ClipScore], over_all: Mapping[str, float] | None = None) -> Row:
+def row_of(name: str, clips: list[ClipScore], over_all: dict[str, float] | None = None) -> Row:
     """Summarises the clips of a method. The share of frames produced counts the failed ones; nothing else does.
 
     `over_all`: column -> value of what only all frames of all clips together tell, such as FID.
     """
     scored = [score for score in clips if not score.reason]
     frames = np.array([score.frames for score in scored], dtype=float)
-    cells = {}
-    for column in COLUMNS:
-        values = np.array([score.values.get(column, np.nan) for score in scored])
-        if np.isfinite(values).any():
-            cells[column] = bootstrap(values, frames if column in OVER_FRAMES else None)
+    cells = {
+        column: bootstrap(
+            np.array([score.values.get(column, np.nan) for score in scored]), frames if column in OVER_FRAMES else None
+        )
+        for column in COLUMNS
+        if any(column in score.values for score in scored)
+    }
     if wanted := sum(score.wanted for score in clips):
         cells["produced"] = [sum(score.produced for score in clips) / wanted]
     return Row(name, cells | {column: [value] for column, value in (over_all or {}).items()}, clips)
@@ -122,14 +123,19 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.columns = [c for c in COLUMNS if any(c in row.cells for row in self.rows)]
+    @property
+    def columns(self) -> list[str]:
+        return [c for c in COLUMNS if any(c in row.cells for row in self.rows)]
 
-    def grid(self, intervals: bool, arrows: Mapping[str, str] | None = None) -> list[list[str]]:
+    @property
+    def remarks(self) -> list[str]:
+        """What stands below the figures: the notes, then why clips failed."""
+        failed = [f"failed: {row.name}, {clip}: {why}" for row in self.rows for clip, why in row.failed.items()]
+        return self.notes + failed
+
+    def grid(self, intervals: bool = True) -> list[list[str]]:
         """Heading and rows as strings."""
-        arrows = arrows or {}
-        heads = [f"{c} {arrows.get(COLUMNS[c][0], COLUMNS[c][0])}" for c in self.columns]
-        lines = [["Method", *heads, "failed"]]
+        lines = [["Method", *(f"{column} {COLUMNS[column][0]}" for column in self.columns), "failed"]]
         for row in self.rows:
             cells = []
             for column in self.columns:
@@ -140,34 +146,29 @@ class Table:
             lines.append([row.name, *cells, failed])
         return lines
 
-    @property
-    def failures(self) -> list[str]:
-        return [f"failed: {row.name}, {clip}: {why}" for row in self.rows for clip, why in row.failed.items()]
-
     def text(self) -> str:
-        grid = self.grid(intervals=True)
-        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        grid = self.grid()
+        first, *widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         lines = [
-            first.ljust(widths[0]) + "".join(f"  {c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))
-            for first, *rest in grid
+            name.ljust(first) + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True))
+            for name, *cells in grid
         ]
-        return "\n".join([self.title, *lines, *self.notes, *self.failures]) + "\n"
+        return "\n".join([self.title, *lines, *self.remarks]) + "\n"
 
     def markdown(self) -> str:
-        grid = [[cell.replace("|", r"\|") for cell in cells] for cells in self.grid(intervals=True)]
+        grid = [[cell.replace("|", r"\|") for cell in cells] for cells in self.grid()]
         head, *rows = ["| " + " | ".join(cells) + " |" for cells in grid]
-        rule = "|" + "---|" * (len(self.columns) + 2)
-        below = [f"- {line}" for line in (*self.notes, *self.failures)]
-        return "\n".join([f"**{self.title}**", "", head, rule, *rows, "", *below]) + "\n"
+        rule = "|" + "---|" * len(grid[0])
+        return "\n".join([f"**{self.title}**", "", head, rule, *rows, "", *(f"- {r}" for r in self.remarks)]) + "\n"
 
     def latex(self) -> str:
         """The figures; above them, as comments, everything else, intervals included."""
-        arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}
-        head, *rows = self.grid(False, arrows)
-        rows = [[re.sub(r"([_&%#$])", r"\\\1", cell) for cell in row] for row in rows]
-        head, *rows = [" & ".join(line) + r" \\" for line in (head, *rows)]
+        grid = [[re.sub(r"([_&%#$])", r"\\\1", cell) for cell in cells] for cells in self.grid(intervals=False)]
+        head, *rows = [" & ".join(cells) + r" \\" for cells in grid]
+        for arrow, command in {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}.items():
+            head = head.replace(arrow, command)
         above = [f"% {line}" for line in self.text().splitlines()]
-        above.append(rf"\begin{{tabular}}{{l{'r' * (len(self.columns) + 1)}}}")
+        above.append(rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}")
         return "\n".join([*above, r"\hline", head, r"\hline", *rows, r"\hline", r"\end{tabular}"]) + "\n"
 
     def csv(self) -> str:
@@ -176,8 +177,8 @@ class Table:
         writer = csv.writer(stream)
         writer.writerow(["method", "clip", "column", "value", "low", "high", "frames", "faceless", "reason", "note"])
         for row in self.rows:
-            for column, values in row.cells.items():
-                writer.writerow([row.name, "", column, *values, *[""] * (3 - len(values)), *[""] * 4])
+            for column, numbers in row.cells.items():
+                writer.writerow([row.name, "", column, *numbers, *[""] * (7 - len(numbers))])
             for score in row.clips:
                 tail = ["", "", score.frames, score.faceless, score.reason, score.note]
                 for column, value in (score.values or {"": ""}).items():
@@ -185,29 +186,27 @@ class Table:
         return stream.getvalue()
 
     def json(self) -> str:
-        rows = [asdict(row) | {"failed": row.failed} for row in self.rows]
-        content = {"title": self.title, "notes": self.notes, "rows": rows}
+        content = asdict(self) | {"rows": [asdict(row) | {"failed": row.failed} for row in self.rows]}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def publish(self, folder: Path | None, name: str) -> None:
         """Prints the table and, where there is a folder, writes `name`.txt, .md, .tex, .csv and .json into it."""
         print("\n" + self.text())
-        if folder is None:
-            return
-        output_folder(folder)
         formats = {"txt": self.text, "md": self.markdown, "tex": self.latex, "csv": self.csv, "json": self.json}
         for suffix, content in formats.items():
-            part = folder / f"{name}.{suffix}.part"
-            part.write_text(content(), encoding="utf-8")
-            os.replace(part, part.with_suffix(""))
+            if folder:
+                write_whole(folder / f"{name}.{suffix}", content())
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Writes a text so that nobody ever finds half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(content, encoding="utf-8")
+    os.replace(part, path)
 
 
 def output_folder(folder: Path | None) -> None:
-    """Makes the folder for the results, before any work is done.
-
-    Raises:
-        UserError: it can't be made.
-    """
+    """Makes the folder for the results, before any work is done. Raises UserError if that can't be."""
     try:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -216,11 +215,7 @@ def output_folder(folder: Path | None) -> None:
 
 
 def read_table(path: Path) -> Table:
-    """The table of a .json file that `Table.publish` wrote.
-
-    Raises:
-        UserError: the file is no such table.
-    """
+    """The table of a .json file that `Table.publish` wrote. Raises UserError if the file is no such table."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = [
@@ -234,7 +229,5 @@ def read_table(path: Path) -> Table:
 
 def published(key: str) -> list[Row]:
     """The paper's rows of a table."""
-    return [
-        Row(f"{name} (paper)", {c: [v] for c, v in cells.items()}, published=True)
-        for name, cells in PUBLISHED[key].items()
-    ]
+    rows = PUBLISHED[key].items()
+    return [Row(f"{name} (paper)", {c: [v] for c, v in cells.items()}, published=True) for name, cells in rows]
