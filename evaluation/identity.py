@@ -1,7 +1,7 @@
 """Does the person stay the same: CSIM, the cosine of face embeddings of the output and of the original (ArcFace)."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -69,23 +69,18 @@ class FaceEmbedder:
     """ArcFace r100 from InsightFace's backbone.pth, or the same network as ONNX."""
 
     def __init__(self, path: Path, device: str = "cpu", blocks: tuple[int, ...] = BLOCKS) -> None:
-        """
-        Raises:
-            UserError: the file holds another network.
-        """
-        self.device = device
-        self.session: Any = None
-        if path.suffix == ".onnx":
-            import onnxruntime
+        """Raises UserError if the file holds another network."""
+        self.device, self.session = device, None
+        with registry.reading(path, "ArcFace r100"):
+            if path.suffix == ".onnx":
+                import onnxruntime
 
-            with registry.reading(path, "ArcFace r100"):
                 providers = onnxruntime.get_available_providers()
                 self.session = onnxruntime.InferenceSession(str(path), providers=providers)
-            return
-        self.network = IResNet(blocks)
-        with registry.reading(path, "ArcFace r100"):
-            self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.network.to(device).requires_grad_(False).eval()
+            else:
+                self.network = IResNet(blocks)
+                self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+                self.network.to(device).requires_grad_(False).eval()
 
     @torch.inference_mode()
     def __call__(self, faces: np.ndarray) -> np.ndarray:
@@ -94,7 +89,7 @@ class FaceEmbedder:
         if self.session is None:
             vectors = self.network(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
         else:
-            vectors = self.session.run(None, {self.session.get_inputs()[0].name: pictures})[0]
+            vectors = np.asarray(self.session.run(None, {self.session.get_inputs()[0].name: pictures})[0])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
 
 

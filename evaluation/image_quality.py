@@ -35,15 +35,9 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     """
     factor = max(1, round(min(output.shape[-2:]) / SSIM_SIDE))
     a, b = (F.avg_pool2d(x.double(), factor) for x in (output, target))
-    offsets = torch.arange(SSIM_KERNEL, dtype=torch.float64, device=a.device) - SSIM_KERNEL // 2
-    kernel = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
-    kernel = kernel / kernel.sum()
-
-    def windows(side: int) -> Tensor:  # (side - 10, side): row i weighs the pixels of the window that begins at i
-        starts = range(side - SSIM_KERNEL + 1)
-        return torch.stack([F.pad(kernel, (i, len(starts) - 1 - i)) for i in starts])
-
-    down, across = (windows(side) for side in a.shape[-2:])
+    kernel = np.exp(-np.square(np.arange(SSIM_KERNEL) - SSIM_KERNEL // 2) / (2 * SSIM_SIGMA**2))
+    bands = (linalg.convolution_matrix(kernel / kernel.sum(), side, "valid") for side in a.shape[-2:])
+    down, across = (torch.from_numpy(band).to(a) for band in bands)  # (side - 10, side)
 
     def blur(x: Tensor) -> Tensor:  # as matrix products: many times faster than torch's convolution of doubles
         return down @ x @ across.T
@@ -64,11 +58,7 @@ class LPIPS(nn.Module):
     """
 
     def __init__(self, network: str, path: Path) -> None:
-        """`network`: alex, vgg or squeeze.
-
-        Raises:
-            UserError: the file holds another network.
-        """
+        """`network`: alex, vgg or squeeze. Raises UserError if the file holds another one."""
         import lpips
 
         super().__init__()
@@ -93,19 +83,17 @@ class Inception(nn.Module):
     """The Inception network of FID, with torch-fidelity's preprocessing (TensorFlow's bilinear resize to 299)."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy of it.
-
-        Raises:
-            UserError: the file holds another network.
-        """
+        """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy of it. Raises UserError if it isn't."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         super().__init__()
-        safe, features = io.BytesIO(), [str(FID_DIMENSIONS)]
+        safe = io.BytesIO()
         with registry.reading(path, "FID's Inception"):  # the package would unpickle the file itself
             torch.save(torch.load(path, map_location="cpu", weights_only=True), safe)
             safe.seek(0)
-            self.network = FeatureExtractorInceptionV3("fid", features, feature_extractor_weights_path=safe)
+            self.network = FeatureExtractorInceptionV3(
+                "fid", [str(FID_DIMENSIONS)], feature_extractor_weights_path=safe
+            )
 
     @torch.inference_mode()
     def forward(self, pictures: Tensor) -> Tensor:
@@ -117,9 +105,7 @@ class FeaturePool:
     """Mean and covariance of one pool of features, in float64, without keeping the features."""
 
     def __init__(self, dimensions: int = FID_DIMENSIONS) -> None:
-        self.count = 0
-        self.total = np.zeros(dimensions)
-        self.outer = np.zeros((dimensions, dimensions))
+        self.count, self.total, self.outer = 0, np.zeros(dimensions), np.zeros((dimensions, dimensions))
 
     def add(self, features: Tensor) -> None:
         """`features` (n, d)."""
@@ -135,8 +121,7 @@ class FeaturePool:
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (d,) and unbiased covariance (d, d)."""
-        mean = self.mean
-        return mean, (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
+        return self.mean, (self.outer - self.count * np.outer(self.mean, self.mean)) / (self.count - 1)
 
 
 def fid(first: FeaturePool, second: FeaturePool) -> float:

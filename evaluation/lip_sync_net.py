@@ -44,10 +44,6 @@ def _video(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int,
     return [convolution, nn.BatchNorm3d(outputs), nn.ReLU()]
 
 
-def _head(embedding: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, embedding))
-
-
 class SyncNet(nn.Module):
     """Two streams that meet in one space: 5 frames of lips and 0.2 s of sound."""
 
@@ -64,7 +60,10 @@ class SyncNet(nn.Module):
             *_video(256, 256, (1, 3, 3), 1, 1), *_video(256, 256, (1, 3, 3), 1, 1),
             *_video(256, 256, (1, 3, 3), 1, 1), smaller(), *_video(256, 512, (1, 6, 6), 1, 0),
         )  # fmt: skip
-        self.netfcaud, self.netfclip = _head(EMBEDDING), _head(EMBEDDING)
+        self.netfcaud, self.netfclip = (
+            nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, EMBEDDING))
+            for _ in range(2)
+        )
 
     def embed_sound(self, mfcc: Tensor) -> Tensor:
         """(n, 1, 13, 20) -> (n, 1024), not normalised."""
@@ -76,11 +75,7 @@ class SyncNet(nn.Module):
 
 
 def load(path: Path, device: str = "cpu") -> SyncNet:
-    """The network with the public weights.
-
-    Raises:
-        UserError: the file is not SyncNet's.
-    """
+    """The network with the public weights. Raises UserError if the file is not SyncNet's."""
     network = SyncNet()
     with registry.reading(path, "SyncNet"):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -62,10 +62,7 @@ def _dubber(method: Method) -> Dubber:
 
 @cache
 def _fingerprint(weights: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(weights.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(weights.glob("*.safetensors")))).hexdigest()[:16]
 
 
 def recipe(job: Job) -> str:
@@ -97,8 +94,7 @@ def make(job: Job) -> str:
 def make_all(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str]]:
     """Each job with its error or nothing, as they are done; in this process with one worker.
 
-    Raises:
-        UserError: a worker was killed.
+    Raises UserError if a worker was killed.
     """
     jobs = list(jobs)
     for folder in {job.output.parent for job in jobs}:

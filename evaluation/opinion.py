@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import command_line
 from command_line import UserError
 from evaluation import protocol, tables
+from evaluation.lip_sync import nan_mean
 from evaluation.paper import named
 from evaluation.scoring import ClipScore
 from evaluation.tables import Row, Table, bootstrap
@@ -52,16 +52,15 @@ def study(config: Study) -> None:
     found = {name: protocol.index(folder, "--methods") for name, folder in named(config.methods, "--methods").items()}
     if not found:
         raise UserError("--methods: name at least one, as NAME=FOLDER")
-    first = next(iter(found.values()))
-    matched = {name: protocol.match(list(first), files) for name, files in found.items()}
+    clips = list(next(iter(found.values())))  # as the first method names them
+    matched = {name: protocol.match(clips, files) for name, files in found.items()}
     common = sorted(set.intersection(*(set(files) for files in matched.values())))
     if not common:
-        raise UserError(f"--methods: no clip is in all folders; the first has {min(first)}")
+        raise UserError(f"--methods: no clip is in all folders; the first has {min(clips)}")
     for name, files in found.items():
         if others := len(files) - len(common):
-            print(
-                f"--methods {name}: {others} of {len(files)} videos are not in all folders, left out", file=sys.stderr
-            )
+            left_out = f"--methods {name}: {others} of {len(files)} videos are not in all folders, left out"
+            print(left_out, file=sys.stderr)
     random, trials, key = np.random.default_rng(config.seed), [], {}
     for clip in protocol.choose(common, config.count, config.seed):
         for name, files in matched.items():
@@ -74,14 +73,8 @@ def study(config: Study) -> None:
     shown = {"id": ident, "seed": config.seed, "questions": list(QUESTIONS.values()), "checks": checks}
     text = json.dumps(shown | {"trials": trials}).replace("</", "<\\/")
     secret = {"id": ident, "questions": list(QUESTIONS), "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
-    pages = {
-        config.output: TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text),
-        key_of(config.output): json.dumps(secret),
-    }
-    for path, content in pages.items():
-        part = path.with_name(path.name + ".part")
-        part.write_text(content, encoding="utf-8")
-        os.replace(part, path)
+    tables.write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text))
+    tables.write_whole(key_of(config.output), json.dumps(secret))
     print(f"{config.output}: {len(trials)} videos, {len(text) / 1e6:.1f} MB; keep {key_of(config.output)} to yourself")
 
 
@@ -117,21 +110,19 @@ class Mos:
 def agreement(ratings: np.ndarray) -> float:
     """Krippendorff's alpha with interval distances, from ratings (raters, trials) with NaN for none: 1 is agreement."""
     ratings = ratings[:, np.isfinite(ratings).sum(0) > 1]
-    counts = np.isfinite(ratings).sum(0)
-    if not counts.size:
+    if not ratings.size:
         return float("nan")
+    counts, total = np.isfinite(ratings).sum(0), np.isfinite(ratings).sum()
     # Sum over ordered pairs of squared differences = 2 n^2 variance.
-    within = (2 * counts**2 * np.nanvar(ratings, axis=0) / (counts - 1)).sum() / counts.sum()
-    total = counts.sum()
-    expected = 2 * total**2 * np.nanvar(ratings) / (total * (total - 1))
+    within = (2 * counts**2 * np.nanvar(ratings, axis=0) / (counts - 1)).sum() / total
+    expected = 2 * total * np.nanvar(ratings) / (total - 1)
     return float(1 - within / expected) if expected else float("nan")
 
 
 def read_ratings(content: dict, questions: int) -> dict[str, list[float]]:
     """Of a file that the page saved: trial or check -> an answer to each question, NaN where there is none yet.
 
-    Raises:
-        LookupError, TypeError, ValueError, AttributeError: it is no such file.
+    Raises LookupError, TypeError, ValueError or AttributeError if it is no such file.
     """
     ratings = {}
     for trial, given in content["answers"].items():
@@ -172,32 +163,30 @@ def mos(config: Mos) -> None:
     tables.output_folder(config.output)
     try:
         key = json.loads(config.key.read_text(encoding="utf-8"))
-        trials = list(key["trials"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        trials, questions = list(key["trials"]), list(key["questions"])
+        methods = [entry["method"] for entry in key["trials"].values()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--key: {config.key} is no key of a study ({error})") from error
     people = read_answers(config.answers, key)
     if not people:
         raise UserError(f"--answers: no usable file of answers to study {key['id']}")
-    ratings = np.full((len(people), len(trials), len(key["questions"])), np.nan)
-    for row, given in zip(ratings, people, strict=True):
-        for trial, values in given.items():
-            row[trials.index(trial)] = values
+    unanswered = [np.nan] * len(questions)
+    ratings = np.array([[given.get(trial, unanswered) for trial in trials] for given in people], dtype=float)
     rows = []
-    for method in dict.fromkeys(entry["method"] for entry in key["trials"].values()):
-        own = [i for i, trial in enumerate(trials) if key["trials"][trial]["method"] == method]
+    for method in dict.fromkeys(methods):
+        own = [i for i, of in enumerate(methods) if of == method and np.isfinite(ratings[:, i]).any()]
         with np.errstate(invalid="ignore"):
-            counts = np.isfinite(ratings[:, own]).sum(1)  # (people, questions)
+            counts = np.isfinite(ratings[:, own]).sum(1, dtype=float)  # (people, questions)
             means = np.nansum(ratings[:, own], axis=1) / counts
-        cells = {q: bootstrap(means[:, k], counts[:, k].astype(float)) for k, q in enumerate(key["questions"])}
+        cells = {q: bootstrap(means[:, k], counts[:, k]) for k, q in enumerate(questions)}
         clips = [
             ClipScore(
-                key["trials"][trials[i]]["clip"], dict(zip(cells, np.nanmean(ratings[:, i], 0).tolist(), strict=True))
+                key["trials"][trials[i]]["clip"], {q: nan_mean(ratings[:, i, k]) for k, q in enumerate(questions)}
             )
             for i in own
-            if np.isfinite(ratings[:, i]).any()
         ]
         rows.append(Row(method, cells, clips))
-    alphas = ", ".join(f"{q} {agreement(ratings[:, :, k]):.2f}" for k, q in enumerate(key["questions"]))
+    alphas = ", ".join(f"{q} {agreement(ratings[:, :, k]):.2f}" for k, q in enumerate(questions))
     notes = [
         f"{len(people)} people, {int(np.isfinite(ratings).sum())} answers, 1 to 5; [95 % interval over people]",
         f"agreement (Krippendorff's alpha, interval): {alphas}",

@@ -3,10 +3,11 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from tqdm import tqdm
 
 from command_line import UserError
@@ -16,6 +17,7 @@ from evaluation import protocol, tables, validation
 from evaluation.identity import csim
 from evaluation.image_quality import fid
 from evaluation.making import KINDS, Job, Method, make_all, sound_of
+from evaluation.protocol import Pair
 from evaluation.scoring import ClipScore, Options, Pools, Scorers
 from evaluation.tables import Row, Table, row_of
 from inference import SHIPPED_WEIGHTS, Dubber
@@ -59,11 +61,7 @@ class Config:
 
 
 def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
-    """NAME=FOLDER or NAME=VIDEO words.
-
-    Raises:
-        UserError: there is no = in one, or a name stands twice.
-    """
+    """NAME=FOLDER or NAME=VIDEO words. Raises UserError where there is no =, or a name stands twice."""
     found: dict[str, Path] = {}
     for value in values:
         name, separator, path = value.partition("=")
@@ -76,30 +74,25 @@ def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
 
 
 def our_methods(config: Config) -> list[Method]:
-    """The rows that are made here.
-
-    Raises:
-        UserError: a folder holds no weights, or a row's name is taken.
-    """
+    """The rows that are made here. Raises UserError if a folder holds no weights, or a row's name is taken."""
     device, weights = config.score.device, named(config.weights, "--weights")
-    several, prefix = len(config.num_references) > 1, "{}, " if len(weights) > 1 else ""
+    several = len(config.num_references) > 1
     made = [
-        Method(f"{prefix.format(name)}N={n}" if several else name, folder, "ours", n, device)
+        Method((f"{name}, " if len(weights) > 1 else "") + f"N={n}" if several else name, folder, "ours", n, device)
         for name, folder in weights.items()
         for n in config.num_references
     ]
     if config.baselines and made:
-        first = made[0]
-        made += [Method(kind, first.weights, kind, first.num_references, device) for kind in KINDS if kind != "ours"]
+        made += [replace(made[0], name=kind, kind=kind) for kind in KINDS if kind != "ours"]
     names = [ORIGINAL, UNTOUCHED, *named(config.methods, "--methods"), *(method.name for method in made)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--weights, --methods: two rows are named {twice[0]}; each needs a name of its own")
-    for folder in {method.weights for method in made}:
+    for folder in weights.values():
         Dubber.from_weights(folder, "cpu")  # a wrong folder is found now, not after the first hour
     return made
 
 
-def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[protocol.Pair]:
+def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[Pair]:
     """Whose video with whose sound, of the clips `found` in the folder."""
     if config.pairs:
         listed = protocol.read_pairs(config.pairs)
@@ -108,18 +101,14 @@ def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[prot
     return protocol.pairs(protocol.choose(names, config.count, config.seed), dubbing, config.seed)
 
 
-def find_others(config: Config, place: str, names: list[str]) -> dict[str, dict[str, Path]]:
-    """Other methods' rows -> name of a result -> video.
-
-    Raises:
-        UserError: a method has none of them.
-    """
+def find_others(config: Config, place: str, pairs: list[Pair]) -> dict[str, dict[str, Path]]:
+    """Other methods' rows -> name of a result -> video. Raises UserError if a method has none of them."""
     rows = {}
     for method, folder in named(config.methods, "--methods").items():
         own = folder / place if (folder / place).is_dir() else folder
-        rows[method] = protocol.match(names, protocol.index(own, "--methods"))
+        rows[method] = protocol.match([pair.name for pair in pairs], protocol.index(own, "--methods"))
         if not rows[method]:
-            raise UserError(f"--methods {method}: no file in {own} is named like a clip, such as {names[0]}")
+            raise UserError(f"--methods {method}: no file in {own} is named like a clip, such as {pairs[0].name}")
     return rows
 
 
@@ -133,39 +122,41 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
     originals = {clip: found[name] for clip, name in match(clips, found).items()}
     if not originals:
         raise UserError(f"--videos: {config.videos} has no clip such as {clips[0]}; it has {min(found)}")
-    rows = {UNTOUCHED if dubbing else ORIGINAL: {p.name: originals[p.clip] for p in pairs if p.clip in originals}}
-    rows |= find_others(config, place, [pair.name for pair in pairs])
-    ours = our_methods(config)
-    rows |= {m.name: {p.name: config.output / place / m.name / f"{p.name}.mp4" for p in pairs} for m in ours}
+    others, ours = find_others(config, place, pairs), our_methods(config)
+    files = {
+        UNTOUCHED if dubbing else ORIGINAL: {p.name: originals[p.clip] for p in pairs if p.clip in originals},
+        **others,
+        **{m.name: {p.name: config.output / place / m.name / f"{p.name}.mp4" for p in pairs} for m in ours},
+    }
     jobs = [
-        Job(m, p.name, originals[p.clip], originals[p.sound], rows[m.name][p.name])
-        for p in pairs
-        if p.clip in originals and p.sound in originals
-        for m in ours
+        Job(method, pair.name, originals[pair.clip], originals[pair.sound], files[method.name][pair.name])
+        for pair in pairs
+        if originals.keys() >= {pair.clip, pair.sound}
+        for method in ours
     ]
     made = tqdm(make_all(jobs, config.workers), f"{place}: making", len(jobs), unit="video")
     errors = {(job.method.name, job.name): why for job, why in made if why}
 
-    scores: dict[str, list[ClipScore]] = {name: [] for name in rows}
-    pools: dict[str, Pools] = {name: {} if dubbing else scorers.pools() for name in rows}
+    scores: dict[str, list[ClipScore]] = {row: [] for row in files}
+    pools: dict[str, Pools] = {row: {} if dubbing else scorers.pools() for row in files}
     for pair in tqdm(pairs, f"{place}: scoring", unit="clip"):
-        lacking = [name for name in (pair.clip, pair.sound) if name not in originals]
-        reason, track, wav = f"no original named {lacking[0]}" if lacking else "", None, None
-        if not reason:
-            try:
-                track = scorers.track(originals[pair.clip])
-                wav = sound_of(originals[pair.sound], None if pair.clip != pair.sound else len(track.found))
-            except UserError as error:
-                reason = str(error)
-        for name, files in rows.items():
-            video, why = files.get(pair.name), reason or errors.get((name, pair.name), "")
-            if why or track is None or wav is None or video is None:
-                wanted = 0 if wav is None else frames_for_samples(len(wav))
-                score = ClipScore(pair.name, wanted=wanted, reason=why or "no video of that name, or several")
+        reason, track, wav = "", None, np.zeros(0, np.float32)
+        try:
+            if lacking := [name for name in (pair.clip, pair.sound) if name not in originals]:
+                raise UserError(f"no original named {lacking[0]}")
+            track = scorers.track(originals[pair.clip])
+            wav = sound_of(originals[pair.sound], None if pair.clip != pair.sound else len(track.found))
+        except UserError as error:
+            reason, track = str(error), None
+        for row, videos in files.items():
+            video, why = videos.get(pair.name), reason or errors.get((row, pair.name), "")
+            if track and video and not why:
+                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, not dubbing, pools[row])
             else:
-                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, not dubbing, pools[name])
-            scores[name].append(score)
-    return [row_of(name, done, over_all(pools[name])) for name, done in scores.items()]
+                why = why or "no video of that name, or several"
+                score = ClipScore(pair.name, wanted=frames_for_samples(len(wav)), reason=why)
+            scores[row].append(score)
+    return [row_of(row, done, over_all(pools[row])) for row, done in scores.items()]
 
 
 def over_all(pools: Pools) -> dict[str, float]:
@@ -190,11 +181,11 @@ def run(key: str, config: Config) -> None:
         if lacking := [place for place in places if len(places) > 1 and not (folder / place).is_dir()]:
             raise UserError(f"--methods {name}: there is no {folder / lacking[0]}; or choose one --protocol")
     tables.output_folder(config.output)
-    scorers = Scorers(config.score)
+    options, scorers = config.score, Scorers(config.score)
     for line in scorers.missing:
         print(line, file=sys.stderr)
     for place in places:
-        dubbing, options = place == "dubbing", config.score
+        dubbing = place == "dubbing"
         scorers.seconds.clear()
         rows = score_protocol(config, dubbing, scorers)
         paper = tables.published(f"{key} {config.paper}" if key == "table1" else key) if key in PAPER else []

@@ -69,8 +69,7 @@ def write_pairs(path: Path, listed: list[Pair]) -> None:
 def index(folder: Path, flag: str) -> dict[str, Path]:
     """Clip name (path below the folder without suffix) -> video. Hidden files are none: they are unfinished or macOS's.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError if there is none.
     """
     if not folder.is_dir():
         raise UserError(f"{flag}: {folder} is not a folder")
