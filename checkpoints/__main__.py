@@ -24,9 +24,7 @@ def main(config: Config) -> None:
         wanted = [key for key, file in registry.FILES.items() if file.download]
     if unknown := [key for key in wanted if key not in registry.FILES]:
         raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)} or all")
-    print(
-        "looked for in", *(f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in registry.folders())
-    )
+    print("looked for in", *(f"{f}{'' if f.is_dir() else ' (no such folder)'}" for f in registry.folders()))
     for key in wanted:
         if not registry.find(key):
             registry.download(key)

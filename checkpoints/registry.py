@@ -16,7 +16,6 @@ from command_line import UserError
 
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "IP_LAP_WEIGHTS"
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -101,27 +100,20 @@ def missing(column: str, *keys: str) -> str:
 
 @contextmanager
 def reading(path: Path, network: str) -> Iterator[None]:
-    """Around the loading of a file: whatever another network's, or half a file, makes it raise is one line.
-
-    Raises:
-        UserError: anything was raised inside.
-    """
+    """Around the loading of a file: whatever another network's, or half a file, makes it raise is one UserError."""
     try:
         yield
     except Exception as error:  # unpickling, protobuf, names and shapes: every library has errors of its own
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"{path}: not the weights of {network}, or damaged ({why}); see python -m checkpoints"
-        ) from error
+        message = f"{path}: not the weights of {network}, or damaged ({why}); see python -m checkpoints"
+        raise UserError(message) from error
 
 
 def verify(key: str, path: Path) -> str:
     """Compares a file with the published one and says the result; only "DIFFERS..." is bad."""
-    file, digest = FILES[key], hashlib.sha256()
+    file = FILES[key]
     with path.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-    found = digest.hexdigest()
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
     if not file.sha256:
         return f"hash not public: sha256 {found}"
     if found.startswith(file.sha256):
@@ -134,24 +126,19 @@ def verify(key: str, path: Path) -> str:
 def download(key: str) -> Path:
     """Fetches a file into checkpoints/ and checks it before it gets its name.
 
-    Raises:
-        UserError: no direct link, no network, or the content is not the published one. Nothing is left behind.
+    Raises UserError, and leaves nothing behind, where there is no direct link, no network or other content.
     """
-    file = FILES[key]
-    target = FOLDER / file.name
+    file, target = FILES[key], FOLDER / FILES[key].name
     if not file.download:
         raise UserError(f"{file.name} has no direct link: get it from {file.source} and save it as {target}")
     from torch import hub  # slow to import, and only needed here
 
-    try:
-        hub.download_url_to_file(
-            file.source, str(target), file.sha256 or None
-        )  # to a name of its own until it is whole
+    try:  # under a name of its own until it is whole
+        hub.download_url_to_file(file.source, str(target), file.sha256 or None)
     except RuntimeError as error:
         raise UserError(f"{file.source} gave another file than the published one; try again later") from error
     except (OSError, http.client.HTTPException) as error:  # no network, or it broke off
-        raise UserError(
-            f"{file.name} could not be fetched ({error}); get {file.source} by hand into {FOLDER}"
-        ) from error
+        message = f"{file.name} could not be fetched ({error}); get {file.source} by hand into {FOLDER}"
+        raise UserError(message) from error
     print(f"{target}: {verify(key, target)}")
     return target

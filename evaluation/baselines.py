@@ -52,9 +52,9 @@ def half_a_clip_later(values: np.ndarray) -> np.ndarray:
 
 def heard_around(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """The mel (80, C) around frames (F,) as inputs of the ridge regression: (F, 80 * HEARD / POOLED)."""
-    columns = frames[:, None] * COLUMNS_PER_SECOND // FPS - HEARD // 2 + np.arange(HEARD)  # (F, HEARD)
-    inside = (columns >= 0) & (columns < mel.shape[1])
-    windows = np.where(inside, mel[:, np.where(inside, columns, 0)], SILENCE)  # (80, F, HEARD)
+    padded = np.pad(mel, ((0, 0), (HEARD, HEARD)), constant_values=SILENCE)
+    columns = frames[:, None] * COLUMNS_PER_SECOND // FPS + HEARD // 2 + np.arange(HEARD)  # (F, HEARD) of the padded
+    windows = padded[:, columns.clip(max=padded.shape[1] - 1)]  # (80, F, HEARD)
     windows = windows.reshape(N_MELS, len(frames), HEARD // POOLED, POOLED).mean(-1)
     return windows.transpose(1, 0, 2).reshape(len(frames), -1)
 
@@ -121,17 +121,9 @@ class NearestReference(Dubber):
         return References(cast(Any, images), landmarks_in_crop)
 
     def draw_faces(
-        self,
-        faces: np.ndarray,
-        landmarks_in_crop: np.ndarray,
-        sketches: np.ndarray,
-        references: References,
+        self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: np.ndarray, references: References,
         mel: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        crops = cast(np.ndarray, references.features)
-        pasted = [
-            paste_nearest(face, wanted, crops, references.landmarks_in_crop)
-            for face, wanted in zip(faces, landmarks_in_crop, strict=True)
-        ]
-        drawn = np.stack(pasted).astype(np.float32) / 255
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        pairs = zip(faces, landmarks_in_crop, strict=True)
+        drawn = np.stack([paste_nearest(*pair, *cast(Any, references)) for pair in pairs]).astype(np.float32) / 255
         return drawn, drawn

@@ -81,13 +81,9 @@ def jitter(landmarks: np.ndarray) -> float:
 
 
 def motion(
-    landmarks: np.ndarray,
-    boxes: np.ndarray,
-    silent: np.ndarray,
-    true_landmarks: np.ndarray,
-    true_boxes: np.ndarray,
+    landmarks: np.ndarray, boxes: np.ndarray, silent: np.ndarray, true_landmarks: np.ndarray, true_boxes: np.ndarray,
     in_step: bool = True,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """Column of the tables -> value: motion in silence, and how like the original's motion this is.
 
     Args:
@@ -101,9 +97,8 @@ def motion(
     """
     openness = lip_openness(landmarks, boxes[:, 3] - boxes[:, 1])
     true = lip_openness(true_landmarks, true_boxes[:, 3] - true_boxes[:, 1])
-    shake, steady = (
-        jitter(to_crop(marks, box)[:, LIP_SLICE]) for marks, box in ((landmarks, boxes), (true_landmarks, true_boxes))
-    )
+    shake = jitter(to_crop(landmarks, boxes)[:, LIP_SLICE])
+    steady = jitter(to_crop(true_landmarks, true_boxes)[:, LIP_SLICE])
     return ({"openness r": correlation(openness, true)} if in_step else {}) | {
         "silence": motion_in_silence(openness, silent),
         "articulation": articulation_ratio(openness, true),

@@ -16,9 +16,9 @@ from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import track_faces
-from media.video import WRITTEN, Video, VideoWriter, has_audio
+from media.video import WRITTEN, Video, VideoWriter
 
-CELL = 192  # pixels of a face in a sheet
+CELL, GAP = 192, 6  # pixels of a face in a sheet, and between two frames
 STYLE = (
     "body{font:16px system-ui;margin:2rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
     "border:1px solid #ccc;white-space:nowrap}div{overflow-x:auto}img{max-width:100%}"
@@ -58,23 +58,23 @@ def label(text: str, width: int, height: int = 24) -> np.ndarray:
 
 def draw_sheet(videos: dict[str, Path], frames: tuple[int, ...] = ()) -> np.ndarray:
     """(H, W, 3) RGB: a row for each video, face and mouth side by side for each frame."""
-    rows = []
+    rows, gap = [], np.full((CELL, GAP, 3), 255, np.uint8)
     for name, path in videos.items():
         video = Video(path)
         track = track_faces(video)
-        frames = frames or tuple(np.linspace(0, len(track.found) - 1, 5).astype(int).tolist())
-        if beyond := [i for i in frames if not 0 <= i < len(track.found)]:
-            raise UserError(f"--frames {beyond[0]}: {path} has frames 0 to {len(track.found) - 1}")
+        last = len(track.found) - 1
+        frames = frames or tuple(np.linspace(0, last, 5).astype(int).tolist())
+        if beyond := [i for i in frames if not 0 <= i <= last]:
+            raise UserError(f"--frames {beyond[0]}: {path} has frames 0 to {last}")
         cells = []
         for i, picture in zip(frames, video.frames(frames), strict=True):
             pair = [np.full((CELL, CELL, 3), 128, np.uint8)] * 2
             if track.found[i]:
-                lips = track.landmarks_in_frame[i, LIP_SLICE]
-                pair = [crop_face(picture, box, CELL) for box in (track.boxes[i], mouth_box(lips, track.frame_size))]
-            cells.append(np.concatenate([*pair, np.full((CELL, 6, 3), 255, np.uint8)], axis=1))
-        row = np.concatenate(cells, axis=1)
-        rows += [label(name, row.shape[1]), row]
-    head = np.concatenate([label(f"frame {i}", 2 * CELL + 6) for i in frames], axis=1)
+                mouth = mouth_box(track.landmarks_in_frame[i, LIP_SLICE], track.frame_size)
+                pair = [crop_face(picture, box, CELL) for box in (track.boxes[i], mouth)]
+            cells += [*pair, gap]
+        rows += [label(name, len(frames) * (2 * CELL + GAP)), np.concatenate(cells, axis=1)]
+    head = np.concatenate([label(f"frame {i}", 2 * CELL + GAP) for i in frames], axis=1)
     return np.concatenate([head, *rows])
 
 
@@ -100,16 +100,15 @@ class Compare:
 def compare(config: Compare) -> None:
     command_line.output_parent(config.output, "--output", WRITTEN)
     paths = named(config.videos, "--videos")
-    opened = {name: Video(path) for name, path in paths.items()}
-    if not opened:
+    videos = [Video(path) for path in paths.values()]
+    if not videos:
         raise UserError("--videos: name at least one, as NAME=VIDEO")
-    widths = {n: round(v.info.width * config.height / v.info.height / 2) * 2 for n, v in opened.items()}
-    heads = np.concatenate([label(name, width) for name, width in widths.items()], axis=1)
-    sound = next((path for path in paths.values() if has_audio(path)), None)
-    size = (heads.shape[1], heads.shape[0] + config.height)
-    with VideoWriter(config.output, next(iter(opened.values())).fps, size, sound) as writer:
-        for pictures in zip(*opened.values(), strict=False):
-            fitted = [cv2.resize(p, (w, config.height)) for p, w in zip(pictures, widths.values(), strict=True)]
+    widths = [round(video.info.width * config.height / video.info.height / 2) * 2 for video in videos]
+    heads = np.concatenate([*map(label, paths, widths)], axis=1)
+    sound = next((video.path for video in videos if video.info.has_audio), None)
+    with VideoWriter(config.output, videos[0].fps, (sum(widths), len(heads) + config.height), sound) as writer:
+        for pictures in zip(*videos, strict=False):
+            fitted = [cv2.resize(p, (w, config.height)) for p, w in zip(pictures, widths, strict=True)]
             writer.write(np.concatenate([heads, np.concatenate(fitted, axis=1)]))
 
 
@@ -145,28 +144,26 @@ def plot(table: Table) -> bytes:
     return stream.getvalue()
 
 
-def picture_tag(content: bytes, name: str) -> str:
-    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+def section(title: str, picture: bytes, lines: list[str]) -> str:
+    """HTML: a heading, what stands under it, and a picture (any that a browser shows)."""
+    title, data = html.escape(title), base64.b64encode(picture).decode()
+    return "\n".join([f"<h2>{title}</h2>", *lines, f'<img alt="{title}" src="data:image/png;base64,{data}">'])
 
 
-def html_row(cells: list[str], tag: str) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def elements(tag: str, texts: list[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 
 def report(config: Report) -> None:
     command_line.output_parent(config.output, "--output")
-    parts = []
-    for path in config.tables:
-        table = read_table(path)
-        head, *rows = table.grid()
-        parts += [f"<h2>{html.escape(table.title)}</h2><div><table>", html_row(head, "th")]
-        parts += [*(html_row(row, "td") for row in rows), "</table></div><ul>"]
-        parts += [f"<li>{html.escape(note)}</li>" for note in table.remarks]
-        parts += ["</ul>", picture_tag(plot(table), table.title)]
     if absent := [path for path in config.sheets if not path.is_file()]:
         raise UserError(f"--sheets: there is no picture {absent[0]}")
-    parts += [f"<h2>{html.escape(s.stem)}</h2>{picture_tag(s.read_bytes(), s.stem)}" for s in config.sheets]
-    head = f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>\n'
-    page = head + "\n".join(parts)
-    config.output.write_text(page, encoding="utf-8")
+    parts = [f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>']
+    for table in map(read_table, config.tables):
+        head, *rows = table.grid()
+        rows = [f"<tr>{elements('th', head)}</tr>", *(f"<tr>{elements('td', row)}</tr>" for row in rows)]
+        lines = ["<div><table>", *rows, "</table></div>", f"<ul>{elements('li', table.remarks)}</ul>"]
+        parts.append(section(table.title, plot(table), lines))
+    parts += [section(sheet.stem, sheet.read_bytes(), []) for sheet in config.sheets]
+    config.output.write_text("\n".join(parts), encoding="utf-8")
     print(f"{config.output}: {len(config.tables)} tables, {len(config.sheets)} sheets")

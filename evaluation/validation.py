@@ -22,7 +22,7 @@ from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import match, read_list, speaker_of
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
-from evaluation.lip_sync import landmark_distance, motion, nan_mean, silent_frames
+from evaluation.lip_sync import motion, nan_mean, silent_frames
 from evaluation.scoring import ClipScore
 from evaluation.tables import Row, Table, bootstrap, output_folder
 from face.crop import SIZE, to_crop, to_frame
@@ -83,10 +83,9 @@ class Faces:
 
 
 def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
-    """Clip name -> person, of those clips of a list that are in the cache; the others are named on stderr.
+    """Clip name -> person, of those clips of a list that are in the cache. Raises UserError if none is.
 
-    Raises:
-        UserError: none is.
+    The others are counted on stderr.
     """
     entries = read_list(path, flag)
     found = match(entries, cache.names)
@@ -103,13 +102,11 @@ def predict(dubber: Dubber, clip: Clip, faces: Faces, other_pose: bool = False) 
     With `other_pose` the face moves as at another moment, as it does in dubbing, so that the pose can't tell the mouth;
     lips and jaws are then moved onto the frame's pose.
     """
-    in_crop = clip.landmarks_in_crop
-    seen = in_crop[fill_gaps(clip.found)]
+    seen = clip.landmarks_in_crop[fill_gaps(clip.found)]
+    moving = baselines.half_a_clip_later(seen) if other_pose else seen
+    own = seen[faces.frames]
+    predicted = dubber.predict_landmarks(moving, own[faces.listened], clip.mel)[faces.frames]
     if other_pose:
-        seen = baselines.half_a_clip_later(seen)
-    predicted = dubber.predict_landmarks(seen, in_crop[faces.frames[faces.listened]], clip.mel)[faces.frames]
-    if other_pose:
-        own = in_crop[faces.frames]
         predicted = baselines.with_content(own, baselines.moved_content(predicted, own))
     return to_frame(predicted, faces.boxes)
 
@@ -150,10 +147,8 @@ def score_lips(clip: Clip, faces: Faces, guesses: dict[str, np.ndarray]) -> Scor
     silent = silent_frames(clip.mel, clip.num_frames)[faces.frames]
     scores = {}
     for row, guess in guesses.items():
-        lips, content = (
-            nan_mean(landmark_distance(to_crop(guess, faces.boxes)[:, part], truth[:, part]))
-            for part in (LIP_SLICE, baselines.CONTENT)
-        )
+        distances = np.linalg.norm(to_crop(guess, faces.boxes).astype(np.float64) - truth, axis=-1)  # (F, 131)
+        lips, content = nan_mean(distances[:, LIP_SLICE]), nan_mean(distances[:, baselines.CONTENT])
         moved = motion(guess, faces.boxes, silent, faces.landmarks, faces.boxes)
         scores[row] = {"LipLMD": lips, "Landmark Error": content * SIZE, **moved}
     return scores
@@ -165,20 +160,20 @@ def score_faces(
     """The drawn and the pasted face crop of some frames against the true one, for every guess of the landmarks."""
     paster = baselines.NearestReference(dubber.landmark_generator, dubber.renderer, str(dubber.device))
     drawers = {"nearest reference": paster, "ours": dubber}
-    chosen = {row: spread_over_openness(faces.openness, drawer.num_candidates) for row, drawer in drawers.items()}
-    others = np.setdiff1d(np.arange(len(faces.frames)), np.concatenate(list(chosen.values())))
+    others, references = np.arange(len(faces.frames)), {}
+    for row, drawer in drawers.items():
+        chosen = spread_over_openness(faces.openness, drawer.num_candidates)
+        others = np.setdiff1d(others, chosen)
+        crops, boxes = np.stack([clip.face(int(i)) for i in faces.frames[chosen]]), faces.boxes[chosen]
+        references[row] = drawer.encode_references(crops, to_crop(faces.landmarks[chosen], boxes), boxes)
     if not len(others):
         return {}
-    references = {}
-    for row, drawer in drawers.items():
-        crops = np.stack([clip.face(int(i)) for i in faces.frames[chosen[row]]])
-        boxes = faces.boxes[chosen[row]]
-        references[row] = drawer.encode_references(crops, to_crop(faces.landmarks[chosen[row]], boxes), boxes)
     windows = window_frames(clip.num_frames, dubber.renderer.config.num_frames, FPS)[faces.frames]
     position = np.searchsorted(faces.frames, fill_gaps(clip.found))  # frame of the clip -> nearest frame with a face
     sides = faces.boxes[:, 2:] - faces.boxes[:, :2]  # (F, 2)
     scored = others[np.unique(np.linspace(0, len(others) - 1, min(frames, len(others))).astype(int))]
-    half, rows = dubber.size // 2, defaultdict(list)
+    half = dubber.size // 2
+    rows: dict[str, dict[str, list[float]]] = {}
     for batch in np.array_split(scored, -(-len(scored) // dubber.batch_size)):
         truth = np.stack([clip.face(int(i)) for i in faces.frames[batch]])
         target, mel = to_tensor(truth).to(dubber.device), mel_windows(clip.mel, faces.frames[batch])
@@ -191,14 +186,13 @@ def score_faces(
             for row, drawer in drawers.items():
                 drawn, _ = drawer.draw_faces(truth, points[batch], np.array(lines), references[row], mel)
                 made = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(dubber.device)
-                values = {"PSNR": psnr(made, target), "SSIM": ssim(made, target)}
-                values["PSNR lower half"] = psnr(made[:, :, half:], target[:, :, half:])
-                values |= {"LPIPS": distance(made, target)} if distance else {}
-                rows[f"{row}, {name} landmarks"].append(values)
-    return {
-        row: {column: float(torch.cat([v[column].double().cpu() for v in batches]).mean()) for column in batches[0]}
-        for row, batches in rows.items()
-    }
+                values = rows.setdefault(f"{row}, {name} landmarks", defaultdict(list))
+                values["PSNR"] += psnr(made, target).tolist()
+                values["SSIM"] += ssim(made, target).tolist()
+                values["PSNR lower half"] += psnr(made[:, :, half:], target[:, :, half:]).tolist()
+                if distance:
+                    values["LPIPS"] += distance(made, target).tolist()
+    return {row: {column: float(np.mean(each)) for column, each in values.items()} for row, values in rows.items()}
 
 
 def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Table:
@@ -229,8 +223,7 @@ def main(config: Config) -> None:
             raise UserError(f"--train-list: {shared[0]} is also in --val-list; a clip can be in one of them only")
         ridge = learn_ridge(cache, trained)
     stages: dict[str, dict[str, Scores]] = {"stage 1": {}, "stage 2": {}}
-    for name in persons:
-        clip = cache.open(name)
+    for name, clip in zip(persons, map(cache.open, persons), strict=True):
         faces = Faces.of(clip)
         if len(faces.frames) < 2:
             print(f"{name}: no face in it, left out", file=sys.stderr)
