@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 import command_line
+from command_line import UserError
 from datasets import settings
 from datasets.clip_cache import Clip, ClipCache, open_clip
 from datasets.landmark_dataset import LandmarkDataset
@@ -30,7 +31,7 @@ from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from training import distributed
 from training.engine import Engine, means
-from training.loop import Parts, Trainer
+from training.loop import Parts, Trainer, train
 from training.options import Options, spread, with_preset
 from training.run_folder import RunFolder
 
@@ -52,7 +53,9 @@ class Config(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("num_references", "val_clips")
+        width, heads = self.model.width, self.model.heads
+        if self.model.architecture == "transformer" and (width % 2 or width % heads):
+            raise UserError(f"--model.width: {width} must be even and a multiple of --model.heads ({heads})")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -202,8 +205,7 @@ def build(config: Config) -> Trainer:
 
 
 def main(config: Config) -> None:
-    trainer = build(config)
-    trainer.dry_run() if config.dry_run else trainer.fit()
+    train(build, config)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,15 @@ from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from evaluation.image_quality import LPIPS, psnr, ssim
 from losses.adversarial import AdversarialLoss
-from losses.perceptual import VGG19, find_vgg
+from losses.perceptual import LAYERS, VGG19, find_vgg
 from losses.render import SYMBOLS, RenderLoss, RenderLossConfig
 from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
 from models.renderer import Renderer, RendererConfig, RendererOutput
 from training import distributed
 from training.engine import Engine, means
-from training.loop import Parts, Trainer, to_device
-from training.options import Options, spread, with_preset
+from training.loop import Parts, Trainer, to_device, train
+from training.options import Options, flag, spread, with_preset
 from training.pictures import flow_colours, row
 from training.run_folder import RunFolder
 
@@ -60,7 +60,23 @@ class Config(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("num_references", "val_samples")
+        model, loss = self.model, self.loss
+        for name, needed, fits in (
+            ("num_frames", "odd", model.num_frames % 2), ("kernel", "odd", model.kernel % 2),
+            ("size", "even", model.size % 2 == 0), ("deep", "a multiple of 4", model.deep % 4 == 0),
+            ("alignment_deep", "a multiple of 4", model.alignment_deep % 4 == 0),
+            ("sketch_channels", "at most 3", model.sketch_channels <= 3),
+        ):  # fmt: skip
+            if not fits:
+                raise UserError(f"{flag('model.' + name)}: {getattr(model, name)} is not {needed}")
+        if not loss.layers or not set(loss.layers) <= set(LAYERS):
+            raise UserError(f"--loss.layers: ({' '.join(map(str, loss.layers))}) are not some of {LAYERS}")
+        alignment = model.use_warping and (loss.warp or loss.pixel)
+        if not (alignment or loss.perceptual or loss.style or loss.pixel or loss.needs_discriminator):
+            raise UserError("--loss: no term that trains has a weight; give --loss.perceptual or --loss.pixel one")
+        if model.use_warping and loss.warmup_epochs and not alignment:
+            raise UserError(f"--loss.warmup-epochs: {loss.warmup_epochs} epochs would train the alignment alone, but "
+                            "--loss.warp and --loss.pixel are 0; raise one of them, or have no warm-up")  # fmt: skip
         if self.batch // self.accumulate < 2:  # the audio encoder ends in one value a sample
             raise UserError(f"--batch: {self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, "
                             "too few for batch statistics; raise it or lower --accumulate")  # fmt: skip
@@ -175,27 +191,21 @@ def build(config: Config) -> Trainer:
     clips = split(cache.names, config.split)
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
-        RenderDataset,
-        num_frames=config.model.num_frames,
-        num_references=config.num_references,
-        seed=config.seed,
+        RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed,
         candidates=config.model.candidates,
-    )
+    )  # fmt: skip
     data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
     fixed, count = data, config.overfit
     if not config.overfit:
-        fixed = make_data(
-            [cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=config.val_samples)
-        )
         count = config.val_samples
+        fixed = make_data([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=count))
     examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
     stage = RenderStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), examples)
     return Trainer(stage, data, config, run)
 
 
 def main(config: Config) -> None:
-    trainer = build(config)
-    trainer.dry_run() if config.dry_run else trainer.fit()
+    train(build, config)
 
 
 if __name__ == "__main__":

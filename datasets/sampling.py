@@ -1,7 +1,6 @@
 """What both datasets share: which clips can be used, how often each is drawn, and what is changed in a sample."""
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -56,14 +55,9 @@ class SampledClips(Dataset[dict[str, object]]):
     """
 
     def __init__(
-        self,
-        clips: Sequence[Clip],
-        num_frames: int,
-        num_references: int,
-        config: SamplingConfig,
-        seed: int = 0,
+        self, clips: Sequence[Clip], num_frames: int, num_references: int, config: SamplingConfig, seed: int = 0,
         speakers: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.num_frames, self.num_references = num_frames, num_references
         self.config, self.seed, self.epoch = config, seed, 0
         self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= num_frames]
@@ -97,11 +91,8 @@ def _weights(clips: Sequence[Clip], balance: str, speakers: Mapping[str, str]) -
         return np.ones(len(clips))
     if balance == "frame":
         return frames
-    who = [speakers.get(clip.name, speaker_of(clip.name)) for clip in clips]
-    total: Counter[str] = Counter()
-    for speaker, count in zip(who, frames, strict=True):
-        total[speaker] += count
-    return np.array([count / np.sqrt(total[speaker]) for speaker, count in zip(who, frames, strict=True)])
+    who = np.unique([speakers.get(clip.name, speaker_of(clip.name)) for clip in clips], return_inverse=True)[1]
+    return frames / np.sqrt(np.bincount(who, frames)[who])
 
 
 class Augmentation:

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from checkpoints import registry
 from command_line import UserError
 
-# Positions of the convolutions in torchvision's `features`, block by block; a pooling layer lies between blocks.
-_BLOCKS = ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34))
-_CHANNELS = (64, 128, 256, 512, 512)
 LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
+_CONVS = (0, 3, 6, 11, 16)  # their convolutions in torchvision's table
+_RELUS = (1, 6, 11, 20, 29)  # and they themselves among the layers made from it
 
 _GET_IT = (
     f"download {registry.FILES['vgg19'].source} and put it into {registry.FOLDER}/ (python -m checkpoints --download "
@@ -52,21 +52,13 @@ class VGG19(nn.Module):
             UserError: the file is damaged or holds something else
         """
         super().__init__()
-        self.layers = tuple(layers)
+        self.positions = [_RELUS[layer - 1] for layer in layers]
         state = _read(weights) if isinstance(weights, Path) else weights
-        self.convs = nn.ModuleDict()
-        previous = 3
-        for block in range(max(self.layers)):
-            # After the first convolution of the deepest block nothing is asked for.
-            positions = _BLOCKS[block][:1] if block + 1 == max(self.layers) else _BLOCKS[block]
-            for position in positions:
-                conv = nn.Conv2d(previous, _CHANNELS[block], 3, padding=1)
-                try:
-                    conv.load_state_dict({k: state[f"features.{position}.{k}"] for k in ("weight", "bias")})
-                except (KeyError, RuntimeError) as error:
-                    raise UserError(f"VGG-19 weights: {weights} does not hold VGG-19; {_GET_IT}") from error
-                self.convs[str(position)] = conv
-                previous = _CHANNELS[block]
+        self.features = make_layers(cfgs["E"][: _CONVS[max(layers) - 1] + 1])
+        try:
+            self.features.load_state_dict({name: state[f"features.{name}"] for name in self.features.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"VGG-19 weights: {weights} does not hold VGG-19; {_GET_IT}") from error
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # faster, on CPU and GPU
@@ -78,15 +70,10 @@ class VGG19(nn.Module):
         """(B, 3, H, W) -> one feature map for each of the layers asked for, from shallow to deep."""
         x = ((images + 1) / 2 - self.mean) / self.std
         features = []
-        for block, positions in enumerate(_BLOCKS[: max(self.layers)], start=1):
-            if block > 1:
-                x = F.max_pool2d(x, 2)
-            for position in positions:
-                if str(position) not in self.convs:
-                    break
-                x = F.relu(self.convs[str(position)](x), inplace=True)
-                if position == positions[0] and block in self.layers:
-                    features.append(x)
+        for position, layer in enumerate(self.features):
+            x = layer(x)
+            if position in self.positions:
+                features.append(x)
         return features
 
 

@@ -12,18 +12,10 @@ class ConvBlock(nn.Module):
     """Convolution, BatchNorm, (plus the input when residual,) activation: (B, in, ...) -> (B, out, ...)."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int = 3,
-        stride: int | tuple[int, int] = 1,
-        padding: int = 1,
-        *,
-        dimensions: int = 2,
-        residual: bool = False,
-        bias: bool = True,
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int | tuple[int, int] = 1, padding: int = 1,
+        *, dimensions: int = 2, residual: bool = False, bias: bool = True,
         activation: Callable[[Tensor], Tensor] = F.relu,
-    ):
+    ):  # fmt: skip
         super().__init__()
         conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dimensions == 1 else (nn.Conv2d, nn.BatchNorm2d)
         self.conv = conv(in_channels, out_channels, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
 from train_landmark import PRESETS, Config, LandmarkStage, main
 from training import checkpoint, export, plot
+from training.loop import Stream
 from training.options import with_preset
 from training.run_folder import read_metrics
 
@@ -204,3 +205,49 @@ def test_data_that_cannot_be_trained_on(config: Config, tmp_path: Path) -> None:
 def test_none_to_look_at_is_refused(config: Config, name: str) -> None:
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: 0 is not more than 0"):
         replace(config, **{name: 0})
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ("--model.heads 3", "--model.width: 160 must be even and a multiple of --model.heads (3)"),
+    ("--model.width 15 --model.heads 5", "--model.width: 15 must be even and a multiple of --model.heads (5)"),
+    ("--model.layers 0", "--model.layers: 0 is not more than 0"),
+    ("--model.num-frames -3", "--model.num-frames: -3 is not more than 0"),
+    ("--model.dropout 1", "--model.dropout: 1.0 is not a probability below 1"),
+    ("--loss.velocity -1", "--loss.velocity: -1.0 is less than 0, or no number"),
+    ("--sampling.samples-per-epoch 0", "--sampling.samples-per-epoch: 0 is not more than 0"),
+    ("--sampling.augment.box nan", "--sampling.augment.box: nan is less than 0, or no number"),
+    ("--val-share -1", "--val-share: -1.0 is less than 0, or no number"),
+    ("--learning-rate nan", "--learning-rate: nan is not more than 0"),
+    ("--model.width 2000000000", "--batch 16: does not fit into the memory of cpu; use a smaller one, cut it"),
+])  # fmt: skip
+def test_impossible_settings_are_one_line_before_anything_is_written(
+    cache: Path, tmp_path: Path, flags: str, message: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    arguments = ["--cache", str(cache), "--run", str(tmp_path / "run"), "--device", "cpu", *flags.split()]
+    monkeypatch.setattr("sys.argv", ["train_landmark.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(main, with_preset(Config, PRESETS))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_lstm_may_have_any_width(config: Config) -> None:
+    main(replace(config, model=replace(TINY, architecture="lstm", width=15), steps=1))
+    assert last(config)["step"] == 1
+
+
+def test_dry_run_says_it_before_the_batch_is_loaded(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Stream, "__iter__", refuse)
+    sampling = replace(config.sampling, samples_per_epoch=16)
+    with pytest.raises(UserError, match="--batch 12: does not fit into the memory of cpu"):
+        main(replace(config, dry_run=True, batch=12, sampling=sampling))
+    assert "a step of 12 samples will need about" in capsys.readouterr().out
+    assert not config.run.exists()

@@ -125,3 +125,38 @@ def test_without_warping_the_discriminator_learns_from_the_first_step(config: Co
 def test_wrong_settings_are_named(config: Config, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(config, **settings)
+
+
+@pytest.mark.parametrize(("group", "settings", "message"), [
+    ("model", {"num_frames": 0}, "--model.num-frames: 0 is not more than 0"),
+    ("model", {"num_frames": 4}, "--model.num-frames: 4 is not odd"),
+    ("model", {"kernel": 4}, "--model.kernel: 4 is not odd"),
+    ("model", {"size": 31}, "--model.size: 31 is not even"),
+    ("model", {"deep": 6}, "--model.deep: 6 is not a multiple of 4"),
+    ("model", {"alignment_deep": 2}, "--model.alignment-deep: 2 is not a multiple of 4"),
+    ("model", {"sketch_channels": 4}, "--model.sketch-channels: 4 is not at most 3"),
+    ("discriminator", {"scales": 0}, "--discriminator.scales: 0 is not more than 0"),
+    ("loss", {"layers": (1, 6)}, r"--loss.layers: \(1 6\) are not some of \(1, 2, 3, 4, 5\)"),
+    ("loss", {"layers": ()}, r"--loss.layers: \(\) are not some of"),
+    ("loss", {"warp": -1.0}, "--loss.warp: -1.0 is less than 0"),
+    ("loss", {"warp": 0.0, "perceptual": 0.0, "style": 0.0, "adversarial": 0.0, "feature_matching": 0.0},
+     "--loss: no term that trains has a weight"),
+    ("loss", {"warp": 0.0}, "--loss.warmup-epochs: 1 epochs would train the alignment alone"),
+])  # fmt: skip
+def test_impossible_settings_are_named(config: Config, group: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(config, **{group: replace(getattr(config, group), **settings)})
+
+
+@pytest.mark.parametrize(("model", "loss"), [
+    ({}, {"perceptual": 0.0, "style": 0.0, "adversarial": 0.0, "feature_matching": 0.0}),  # the alignment alone
+    ({}, {"warp": 0.0, "warmup_epochs": 0}),
+    ({"use_warping": False}, {"warp": 0.0}),  # no alignment, so no warm-up
+])  # fmt: skip
+def test_weights_that_leave_something_to_train_are_taken(
+    config: Config, model: dict[str, Any], loss: dict[str, Any]
+) -> None:
+    changed = {"model": replace(config.model, **model), "loss": replace(config.loss, **loss)}
+    trainer = build(replace(config, **changed))
+    trainer.train_step(next(trainer.steps()))
+    assert trainer.take_recent()["L"] > 0

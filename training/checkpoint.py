@@ -38,22 +38,17 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
-                _dump(state, file)
+                torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except RuntimeError as error:  # so `torch.save` reports a full disk
+            raise OSError(str(error.__context__ or error)) from error
         finally:
             temporary.unlink(missing_ok=True)
     for old in sorted(folder.glob("step_*.pt"))[:-keep]:
         if old != path_of(folder, state["best_step"]):
             old.unlink(missing_ok=True)
-
-
-def _dump(state: dict[str, Any], file: Any) -> None:
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:  # so it reports a full disk
-        raise OSError(str(error.__context__ or error)) from error
 
 
 def load_latest(folder: Path) -> dict[str, Any] | None:

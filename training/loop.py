@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from command_line import UserError
 from training import checkpoint, distributed
 from training.engine import Average, Engine
-from training.options import Options
+from training.options import Config, Options
 from training.run_folder import RunFolder
 
 FP16_SKIPS = 20  # steps in a row without a finite gradient that fp16's loss scaling may take to find its scale
@@ -113,8 +113,8 @@ class Trainer:
                 batch = next(steps)
             self.train_step(batch)
             late = self.options.minutes is not None and time.monotonic() - began > 60 * self.options.minutes
-            interrupted = self._agree(bool(self.signal))
-            stop = interrupted or self._agree(late) or self.step >= self.options.steps
+            interrupted = distributed.any_process(bool(self.signal), self.world)
+            stop = interrupted or distributed.any_process(late, self.world) or self.step >= self.options.steps
             validate = stop or self.step % self.options.validate_every == 0
             if validate or self.step % self.options.log_every == 0:
                 self._log(clock)
@@ -123,7 +123,7 @@ class Trainer:
                     if not interrupted:
                         self._validate()
                     self._save()
-                stop |= self._agree(0 < self.options.patience <= self.stale)
+                stop |= distributed.any_process(0 < self.options.patience <= self.stale, self.world)
                 clock = Clock(self.step)
         why = f"stopped by {self.signal}" if self.signal else "done"
         self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
@@ -132,13 +132,7 @@ class Trainer:
         """One step whose randomness is a function of the seed, the step and the process."""
         key = (self.options.seed, self.step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        try:
-            losses = self.stage.train_step(batch, self.step, self.step * self.options.batch / self.length)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                where = f"--batch {self.options.batch}: does not fit into the memory of {self.world.device}"
-                raise UserError(f"{where}; use a smaller one, or cut it into parts by --accumulate") from error
-            raise
+        losses = self.stage.train_step(batch, self.step, self.step * self.options.batch / self.length)
         if self.engine.scaler.is_enabled():
             self.engine.scaler.update()
         self.recent.append((losses, [name for part in batch for name in part.get("name", [])]))
@@ -190,19 +184,24 @@ class Trainer:
         epoch = self.length / self.options.batch
         epochs = self.options.steps / epoch
         self._say(f"{self.length} samples an epoch, {epoch:.1f} steps; {self.options.steps} steps, {epochs:.1f} epochs")
+        count = self.options.batch // (self.world.size * self.options.accumulate)
+        if count > 8:  # what a step needs is said before it may be too much
+            samples = [self.data[i] for i in range(4)]
+            held = [self._try([to_device(default_collate(samples[:size]), self.world.device)]) for size in (2, 4)]
+            needed = held[1] + (held[1] - held[0]) / 2 * (count - 4)
+            self._say(f"a step of {count} samples will need about {needed:.1f} GiB")
         whole = next(self.steps())
-        count, few = len(whole[0]["name"]), (2, 4)
-        sizes = (*few, count, count) if count > 2 * few[1] else (count, count)
-        held = []
-        for size in sizes:
-            began = time.monotonic()
-            self.train_step([{key: value[:size] for key, value in part.items()} for part in whole])
-            held.append(memory_gib(self.world.device))
-            took = f"a step of {size} samples: {time.monotonic() - began:.2f} s, {held[-1]:.2f} GiB at most"
-            self._say(f"{took}: {_line(self.take_recent())}")
-            if size == few[1]:  # said before it may be too much
-                needed = held[-1] + (held[-1] - held[-2]) / (few[1] - few[0]) * (count - size)
-                self._say(f"a step of {count} samples will need about {needed:.1f} GiB")
+        for _ in range(2):  # the second time it is warm
+            self._try(whole)
+
+    def _try(self, parts: Parts) -> float:
+        """Prints time and memory of a step; returns the memory in GiB."""
+        began = time.monotonic()
+        self.train_step(parts)
+        numbers, held = self.take_recent(), memory_gib(self.world.device)
+        took = f"a step of {len(parts[0]['name'])} samples: {time.monotonic() - began:.2f} s, {held:.2f} GiB at most"
+        self._say(f"{took}: {_line(numbers)}")
+        return held
 
     def _restore(self) -> None:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
@@ -264,9 +263,6 @@ class Trainer:
         self.run.log(self.step, shown, "train")
         self._say(f"step {self.step}  {_line(shown)}")
 
-    def _agree(self, flag: bool) -> bool:
-        return distributed.any_process(flag, self.world)
-
     def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends at once."""
         self.signal = signal.Signals(number).name
@@ -275,6 +271,19 @@ class Trainer:
     def _say(self, line: str) -> None:
         if self.world.is_main:
             print(line, flush=True)
+
+
+def train(build: Callable[[Config], Trainer], config: Config) -> None:
+    """What both scripts do with what they `build`. Raises UserError as `Trainer` does, and for too little memory."""
+    try:
+        trainer = build(config)
+        trainer.dry_run() if config.dry_run else trainer.fit()
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):
+            where = f"does not fit into the memory of {config.device.replace('auto', 'this machine')}"
+            raise UserError(f"--batch {config.batch}: {where}; use a smaller one, cut it into parts by --accumulate, "
+                            "or choose a smaller --model") from error  # fmt: skip
+        raise
 
 
 def prepare_worker(_: int) -> None:

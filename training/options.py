@@ -15,6 +15,13 @@ FREE = frozenset((
     "cache", "run", "preset", "vgg", "lpips", "minutes", "steps", "patience", "workers", "threads", "device", "compile",
     "precision", "keep", "log_every", "validate_every", "dry_run",
 ))  # fmt: skip
+SIZES = ("model.", "discriminator.")  # more than 0, but for:
+MAY_BE_0 = ("model.candidates", "model.dropout")
+POSITIVE = frozenset((
+    "steps", "batch", "accumulate", "keep", "log_every", "validate_every", "learning_rate", "num_references",
+    "val_clips", "val_samples", "sampling.samples_per_epoch",
+))  # fmt: skip
+BELOW_1 = {"ema": "decay below 1 (usual: 0.999)", "model.dropout": "probability below 1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +77,15 @@ class Options:
     """Print sizes, one step's time and memory, and stop without writing anything."""
 
     def __post_init__(self) -> None:
-        self.check_positive("steps", "batch", "accumulate", "keep", "log_every", "validate_every", "learning_rate")
-        for name in ("workers", "threads", "seed", "overfit", "patience", "warmup_steps", "clip_norm", "ema"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 0")
-        if self.ema >= 1:
-            raise UserError(f"--ema: {self.ema} is not a decay below 1 (usual: 0.999)")
-
-    def check_positive(self, *names: str) -> None:
-        """Raises UserError, which names the flag, when one of these settings is not more than 0."""
-        for name in names:
-            if getattr(self, name) <= 0:
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not more than 0")
+        """Raises UserError, which names the flag, for a number that can't be, in any of the settings' groups."""
+        for name, value in flatten(self).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                if not value > 0 and (name in POSITIVE or (name.startswith(SIZES) and name not in MAY_BE_0)):
+                    raise UserError(f"{flag(name)}: {value} is not more than 0")
+                if not value >= 0:
+                    raise UserError(f"{flag(name)}: {value} is less than 0, or no number")
+                if name in BELOW_1 and value >= 1:
+                    raise UserError(f"{flag(name)}: {value} is not a {BELOW_1[name]}")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0-based): linear warm-up, then constant."""

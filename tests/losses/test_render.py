@@ -134,7 +134,7 @@ def test_gram_by_hand() -> None:
 
 def test_vgg_file_of_any_precision(tmp_path: Path, vgg: VGG19) -> None:
     path = tmp_path / "vgg.pth"
-    state = {f"features.{n}.{k}": v.half() for n, conv in vgg.convs.items() for k, v in conv.state_dict().items()}
+    state = {f"features.{name}": value.half() for name, value in vgg.features.state_dict().items()}
     torch.save(state | {"classifier.0.weight": torch.zeros(1)}, path)
     picture = pictures(1)[0]
     for a, b in zip(VGG19(path, (1, 2))(picture), vgg(picture), strict=True):
