@@ -51,6 +51,8 @@ class Config:
     """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
     num_references: int = 5
     """Reference images that the renderer looks at for a frame. More cost time; Table 5 shows little gain above 5."""
+    num_candidates: int = 100
+    """Frames that these references are chosen from, the nearest for each frame, by weights trained for it (lite)."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     face: str = "largest"
@@ -137,17 +139,21 @@ class Dubber:
         device: str = "auto",
         num_references: int = Config.num_references,
         batch_size: int = Config.batch_size,
+        num_candidates: int | None = None,
     ) -> None:
-        if num_references < 1:
-            raise UserError(f"--num-references {num_references}: at least 1 is needed")
-        if batch_size < 1:
-            raise UserError(f"--batch-size {batch_size}: at least 1 is needed")
+        """`num_candidates` None: as many as in training, which the tables keep to; more bring the mouth closer."""
+        trained = renderer.config.candidates  # 0: the same references for every frame, none is chosen
+        candidates = trained if num_candidates is None or not trained else num_candidates
+        counts = {"num-references": num_references, "num-candidates": num_candidates, "batch-size": batch_size}
+        for flag, number in counts.items():
+            if number is not None and number < 1:
+                raise UserError(f"--{flag} {number}: at least 1 is needed")
         self.device = pick_device(device)
         self.landmark_generator = landmark_generator.to(self.device).eval()
         self.renderer = renderer.to(self.device).eval()
         self.num_references = num_references
         self.batch_size = batch_size
-        self.num_candidates = max(num_references, renderer.config.candidates)
+        self.num_candidates = max(num_references, candidates)
         self.size = renderer.config.size
 
     @classmethod
@@ -222,13 +228,9 @@ class Dubber:
 
     @torch.inference_mode()
     def draw_faces(
-        self,
-        faces: np.ndarray,
-        landmarks_in_crop: np.ndarray,
-        sketches: np.ndarray,
-        references: References,
+        self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: np.ndarray, references: References,
         mel: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Stage 2 for a batch of frames (paper section 3.3).
 
         Args:
@@ -380,8 +382,9 @@ def main(config: Config) -> None:
     if config.output.exists() and config.output.resolve() in (config.video.resolve(), config.audio.resolve()):
         raise UserError(f"--output {config.output}: would overwrite an input; choose another name")
     dubber = Dubber.from_weights(
-        config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size
-    )
+        config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size,
+        num_candidates=config.num_candidates,
+    )  # fmt: skip
     summary = dubber.dub(
         config.video, config.audio, config.output, config.face, config.keep_fps, config.panel, config.lossless
     )

@@ -16,6 +16,7 @@ from datasets import settings
 from face import tracking
 from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.video import Video, VideoWriter, read_audio
+from models import load
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from models.weights import save
@@ -160,6 +161,23 @@ def test_faceless_frames_pass_through_and_only_the_face_changes(video: Path, wei
     assert change[:30].max() == 0 and change[:, :20].max() == 0  # far from the face
 
 
+def test_references_are_chosen_from_more_frames_than_in_training(
+    video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 frames show a face: all of them are candidates where the network chooses, else only those that it sees."""
+    encode, seen = Renderer.encode_references, []
+    monkeypatch.setattr(Renderer, "encode_references", lambda self, images, *of: (
+        seen.append(images.shape[1]), encode(self, images, *of))[1])  # fmt: skip
+    wav = write_wav(tmp_path / "speech.wav", speech(0.6))
+    landmark_generator = load(weights / "landmark_generator.safetensors")
+    assert isinstance(landmark_generator, LandmarkGenerator)
+    for candidates, wanted in [(4, 100), (4, None), (0, 100)]:
+        tiny = RendererConfig(shallow=4, deep=8, modulation=4, style_hidden=4, audio_width=4, candidates=candidates)
+        dubber = inference.Dubber(landmark_generator, Renderer(tiny), "cpu", num_references=2, num_candidates=wanted)
+        dubber.dub(video, wav, tmp_path / "out.mp4", progress=False)
+    assert seen == [12, 4, 2]
+
+
 def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(0.3))
     picture = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
@@ -186,6 +204,7 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("--weights", "truncated", "renderer.safetensors"),
         ("--device", "nonsense", "--device"),
         ("--num-references", "0", "--num-references"),
+        ("--num-candidates", "0", "--num-candidates"),
         ("--face", "nonsense", "face"),
     ],
 )
