@@ -1,7 +1,6 @@
 """Does the person stay the same: CSIM, the cosine of face embeddings of the output and of the original (ArcFace)."""
 
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -48,20 +47,18 @@ class IResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1, self.prelu = nn.BatchNorm2d(WIDTHS[0]), nn.PReLU(WIDTHS[0])
-        previous = WIDTHS[0]
-        for index, (count, width) in enumerate(zip(blocks, WIDTHS, strict=True), 1):
-            layer = [_Block(previous if i == 0 else width, width, 2 if i == 0 else 1) for i in range(count)]
-            self.add_module(f"layer{index}", nn.Sequential(*layer))
-            previous = width
-        self.bn2 = nn.BatchNorm2d(previous)
-        self.fc = nn.Linear(previous * (SIDE // 16) ** 2, FEATURES)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.Sequential(_Block(inputs, width, 2), *(_Block(width, width, 1) for _ in range(count - 1)))
+            for inputs, width, count in zip((WIDTHS[0], *WIDTHS[:-1]), WIDTHS, blocks, strict=True)
+        )
+        self.bn2 = nn.BatchNorm2d(WIDTHS[-1])
+        self.fc = nn.Linear(WIDTHS[-1] * (SIDE // 16) ** 2, FEATURES)
         self.features = nn.BatchNorm1d(FEATURES)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, 112, 112) in [-1, 1] -> (n, 512), not normalised."""
-        x = self.prelu(self.bn1(self.conv1(x)))
-        for index in range(1, len(WIDTHS) + 1):
-            x = cast(nn.Module, getattr(self, f"layer{index}"))(x)
+        x = self.layer1(self.prelu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(x)))
         return self.features(self.fc(self.bn2(x).flatten(1)))
 
 

@@ -156,15 +156,15 @@ class SyncScorer:
         return score(*self.embeddings())
 
 
-def score(lips: Tensor, sound: Tensor, reach: int = REACH) -> SyncScore:
+def score(lips: Tensor, sound: Tensor) -> SyncScore:
     """Mean distance over time for every shift of sound against lips (n, 1024); outside, sound is zero (public code).
 
     All NaN (offset 0) for a clip without a window.
     """
     if not len(lips):
         return SyncScore(float("nan"), float("nan"), 0)
-    padded = nn.functional.pad(sound, (0, 0, reach, reach))
-    shifts = range(2 * reach + 1)
-    distances = torch.stack([nn.functional.pairwise_distance(lips, padded[s : s + len(lips)]).mean() for s in shifts])
-    best = int(distances.argmin())
-    return SyncScore(float(distances.median() - distances[best]), float(distances[best]), reach - best)
+    padded = nn.functional.pad(sound, (0, 0, REACH, REACH))
+    shifted = (padded[shift : shift + len(lips)] for shift in range(2 * REACH + 1))
+    distances = torch.stack([nn.functional.pairwise_distance(lips, s).mean() for s in shifted])
+    smallest, best = distances.min(0)
+    return SyncScore(float(distances.median() - smallest), float(smallest), REACH - int(best))

@@ -243,13 +243,12 @@ def table3(config: Table3) -> None:
     names = validation.clips_of(cache, config.clip_list, "--clip-list")
     for name, folder in named(config.weights, "--weights").items():
         dubber, clips = Dubber.from_weights(folder, config.device), []
-        for clip in tqdm(map(cache.open, names), name, len(names)):
-            faces = validation.Faces.of(clip)
-            if not len(faces.frames):
-                clips.append(ClipScore(clip.name, reason="no face"))
-                continue
-            error = validation.score_lips(clip, faces, {name: validation.predict(dubber, clip, faces)})[name]
-            clips.append(ClipScore(clip.name, {"Landmark Error": error["Landmark Error"]}, frames=len(faces.frames)))
+        for faces in tqdm(map(validation.Faces, map(cache.open, names)), name, len(names)):
+            score = ClipScore(faces.clip.name, frames=len(faces.frames), reason="" if len(faces.frames) else "no face")
+            if not score.reason:
+                error = validation.score_lips(faces, {name: validation.predict(dubber, faces)})[name]
+                score.values["Landmark Error"] = error["Landmark Error"]
+            clips.append(score)
         rows.append(row_of(name, clips))
     notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]
     Table("table3", [*rows, *tables.published("table3")], notes).publish(config.output, "table3")

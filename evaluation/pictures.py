@@ -48,18 +48,18 @@ def mouth_box(lips: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([low, high]).astype(np.int32)
 
 
-def label(text: str, width: int, height: int = 24) -> np.ndarray:
-    """Black text on white; cut where it is too long."""
-    strip = np.full((height, width, 3), 255, np.uint8)
+def label(text: str, width: int) -> np.ndarray:
+    """(24, width, 3): black text on white; cut where it is too long."""
+    strip = np.full((24, width, 3), 255, np.uint8)
     ascii_text = text.encode("ascii", "replace").decode()
-    cv2.putText(strip, ascii_text, (4, height - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return strip
+    return cv2.putText(strip, ascii_text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def draw_sheet(videos: dict[str, Path], frames: tuple[int, ...] = ()) -> np.ndarray:
-    """(H, W, 3) RGB: a row for each video, face and mouth side by side for each frame."""
-    rows, gap = [], np.full((CELL, GAP, 3), 255, np.uint8)
-    for name, path in videos.items():
+def sheet(config: Sheet) -> None:
+    """A row for each video, face and mouth side by side for each frame."""
+    command_line.output_parent(config.output, "--output", (".png", ".jpg", ".webp"))
+    frames, rows, gap = config.frames, [], np.full((CELL, GAP, 3), 255, np.uint8)
+    for name, path in {"original": config.original, **named(config.methods, "--methods")}.items():
         video = Video(path)
         track = track_faces(video)
         last = len(track.found) - 1
@@ -75,13 +75,7 @@ def draw_sheet(videos: dict[str, Path], frames: tuple[int, ...] = ()) -> np.ndar
             cells += [*pair, gap]
         rows += [label(name, len(frames) * (2 * CELL + GAP)), np.concatenate(cells, axis=1)]
     head = np.concatenate([label(f"frame {i}", 2 * CELL + GAP) for i in frames], axis=1)
-    return np.concatenate([head, *rows])
-
-
-def sheet(config: Sheet) -> None:
-    command_line.output_parent(config.output, "--output", (".png", ".jpg", ".webp"))
-    picture = draw_sheet({"original": config.original, **named(config.methods, "--methods")}, config.frames)
-    if not cv2.imwrite(str(config.output), picture[..., ::-1]):
+    if not cv2.imwrite(str(config.output), np.concatenate([head, *rows])[..., ::-1]):
         raise UserError(f"--output {config.output}: cannot be written")
 
 

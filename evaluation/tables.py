@@ -101,15 +101,12 @@ def row_of(name: str, clips: list[ClipScore], over_all: dict[str, float] | None 
 
     `over_all`: column -> value of what only all frames of all clips together tell, such as FID.
     """
-    scored = [score for score in clips if not score.reason]
+    scored, cells = [score for score in clips if not score.reason], {}
     frames = np.array([score.frames for score in scored], dtype=float)
-    cells = {
-        column: bootstrap(
-            np.array([score.values.get(column, np.nan) for score in scored]), frames if column in OVER_FRAMES else None
-        )
-        for column in COLUMNS
-        if any(column in score.values for score in scored)
-    }
+    for column in COLUMNS:
+        if any(column in score.values for score in scored):
+            values = np.array([score.values.get(column, np.nan) for score in scored])
+            cells[column] = bootstrap(values, frames if column in OVER_FRAMES else None)
     if wanted := sum(score.wanted for score in clips):
         cells["produced"] = [sum(score.produced for score in clips) / wanted]
     return Row(name, cells | {column: [value] for column, value in (over_all or {}).items()}, clips)

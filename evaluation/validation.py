@@ -61,25 +61,26 @@ class Config:
 Scores = dict[str, dict[str, float]]  # row -> column -> value
 
 
-@dataclass(frozen=True)
 class Faces:
     """The frames of a clip that show a face, with everything stage 1 hears and sees."""
 
-    frames: np.ndarray  # (F,) indices into the clip
-    landmarks: np.ndarray  # (F, 131, 2) in pixels of the frame
-    boxes: np.ndarray  # (F, 4)
-    openness: np.ndarray  # (F,)
-    listened: np.ndarray  # (15,) positions in `frames` of stage 1's references
+    def __init__(self, clip: Clip) -> None:
+        self.clip, self.frames = clip, np.flatnonzero(clip.found)  # (F,) indices into the clip
+        self.landmarks, self.boxes = clip.landmarks_in_frame[self.frames], clip.boxes[self.frames]  # (F, 131, 2) (F, 4)
+        self.openness = lip_openness(self.landmarks, self.boxes[:, 3] - self.boxes[:, 1])  # (F,)
+        # (15,) positions in `frames` of stage 1's references
+        self.listened = spread_over_openness(self.openness, NUM_LANDMARK_REFERENCES)
 
-    @classmethod
-    def of(cls, clip: Clip) -> "Faces":
-        frames = np.flatnonzero(clip.found)
-        landmarks, boxes = clip.landmarks_in_frame[frames], clip.boxes[frames]
-        openness = lip_openness(landmarks, boxes[:, 3] - boxes[:, 1])
-        return cls(frames, landmarks, boxes, openness, spread_over_openness(openness, NUM_LANDMARK_REFERENCES))
+    def in_crop(self, landmarks_in_frame: np.ndarray) -> np.ndarray:
+        return to_crop(landmarks_in_frame, self.boxes)
 
     def static(self) -> np.ndarray:
+        """(F, 131, 2) in frame."""
         return baselines.static_lips(self.landmarks, self.landmarks[self.listened])
+
+    def heard(self) -> np.ndarray:
+        """(F, D) inputs of the ridge regression."""
+        return baselines.heard_around(self.clip.mel, self.frames)
 
 
 def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
@@ -96,16 +97,16 @@ def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
     return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found.items()}
 
 
-def predict(dubber: Dubber, clip: Clip, faces: Faces, other_pose: bool = False) -> np.ndarray:
+def predict(dubber: Dubber, faces: Faces, other_pose: bool = False) -> np.ndarray:
     """Stage 1 as in dubbing, on the clip's own sound: landmarks in frame (F, 131, 2).
 
     With `other_pose` the face moves as at another moment, as it does in dubbing, so that the pose can't tell the mouth;
     lips and jaws are then moved onto the frame's pose.
     """
-    seen = clip.landmarks_in_crop[fill_gaps(clip.found)]
+    seen = faces.clip.landmarks_in_crop[fill_gaps(faces.clip.found)]
     moving = baselines.half_a_clip_later(seen) if other_pose else seen
     own = seen[faces.frames]
-    predicted = dubber.predict_landmarks(moving, own[faces.listened], clip.mel)[faces.frames]
+    predicted = dubber.predict_landmarks(moving, own[faces.listened], faces.clip.mel)[faces.frames]
     if other_pose:
         predicted = baselines.with_content(own, baselines.moved_content(predicted, own))
     return to_frame(predicted, faces.boxes)
@@ -115,39 +116,37 @@ def learn_ridge(cache: ClipCache, names: Iterable[str]) -> baselines.Ridge:
     """The ridge regression on clips of the cache."""
 
     def examples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for clip in map(cache.open, names):
-            faces = Faces.of(clip)
+        for faces in map(Faces, map(cache.open, names)):
             if len(faces.frames):
-                change = to_crop(faces.landmarks, faces.boxes) - to_crop(faces.static(), faces.boxes)
-                inputs = baselines.heard_around(clip.mel, faces.frames)
-                yield inputs, change[:, baselines.CONTENT].reshape(len(change), -1)
+                change = faces.in_crop(faces.landmarks) - faces.in_crop(faces.static())
+                yield faces.heard(), change[:, baselines.CONTENT].reshape(len(change), -1)
 
     return baselines.Ridge(examples())
 
 
-def guess_lips(dubber: Dubber, clip: Clip, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
+def guess_lips(dubber: Dubber, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
     """Row -> landmarks in frame (F, 131, 2)."""
     static, later = faces.static(), baselines.half_a_clip_later(faces.landmarks)
     guesses = {
-        "ours": predict(dubber, clip, faces),
-        "ours, pose of another moment": predict(dubber, clip, faces, other_pose=True),
+        "ours": predict(dubber, faces),
+        "ours, pose of another moment": predict(dubber, faces, other_pose=True),
         "static lips": static,
         "shifted lips": baselines.with_content(static, baselines.moved_content(later, faces.landmarks)),
     }
     if ridge:
-        change = ridge(baselines.heard_around(clip.mel, faces.frames)).reshape(len(static), -1, 2)
-        content = to_crop(static, faces.boxes)[:, baselines.CONTENT] + change
+        change = ridge(faces.heard()).reshape(len(static), -1, 2)
+        content = faces.in_crop(static)[:, baselines.CONTENT] + change
         guesses["ridge regression"] = baselines.with_content(static, to_frame(content, faces.boxes))
     return guesses | {"original": faces.landmarks}
 
 
-def score_lips(clip: Clip, faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
+def score_lips(faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
     """Every guess of the landmarks in frame (F, 131, 2) against the true ones."""
-    truth = to_crop(faces.landmarks, faces.boxes)
-    silent = silent_frames(clip.mel, clip.num_frames)[faces.frames]
+    truth = faces.in_crop(faces.landmarks)
+    silent = silent_frames(faces.clip.mel, faces.clip.num_frames)[faces.frames]
     scores = {}
     for row, guess in guesses.items():
-        distances = np.linalg.norm(to_crop(guess, faces.boxes).astype(np.float64) - truth, axis=-1)  # (F, 131)
+        distances = np.linalg.norm(faces.in_crop(guess).astype(np.float64) - truth, axis=-1)  # (F, 131)
         lips, content = nan_mean(distances[:, LIP_SLICE]), nan_mean(distances[:, baselines.CONTENT])
         moved = motion(guess, faces.boxes, silent, faces.landmarks, faces.boxes)
         scores[row] = {"LipLMD": lips, "Landmark Error": content * SIZE, **moved}
@@ -155,17 +154,18 @@ def score_lips(clip: Clip, faces: Faces, guesses: dict[str, np.ndarray]) -> Scor
 
 
 def score_faces(
-    dubber: Dubber, clip: Clip, faces: Faces, guesses: dict[str, np.ndarray], frames: int, distance: LPIPS | None
+    dubber: Dubber, faces: Faces, guesses: dict[str, np.ndarray], frames: int, distance: LPIPS | None
 ) -> Scores:
     """The drawn and the pasted face crop of some frames against the true one, for every guess of the landmarks."""
+    clip, truth = faces.clip, faces.in_crop(faces.landmarks)
     paster = baselines.NearestReference(dubber.landmark_generator, dubber.renderer, str(dubber.device))
     drawers = {"nearest reference": paster, "ours": dubber}
     others, references = np.arange(len(faces.frames)), {}
     for row, drawer in drawers.items():
         chosen = spread_over_openness(faces.openness, drawer.num_candidates)
         others = np.setdiff1d(others, chosen)
-        crops, boxes = np.stack([clip.face(int(i)) for i in faces.frames[chosen]]), faces.boxes[chosen]
-        references[row] = drawer.encode_references(crops, to_crop(faces.landmarks[chosen], boxes), boxes)
+        crops = np.stack([clip.face(int(i)) for i in faces.frames[chosen]])
+        references[row] = drawer.encode_references(crops, truth[chosen], faces.boxes[chosen])
     if not len(others):
         return {}
     windows = window_frames(clip.num_frames, dubber.renderer.config.num_frames, FPS)[faces.frames]
@@ -175,16 +175,16 @@ def score_faces(
     half = dubber.size // 2
     rows: dict[str, dict[str, list[float]]] = {}
     for batch in np.array_split(scored, -(-len(scored) // dubber.batch_size)):
-        truth = np.stack([clip.face(int(i)) for i in faces.frames[batch]])
-        target, mel = to_tensor(truth).to(dubber.device), mel_windows(clip.mel, faces.frames[batch])
+        crops = np.stack([clip.face(int(i)) for i in faces.frames[batch]])
+        target, mel = to_tensor(crops).to(dubber.device), mel_windows(clip.mel, faces.frames[batch])
         for name, guess in guesses.items():
-            points = to_crop(guess, faces.boxes)
+            points = faces.in_crop(guess)
             lines = [
                 [draw_sketch(points[j], int(sides[j, 1]), int(sides[j, 0]), dubber.size) for j in position[windows[i]]]
                 for i in batch
             ]
             for row, drawer in drawers.items():
-                drawn, _ = drawer.draw_faces(truth, points[batch], np.array(lines), references[row], mel)
+                drawn, _ = drawer.draw_faces(crops, points[batch], np.array(lines), references[row], mel)
                 made = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(dubber.device)
                 values = rows.setdefault(f"{row}, {name} landmarks", defaultdict(list))
                 values["PSNR"] += psnr(made, target).tolist()
@@ -223,17 +223,17 @@ def main(config: Config) -> None:
             raise UserError(f"--train-list: {shared[0]} is also in --val-list; a clip can be in one of them only")
         ridge = learn_ridge(cache, trained)
     stages: dict[str, dict[str, Scores]] = {"stage 1": {}, "stage 2": {}}
-    for name, clip in zip(persons, map(cache.open, persons), strict=True):
-        faces = Faces.of(clip)
+    for name in persons:
+        faces = Faces(cache.open(name))
         if len(faces.frames) < 2:
             print(f"{name}: no face in it, left out", file=sys.stderr)
             continue
-        guesses = guess_lips(dubber, clip, faces, ridge)
+        guesses = guess_lips(dubber, faces, ridge)
         if config.stage != "2":
-            stages["stage 1"][name] = score_lips(clip, faces, guesses)
+            stages["stage 1"][name] = score_lips(faces, guesses)
         if config.stage != "1":
             drawn = {"true": faces.landmarks, "predicted": guesses["ours"], "static": guesses["static lips"]}
-            stages["stage 2"][name] = score_faces(dubber, clip, faces, drawn, config.frames, distance)
+            stages["stage 2"][name] = score_faces(dubber, faces, drawn, config.frames, distance)
     print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
     for stage, clips in stages.items():
         for over, groups in {"persons": persons, "clips": {name: name for name in persons}}.items() if clips else ():
