@@ -18,15 +18,14 @@ import command_line
 from command_line import UserError
 from datasets import settings
 from datasets.clip_cache import Clip, ClipCache, open_clip
-from datasets.landmark_dataset import LandmarkDataset
-from datasets.sampling import AugmentConfig, SamplingConfig
+from datasets.landmark_dataset import LandmarkDataset, make_sample
+from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, window_starts
 from face.crop import SIZE, to_frame
-from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, LOWER_LIP, NUM_FULL, POSE_SLICE, UPPER_LIP
+from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, LOWER_LIP, UPPER_LIP
 from face.references import lip_openness
 from losses.landmark import SYMBOLS, LandmarkLossConfig, landmark_loss
-from media.audio import MEL_COLUMNS, N_MELS, mel_windows
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from training import distributed
@@ -78,7 +77,7 @@ class Example(NamedTuple):
     """What is validated on: windows of one clip."""
 
     name: str
-    batch: dict[str, Tensor]  # B windows of T frames, as LandmarkDataset gives them
+    batch: dict[str, Tensor]  # B windows of T frames, as LandmarkDataset gives them, collated
     boxes: np.ndarray  # (B * T, 4) int32, of the face in each frame
 
 
@@ -141,18 +140,12 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Example:
     """A clip's frames in windows of `length`, end to end: the same at every call."""
     starts = window_starts(clip.found, length)
     windows = starts[(starts - starts[0]) % length == 0][:, None] + np.arange(length)  # (B, T)
-    references = [
-        sample_references(np.random.default_rng(int(window[0])), clip.found, window, num_references)
-        for window in windows
-    ]
-    frames = windows.ravel()
-    faces = clip.crop_landmarks(frames).reshape(*windows.shape, NUM_FULL, 2)
-    batch = {
-        "mel": mel_windows(clip.mel, frames).reshape(*windows.shape, 1, N_MELS, MEL_COLUMNS),
-        "reference": clip.crop_landmarks(np.concatenate(references)).reshape(len(windows), -1, NUM_FULL, 2),
-        "pose": faces[:, :, POSE_SLICE], "jaw": faces[:, :, JAW_SLICE], "lip": faces[:, :, LIP_SLICE],
-    }  # fmt: skip
-    return Example(clip.name, {name: torch.from_numpy(values) for name, values in batch.items()}, clip.boxes[frames])
+    samples: list[Any] = []
+    for window in windows:
+        rng = np.random.default_rng(int(window[0]))
+        references = sample_references(rng, clip.found, window, num_references)
+        samples.append(make_sample(clip, window, references, Augmentation(rng, AugmentConfig())))
+    return Example(clip.name, default_collate(samples), clip.boxes[windows.ravel()])
 
 
 def one_sample(data: LandmarkDataset, index: int, cache: ClipCache) -> Example:

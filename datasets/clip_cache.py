@@ -42,7 +42,7 @@ class ClipWriter:
     def add(self, face: np.ndarray | None) -> None:
         """Appends the next frame's crop, (S, S, 3) uint8 RGB, or None for a frame without a face."""
         if face is not None:
-            self._file.write(cv2.imencode(".jpg", face[..., ::-1], JPEG)[1].tobytes())
+            self._file.write(cv2.imencode(".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes())
         self.offsets.append(self._file.tell())
 
     def finish(
@@ -201,6 +201,3 @@ class ClipCache:
 
     def __iter__(self) -> Iterator[Clip]:
         return map(self.open, self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
 from datasets.windows import sample_references, window_starts
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
@@ -24,17 +25,22 @@ class LandmarkDataset(SampledClips):
         start = int(rng.choice(window_starts(clip.found, self.num_frames)))
         window = np.arange(start, start + self.num_frames)
         references = sample_references(rng, clip.found, window, self.num_references)
-        augmentation = Augmentation(rng, self.config.augment)
-        faces = augmentation.landmarks(
-            augmentation.stretch(clip.crop_landmarks(window)), augmentation.move()
-        )  # (T, 131, 2)
-        reference = augmentation.landmarks(clip.crop_landmarks(references), augmentation.move())  # (N, 131, 2)
-        return {
-            "mel": torch.from_numpy(augmentation.sound(mel_windows(clip.mel, window))),
-            "pose": torch.from_numpy(faces[:, POSE_SLICE]),
-            "reference": torch.from_numpy(reference),
-            "lip": torch.from_numpy(faces[:, LIP_SLICE]),
-            "jaw": torch.from_numpy(faces[:, JAW_SLICE]),
-            "name": clip.name,
-            "frame": start,
-        }
+        return make_sample(clip, window, references, Augmentation(rng, self.config.augment))
+
+
+def make_sample(
+    clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation
+) -> dict[str, object]:
+    """An item as above from frames (T,) that follow each other and from frames (N,)."""
+    stretched = augmentation.stretch(clip.crop_landmarks(window))
+    faces = augmentation.landmarks(stretched, augmentation.move())  # (T, 131, 2)
+    reference = augmentation.landmarks(clip.crop_landmarks(references), augmentation.move())  # (N, 131, 2)
+    return {
+        "mel": torch.from_numpy(augmentation.sound(mel_windows(clip.mel, window))),
+        "pose": torch.from_numpy(faces[:, POSE_SLICE]),
+        "reference": torch.from_numpy(reference),
+        "lip": torch.from_numpy(faces[:, LIP_SLICE]),
+        "jaw": torch.from_numpy(faces[:, JAW_SLICE]),
+        "name": clip.name,
+        "frame": int(window[0]),
+    }

@@ -5,12 +5,13 @@ networks, frozen parameters and accumulation the result is the same and there is
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
@@ -81,10 +82,12 @@ def any_process(flag: bool, world: World) -> bool:
 
 
 def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """The layer's output (B, C, ...) with statistics over the equally large batches of all processes.
+    """The layer's output (B, C, ...); in training with statistics over the equally large batches of all processes.
 
     PyTorch's SyncBatchNorm works on GPUs only; this one works everywhere, so that it can be tested.
     """
+    if not norm.training:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
     processes, wide = dist.get_world_size(), x.float()
     mean = all_reduce(wide.mean(axes)) / processes  # (C,)
@@ -100,12 +103,8 @@ def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tenso
     return (centred * scale.view(shape) + norm.bias.view(shape)).to(x.dtype)
 
 
-def _forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, alone: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return shared_batch_norm(norm, x) if norm.training else alone(x)
-
-
 def share_batch_norm(module: nn.Module, world: World) -> None:
     """Makes the module's BatchNorm layers normalise over all processes while training. Weights and their names stay."""
     for layer in module.modules() if world.size > 1 else ():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.forward = partial(_forward, layer, layer.forward)  # type: ignore[method-assign]
+            layer.forward = partial(shared_batch_norm, layer)  # type: ignore[method-assign]

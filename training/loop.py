@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,6 +97,7 @@ class Trainer:
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
         self.skipped = 0  # steps in a row whose gradient fp16 had to throw away
+        self.lap = self.waited = 0.0  # when the steps not yet logged began, and seconds of waiting for data since then
         self.signal = ""
 
     def fit(self) -> None:
@@ -106,25 +106,23 @@ class Trainer:
         self.run.open(self.step)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_signal)
-        steps, began, clock = self.steps(), time.monotonic(), Clock(self.step)
+        steps, began = self.steps(), time.monotonic()
+        self.lap, self.waited = began, 0.0
         stop = self.step >= self.options.steps
         while not stop:
-            with clock.waiting():
-                batch = next(steps)
-            self.train_step(batch)
+            self.train_step(next(steps))
             late = self.options.minutes is not None and time.monotonic() - began > 60 * self.options.minutes
             interrupted = distributed.any_process(bool(self.signal), self.world)
             stop = interrupted or distributed.any_process(late, self.world) or self.step >= self.options.steps
             validate = stop or self.step % self.options.validate_every == 0
             if validate or self.step % self.options.log_every == 0:
-                self._log(clock)
-            if validate:
-                if self.world.is_main:
+                self._log()
+                if validate and self.world.is_main:
                     if not interrupted:
                         self._validate()
                     self._save()
-                stop |= distributed.any_process(0 < self.options.patience <= self.stale, self.world)
-                clock = Clock(self.step)
+                stop |= validate and distributed.any_process(0 < self.options.patience <= self.stale, self.world)
+                self.lap, self.waited = time.monotonic(), 0.0
         why = f"stopped by {self.signal}" if self.signal else "done"
         self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
 
@@ -170,12 +168,15 @@ class Trainer:
             pin_memory=self.world.device.type == "cuda",
         ))  # fmt: skip
         while True:
+            asked = time.monotonic()
             try:
                 parts = [next(loader) for _ in range(self.options.accumulate)]
             except UserError as error:  # from a worker it comes with a traceback in front
                 line = str(error).strip().splitlines()[-1]
                 raise UserError(line.removeprefix("command_line.UserError: ")) from None
-            yield [to_device(part, self.world.device) for part in parts]
+            parts = [to_device(part, self.world.device) for part in parts]
+            self.waited += time.monotonic() - asked
+            yield parts
 
     def dry_run(self) -> None:
         """Prints sizes, and time and memory of a step on few samples and on the whole batch; writes nothing."""
@@ -250,14 +251,14 @@ class Trainer:
             with checkpoint.writing(f"the weights in {self.run.path}"):
                 self.stage.export(self.average.module, self.step, numbers)
 
-    def _log(self, clock: "Clock") -> None:
-        numbers = self.take_recent()
+    def _log(self) -> None:
+        samples, numbers = len(self.recent) * self.options.batch, self.take_recent()  # which waits for the device
         values = torch.tensor(list(numbers.values()), device=self.world.device)
         distributed.average([values], self.world)
-        rate, waiting = clock.lap(self.step)
+        seconds = max(1e-9, time.monotonic() - self.lap)
         shown = dict(zip(numbers, values.tolist(), strict=True)) | {
             "learning_rate": self.options.learning_rate_at(self.step - 1),
-            "samples_per_second": rate * self.options.batch, "waiting_for_data": waiting,
+            "samples_per_second": samples / seconds, "waiting_for_data": self.waited / seconds,
             "epoch": self.step * self.options.batch / self.length, "memory_gib": memory_gib(self.world.device),
         }  # fmt: skip
         self.run.log(self.step, shown, "train")
@@ -296,26 +297,6 @@ def prepare_worker(_: int) -> None:
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on the device; names and such stay."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
-
-
-class Clock:
-    """Rate and waiting for data since the last lap."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.start, self.waited = step, time.monotonic(), 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.waited += time.monotonic() - began
-
-    def lap(self, step: int) -> tuple[float, float]:
-        """(steps a second, share of the time spent waiting for data)."""
-        seconds = max(1e-9, time.monotonic() - self.start)
-        result = (step - self.step) / seconds, self.waited / seconds
-        self.step, self.start, self.waited = step, time.monotonic(), 0.0
-        return result
 
 
 def memory_gib(device: torch.device) -> float:

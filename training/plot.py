@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import command_line
 from command_line import UserError
@@ -26,11 +27,6 @@ class Config:
 
 def main(config: Config) -> None:
     """Raises UserError when a run has no metrics or the picture can't be written."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     command_line.output_parent(config.output, "--output")
     runs = {run: read_metrics(run) for run in config.run}
     if empty := [str(run) for run, rows in runs.items() if not rows]:
@@ -38,7 +34,8 @@ def main(config: Config) -> None:
     names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))
     names = [name for name in names if name not in ("step", "group", "selection", "epoch")]
     height = -(-len(names) // COLUMNS)
-    figure, grid = plt.subplots(height, COLUMNS, figsize=(4 * COLUMNS, 2.6 * height), squeeze=False, layout="tight")
+    figure = Figure(figsize=(4 * COLUMNS, 2.6 * height), layout="tight")
+    grid = figure.subplots(height, COLUMNS, squeeze=False)
     for name, axes in zip(names, grid.flat, strict=False):
         for number, (run, rows) in enumerate(runs.items()):
             for group, style in (("train", "-"), ("validation", "o")):
