@@ -72,11 +72,15 @@ class Video:
                 raise UserError(f"{path}: no frame of its video can be decoded; the file is damaged")
             self._time_base = stream.time_base or Fraction(1, 90000)
             self._interval = 1 / ffmpeg.frame_rate(stream)  # seconds
+            self._regular = max(1, round(self._interval / self._time_base))  # ticks from one frame to the next
             self._rate = Fraction(fps).limit_denominator(1001) if fps else 1 / self._interval
             zero = ffmpeg.zero(container)
-            # A source frame at t ticks is shown from output frame ceil(t * scale - shift) on.
-            self._scale = self._time_base * self._rate
-            self._shift = (zero + min(self._interval, 1 / self._rate) / 2) * self._rate
+            # A source frame at t ticks is shown from output frame ceil((t * scale - shift) / parts) on: whole numbers,
+            # as fractions would take as long for each frame as its decoding.
+            scale = self._time_base * self._rate
+            shift = (zero + min(self._interval, 1 / self._rate) / 2) * self._rate
+            self._parts = math.lcm(scale.denominator, shift.denominator)
+            self._scale, self._shift = int(scale * self._parts), int(shift * self._parts)
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
             # Seconds, as far as the file says; for some containers it's those of the longest stream.
             self._stated = float((stream.duration or 0) * self._time_base) or ffmpeg.duration(container)
@@ -158,16 +162,19 @@ class Video:
 
     def _enter(self, frame: Any) -> None:
         """Adds a source frame to the index; where its time is missing, goes backward or is absurd, a regular one."""
-        regular = max(1, round(self._interval / self._time_base))
-        ticks = frame.pts
+        ticks, regular = frame.pts, self._regular
         if self._ticks:
             if ticks is None or not self._ticks[-1] < ticks <= self._latest:
                 ticks = self._ticks[-1] + regular
             if frame.key_frame:
                 self._keys.append(len(self._ticks))
         self._ticks.append(ticks or 0)
-        self._shown_from.append(math.ceil(self._ticks[-1] * self._scale - self._shift))
+        self._shown_from.append(self._output_frame(self._ticks[-1]))
         self._last_ticks = max(frame.duration or 0, regular)
+
+    def _output_frame(self, ticks: float) -> int:
+        """The first output frame that shows a source frame of this time."""
+        return -int((self._shift - ticks * self._scale) // self._parts)
 
     def _finish(self, errors: list[str]) -> None:
         """Sets what is known only at the end: the number of frames, and what was damaged."""
@@ -175,7 +182,7 @@ class Video:
             raise UserError(f"{self.path}: no frame of its video can be decoded; the file is damaged")
         self._complete = True
         end = self._ticks[-1] + self._last_ticks
-        self._set_length(max(1, math.ceil(min(end, self._latest) * self._scale - self._shift)))
+        self._set_length(max(1, self._output_frame(min(end, self._latest))))
         seconds = float((end - self._ticks[0]) * self._time_base)
         damages = [f"{len(errors)} of its packets cannot be decoded ({errors[0]})"] if errors else []
         if self._stated - seconds > _SHORTER:
