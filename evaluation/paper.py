@@ -101,12 +101,12 @@ def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[Pair
     return protocol.pairs(protocol.choose(names, config.count, config.seed), dubbing, config.seed)
 
 
-def find_others(config: Config, place: str, pairs: list[Pair]) -> dict[str, dict[str, Path]]:
+def find_others(config: Config, place: str, pairs: list[Pair]) -> dict[str, dict[str, Path | str]]:
     """Other methods' rows -> name of a result -> video. Raises UserError if a method has none of them."""
-    rows = {}
+    rows: dict[str, dict[str, Path | str]] = {}
     for method, folder in named(config.methods, "--methods").items():
         own = folder / place if (folder / place).is_dir() else folder
-        rows[method] = protocol.match([pair.name for pair in pairs], protocol.index(own, "--methods"))
+        rows[method] = {**protocol.match([pair.name for pair in pairs], protocol.index(own, "--methods"))}
         if not rows[method]:
             raise UserError(f"--methods {method}: no file in {own} is named like a clip, such as {pairs[0].name}")
     return rows
@@ -122,20 +122,20 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
     originals = {clip: found[name] for clip, name in match(clips, found).items()}
     if not originals:
         raise UserError(f"--videos: {config.videos} has no clip such as {clips[0]}; it has {min(found)}")
-    others, ours = find_others(config, place, pairs), our_methods(config)
-    files = {
+    ours = our_methods(config)
+    files: dict[str, dict[str, Path | str]] = {  # row -> name of a result -> video, or why there is none
         UNTOUCHED if dubbing else ORIGINAL: {p.name: originals[p.clip] for p in pairs if p.clip in originals},
-        **others,
-        **{m.name: {p.name: config.output / place / m.name / f"{p.name}.mp4" for p in pairs} for m in ours},
+        **find_others(config, place, pairs),
+        **{method.name: {} for method in ours},
     }
     jobs = [
-        Job(method, pair.name, originals[pair.clip], originals[pair.sound], files[method.name][pair.name])
-        for pair in pairs
-        if originals.keys() >= {pair.clip, pair.sound}
-        for method in ours
+        Job(m, p.name, originals[p.clip], originals[p.sound], config.output / place / m.name / f"{p.name}.mp4")
+        for p in pairs
+        if originals.keys() >= {p.clip, p.sound}
+        for m in ours
     ]
-    made = tqdm(make_all(jobs, config.workers), f"{place}: making", len(jobs), unit="video")
-    errors = {(job.method.name, job.name): why for job, why in made if why}
+    for job, why in tqdm(make_all(jobs, config.workers), f"{place}: making", len(jobs), unit="video"):
+        files[job.method.name][job.name] = why or job.output
 
     scores: dict[str, list[ClipScore]] = {row: [] for row in files}
     pools: dict[str, Pools] = {row: {} if dubbing else scorers.pools() for row in files}
@@ -149,12 +149,11 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
         except UserError as error:
             reason, track = str(error), None
         for row, videos in files.items():
-            video, why = videos.get(pair.name), reason or errors.get((row, pair.name), "")
-            if track and video and not why:
+            video = videos.get(pair.name, "no video of that name, or several")
+            if track and isinstance(video, Path):
                 score = scorers.score(pair.name, originals[pair.clip], track, video, wav, not dubbing, pools[row])
             else:
-                why = why or "no video of that name, or several"
-                score = ClipScore(pair.name, wanted=frames_for_samples(len(wav)), reason=why)
+                score = ClipScore(pair.name, wanted=frames_for_samples(len(wav)), reason=reason or str(video))
             scores[row].append(score)
     return [row_of(row, done, over_all(pools[row])) for row, done in scores.items()]
 

@@ -186,7 +186,6 @@ class _Comparison:
         self.nearest = mine.boxes[fill_gaps(mine.found)]
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.vectors: list[list[np.ndarray]] = [[], []]
-        self.points: list[list[np.ndarray]] = [[], []]
         self.sync = lip_sync_net.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
 
     def add(self, batch: list[Frame]) -> None:
@@ -223,24 +222,33 @@ class _Comparison:
                     pool.add(scorers.inception(pictures))
 
     def _faces(self, seen: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
-        """Embeddings for CSIM and, where asked for, 68 points."""
-        scorers = self.scorers
+        """LipLMD, and the embeddings for CSIM."""
+        scorers, options = self.scorers, self.options
+        points = []
         for k, (landmarks, boxes) in enumerate(self.faces):
             if scorers.embedder:
                 with scorers.clock("CSIM"):
-                    if self.options.csim == "aligned":
+                    if options.csim == "aligned":
                         faces = [identity.align(pair[k], landmarks[i]) for i, pair in seen]
                     else:
                         faces = [identity.resize(pair[k]) for pair in crops]
                     self.vectors[k].append(scorers.embedder(np.stack(faces)))
-            if scorers.points68:
-                with scorers.clock("LipLMD"):
-                    self.points[k] += [to_crop(scorers.points68(pair[k]), boxes[i]) for i, pair in seen]
+            with scorers.clock("LipLMD"):
+                found = [scorers.points68(pair[k]) if scorers.points68 else landmarks[i] for i, pair in seen]
+                points.append(to_crop(np.stack(found), boxes[[i for i, _ in seen]]) * SIZE)  # pixels of the crop
+        if options.points == "mesh" or scorers.points68:
+            made, real = points
+            lips, eyes = (points68.LIPS, points68.EYES) if scorers.points68 else (LIP_SLICE, identity.EYES)
+            between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
+            scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
+            self.sums["LipLMD"] += lip_sync.landmark_distance(
+                made[:, lips], real[:, lips], scale, options.norm
+            ).tolist()
 
     def finish(self) -> None:
         """Fills in the scores of the whole clip."""
         options, values, count = self.options, self.result.values, self.result.frames
-        values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
+        values |= {column: lip_sync.nan_mean(each) for column, each in self.sums.items()}
         if self.vectors[0]:
             made, real = map(np.concatenate, self.vectors)
             values["CSIM"] = identity.csim(made, real, options.pairs)
@@ -254,14 +262,3 @@ class _Comparison:
         common = slice(count if self.compare else None)  # in dubbing the original may have another number of frames
         made, real = ((landmarks[common], boxes[common]) for landmarks, boxes in self.faces)
         values |= lip_sync.motion(*made, lip_sync.silent_frames(log_mel(self.wav), count), *real, in_step=self.compare)
-        if not self.compare or (options.points == "68" and not self.points[0]):
-            return
-        if options.points == "68":
-            (made, real), lips, eyes = map(np.stack, self.points), points68.LIPS, points68.EYES
-        else:
-            (made, real), lips, eyes = (to_crop(*made), to_crop(*real)), LIP_SLICE, identity.EYES
-        made, real = made * SIZE, real * SIZE  # pixels of the crop
-        between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
-        scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
-        distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)
-        values["LipLMD"] = lip_sync.nan_mean(distance)

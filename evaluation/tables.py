@@ -183,7 +183,8 @@ class Table:
         return stream.getvalue()
 
     def json(self) -> str:
-        content = asdict(self) | {"rows": [asdict(row) | {"failed": row.failed} for row in self.rows]}
+        rows = [asdict(row) | {"failed": row.failed} for row in self.rows]
+        content = {"title": self.title, "notes": self.notes, "rows": rows}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def publish(self, folder: Path | None, name: str) -> None:
