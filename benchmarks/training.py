@@ -103,12 +103,11 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 def main(config: Config) -> None:
     """Prints a line for each stage and variant, as they come."""
-    for name in config.stages:
-        script = STAGES[name]
-        settings: dict[str, Any] = {**script.PRESETS[config.preset], "cache": config.cache, "workers": config.workers}
-        settings |= {"device": config.device, "preset": config.preset}
-        settings |= {"batch": config.batch} if config.batch else {}
-        if name == "render":
+    for stage in config.stages:
+        script = STAGES[stage]
+        given = {name: getattr(config, name) for name in ("cache", "preset", "workers", "device", "batch")}
+        settings: dict[str, Any] = script.PRESETS[config.preset] | {k: v for k, v in given.items() if v is not None}
+        if stage == "render":
             loss = settings.get("loss", train_render.RenderLossConfig())
             settings |= {"vgg": config.vgg, "loss": replace(loss, warmup_epochs=0)}
         flops = first = 0.0
@@ -120,7 +119,7 @@ def main(config: Config) -> None:
                 with FlopCounterMode(display=False) as counter:
                     trainer.train_step(next(trainer.steps()))
                 flops = counter.get_total_flops() / batch
-                print(f"{name}, {config.preset}, batch {batch}, {device}: {flops / 1e9:.3g} GFLOP a sample")
+                print(f"{stage}, {config.preset}, batch {batch}, {device}: {flops / 1e9:.3g} GFLOP a sample")
             rate = config.steps * batch / run(trainer, config.steps)
             first = first or rate
             phases = Phases(trainer)

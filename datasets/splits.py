@@ -1,5 +1,6 @@
 """Which clips train, which validate, which test: by published lists, else by speaker. Validation is never test."""
 
+import itertools
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -100,23 +101,22 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
         matched = match(entries, names)
         chosen[kind] = set(matched.values())
         speakers |= {name: entries[entry]["speaker"] for entry, name in matched.items() if "speaker" in entries[entry]}
-    by_hash = {"val"} - chosen.keys() | ({"test"} if not chosen else set())
-    in_test_folder = {name for name in names if "test" in name.split("/")[:-1]}
-    if "test" not in chosen and in_test_folder:
-        chosen["test"] = in_test_folder - chosen.get("train", set()) - chosen.get("val", set())
-        by_hash -= {"test"}
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        if both := chosen.get(a, set()) & chosen.get(b, set()):
+    for a, b in itertools.combinations(chosen, 2):
+        if both := chosen[a] & chosen[b]:
             raise UserError(f"--{a}-list and --{b}-list both hold {min(both)}; a clip may be in one of them only")
-    rest = chosen.get("train") or set(names) - chosen.get("val", set()) - chosen.get("test", set())
+    draw_test = not chosen
+    if "test" not in chosen:
+        chosen["test"] = {name for name in names if "test" in name.split("/")[:-1]}.difference(*chosen.values())
+        draw_test &= not chosen["test"]
+    rest = chosen.get("train") or set(names).difference(*chosen.values())
 
     unit = speakers if len({speakers[name] for name in rest}) > 1 else {name: name for name in names}
     place = {unit[name]: zlib.crc32(unit[name].encode(errors="surrogateescape")) / 2**32 for name in rest}  # [0, 1)
-    if "val" in by_hash:
+    if "val" not in chosen:
         limit = max(config.val_share, min(place.values(), default=0)) if len(place) > 1 else -1
         chosen["val"] = {name for name in rest if place[unit[name]] <= limit}
-    if "test" in by_hash:
+    if draw_test:
         limit = 1 - config.test_share
         chosen["test"] = {name for name in rest - chosen["val"] if place[unit[name]] >= limit}
-    train = rest - chosen["val"] - chosen.get("test", set())
-    return Split(sorted(train), sorted(chosen["val"]), sorted(chosen.get("test", ())), speakers)
+    train = rest - chosen["val"] - chosen["test"]
+    return Split(sorted(train), sorted(chosen["val"]), sorted(chosen["test"]), speakers)

@@ -1,5 +1,9 @@
 """Stage 1 through its main(), on made-up clips and a tiny network."""
 
+import multiprocessing
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +150,16 @@ def test_too_little_memory_is_one_line(config: Config, monkeypatch: pytest.Monke
     monkeypatch.setattr(LandmarkStage, "train_step", refuse)
     with pytest.raises(UserError, match=f"--batch {config.batch}: does not fit into the memory of cpu"):
         main(config)
+
+
+def test_a_lost_process_that_loads_data_is_one_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_a_worker(*_: object) -> None:
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        time.sleep(60)  # ended by the loader's signal
+
+    monkeypatch.setattr(LandmarkStage, "train_step", kill_a_worker)
+    with pytest.raises(UserError, match=r"--workers: DataLoader worker .* is killed by signal: Killed. ; use fewer"):
+        main(replace(config, workers=1))
 
 
 def test_batch_larger_than_the_data(config: Config) -> None:

@@ -280,6 +280,8 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
         trainer = build(config)
         trainer.dry_run() if config.dry_run else trainer.fit()
     except (MemoryError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
+            raise UserError(f"--workers: {error}; use fewer of them, or a smaller --batch") from error
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):
             where = f"does not fit into the memory of {config.device.replace('auto', 'this machine')}"
             raise UserError(f"--batch {config.batch}: {where}; use a smaller one, cut it into parts by --accumulate, "
