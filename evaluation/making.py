@@ -97,9 +97,8 @@ def make_all(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str]]:
     Raises UserError if a worker was killed.
     """
     jobs = list(jobs)
-    for folder in {job.output.parent for job in jobs}:
-        for unfinished in folder.glob(".*.part.mp4"):  # a killed run's
-            unfinished.unlink(missing_ok=True)
+    for unfinished in {part for job in jobs for part in job.output.parent.glob(".*.part.mp4")}:  # a killed run's
+        unfinished.unlink(missing_ok=True)
     if workers <= 1:
         yield from ((job, make(job)) for job in jobs)
         return

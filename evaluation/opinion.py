@@ -70,9 +70,9 @@ def study(config: Study) -> None:
     trials.sort(key=lambda trial: trial["id"])
     checks = [{"id": f"check{i}", "value": int(random.integers(1, 6))} for i in range(config.checks)]
     ident = hashlib.sha256(json.dumps([sorted(key), checks]).encode()).hexdigest()[:12]
-    shown = {"id": ident, "seed": config.seed, "questions": list(QUESTIONS.values()), "checks": checks}
-    text = json.dumps(shown | {"trials": trials}).replace("</", "<\\/")
-    secret = {"id": ident, "questions": list(QUESTIONS), "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
+    shown = {"id": ident, "seed": config.seed, "questions": [*QUESTIONS.values()], "checks": checks, "trials": trials}
+    text = json.dumps(shown).replace("</", "<\\/")
+    secret = {"id": ident, "questions": [*QUESTIONS], "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
     tables.write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text))
     tables.write_whole(key_of(config.output), json.dumps(secret))
     print(f"{config.output}: {len(trials)} videos, {len(text) / 1e6:.1f} MB; keep {key_of(config.output)} to yourself")

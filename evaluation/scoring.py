@@ -241,9 +241,8 @@ class _Comparison:
             lips, eyes = (points68.LIPS, points68.EYES) if scorers.points68 else (LIP_SLICE, identity.EYES)
             between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
             scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
-            self.sums["LipLMD"] += lip_sync.landmark_distance(
-                made[:, lips], real[:, lips], scale, options.norm
-            ).tolist()
+            distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)
+            self.sums["LipLMD"] += distance.tolist()
 
     def finish(self) -> None:
         """Fills in the scores of the whole clip."""

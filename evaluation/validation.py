@@ -7,7 +7,7 @@ landmarks. Quick enough to choose between training runs; the tables of the paper
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,6 +82,11 @@ class Faces:
         """(F, D) inputs of the ridge regression."""
         return baselines.heard_around(self.clip.mel, self.frames)
 
+    def change(self) -> np.ndarray:
+        """(F, 57 * 2) that the ridge regression is to find: jaw and lips against static ones, in crop coordinates."""
+        change = self.in_crop(self.landmarks) - self.in_crop(self.static())
+        return change[:, baselines.CONTENT].reshape(len(change), -1)
+
 
 def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
     """Clip name -> person, of those clips of a list that are in the cache. Raises UserError if none is.
@@ -114,14 +119,8 @@ def predict(dubber: Dubber, faces: Faces, other_pose: bool = False) -> np.ndarra
 
 def learn_ridge(cache: ClipCache, names: Iterable[str]) -> baselines.Ridge:
     """The ridge regression on clips of the cache."""
-
-    def examples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for faces in map(Faces, map(cache.open, names)):
-            if len(faces.frames):
-                change = faces.in_crop(faces.landmarks) - faces.in_crop(faces.static())
-                yield faces.heard(), change[:, baselines.CONTENT].reshape(len(change), -1)
-
-    return baselines.Ridge(examples())
+    clips = (faces for faces in map(Faces, map(cache.open, names)) if len(faces.frames))
+    return baselines.Ridge((faces.heard(), faces.change()) for faces in clips)
 
 
 def guess_lips(dubber: Dubber, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
