@@ -117,13 +117,16 @@ class NearestReference(Dubber):
         super().__init__(*args, **options)
         self.num_candidates = CANDIDATES
 
-    def encode_references(self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> References:
+    def encode_references(
+        self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray, pictures: np.ndarray | None = None
+    ) -> References:
         return References(cast(Any, images), landmarks_in_crop)
 
     def draw_faces(
         self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: np.ndarray, references: References,
         mel: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        crops, points = cast(np.ndarray, references.features), references.landmarks_in_crop
         pairs = zip(faces, landmarks_in_crop, strict=True)
-        drawn = np.stack([paste_nearest(*pair, *cast(Any, references)) for pair in pairs]).astype(np.float32) / 255
+        drawn = np.stack([paste_nearest(*pair, crops, points) for pair in pairs]).astype(np.float32) / 255
         return drawn, drawn
