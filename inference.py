@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ from models.renderer import ReferenceFeatures, Renderer
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 SHORTEST_SOUND = 0.2  # seconds: one mel window
+MOST_DETAIL = 4  # times the network's size, up to which references are kept for their detail
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
 
 
@@ -61,6 +62,8 @@ class Config:
     """Keep the video's own frame rate instead of the 25 frames a second that the networks were made for."""
     panel: bool = False
     """Write source, sketch, reference and drawn face beside the result, to see where a fault comes from."""
+    detail: bool = True
+    """Where the face is larger than the network draws it, take its fine detail from the references (as above: lite)."""
     lossless: bool = False
     """Lossless picture (H.264 in RGB; large, for scoring), so that no codec noise is measured."""
     batch_size: int = 4
@@ -127,6 +130,7 @@ class References(NamedTuple):
 
     features: ReferenceFeatures
     landmarks_in_crop: np.ndarray  # (M, 131, 2)
+    pictures: np.ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, to take detail from
 
 
 class Dubber:
@@ -140,8 +144,9 @@ class Dubber:
         num_references: int = Config.num_references,
         batch_size: int = Config.batch_size,
         num_candidates: int | None = None,
+        detail: bool = False,
     ) -> None:
-        """`num_candidates` None: as many as in training, which the tables keep to; more bring the mouth closer."""
+        """`num_candidates` None: as many as in training. The tables keep to that, and to what the network draws."""
         trained = renderer.config.candidates  # 0: the same references for every frame, none is chosen
         candidates = trained if num_candidates is None or not trained else num_candidates
         counts = {"num-references": num_references, "num-candidates": num_candidates, "batch-size": batch_size}
@@ -154,10 +159,11 @@ class Dubber:
         self.num_references = num_references
         self.batch_size = batch_size
         self.num_candidates = max(num_references, candidates)
+        self.detail = detail and trained > 0
         self.size = renderer.config.size
 
     @classmethod
-    def from_weights(cls, folder: Path, device: str = "auto", **options: int) -> "Dubber":
+    def from_weights(cls, folder: Path, device: str = "auto", **options: Any) -> "Dubber":
         """Loads both networks from a folder.
 
         Raises:
@@ -213,18 +219,21 @@ class Dubber:
         return predicted
 
     @torch.inference_mode()
-    def encode_references(self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> References:
+    def encode_references(
+        self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray, pictures: np.ndarray | None = None
+    ) -> References:
         """Features of the reference images, computed once a video.
 
         Args:
             images: (M, S, S, 3) uint8 RGB face crops.
             landmarks_in_crop: (M, 131, 2) of the same frames.
             boxes: (M, 4) of the same frames.
+            pictures: the same crops, larger (M, k*S, k*S, 3); faces are then drawn at that size.
         """
         sketches = np.stack([self._sketch(*of) for of in zip(landmarks_in_crop, boxes, strict=True)])
         given = (to_tensor(images), to_tensor(sketches), points_tensor(landmarks_in_crop))
         features = self.renderer.encode_references(*(x.to(self.device)[None] for x in given))
-        return References(features, landmarks_in_crop)
+        return References(features, landmarks_in_crop, pictures)
 
     @torch.inference_mode()
     def draw_faces(
@@ -241,9 +250,10 @@ class Dubber:
             mel: (B, 1, 80, 16) windows.
 
         Returns:
-            drawn faces and aggregated warped references, both (B, S, S, 3) float32 RGB in [0, 1].
+            drawn faces (of the references' larger size, if they have one) and aggregated warped references
+            (B, S, S, 3), both float32 RGB in [0, 1].
         """
-        features = references.features
+        features, near = references.features, np.arange(len(references.landmarks_in_crop))[None]
         if self.renderer.config.candidates:
             near = nearest_references(landmarks_in_crop, references.landmarks_in_crop, self.num_references)
             features = features.choose(torch.from_numpy(near).to(self.device))
@@ -254,20 +264,16 @@ class Dubber:
             for x in (masked_target, to_tensor(sketches), torch.from_numpy(mel), points_tensor(landmarks_in_crop))
         )
         output = self.renderer.render(target, sketch, features, heard, points)
-        face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in output[:2])
+        face = output.face
+        if references.pictures is not None:
+            face = self.renderer.sharpen(output, to_tensor(references.pictures[near]).to(self.device))
+        face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (face, output.warped_reference))
         return face, warped
 
     def dub(
-        self,
-        video: Path,
-        audio: Path,
-        output: Path,
-        face: str = Config.face,
-        keep_fps: bool = False,
-        panel: bool = False,
-        lossless: bool = False,
-        progress: bool = True,
-    ) -> Summary:
+        self, video: Path, audio: Path, output: Path, face: str = Config.face, keep_fps: bool = False,
+        panel: bool = False, lossless: bool = False, progress: bool = True,
+    ) -> Summary:  # fmt: skip
         """Writes `output`: the person of `video` saying `audio`, as long as the sound.
 
         A video shorter than the sound runs forward and backward. Frames without a face pass through untouched.
@@ -305,9 +311,12 @@ class Dubber:
 
         clock = time.perf_counter()
         shown = np.sort(with_face[spread_over_openness(openness, self.num_candidates)])
+        factor = min(MOST_DETAIL, -(-int(np.median(np.ptp(track.boxes[shown].reshape(-1, 2, 2), 1))) // self.size))
+        sizes = [self.size] + [self.size * factor] * (self.detail and factor > 1)
         pictures = zip(source.frames(shown), track.boxes[shown], strict=True)
-        crops = np.stack([crop_face(frame, box, self.size) for frame, box in pictures])
-        references = self.encode_references(crops, in_crop[shown], track.boxes[shown])
+        crops = [[crop_face(frame, box, size) for size in sizes] for frame, box in pictures]
+        images, *larger = (np.stack(of_size) for of_size in zip(*crops, strict=True))
+        references = self.encode_references(images, in_crop[shown], track.boxes[shown], *larger)
         spent["references"] = time.perf_counter() - clock
 
         clock = time.perf_counter()
@@ -332,17 +341,9 @@ class Dubber:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
 
     def _draw(
-        self,
-        frames: Iterator[np.ndarray],
-        order: np.ndarray,
-        track: FaceTrack,
-        predicted: np.ndarray,
-        filled: np.ndarray,
-        references: References,
-        mel: np.ndarray,
-        fps: float,
-        panel: bool,
-    ) -> Iterator[np.ndarray]:
+        self, frames: Iterator[np.ndarray], order: np.ndarray, track: FaceTrack, predicted: np.ndarray,
+        filled: np.ndarray, references: References, mel: np.ndarray, fps: float, panel: bool,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
         """Yields the finished frames in order; each sketch is drawn once and kept while a window may need it."""
         windows = window_frames(len(order), self.renderer.config.num_frames, fps)  # (wanted, T)
         sketches: dict[int, np.ndarray] = {}
@@ -383,7 +384,7 @@ def main(config: Config) -> None:
         raise UserError(f"--output {config.output}: would overwrite an input; choose another name")
     dubber = Dubber.from_weights(
         config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size,
-        num_candidates=config.num_candidates,
+        num_candidates=config.num_candidates, detail=config.detail,
     )  # fmt: skip
     summary = dubber.dub(
         config.video, config.audio, config.output, config.face, config.keep_fps, config.panel, config.lossless

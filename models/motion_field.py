@@ -115,6 +115,19 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     return full, half
 
 
+def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> Tensor:
+    """Pictures of the references, k times the motion's size, aligned and averaged by it: rows from the middle on.
+
+    (B, N, 3, k*H, k*W) -> (B, 3, k*H/2, k*W)
+    """
+    factor, middle = pictures.shape[-1] // motion.flow.shape[-1], pictures.shape[-2] // 2
+    flow, weight = (
+        each(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), field.float()) for field in motion
+    )
+    grid = sampling_grid(flow * factor, identity_at_zero)
+    return _aggregate(_warp(pictures, grid[..., middle:, :]), weight[..., middle:, :])
+
+
 def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
     """Sampling positions in [-1, 1] (align_corners=False) for a flow (..., 2, H, W) in pixels.
 

@@ -5,9 +5,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.motion_field import MotionField, ReferenceEncoder, ReferenceFeatures, align, landmark_motion
+from models.motion_field import (
+    Motion,
+    MotionField,
+    ReferenceEncoder,
+    ReferenceFeatures,
+    align,
+    align_pictures,
+    landmark_motion,
+)  # fmt: skip
 from models.translation import Translation
 
 
@@ -133,6 +142,25 @@ class Renderer(nn.Module):
         if motion is None:
             return RendererOutput(logits.sigmoid(), warped.detach(), None, None)
         return RendererOutput(logits.sigmoid(), warped, motion.flow, motion.weight)
+
+    def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:
+        """The face at k times its size, its lower half as sharp as the references are there. Not in the paper.
+
+        The references are aligned once more, from larger pictures, and what the translation changed in them is added.
+
+        Args:
+            output: what `render` drew, with warping
+            pictures: its references in their order, (B, N, 3, k*H, k*W), RGB in [0, 1]
+
+        Returns:
+            (B, 3, k*H, k*W), RGB in [0, 1]
+        """
+        assert output.flow is not None and output.weight is not None
+        aligned = align_pictures(pictures, Motion(output.flow, output.weight), self.config.output_skip)
+        change = output.face - output.warped_reference
+        face, change = (F.interpolate(x, pictures.shape[-2:], mode="bilinear") for x in (output.face, change))
+        upper, lower = face.chunk(2, dim=2)[0], change.chunk(2, dim=2)[1] + aligned
+        return torch.cat([upper, lower.clamp(0, 1)], dim=2)
 
     def forward(
         self, masked_target: Tensor, target_sketches: Tensor, reference_images: Tensor, reference_sketches: Tensor,

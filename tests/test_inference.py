@@ -178,6 +178,27 @@ def test_references_are_chosen_from_more_frames_than_in_training(
     assert seen == [12, 4, 2]
 
 
+def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp_path: Path) -> None:
+    """A picture of itself: the mouth of the demo's portrait keeps its edges, which 128 pixels blur."""
+    wav = write_wav(tmp_path / "speech.wav", speech(0.2))
+    picture = tmp_path / "portrait.png"
+    cv2.imwrite(str(picture), cv2.resize(data.astronaut()[:240, 100:340, ::-1], (720, 720)))
+    landmark_generator = load(weights / "landmark_generator.safetensors")
+    assert isinstance(landmark_generator, LandmarkGenerator)
+    sharpness = []
+    for candidates, detail in [(4, True), (4, False), (0, True)]:
+        torch.manual_seed(0)
+        renderer = Renderer(RendererConfig(
+            shallow=4, deep=8, modulation=4, style_hidden=4, audio_width=4, output_skip=True, landmark_start=True,
+            candidates=candidates,
+        ))  # fmt: skip
+        dubber = inference.Dubber(landmark_generator, renderer, "cpu", num_references=1, detail=detail)
+        dubber.dub(picture, wav, tmp_path / "out.mkv", lossless=True, progress=False)
+        frame = next(iter(Video(tmp_path / "out.mkv")))
+        sharpness.append(cv2.Laplacian(frame[400:600], cv2.CV_32F).var())
+    assert sharpness[0] > 1.05 * sharpness[1] == 1.05 * sharpness[2]
+
+
 def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(0.3))
     picture = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"

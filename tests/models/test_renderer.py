@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.layers import Spade
 from models.motion_field import landmark_motion, sampling_grid
-from models.renderer import Renderer, RendererConfig
+from models.renderer import Renderer, RendererConfig, RendererOutput
 
 TINY = RendererConfig(
     size=32, shallow=4, deep=16, alignment_deep=8, modulation=8, style_hidden=8, audio_width=2, kernel=3
@@ -209,3 +209,16 @@ def test_start_from_landmarks_is_optional_and_aligns_an_untrained_network() -> N
     chosen = network.encode_references(images[:1], lines[:1], others[:1].expand(-1, 3, -1, -1))
     landmarks = chosen.choose(torch.tensor([[0, 2], [1, 0]])).landmarks
     assert landmarks is not None and landmarks.shape == (2, 2, 131, 2)
+
+
+def test_larger_references_sharpen_the_lower_half() -> None:
+    """Moved by two pixels and mixed 3 : 1, with the change that was drawn; the upper half is the small face's."""
+    renderer = Renderer(replace(RendererConfig.lite(), size=8))
+    pictures = torch.rand(1, 2, 3, 24, 24)
+    flow, weight = torch.zeros(1, 2, 2, 8, 8), torch.full((1, 2, 1, 8, 8), 0.25)
+    flow[:, :, 0], weight[:, 0] = 2, 0.75
+    warped = torch.full((1, 3, 8, 8), 0.5)
+    sharp = renderer.sharpen(RendererOutput(warped - 0.1, warped, flow, weight), pictures)
+    mixed = 0.75 * pictures[:, 0] + 0.25 * pictures[:, 1]
+    assert torch.allclose(sharp[:, :, 12:, :18], (mixed[:, :, 12:, 6:] - 0.1).clamp(min=0), atol=1e-4)
+    assert torch.allclose(sharp[:, :, :12], torch.tensor(0.4))
