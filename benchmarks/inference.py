@@ -18,6 +18,7 @@ from scipy.io import wavfile
 import command_line
 from face.landmarks import NUM_FULL
 from inference import SHIPPED_WEIGHTS, Dubber
+from inference import Config as Command
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
 
@@ -72,7 +73,8 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
 
 
 def main(config: Config) -> None:
-    dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size)
+    asked = {"num_candidates": Command.num_candidates, "detail": Command.detail}  # as the command does
+    dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size, **asked)
     print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("\nrenderer, ms a frame        shipped   references encoded per frame   ratio")
     for count in config.num_references:

@@ -49,7 +49,7 @@ def landmark_motion(target: Tensor, references: Tensor, size: int) -> Motion:
     displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
     coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (START_GRID, START_GRID))
     flow = each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)  # (B, N, 2, H, W)
-    length = torch.linalg.vector_norm(flow, dim=2, keepdim=True)  # (B, N, 1, H, W)
+    length = torch.hypot(*flow.split(1, dim=2))  # (B, N, 1, H, W): vector_norm takes ten times as long
     cost = (length + length.mean((-2, -1), keepdim=True)) / START_TRUST
     return Motion(flow, (-cost).softmax(dim=1))
 
