@@ -62,7 +62,7 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
     images = torch.rand(1, count, 3, c.size, c.size, device=dubber.device)
     points = torch.rand(1, NUM_FULL, 2, device=dubber.device).expand(batch, -1, -1)
     theirs = points[:1, None] + 0.01 * torch.randn(1, count, NUM_FULL, 2, device=dubber.device)  # as faces of one clip
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(dubber.device.type, torch.bfloat16, enabled=dubber.half):
         features = dubber.renderer.encode_references(images, images, theirs)
         cached = median_ms(
             lambda: dubber.renderer.render(face, sketches, features, mel, points), dubber.device, repeats
@@ -73,7 +73,7 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
 
 
 def main(config: Config) -> None:
-    asked = {"num_candidates": Command.num_candidates, "detail": Command.detail}  # as the command does
+    asked = {name: getattr(Command, name) for name in ("num_candidates", "detail", "half")}  # as the command does
     dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size, **asked)
     print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("\nrenderer, ms a frame        shipped   references encoded per frame   ratio")

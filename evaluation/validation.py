@@ -20,6 +20,7 @@ from checkpoints import registry
 from command_line import UserError
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import match, read_list, speaker_of
+from datasets.windows import window_frames
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
 from evaluation.lip_sync import motion, nan_mean, silent_frames
@@ -30,7 +31,7 @@ from face.landmarks import LIP_SLICE
 from face.references import lip_openness, spread_over_openness
 from face.sketch import draw_sketch
 from face.tracking import fill_gaps
-from inference import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, Dubber, to_tensor, window_frames
+from inference import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, Dubber, to_tensor
 from media.audio import FPS, mel_windows
 
 

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "datasets": {"face", "media"},
     "training": {"models.weights"},
     "preprocess": {"face", "media", "datasets", "evaluation"},
-    "evaluation": {"face", "media", "datasets", "models", "inference"},
+    "evaluation": {"face", "media", "datasets", "models", "training.device", "inference"},
     "benchmarks": {*LIBRARY, "preprocess", "inference", "train_landmark", "train_render"},
     "inference": LIBRARY,
     "train_landmark": LIBRARY,

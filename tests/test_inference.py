@@ -13,6 +13,7 @@ from skimage import data
 import command_line
 import inference
 from datasets import settings
+from datasets.windows import ping_pong, window_frames
 from face import tracking
 from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.video import Video, VideoWriter, read_audio
@@ -20,6 +21,7 @@ from models import load
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from models.weights import save
+from training.device import computes_in_bf16
 
 FACELESS = 3
 
@@ -67,18 +69,6 @@ def call(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
     command_line.run(inference.main, inference.Config)
 
 
-def test_ping_pong_repeats_no_frame_at_the_turns() -> None:
-    assert inference.ping_pong(4, 9).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
-    assert inference.ping_pong(1, 3).tolist() == [0, 0, 0]
-    assert inference.ping_pong(5, 3).tolist() == [0, 1, 2]
-
-
-def test_windows_are_a_25th_of_a_second_apart_at_any_frame_rate() -> None:
-    assert inference.window_frames(6, 5, 25)[0].tolist() == [0, 0, 0, 1, 2]
-    assert inference.window_frames(20, 5, 50)[10].tolist() == [6, 8, 10, 12, 14]
-    assert inference.window_frames(6, 5, 25)[5].tolist() == [3, 4, 5, 5, 5]
-
-
 def test_gaps_take_the_nearest_face() -> None:
     found = np.array([False, True, False, False, True, False])
     assert tracking.fill_gaps(found).tolist() == [1, 1, 1, 4, 4, 4]
@@ -122,7 +112,7 @@ def test_tokens_shared_between_windows_change_nothing(weights: Path) -> None:
     mel = rng.normal(size=(80, 40)).astype(np.float32)
     predicted = dubber.predict_landmarks(frames, references, mel)
     answers: list[list[np.ndarray]] = [[] for _ in frames]
-    for i, window in enumerate(inference.window_frames(6, 5, FPS)):
+    for i, window in enumerate(window_frames(6, 5, FPS)):
         heard = mel_windows(mel, np.arange(5) - 2 + i)
         given = (heard, frames[window][:, :74], references)
         with torch.inference_mode():
@@ -140,7 +130,7 @@ def test_as_many_frames_as_the_sound_needs(
     wav = write_wav(tmp_path / "speech.wav", speech(seconds))
     dubber = inference.Dubber.from_weights(weights, "cpu", num_references=2)
     summary = dubber.dub(video, wav, tmp_path / "out.mp4", progress=False)
-    order = inference.ping_pong(15, frames)
+    order = ping_pong(15, frames)
     assert summary.frames == frames
     assert summary.frames_without_face == np.isin(order, [6, 7, 8]).sum()
     assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
@@ -197,6 +187,22 @@ def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp
         frame = next(iter(Video(tmp_path / "out.mkv")))
         sharpness.append(cv2.Laplacian(frame[400:600], cv2.CV_32F).var())
     assert sharpness[0] > 1.05 * sharpness[1] == 1.05 * sharpness[2]
+
+
+def test_half_precision_looks_the_same(weights: Path) -> None:
+    listener, renderer = load(weights / "landmark_generator.safetensors"), load(weights / "renderer.safetensors")
+    assert isinstance(listener, LandmarkGenerator) and isinstance(renderer, Renderer)
+    rng = np.random.default_rng(0)
+    pictures, points = rng.integers(0, 255, (3, 128, 128, 3), dtype=np.uint8), rng.random((3, 131, 2), np.float32)
+    sketches, mel = rng.random((1, 5, 128, 128, 3)) * 224, rng.normal(size=(1, 1, 80, 16)).astype(np.float32)
+    faces = []
+    for half in (False, True):
+        dubber = inference.Dubber(listener, renderer, "cpu", half=half)
+        assert dubber.half == (half and computes_in_bf16(torch.device("cpu")))
+        references = dubber.encode_references(pictures, points, np.tile([0, 0, 128, 128], (3, 1)))
+        faces.append(dubber.draw_faces(pictures[:1], points[:1], sketches, references, mel)[0])
+    difference = np.abs(faces[0] - faces[1])
+    assert difference.mean() < 1 / 255 and (difference.max() > 0) == dubber.half
 
 
 def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

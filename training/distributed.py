@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from command_line import UserError
+from training.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,16 @@ def start(device: str = "auto", threads: int = 0) -> World:
     Raises:
         UserError: the device isn't there.
     """
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        device = next(name for name in ("cuda", "mps", "cpu") if usable[name])
-    if not usable[device]:
-        raise UserError(f"--device: this machine has no usable {device}; use --device cpu or auto")
+    chosen = pick_device(device)
     if threads:
         torch.set_num_threads(threads)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(device, local) if device == "cuda" else torch.device(device)
-    if device == "cuda":
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     return World(rank, size, chosen)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from training import distributed
+from training.device import computes_in_bf16
 from training.distributed import World
 from training.options import Options
 
@@ -21,7 +22,7 @@ class Engine:
         self.device = world.device
         precision = options.precision
         if precision == "auto":
-            precision = "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+            precision = "bf16" if self.device.type == "cuda" and computes_in_bf16(self.device) else "fp32"
         self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         if self.device.type == "cuda":
