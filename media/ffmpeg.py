@@ -170,6 +170,7 @@ class Converter:
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
             interpolation=_SCALING,
+            threads=self._threads,
         )
 
 
