@@ -229,6 +229,7 @@ def test_none_to_look_at_is_refused(config: Config, name: str) -> None:
     ("--model.dropout 1", "--model.dropout: 1.0 is not a probability below 1"),
     ("--loss.velocity -1", "--loss.velocity: -1.0 is less than 0, or no number"),
     ("--sampling.samples-per-epoch 0", "--sampling.samples-per-epoch: 0 is not more than 0"),
+    ("--seed 99999999999999999999", "--seed: 99999999999999999999 is too large a number"),
     ("--sampling.augment.box nan", "--sampling.augment.box: nan is less than 0, or no number"),
     ("--val-share -1", "--val-share: -1.0 is less than 0, or no number"),
     ("--learning-rate nan", "--learning-rate: nan is not more than 0"),

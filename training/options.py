@@ -84,6 +84,8 @@ class Options:
                     raise UserError(f"{flag(name)}: {value} is not more than 0")
                 if not value >= 0:
                     raise UserError(f"{flag(name)}: {value} is less than 0, or no number")
+                if isinstance(value, int) and value >= 2**63:
+                    raise UserError(f"{flag(name)}: {value} is too large a number")
                 if name in BELOW_1 and value >= 1:
                     raise UserError(f"{flag(name)}: {value} is not a {BELOW_1[name]}")
 
