@@ -139,7 +139,7 @@ class Dubber:
         self.num_references = num_references
         self.batch_size = batch_size
         self.num_candidates = max(num_references, candidates)
-        self.detail = detail and trained > 0
+        self.detail = detail and trained > 0 and renderer.config.use_warping
         self.half = half and computes_in_bf16(self.device)
         self.size = renderer.config.size
 
@@ -293,8 +293,9 @@ class Dubber:
 
         clock = time.perf_counter()
         shown = np.sort(with_face[spread_over_openness(openness, self.num_candidates)])
-        factor = min(MOST_DETAIL, -(-int(np.median(np.ptp(track.boxes[shown].reshape(-1, 2, 2), 1))) // self.size))
-        sizes = [self.size] + [self.size * factor] * (self.detail and factor > 1)
+        side = np.median(track.boxes[shown, 2:] - track.boxes[shown, :2])
+        factor = min(MOST_DETAIL, int(np.ceil(side / self.size))) if self.detail else 1
+        sizes = [self.size, factor * self.size] if factor > 1 else [self.size]
         pictures = zip(source.frames(shown), track.boxes[shown], strict=True)
         crops = [[crop_face(frame, box, size) for size in sizes] for frame, box in pictures]
         images, *larger = (np.stack(of_size) for of_size in zip(*crops, strict=True))

@@ -16,7 +16,7 @@ from models.motion_field import (
     align,
     align_pictures,
     landmark_motion,
-)  # fmt: skip
+)
 from models.translation import Translation
 
 
