@@ -62,13 +62,14 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
     images = torch.rand(1, count, 3, c.size, c.size, device=dubber.device)
     points = torch.rand(1, NUM_FULL, 2, device=dubber.device).expand(batch, -1, -1)
     theirs = points[:1, None] + 0.01 * torch.randn(1, count, NUM_FULL, 2, device=dubber.device)  # as faces of one clip
-    with torch.inference_mode(), torch.autocast(dubber.device.type, torch.bfloat16, enabled=dubber.half):
+    with torch.inference_mode():
         features = dubber.renderer.encode_references(images, images, theirs)
-        cached = median_ms(
-            lambda: dubber.renderer.render(face, sketches, features, mel, points), dubber.device, repeats
-        )
         one = (face[:1], sketches[:1], images, images, mel[:1], points[:1], theirs)
-        plain = median_ms(lambda: dubber.renderer(*one), dubber.device, repeats)
+        with torch.autocast(dubber.device.type, torch.bfloat16, enabled=dubber.half):
+            cached = median_ms(
+                lambda: dubber.renderer.render(face, sketches, features, mel, points), dubber.device, repeats
+            )
+            plain = median_ms(lambda: dubber.renderer(*one), dubber.device, repeats)
     return cached / batch, plain
 
 

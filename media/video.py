@@ -71,14 +71,14 @@ class Video:
             if first is None or first.width * first.height == 0:
                 raise UserError(f"{path}: no frame of its video can be decoded; the file is damaged")
             self._time_base = stream.time_base or Fraction(1, 90000)
-            self._interval = 1 / ffmpeg.frame_rate(stream)  # seconds
-            self._regular = max(1, round(self._interval / self._time_base))  # ticks from one frame to the next
-            self._rate = Fraction(fps).limit_denominator(1001) if fps else 1 / self._interval
+            interval = 1 / ffmpeg.frame_rate(stream)  # seconds
+            self._regular = max(1, round(interval / self._time_base))  # ticks from one frame to the next
+            self._rate = Fraction(fps).limit_denominator(1001) if fps else 1 / interval
             zero = ffmpeg.zero(container)
             # A source frame at t ticks is shown from output frame ceil((t * scale - shift) / parts) on: whole numbers,
             # as fractions would take as long for each frame as its decoding.
             scale = self._time_base * self._rate
-            shift = (zero + min(self._interval, 1 / self._rate) / 2) * self._rate
+            shift = (zero + min(interval, 1 / self._rate) / 2) * self._rate
             self._parts = math.lcm(scale.denominator, shift.denominator)
             self._scale, self._shift = int(scale * self._parts), int(shift * self._parts)
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks

@@ -10,10 +10,16 @@ from command_line import UserError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and numbers of glibc's <malloc.h>
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then Apple's GPU, then the CPU. Raises UserError for a device that this machine lacks."""
+def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
+    """`auto` takes CUDA, then Apple's GPU, then the CPU; `cuda` is GPU number `local` where that is given.
+
+    Raises:
+        UserError: this machine lacks the device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and local is not None:
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -37,17 +37,22 @@ def start(device: str = "auto", threads: int = 0) -> World:
     Raises:
         UserError: the device isn't there.
     """
-    chosen = pick_device(device)
     if threads:
         torch.set_num_threads(threads)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = pick_device(device, local)  # touches no other process's GPU
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     return World(rank, size, chosen)
+
+
+def stop() -> None:
+    """Closes the process group: Gloo's threads, still there at the end of the process, now and then abort it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def average(tensors: Iterable[Tensor], world: World) -> None:

@@ -279,6 +279,7 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
     try:
         trainer = build(config)
         trainer.dry_run() if config.dry_run else trainer.fit()
+        distributed.stop()
     except (MemoryError, RuntimeError) as error:
         if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
             raise UserError(f"--workers: {error}; use fewer of them, or a smaller --batch") from error

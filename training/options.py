@@ -53,8 +53,8 @@ class Options:
     patience: int = 0
     """Stop when so many validations in a row brought nothing better; 0: never."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Number format of forward and backward passes; weights stay fp32. auto: bf16 on CUDA, else fp32. tf32: CUDA's
-    rounded products."""
+    """Number format of forward and backward passes; weights stay fp32. auto: bf16 on CUDA where the GPU has it, else
+    fp32. tf32: CUDA's rounded products."""
     compile: bool = False
     """Compile the networks (torch.compile): a slow start, faster steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
