@@ -3,6 +3,7 @@
 A clip is two files, without pickle:
   <name>.faces        the face crops, each a JPEG, one after the other
   <name>.safetensors  arrays by frame, the mel and, as JSON in the metadata, all else; written last, so it marks the end
+The mel is stored column by column, so that the window of a frame is in one place and long sound is never held whole.
 Frames without a face have their place in every array (so the sound stays aligned) and no bytes in `.faces`.
 """
 
@@ -10,24 +11,26 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import cv2
 import numpy as np
-import safetensors.numpy
 
 from command_line import UserError
 from datasets import settings
 from datasets.windows import longest_run
 from face.crop import SIZE, to_crop
+from media.audio import N_MELS
 
 FACES, ARRAYS, UNFINISHED = ".faces", ".safetensors", ".part"
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 OPEN_CLIPS = 256  # mapped at once in a process: two file handles each
 _DTYPES = {"F32": np.float32, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class ClipWriter:
@@ -46,22 +49,37 @@ class ClipWriter:
         self.offsets.append(self._file.tell())
 
     def finish(
-        self, landmarks_in_frame: np.ndarray, boxes: np.ndarray, found: np.ndarray, mel: np.ndarray, metadata: dict
+        self, landmarks_in_frame: np.ndarray, boxes: np.ndarray, found: np.ndarray, mel: IO[bytes], metadata: dict
     ) -> None:
-        """Writes the arrays of all frames (shapes: `Clip`) and the metadata, which must hold `settings`."""
+        """Writes the arrays of all frames (shapes: `Clip`) and the metadata, which must hold `settings`.
+
+        `mel` is an open file of the columns, 80 float32 each: nothing as long as the clip is copied in memory.
+        """
         counts = {"num_frames": len(found), "num_found": int(found.sum()), "longest_run": longest_run(found)}
         arrays = {
-            "landmarks_in_frame": np.asarray(landmarks_in_frame, np.float32),
+            "offsets": np.array(self.offsets, np.int64),
+            "landmarks_in_frame": np.ascontiguousarray(landmarks_in_frame, np.float32),
             "boxes": np.asarray(boxes, np.int32),
             "found": np.asarray(found, np.bool_),
-            "mel": np.ascontiguousarray(mel, np.float32),
-            "offsets": np.array(self.offsets, np.int64),
         }
-        about = json.dumps({**metadata, "name": self.name, **counts}, sort_keys=True)
-        content = safetensors.numpy.save(arrays, {"clip": about})
+        columns = mel.seek(0, os.SEEK_END) // (4 * N_MELS)
+        header: dict[str, Any] = {
+            "__metadata__": {"clip": json.dumps({**metadata, "name": self.name, **counts}, sort_keys=True)},
+            "mel_columns": {"dtype": "F32", "shape": [columns, N_MELS], "data_offsets": [0, 4 * N_MELS * columns]},
+        }
+        end = 4 * N_MELS * columns
+        for key, array in arrays.items():
+            begin, end = end, end + array.nbytes
+            header[key] = {"dtype": _NAMES[array.dtype.type], "shape": array.shape, "data_offsets": [begin, end]}
+        packed = json.dumps(header).encode()
+        packed += b" " * (-len(packed) % 8)  # safetensors' alignment
         _to_disk(self._file, self.faces)
         with open(f"{self.arrays}{UNFINISHED}", "wb") as file:
-            file.write(content)
+            file.write(len(packed).to_bytes(8, "little") + packed)
+            mel.seek(0)
+            shutil.copyfileobj(mel, file)
+            for array in arrays.values():
+                file.write(array.data)
             _to_disk(file, self.arrays)
         _mapped.cache_clear()  # another clip may have been open under this name
 
@@ -101,6 +119,7 @@ def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any
             begin, end = entry["data_offsets"]
             values = data[start + begin : start + end].view(_DTYPES[entry["dtype"]])
             arrays[key] = values.reshape(entry["shape"]).view(np.ndarray)
+        arrays["mel"] = arrays.pop("mel_columns").T
         arrays["faces"] = np.memmap(root / (name + FACES), np.uint8, "r").view(np.ndarray)
         if len(arrays["faces"]) != arrays["offsets"][-1]:
             raise ValueError(f"{name}{FACES} has {len(arrays['faces'])} bytes, not {arrays['offsets'][-1]}")

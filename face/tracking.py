@@ -1,6 +1,7 @@
 """Follows one person through a clip."""
 
 import re
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,8 @@ class Tracker:
         self._pick, self._shared = parse_pick(pick), detector is not None
         self._detector = detector or FaceDetector(model=model)
         self._detector.forget()
-        self._landmarks, self._boxes, self._several, self._cuts = [], [], [], []
+        self._landmarks = array("f")  # the most of what grows with the clip
+        self._boxes, self._several, self._cuts = [], [], []
         self._frame_size = (0, 0)
         self._thumbnail: np.ndarray | None = None
         self._box: np.ndarray | None = None  # where the followed face was seen last
@@ -95,7 +97,8 @@ class Tracker:
             several = max(several, 1)
             self._missed, self._company = 0, several
             self._box = box_around(mesh[list(FULL)], self._frame_size)
-        self._landmarks.append(np.full((NUM_FULL, 2), np.nan) if mesh is None else mesh[list(FULL)])
+        landmarks = np.full((NUM_FULL, 2), np.nan) if mesh is None else mesh[list(FULL)]
+        self._landmarks.frombytes(landmarks.astype(np.float32).tobytes())
         self._boxes.append(np.full(4, np.nan) if mesh is None else self._box)
         self._several.append(several)
         self._cuts.append(cut or jumped)
@@ -104,7 +107,7 @@ class Tracker:
         """Everything seen; the tracker takes no more frames."""
         if not self._shared:
             self._detector.close()
-        landmarks = np.array(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
+        landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
         found = np.isfinite(boxes).all(axis=1)
         several, cuts = np.array(self._several, int), np.array(self._cuts, bool)

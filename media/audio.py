@@ -4,6 +4,7 @@ The analysis is that of Wav2Lip and IP-LAP: pre-emphasis, an 800-point STFT ever
 decibels mapped to [-4, 4]. A video frame sees the 16 columns (0.2 s) centred on the time that it is shown.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import numpy as np
@@ -23,9 +24,9 @@ SILENCE = -4.0  # mel value of silence
 _LOUDEST = 4.0
 _FLOOR_DB, _REFERENCE_DB = -100, 20
 _LEAD = 2  # a frame's window starts this many frames before it, so that it is centred on the 1/25 s the frame is shown
-_BLOCK = 4096  # mel columns computed at a time, so that memory for long sound stays small
+_BLOCK = 80 * SAMPLE_RATE // FPS  # samples looked at a time: whole video frames and whole mel columns
 
-assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE
+assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE and _BLOCK % HOP == 0
 assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 
@@ -34,6 +35,49 @@ def _mel_basis() -> np.ndarray:
     import librosa  # takes seconds to import, so only where a spectrogram is really computed
 
     return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)  # (80, 401)
+
+
+def blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Sound in pieces (n,) of any length, in blocks of whole video frames and mel columns; only the last is shorter."""
+    held = np.zeros(0, np.float32)
+    for piece in pieces:
+        held = np.concatenate([held, piece])
+        while len(held) >= _BLOCK:
+            yield held[:_BLOCK]
+            held = held[_BLOCK:]
+    if len(held):
+        yield held
+
+
+class LogMel:
+    """The columns of `log_mel` from sound that comes block by block."""
+
+    def __init__(self) -> None:
+        self._held = np.zeros(N_FFT // 2, np.float32)  # pre-emphasised samples that the next column sees
+        self._last = np.zeros(1, np.float32)
+
+    def add(self, block: np.ndarray) -> np.ndarray:
+        """The next samples (n,) float32 -> the columns (80, m) that they complete."""
+        before, self._last = np.concatenate([self._last, block[:-1]]), block[-1:]
+        return self._columns(block - np.float32(PREEMPHASIS) * before)
+
+    def finish(self) -> np.ndarray:
+        """The columns (80, m) that reach into the silence after the sound."""
+        return self._columns(np.zeros(N_FFT // 2, np.float32))
+
+    def _columns(self, samples: np.ndarray) -> np.ndarray:
+        import librosa
+
+        self._held = np.concatenate([self._held, samples])
+        columns = max(0, (len(self._held) - N_FFT) // HOP + 1)
+        if not columns:
+            return np.empty((N_MELS, 0), np.float32)
+        seen = self._held[: (columns - 1) * HOP + N_FFT]
+        self._held = self._held[columns * HOP :]
+        spectrum = np.abs(librosa.stft(seen, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False))  # (401, m)
+        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ spectrum)) - _REFERENCE_DB
+        scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
+        return np.clip(scaled, SILENCE, _LOUDEST).astype(np.float32)
 
 
 def log_mel(wav: np.ndarray) -> np.ndarray:
@@ -45,24 +89,11 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
     Returns:
         (80, 1 + S // HOP) float32 in [-4, 4]; column c is centred on sample c * HOP; outside `wav` there is silence.
     """
-    import librosa
-
     wav = np.asarray(wav, np.float32)
     if wav.ndim != 1:
         raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {wav.shape}")
-    columns = 1 + len(wav) // HOP
-    mel = np.empty((N_MELS, columns), np.float32)
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
-        first, last = start * HOP - N_FFT // 2, (stop - 1) * HOP + N_FFT // 2  # samples that these columns see
-        block = wav[max(0, first - 1) : last].copy()
-        block[1:] -= np.float32(PREEMPHASIS) * block[:-1]
-        block = np.pad(block[int(first > 0) :], (max(0, -first), max(0, last - len(wav))))
-        spectrum = np.abs(librosa.stft(block, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False))  # (401, n)
-        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ spectrum)) - _REFERENCE_DB
-        scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
-        mel[:, start:stop] = np.clip(scaled, SILENCE, _LOUDEST)
-    return mel
+    mel = LogMel()
+    return np.concatenate([*map(mel.add, blocks([wav])), mel.finish()], axis=1)
 
 
 def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:

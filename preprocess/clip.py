@@ -3,12 +3,14 @@
 import errno
 import functools
 import os
+import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -18,14 +20,15 @@ from datasets.clip_cache import Clip, ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
 from face.crop import SIZE, crop_face
 from face.detector import FaceDetector
-from face.tracking import Tracker
-from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
-from media.video import Video, has_audio, read_audio
+from face.tracking import FaceTrack, Tracker
+from media.audio import FPS, SAMPLE_RATE, LogMel, blocks, frames_for_samples
+from media.video import Video, audio_pieces, has_audio
 from preprocess.quality import Filters, LipSync, measure, rejected_by, sharpness_of, silent_frames
 from preprocess.report import Record
 from preprocess.sources import SOUND_SUFFIX, Source
 
 KEPT_BYTES = 2**27  # clips whose frames take less are kept in memory, others are decoded twice
+KEPT_MEL = 2**22  # bytes of mel kept in memory (three minutes); more goes through a file
 REASONS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EACCES: "no permission"}
 
 
@@ -90,45 +93,66 @@ def _make_clip(source: Source, options: Options) -> None:
         raise _Unusable("no permission", source.path)
     with _otherwise("not a video"):
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
-    with _otherwise("no sound"):
-        wav = shift_sound(read_audio(_sound_of(source, video)), source.sound_shift)
-    mel, silent, limit = log_mel(wav), silent_frames(wav), frames_for_samples(len(wav))
-    lip_sync = LipSync(options.filters.syncnet, wav) if options.filters.syncnet else None
-    del wav  # of an hour, 230 MB that nothing else needs
-    estimate, tracker, kept, seen = video.info.num_frames, Tracker(detector=shared_detector()), [], 0
-    with _otherwise("no picture"):
-        for seen, frame in enumerate(islice(video, limit), start=1):
-            tracker.add(frame)
-            kept.append(frame)
-            if seen * frame.nbytes > KEPT_BYTES:
-                kept.clear()
-    track = tracker.finish()
-    if video.damage:
-        raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
-    if not track.found.any():
-        raise _Unusable("no face", f"{seen} frames of {video.info.width} x {video.info.height}")
+    with tempfile.SpooledTemporaryFile(KEPT_MEL) as mel:
+        lip_sync = None
+        with _otherwise("no sound"):
+            path = _sound_of(source, video)
+            silent, limit = _hear(shift_sound(audio_pieces(path), source.sound_shift), mel)
+            if options.filters.syncnet:
+                wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
+                lip_sync = LipSync(options.filters.syncnet, wav)
+        estimate = video.info.num_frames
+        with _otherwise("no picture"):
+            track, kept = _follow(islice(video, limit))
+        seen = len(track.found)
+        if video.damage:
+            raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
+        if not track.found.any():
+            raise _Unusable("no face", f"{seen} frames of {video.info.width} x {video.info.height}")
 
-    with ClipWriter(options.cache, source.name) as writer:
-        sharpness: list[float] = []
-        for frame, box, found in zip(kept or video, track.boxes, track.found, strict=False):
-            face = crop_face(frame, box, options.size) if found else None
-            writer.add(face)
-            if face is not None:
-                sharpness.append(sharpness_of(face))
-            if lip_sync:
-                lip_sync.see(frame, box if found else None)
-        figures = measure(track, silent, sharpness) | (lip_sync.figures() if lip_sync else {})
-        if reason := rejected_by(figures, options.filters):
-            raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
-        metadata = {
-            "settings": settings.current(options.size),
-            "source": source.path.name,
-            "frame_size": track.frame_size,
-            "sound_shift": source.sound_shift,
-            "measures": figures,
-            "notes": _notes(source, seen, int(track.found.sum()), limit, estimate),
-        }
-        writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
+        with ClipWriter(options.cache, source.name) as writer:
+            sharpness: list[float] = []
+            for frame, box, found in zip(kept or video, track.boxes, track.found, strict=False):
+                face = crop_face(frame, box, options.size) if found else None
+                writer.add(face)
+                if face is not None:
+                    sharpness.append(sharpness_of(face))
+                if lip_sync:
+                    lip_sync.see(frame, box if found else None)
+            figures = measure(track, silent, sharpness) | (lip_sync.figures() if lip_sync else {})
+            if reason := rejected_by(figures, options.filters):
+                raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
+            metadata = {
+                "settings": settings.current(options.size),
+                "source": source.path.name,
+                "frame_size": track.frame_size,
+                "sound_shift": source.sound_shift,
+                "measures": figures,
+                "notes": _notes(source, seen, int(track.found.sum()), limit, estimate),
+            }
+            writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
+
+
+def _hear(pieces: Iterable[np.ndarray], mel: IO[bytes]) -> tuple[np.ndarray, int]:
+    """Writes the sound's mel to a file, column by column; which frames are silent, and how many it lasts."""
+    stream, silent, samples = LogMel(), [np.zeros(0, bool)], 0
+    for block in blocks(pieces):
+        samples += len(block)
+        silent.append(silent_frames(block))
+        mel.write(stream.add(block).T.tobytes())
+    mel.write(stream.finish().T.tobytes())
+    return np.concatenate(silent), frames_for_samples(samples)
+
+
+def _follow(frames: Iterable[np.ndarray]) -> tuple[FaceTrack, list[np.ndarray]]:
+    """The face in all frames, and the frames, or none where they are too many to keep."""
+    tracker, kept = Tracker(detector=shared_detector()), []
+    for seen, frame in enumerate(frames, start=1):
+        tracker.add(frame)
+        kept.append(frame)
+        if seen * frame.nbytes > KEPT_BYTES:
+            kept.clear()
+    return tracker.finish(), kept
 
 
 def _sound_of(source: Source, video: Video) -> Path:
@@ -139,10 +163,14 @@ def _sound_of(source: Source, video: Video) -> Path:
     return source.path if video.info.has_audio else beside
 
 
-def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:
-    """Moves sound (S,) by video frames: to later with silence in front, or (negative) to earlier."""
+def shift_sound(pieces: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Moves sound in pieces (n,) by video frames: to later with silence in front, or (negative) to earlier."""
     samples = frames * SAMPLE_RATE // FPS
-    return np.pad(wav, (samples, 0)) if samples > 0 else wav[-samples:]
+    yield np.zeros(max(0, samples), np.float32)
+    early = max(0, -samples)  # left to drop
+    for piece in pieces:
+        yield piece[early:]
+        early -= min(early, len(piece))
 
 
 def _notes(source: Source, seen: int, found: int, limit: int, estimate: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Made-up clips for the tests of everything that reads a cache: no video, no detector."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def write_clip(
             landmarks,
             np.where(found[:, None], boxes, 0),
             found,
-            rng.uniform(-4, 4, (N_MELS, columns)),
+            io.BytesIO(rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).tobytes()),
             {
                 "settings": settings.current(size),
                 "frame_size": (160, 200),
