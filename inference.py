@@ -6,6 +6,7 @@ frame, once to draw it. In between, stage 1 turns the sound into lips and jaws f
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -266,17 +267,22 @@ class Dubber:
         """
         started = time.perf_counter()
         spent: dict[str, float] = {}
-        mel, seconds = self._listen(audio)
+        wav = read_audio(audio)
+        seconds = len(wav) / sound.SAMPLE_RATE
+        if seconds < SHORTEST_SOUND:
+            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
         source = Picture(video) if is_picture(video) else Video(video, fps=None if keep_fps else sound.FPS)
         fps = source.fps
         wanted = int(np.ceil(round(seconds * fps, 6)))
 
         clock = time.perf_counter()
-        tracker = Tracker(pick=face)
-        frames = islice(source, wanted)
-        for frame in tqdm(frames, "finding the face", disable=not progress, unit="frame"):
-            tracker.add(frame)
-        track = tracker.finish()
+        with ThreadPoolExecutor(1) as beside:  # librosa takes longer to import than most sounds to analyse
+            hearing = beside.submit(sound.log_mel, wav)
+            tracker = Tracker(pick=face)
+            frames = islice(source, wanted)
+            for frame in tqdm(frames, "finding the face", disable=not progress, unit="frame"):
+                tracker.add(frame)
+            track, mel = tracker.finish(), hearing.result()
         if not track.found.any():
             raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
         spent["track"] = time.perf_counter() - clock
@@ -311,14 +317,6 @@ class Dubber:
                 writer.write(frame)
         spent["draw"] = time.perf_counter() - clock
         return Summary(wanted, int((~track.found[order]).sum()), time.perf_counter() - started, spent)
-
-    def _listen(self, audio: Path) -> tuple[np.ndarray, float]:
-        """(80, columns) mel and length in seconds of the sound."""
-        wav = read_audio(audio)
-        seconds = len(wav) / sound.SAMPLE_RATE
-        if seconds < SHORTEST_SOUND:
-            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
-        return sound.log_mel(wav), seconds
 
     def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)

@@ -33,7 +33,7 @@ _DTYPES = {"F32": np.float32, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-class ClipWriter:
+class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
     """Writes one clip, crop by crop, and leaves either both files or (after an exception) none of them."""
 
     def __init__(self, root: Path, name: str) -> None:
@@ -62,12 +62,11 @@ class ClipWriter:
             "boxes": np.asarray(boxes, np.int32),
             "found": np.asarray(found, np.bool_),
         }
-        columns = mel.seek(0, os.SEEK_END) // (4 * N_MELS)
+        end = mel.seek(0, os.SEEK_END)
         header: dict[str, Any] = {
             "__metadata__": {"clip": json.dumps({**metadata, "name": self.name, **counts}, sort_keys=True)},
-            "mel_columns": {"dtype": "F32", "shape": [columns, N_MELS], "data_offsets": [0, 4 * N_MELS * columns]},
+            "mel_columns": {"dtype": "F32", "shape": [end // (4 * N_MELS), N_MELS], "data_offsets": [0, end]},
         }
-        end = 4 * N_MELS * columns
         for key, array in arrays.items():
             begin, end = end, end + array.nbytes
             header[key] = {"dtype": _NAMES[array.dtype.type], "shape": array.shape, "data_offsets": [begin, end]}
@@ -82,9 +81,6 @@ class ClipWriter:
                 file.write(array.data)
             _to_disk(file, self.arrays)
         _mapped.cache_clear()  # another clip may have been open under this name
-
-    def __enter__(self) -> "ClipWriter":
-        return self
 
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(OSError):  # a full disk complains again on closing

@@ -59,7 +59,7 @@ class SampledClips(Dataset[dict[str, object]]):
         speakers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.num_frames, self.num_references = num_frames, num_references
-        self.config, self.seed, self.epoch = config, seed, 0
+        self.config, self.seed = config, seed
         self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= num_frames]
         self.num_excluded = len(clips) - len(self.clips)
         if not self.clips:
@@ -73,13 +73,9 @@ class SampledClips(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return self.config.samples_per_epoch or len(self.clips)
 
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch that indices below `len(self)` belong to."""
-        self.epoch = epoch
-
     def draw(self, index: int) -> tuple[np.random.Generator, Clip]:
         """The random numbers of an item, and its clip; over an epoch the clips get their shares evenly."""
-        epoch, index = divmod(self.epoch * len(self) + index, len(self))
+        epoch, index = divmod(index, len(self))
         rng = np.random.default_rng((self.seed, epoch, index))
         clip = np.searchsorted(self.ends, (index + rng.random()) / len(self), side="right")
         return rng, self.clips[min(int(clip), len(self.clips) - 1)]
@@ -160,9 +156,7 @@ class Augmentation:
     def face(self, face: np.ndarray, move: np.ndarray | None) -> np.ndarray:
         """(S, S, 3) uint8, moved likewise and recoloured."""
         if move is not None:
-            size = len(face)
-            shift = move[:, 1] * size + (move[:, 0] - 1) / 2  # from pixel centre to pixel centre
-            face = cv2.warpAffine(
-                face, np.column_stack([np.diag(move[:, 0]), shift]), (size, size), borderMode=cv2.BORDER_REFLECT_101
-            )
+            shift = move[:, 1] * len(face) + (move[:, 0] - 1) / 2  # from pixel centre to pixel centre
+            matrix = np.column_stack([np.diag(move[:, 0]), shift])
+            face = cv2.warpAffine(face, matrix, face.shape[:2], borderMode=cv2.BORDER_REFLECT_101)
         return face if self.table is None else cv2.LUT(face, self.table)

@@ -94,13 +94,11 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
     speakers = {name: speaker_of(name) for name in names}
     chosen: dict[str, set[str]] = {}
     for kind in ("train", "val", "test"):
-        path: Path | None = getattr(config, f"{kind}_list")
-        if path is None:
-            continue
-        entries = read_list(path, f"--{kind}-list")
-        matched = match(entries, names)
-        chosen[kind] = set(matched.values())
-        speakers |= {name: entries[entry]["speaker"] for entry, name in matched.items() if "speaker" in entries[entry]}
+        if path := getattr(config, f"{kind}_list"):
+            entries = read_list(path, f"--{kind}-list")
+            matched = match(entries, names)
+            chosen[kind] = set(matched.values())
+            speakers |= {name: entries[e]["speaker"] for e, name in matched.items() if "speaker" in entries[e]}
     for a, b in itertools.combinations(chosen, 2):
         if both := chosen[a] & chosen[b]:
             raise UserError(f"--{a}-list and --{b}-list both hold {min(both)}; a clip may be in one of them only")

@@ -26,6 +26,7 @@ from evaluation.image_quality import LPIPS, psnr, ssim
 from evaluation.lip_sync import motion, nan_mean, silent_frames
 from evaluation.scoring import ClipScore
 from evaluation.tables import Row, Table, bootstrap, output_folder
+from face.compositing import contour
 from face.crop import SIZE, to_crop, to_frame
 from face.landmarks import LIP_SLICE
 from face.references import lip_openness, spread_over_openness
@@ -156,7 +157,11 @@ def score_lips(faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
 def score_faces(
     dubber: Dubber, faces: Faces, guesses: dict[str, np.ndarray], frames: int, distance: LPIPS | None
 ) -> Scores:
-    """The drawn and the pasted face crop of some frames against the true one, for every guess of the landmarks."""
+    """The drawn face crop of some frames against the true one, for every guess of the landmarks.
+
+    All of it, and as it is pasted when dubbing: the lower half inside the face's soft contour. Around the face the crop
+    shows a background that does not move with it.
+    """
     clip, truth = faces.clip, faces.in_crop(faces.landmarks)
     paster = baselines.NearestReference(dubber.landmark_generator, dubber.renderer, str(dubber.device))
     drawers = {"nearest reference": paster, "ours": dubber}
@@ -190,8 +195,13 @@ def score_faces(
                 values["PSNR"] += psnr(made, target).tolist()
                 values["SSIM"] += ssim(made, target).tolist()
                 values["PSNR lower half"] += psnr(made[:, :, half:], target[:, :, half:]).tolist()
+                inside = np.stack([contour(truth[i], points[i], (dubber.size, dubber.size)) for i in batch])
+                inside[:, :half] = 0
+                pasted = target + torch.from_numpy(inside)[:, None].to(target) * (made - target)
+                values["PSNR pasted"] += psnr(pasted, target).tolist()
                 if distance:
                     values["LPIPS"] += distance(made, target).tolist()
+                    values["LPIPS pasted"] += distance(pasted, target).tolist()
     return {row: {column: float(np.mean(each)) for column, each in values.items()} for row, values in rows.items()}
 
 

@@ -18,13 +18,9 @@ OUTLIER = 0.15  # log of a ratio: how far from the usual one a cell may be befor
 
 
 def paste_face(
-    frame: np.ndarray,
-    face: np.ndarray,
-    box: np.ndarray,
-    old_landmarks_in_frame: np.ndarray,
-    new_landmarks_in_frame: np.ndarray,
-    whole_face: bool = False,
-) -> np.ndarray:
+    frame: np.ndarray, face: np.ndarray, box: np.ndarray, old_landmarks_in_frame: np.ndarray,
+    new_landmarks_in_frame: np.ndarray, whole_face: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
 
     The mask's contour is convex and holds the face as it was and the jaw as it is drawn, so that an opened mouth is not
@@ -50,7 +46,7 @@ def paste_face(
     old, new = (old_landmarks_in_frame - corner) / extent, (new_landmarks_in_frame - corner) / extent  # in [0, 1]
     weight_y = _edges(size[1], y0 > 0, y1 < frame.shape[0])
     weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
-    mask = _contour(old, new, size) * (weight_y[:, None] * weight_x)
+    mask = contour(old, new, size) * (weight_y[:, None] * weight_x)
     if not whole_face:
         mask *= _seam(old, new, size)
 
@@ -62,7 +58,7 @@ def paste_face(
     return result
 
 
-def _contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Soft convex hull of the old face and the new jaw, in [0, 1], at `size` (width, height)."""
     scale = np.clip(max(size), *BLUR_SIDES) / max(size)
     width, height = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
@@ -86,14 +82,8 @@ def _seam(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 def _edges(count: int, low: bool, high: bool) -> np.ndarray:
     """(count,) weights that rise from 0 at each end that is asked for; a side on the frame's border needs none."""
-    position = np.arange(count, dtype=np.float32)
-    ramp = max(1.0, EDGE * count)
-    weights = np.ones(count, np.float32)
-    if low:
-        weights *= _smoothstep(position / ramp)
-    if high:
-        weights *= _smoothstep(position[::-1] / ramp)
-    return weights
+    rise = _smoothstep(np.arange(count, dtype=np.float32) / max(1.0, EDGE * count))
+    return (rise if low else np.ones_like(rise)) * (rise[::-1] if high else 1)
 
 
 def _smoothstep(x: np.ndarray) -> np.ndarray:

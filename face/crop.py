@@ -15,12 +15,7 @@ SAME_FACE = 0.3  # overlap under which two boxes a few frames apart show a cut, 
 
 def settings(size: int = SIZE) -> dict[str, str | int | float]:
     """Fingerprint of the crop rule, for caches and weights."""
-    return {
-        "crop.size": size,
-        "crop.margin": MARGIN,
-        "crop.smoothing": SMOOTHING,
-        "crop.rounding": "nearest, half up",
-    }
+    return {"crop.size": size, "crop.margin": MARGIN, "crop.smoothing": SMOOTHING, "crop.rounding": "nearest, half up"}
 
 
 def box_around(landmarks_in_frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ are the person's own; every polyline runs from the person's right to the left or
 """
 
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,6 +31,7 @@ POSE = (
     *(_RIGHT_EYE + _LEFT_EYE),
 )
 JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
+_OUTLINE = _RIGHT_CHEEK + JAW + _LEFT_CHEEK
 LIP = _OUTER_LIP + _INNER_LIP
 FULL = POSE + JAW + LIP
 
@@ -46,44 +48,28 @@ def _positions(*mesh_indices: int) -> np.ndarray:
     return np.array([_POSITION[i] for i in mesh_indices])
 
 
-def _joined(*points: int, closed: bool = False) -> np.ndarray:
-    """The edges of a polyline, in positions of FULL."""
-    ends = points[1:] + points[:1] if closed else points[1:]
-    return np.stack([_positions(*points[: len(ends)]), _positions(*ends)], axis=1)
-
-
 def _flip() -> np.ndarray:
-    mirrored = {i: j for line in (_NOSE_BASE, JAW) for i, j in zip(line, reversed(line), strict=True)}
+    """For every point, where the one is that takes its place in a mirrored face."""
+    mirrored: dict[int, int] = {}
     for right, left in (
-        (_RIGHT_CHEEK, _LEFT_CHEEK),
-        (_RIGHT_BROW_TOP, _LEFT_BROW_TOP),
-        (_RIGHT_BROW_BOTTOM, _LEFT_BROW_BOTTOM),
-    ):
-        mirrored |= dict(zip(right, reversed(left), strict=True)) | dict(zip(reversed(left), right, strict=True))
+        (_OUTLINE, _OUTLINE), (_NOSE_BASE, _NOSE_BASE),
+        (_RIGHT_BROW_TOP, _LEFT_BROW_TOP), (_RIGHT_BROW_BOTTOM, _LEFT_BROW_BOTTOM),
+    ):  # fmt: skip
+        mirrored |= dict(zip(right + left[::-1], left[::-1] + right, strict=True))
     for right, left in ((_RIGHT_EYE, _LEFT_EYE), (_OUTER_LIP, _OUTER_LIP), (_INNER_LIP, _INNER_LIP)):
-        half = len(right) // 2  # ring position k of the one side is position half - k of the other
-        pairs = [(right[k], left[(half - k) % len(left)]) for k in range(len(right))]
-        mirrored |= dict(pairs) | {j: i for i, j in pairs}
+        opposite = np.roll(left[::-1], len(left) // 2 + 1).tolist()  # position k is position half - k of the other ring
+        mirrored |= dict(zip([*right, *opposite], [*opposite, *right], strict=True))
     return _positions(*(mirrored.get(i, i) for i in FULL))  # the bridge of the nose is its own mirror image
 
 
-EDGES = np.concatenate(  # (125, 2)
-    [
-        _joined(*_RIGHT_CHEEK, *JAW, *_LEFT_CHEEK),
-        _joined(*_RIGHT_BROW_TOP),
-        _joined(*_RIGHT_BROW_BOTTOM),
-        _joined(*_LEFT_BROW_TOP),
-        _joined(*_LEFT_BROW_BOTTOM),
-        _joined(*_NOSE_BRIDGE, 4),
-        _joined(*_NOSE_BASE),
-        _joined(*_RIGHT_EYE, closed=True),
-        _joined(*_LEFT_EYE, closed=True),
-        _joined(*_OUTER_LIP, closed=True),
-        _joined(*_INNER_LIP, closed=True),
-    ]
-)
+_POLYLINES = (
+    _OUTLINE, _RIGHT_BROW_TOP, _RIGHT_BROW_BOTTOM, _LEFT_BROW_TOP, _LEFT_BROW_BOTTOM,
+    (*_NOSE_BRIDGE, 4), _NOSE_BASE,
+    *((*ring, ring[0]) for ring in (_RIGHT_EYE, _LEFT_EYE, _OUTER_LIP, _INNER_LIP)),
+)  # fmt: skip
+EDGES = np.array([_positions(*ends) for line in _POLYLINES for ends in pairwise(line)])  # (125, 2)
 FLIP = _flip()  # (131,): flipped[k] = (1 - x, y) of original[FLIP[k]]
-OVAL = _positions(*_RIGHT_CHEEK, *JAW, *_LEFT_CHEEK, *_LEFT_BROW_TOP[::-1], *_RIGHT_BROW_TOP[::-1])  # closed contour
+OVAL = _positions(*_OUTLINE, *_LEFT_BROW_TOP[::-1], *_RIGHT_BROW_TOP[::-1])  # closed contour
 
 UPPER_LIP, LOWER_LIP = _POSITION[0], _POSITION[17]  # middle of the outer contour: their distance is the openness
 INNER_UPPER, INNER_LOWER = _POSITION[13], _POSITION[14]

@@ -189,7 +189,5 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
 def fill_gaps(found: np.ndarray) -> np.ndarray:
     """(F,) bool -> (F,) the nearest frame with a face, for windows that reach over frames without one."""
     with_face = np.flatnonzero(found)
-    after = np.searchsorted(with_face, np.arange(len(found))).clip(max=len(with_face) - 1)
-    before = (after - 1).clip(min=0)
-    nearer = np.abs(with_face[before] - np.arange(len(found))) <= np.abs(with_face[after] - np.arange(len(found)))
-    return with_face[np.where(nearer, before, after)]
+    halfway = (with_face[:-1] + with_face[1:]) / 2  # up to there, included, the earlier one is nearest
+    return with_face[np.searchsorted(halfway, np.arange(len(found)))]

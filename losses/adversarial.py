@@ -58,8 +58,7 @@ class AdversarialLoss:
 def frozen(module: nn.Module) -> Iterator[None]:
     """Its parameters get no gradient from what is computed inside; gradients still pass through it."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
+    module.requires_grad_(False)
     try:
         yield
     finally:

@@ -53,11 +53,14 @@ class VGG19(nn.Module):
         """
         super().__init__()
         self.positions = [_RELUS[layer - 1] for layer in layers]
-        state = _read(weights) if isinstance(weights, Path) else weights
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True) if isinstance(weights, Path) else weights
+        except Exception as error:  # torch has no common class for damaged files
+            raise UserError(f"VGG-19 weights: {weights} cannot be read ({type(error).__name__}); {_GET_IT}") from error
         self.features = make_layers(cfgs["E"][: _CONVS[max(layers) - 1] + 1])
         try:
             self.features.load_state_dict({name: state[f"features.{name}"] for name in self.features.state_dict()})
-        except (KeyError, RuntimeError) as error:
+        except (LookupError, TypeError, RuntimeError) as error:  # other names or sizes, or no dict at all
             raise UserError(f"VGG-19 weights: {weights} does not hold VGG-19; {_GET_IT}") from error
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
@@ -75,16 +78,6 @@ class VGG19(nn.Module):
             if position in self.positions:
                 features.append(x)
         return features
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has no common class for damaged files
-        raise UserError(f"VGG-19 weights: {path} cannot be read ({type(error).__name__}); {_GET_IT}") from error
-    if not isinstance(state, dict):
-        raise UserError(f"VGG-19 weights: {path} does not hold VGG-19; {_GET_IT}")
-    return state
 
 
 def perceptual(features: list[Tensor], target: list[Tensor]) -> Tensor:

@@ -87,22 +87,21 @@ class RenderLoss:
 
     def _vgg_distances(self, pictures: list[Tensor], target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """For each picture: its style distance at full size, and its perceptual distance at full and half size."""
-        assert self.vgg is not None
         if self.config.region == "lower":
             pictures, target = [_lower_half(picture) for picture in pictures], _lower_half(target)
-        styles = []
-        distances = [target.new_zeros(())] * len(pictures)
-        for size in ("full", "half"):
-            if size == "half":  # bilinear, without antialiasing
-                pictures, target = [F.avg_pool2d(picture, 2) for picture in pictures], F.avg_pool2d(target, 2)
-            with torch.no_grad():
-                true = self.vgg(target)
-            features = [layer.split(len(target)) for layer in self.vgg(torch.cat(pictures))]
-            each = [list(layers) for layers in zip(*features, strict=True)]
-            distances = [total + perceptual(f, true) for total, f in zip(distances, each, strict=True)]
-            if size == "full":
-                styles = [style(f, true) for f in each] if self.config.style else distances
-        return styles, distances
+        full, true = self._features(pictures, target)
+        # Half the size is bilinear, without antialiasing.
+        half, half_true = self._features([F.avg_pool2d(picture, 2) for picture in pictures], F.avg_pool2d(target, 2))
+        distances = [perceptual(f, true) + perceptual(h, half_true) for f, h in zip(full, half, strict=True)]
+        return [style(f, true) for f in full] if self.config.style else distances, distances
+
+    def _features(self, pictures: list[Tensor], target: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Of each picture, in one pass, and of the target, without a graph."""
+        assert self.vgg is not None
+        with torch.no_grad():
+            true = self.vgg(target)
+        layers = [layer.split(len(target)) for layer in self.vgg(torch.cat(pictures))]
+        return [list(features) for features in zip(*layers, strict=True)], true
 
 
 def _lower_half(images: Tensor) -> Tensor:

@@ -125,15 +125,7 @@ def frames_for_samples(samples: int) -> int:
 def settings() -> dict[str, str | int | float]:
     """What a cache or a weights file must share with this code for its mel windows to mean the same."""
     return {
-        "audio.sample_rate": SAMPLE_RATE,
-        "audio.n_fft": N_FFT,
-        "audio.window": WINDOW,
-        "audio.hop": HOP,
-        "audio.n_mels": N_MELS,
-        "audio.fmin": FMIN,
-        "audio.fmax": FMAX,
-        "audio.preemphasis": PREEMPHASIS,
-        "audio.silence": SILENCE,
-        "audio.fps": FPS,
-        "audio.mel_columns": MEL_COLUMNS,
-    }
+        "audio.sample_rate": SAMPLE_RATE, "audio.n_fft": N_FFT, "audio.window": WINDOW, "audio.hop": HOP,
+        "audio.n_mels": N_MELS, "audio.fmin": FMIN, "audio.fmax": FMAX, "audio.preemphasis": PREEMPHASIS,
+        "audio.silence": SILENCE, "audio.fps": FPS, "audio.mel_columns": MEL_COLUMNS,
+    }  # fmt: skip

@@ -6,7 +6,10 @@ import os
 import stat
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +25,7 @@ ERRORS = (FFmpegError, OSError)
 _TEXT = {"tty", "concat"}  # formats by which FFmpeg draws plain text or reads a list of other files
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
+_SDR: dict[str, Any] = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _STRAY = "0.05"  # seconds by which sound may drift from its timestamps before silence is put in or samples are left out
 _AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
@@ -36,20 +40,15 @@ def check_file(path: Path) -> None:
     """Raises a UserError unless `path` is a file that can be opened and has something in it."""
     try:
         status = path.stat()
-        problem = (
-            "is a folder; give a file"
-            if stat.S_ISDIR(status.st_mode)
-            else "is a pipe or a device; give a file"
-            if not stat.S_ISREG(status.st_mode)
-            else "is empty (0 bytes)"
-            if status.st_size == 0
-            else "cannot be read: permission denied"
-            if not os.access(path, os.R_OK)
-            else None
-        )
     except (OSError, ValueError) as error:  # also a loop of links, a name that is too long
-        problem = f"cannot be opened: {reason(error)}"
-    if problem:
+        raise UserError(f"{path} cannot be opened: {reason(error)}") from error
+    problems = {
+        "is a folder; give a file": stat.S_ISDIR(status.st_mode),
+        "is a pipe or a device; give a file": not stat.S_ISREG(status.st_mode),
+        "is empty (0 bytes)": status.st_size == 0,
+        "cannot be read: permission denied": not os.access(path, os.R_OK),
+    }
+    if problem := next((problem for problem, there in problems.items() if there), None):
         raise UserError(f"{path} {problem}")
 
 
@@ -106,14 +105,12 @@ def decode(container: InputContainer, stream: av.VideoStream | av.AudioStream, e
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets, None)
-            if packet is None:
-                return
+            packet = next(packets)
             if packet.is_corrupt:
                 errors.append("cut off")
                 continue
             frames = packet.decode()
-        except EOFError:
+        except (StopIteration, EOFError):
             return
         except FFmpegError as error:
             errors.append(reason(error))
@@ -141,37 +138,21 @@ class Converter:
     """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow."""
 
     def __init__(self, threads: int = 0) -> None:
-        self._reformatter, self._threads = VideoReformatter(), threads
+        self._reformat = partial(VideoReformatter().reformat, interpolation=_SCALING, threads=threads)
 
     def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
         untagged = Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
-        hdr = frame.color_trc in _HDR
-        return self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            "rgb24",
-            src_colorspace=None if frame.colorspace in _KNOWN_MATRICES else untagged,
-            interpolation=_SCALING,
-            dst_color_trc=ColorTrc.BT709 if hdr else None,
-            dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
-            threads=self._threads,
-        ).to_ndarray()
+        matrix = None if frame.colorspace in _KNOWN_MATRICES else untagged
+        curve = _SDR if frame.color_trc in _HDR else {}
+        return self._reformat(frame, width, height, "rgb24", src_colorspace=matrix, **curve).to_ndarray()
 
     def from_rgb(self, picture: np.ndarray, pixels: str | None) -> av.VideoFrame:
         """A frame of the pixel format `pixels`, BT.709 in limited range unless that is RGB."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
         if pixels == "rgb24":
             return frame
-        return self._reformatter.reformat(
-            frame,
-            format=pixels,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_SCALING,
-            threads=self._threads,
-        )
+        return self._reformat(frame, format=pixels, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 
 
 def sound_pieces(container: InputContainer, stream: av.AudioStream, rate: int, layout: str) -> Iterator[np.ndarray]:
@@ -179,29 +160,20 @@ def sound_pieces(container: InputContainer, stream: av.AudioStream, rate: int, l
 
     Silence fills what is missing at the start and in between; what lies before zero is cut.
     """
-    begin, latest = zero(container), last_credible_time(container)
-    resampler, form, done = None, None, 0
-    for frame in itertools.chain(decode(container, stream, []), [None]):
-        pieces = []
-        here = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
-        if here != form:
-            if resampler:
-                pieces = resampler.resample(None)
-                done += sum(piece.samples for piece in pieces)
+    begin, latest, done = zero(container), last_credible_time(container), 0
+    form = attrgetter("sample_rate", "format.name", "layout.name")  # may change on the way
+    for (source_rate, *_), frames in itertools.groupby(decode(container, stream, []), form):
+        # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without one
+        # PyAV passes on sound that needs no conversion, whatever its time.
+        options = {"first_pts": str(done * source_rate // rate), "min_comp": "1e-6", "min_hard_comp": _STRAY}
+        resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
+        for frame in itertools.chain(frames, [None]):
             if frame is not None:
-                # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size:
-                # without one PyAV passes on sound that needs no conversion, whatever its time.
-                start = str(done * frame.sample_rate // rate)
-                options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": _STRAY}
-                resampler, form = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options), here
-        if frame is not None and resampler:
-            seconds = None if frame.pts is None else frame.pts * frame.time_base - begin
-            frame.pts = None if seconds is None or seconds > latest else round(seconds / frame.time_base)
-            fresh = resampler.resample(frame)
-            done += sum(piece.samples for piece in fresh)
-            pieces += fresh
-        for piece in pieces:
-            yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)
+                seconds = None if frame.pts is None else frame.pts * frame.time_base - begin
+                frame.pts = None if seconds is None or seconds > latest else round(seconds / frame.time_base)
+            for piece in resampler.resample(frame):
+                done += piece.samples
+                yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)
 
 
 def stated_end(container: InputContainer, stream: av.AudioStream) -> float:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -103,8 +102,7 @@ class Video:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, which the caller may change."""
-        reader = _Reader(self, keep=2)
-        pictures = (reader.picture(index) for index in itertools.count())
+        pictures = map(_Reader(self, keep=2).picture, itertools.count())
         return itertools.takewhile(lambda picture: picture is not None, pictures)  # pyright: ignore
 
     def frames(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
@@ -287,15 +285,9 @@ class VideoWriter:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        fps: float,
-        size: tuple[int, int],
-        audio: str | Path | np.ndarray | None = None,
-        audio_rate: int = SAMPLE_RATE,
-        crf: int = 17,
-        lossless: bool = False,
-    ):
+        self, path: str | Path, fps: float, size: tuple[int, int], audio: str | Path | np.ndarray | None = None,
+        audio_rate: int = SAMPLE_RATE, crf: int = 17, lossless: bool = False,
+    ):  # fmt: skip
         self._path = Path(path)
         if self._path.suffix.lower() not in WRITTEN:
             raise UserError(f"{path}: the name of a video to write must end in {' or '.join(WRITTEN)}")
@@ -309,23 +301,20 @@ class VideoWriter:
         self._frames = self._samples = 0  # written so far
         self._pending = np.zeros((1, 0), np.float32)  # sound (channels, n) that is next to be written
         self._converter = ffmpeg.Converter()
-        self._inputs = contextlib.ExitStack()
         self._container: Any = None
         self._track: Any = None  # the stream of sound, if there is any
 
     def __enter__(self) -> Self:
-        try:
-            with self._explained():
-                self._start()
-        except BaseException:
-            self._discard()
-            raise
+        with contextlib.ExitStack() as stack, self._explained():
+            stack.callback(self._discard)
+            self._start(stack)
+            self._at_the_end = stack.pop_all()
         return self
 
-    def _start(self) -> None:
+    def _start(self, stack: contextlib.ExitStack) -> None:
         file = stream = None
         if isinstance(self._audio, str | Path):
-            file = self._inputs.enter_context(ffmpeg.open_input(Path(self._audio)))
+            file = stack.enter_context(ffmpeg.open_input(Path(self._audio)))
             stream = ffmpeg.sound_stream(file)
             if stream is None:
                 raise UserError(f"{self._audio} has no sound")
@@ -349,7 +338,7 @@ class VideoWriter:
         picture = self._converter.from_rgb(frame, self._video.pix_fmt)
         picture.pts, picture.time_base = self._frames, 1 / self._rate
         with self._explained():
-            self._encode(self._video, picture)
+            self._container.mux(self._video.encode(picture))
             self._frames += 1
             if self._track:
                 self._write_sound(round(self._frames / self._rate * self._track.rate))
@@ -362,30 +351,22 @@ class VideoWriter:
                 self._pending = next(self._sound, silence)
             piece = self._pending[:, : end - self._samples]
             self._pending = self._pending[:, piece.shape[1] :]
-            self._encode(self._track, ffmpeg.sound_frame(piece, self._track, self._samples))
+            sound = ffmpeg.sound_frame(piece, self._track, self._samples)
+            self._container.mux(self._track.encode(sound))
             self._samples += piece.shape[1]
 
-    def _encode(self, stream: Any, frame: Any) -> None:
-        self._container.mux(stream.encode(frame))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._at_the_end:
             if kind is None:
                 if self._frames == 0:
                     raise ValueError(f"{self._path}: no frame was written")
                 with self._explained():
-                    for stream in (self._video, self._track):
-                        if stream:
-                            self._encode(stream, None)
+                    for stream in filter(None, (self._video, self._track)):
+                        self._container.mux(stream.encode(None))
                     self._container.close()
                     os.replace(self._temporary, self._path)
-        finally:
-            self._discard()
 
     def _discard(self) -> None:
-        self._inputs.close()
         with contextlib.suppress(*ffmpeg.ERRORS):
             if self._container:
                 self._container.close()

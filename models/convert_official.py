@@ -29,17 +29,13 @@ SETTINGS: dict[str, weights.Setting] = {
     "crop.rounding": "nearest, half up", **landmarks.settings(),
 }  # fmt: skip
 
-# Released name -> ours, as regular expressions applied one after the other.
-_BLOCK_NAMES = ((r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."))
-_LANDMARK_NAMES = (
-    *_BLOCK_NAMES,
+# Released name -> ours, as regular expressions applied one after the other: of both networks, of stage 1, of stage 2.
+_NAMES = (
+    (r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."),
     (r"^mel_encoder", "audio_encoder"), (r"^ref_encoder", "reference_encoder"), (r"^Norm\.", "token_norm."),
     (r"^fusion_transformer\.transformer_encoder", "fusion.encoder"),
     (r"^fusion_transformer\.modality\.weight", "fusion.type_embedding"),
     (r"^mouse_keypoint_map", "lip_head"), (r"^jaw_keypoint_map", "jaw_head"),
-)  # fmt: skip
-_RENDERER_NAMES = (
-    *_BLOCK_NAMES,
     (r"^flow_module\.conv([12])", r"reference_encoder.conv\1"),
     (r"\.conv1_bn\.", ".shallow.norm."), (r"\.conv2_bn\.", ".deep.norm."),
     (r"^(reference_encoder|translation)\.conv1\.", r"\1.shallow.conv."),
@@ -71,11 +67,12 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
         UserError: it is neither of the two, or incomplete
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
+    renamed = {_renamed(name): value for name, value in state.items() if not _UNUSED.search(name)}
     if "fusion_transformer.modality.weight" in state:
-        module, renamed = LandmarkGenerator(LandmarkGeneratorConfig.paper()), _rename(state, _LANDMARK_NAMES)
+        module = LandmarkGenerator(LandmarkGeneratorConfig.paper())
         renamed["fusion.type_embedding"] = renamed["fusion.type_embedding"][1:]  # row 0 is padding
     elif "flow_module.conv1.weight" in state:
-        module, renamed = Renderer(RendererConfig.paper()), _rename(state, _RENDERER_NAMES)
+        module = Renderer(RendererConfig.paper())
         for name in [name for name in renamed if ".gamma." in name]:
             gamma, beta = renamed.pop(name), renamed.pop(name.replace(".gamma.", ".beta."))
             renamed[name.replace(".gamma.", ".affine.")] = torch.cat([gamma, beta])
@@ -91,14 +88,10 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
     return module.eval()
 
 
-def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, value in state.items():
-        if not _UNUSED.search(name):
-            for pattern, replacement in rules:
-                name = re.sub(pattern, replacement, name)  # noqa: PLW2901
-            renamed[name] = value
-    return renamed
+def _renamed(name: str) -> str:
+    for pattern, replacement in _NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Multi-scale patch discriminator of stage 2 (paper, section 3.2.3; the PatchGAN of pix2pixHD)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,23 +31,17 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        channels = (3, width, 2 * width, 4 * width, 8 * width, 1)
-        strides = (2, 2, 2, 1, 1)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], 4, stride, padding=2) for i, stride in enumerate(strides)
-        )
+        channels, strides = (3, width, 2 * width, 4 * width, 8 * width, 1), (2, 2, 2, 1, 1)
+        sizes = zip(pairwise(channels), strides, strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(*ends, 4, stride, padding=2) for ends, stride in sizes)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        outputs = []
-        last = len(self.convs) - 1
-        for i, conv in enumerate(self.convs):
-            x = conv(x)
-            if 0 < i < last:
-                x = instance_norm(x)
-            if i < last:
-                x = F.leaky_relu(x, 0.2)
-            outputs.append(x)
-        return outputs
+        features: list[Tensor] = []
+        for conv in self.convs[:-1]:
+            x = instance_norm(conv(x)) if features else conv(x)
+            x = F.leaky_relu(x, 0.2)
+            features.append(x)
+        return [*features, self.convs[-1](x)]
 
 
 class Discriminator(nn.Module):

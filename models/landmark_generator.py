@@ -13,6 +13,7 @@ from face.landmarks import NUM_JAW, NUM_LIP, NUM_POSE
 from models.layers import ConvBlock, audio_encoder
 
 DEVIATION = 0.02  # of the crop's side: how far lips and jaws usually are from the references' mean
+TURN = 0.1  # of the crop's side: the unit of the head's turn, in which a learning rate suits it
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class LandmarkGeneratorConfig:
     landmark_width: int = 4
     """First channels of the pose and the reference encoder."""
     reference_skip: bool = False
-    """Not in the paper: the network predicts the difference to the references' lips and jaws moved with the pose, and
-    starts from zero difference."""
+    """Not in the paper: the network predicts the difference to the references' lips and jaws moved with the pose and
+    turned with the head, and starts from zero difference."""
 
     @classmethod
     def paper(cls) -> "LandmarkGeneratorConfig":
@@ -82,6 +83,9 @@ class LandmarkGenerator(nn.Module):
             for head in (self.lip_head, self.jaw_head):
                 nn.init.zeros_(head.weight)
                 nn.init.zeros_(head.bias)
+            # Sideways only: up and down the upper face would tell how far the old mouth is open.
+            self.turn = nn.Linear(NUM_POSE, NUM_JAW + NUM_LIP, bias=False)
+            nn.init.zeros_(self.turn.weight)
 
     def encode_reference(self, reference: Tensor) -> Tensor:
         """Once a video: reference faces (B, N, 131, 2) -> tokens (B, N, d)."""
@@ -114,7 +118,10 @@ class LandmarkGenerator(nn.Module):
         lip = self.lip_head(for_lip).float().unflatten(-1, (NUM_LIP, 2))
         jaw = self.jaw_head(for_jaw).float().unflatten(-1, (NUM_JAW, 2))
         if self.config.reference_skip:
-            still_jaw, still_lip = move_with_pose(reference, pose).split([NUM_JAW, NUM_LIP], dim=-2)
+            moved_pose, still = move_with_pose(reference, pose).split([NUM_POSE, NUM_JAW + NUM_LIP], dim=-2)
+            with torch.autocast(pose.device.type, enabled=False):
+                sideways = self.turn((moved_pose[..., 0] - pose[..., 0].float()) / TURN)  # (B, T, 57)
+            still_jaw, still_lip = (still - F.pad(sideways[..., None], (0, 1))).split([NUM_JAW, NUM_LIP], dim=-2)
             lip, jaw = DEVIATION * lip + still_lip, DEVIATION * jaw + still_jaw
         return LandmarkOutput(lip, jaw)
 
@@ -123,16 +130,17 @@ class LandmarkGenerator(nn.Module):
 
 
 def move_with_pose(reference: Tensor, pose: Tensor) -> Tensor:
-    """The mean of the references' jaws and lips, each moved by the affine map that best takes its pose to the frame's.
+    """The mean of the reference faces, each moved by the affine map that best takes its pose to the frame's.
 
-    Reference (1 or B, N, 131, 2) and pose (B, T, 74, 2) -> (B, T, 57, 2), jaw then lip.
+    Reference (1 or B, N, 131, 2) and pose (B, T, 74, 2) -> (B, T, 131, 2). How its own pose differs from the frame's
+    is what no flat map explains: the turn of the head.
     """
     with torch.autocast(reference.device.type, enabled=False):
         points = F.pad(reference.float(), (0, 1), value=1.0)  # (B, N, 131, 3)
-        source, content = points.split([NUM_POSE, NUM_JAW + NUM_LIP], dim=-2)
+        source = points[..., :NUM_POSE, :]
         normal = source.transpose(-1, -2) @ source + 1e-6 * torch.eye(3, device=source.device)
-        # Least squares: map = inverse(source^T source) source^T pose, so that jaw and lip are linear in the pose.
-        from_pose = content @ torch.linalg.solve(normal, source.transpose(-1, -2))  # (B, N, 57, 74)
+        # Least squares: map = inverse(source^T source) source^T pose, so that all points are linear in the pose.
+        from_pose = points @ torch.linalg.solve(normal, source.transpose(-1, -2))  # (B, N, 131, 74)
         return from_pose.mean(1, keepdim=True) @ pose.float()
 
 

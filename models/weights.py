@@ -88,11 +88,11 @@ def load(path: str | Path, stage: Stage | None = None) -> LandmarkGenerator | Re
     if stage is not None and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
     try:
-        module = network(config(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}))
+        module = network(config(**sizes))
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path} does not fit this version's {NAMES[found]}: {reason}") from error
+        raise UserError(f"{path} holds {NAMES[found]} that this version does not fit: {reason}") from error
     module.settings, module.extra, module.step = settings, extra, int(extra.get("step", 0))
     return module.eval().requires_grad_(False)
 

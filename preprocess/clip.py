@@ -74,9 +74,8 @@ def make_clip(source: Source, options: Options) -> Record:
         record = _Unusable(REASONS.get(error.errno or 0, "system error"), error).record
     except Exception as error:  # whatever a strange file brings about: the run goes on
         place = traceback.extract_tb(error.__traceback__)[-1]
-        record = _Unusable(
-            "unexpected error", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        ).record
+        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        record = _Unusable("unexpected error", what).record
         shared_detector.cache_clear()  # nobody knows its state
     detail = record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder lies
     return {"name": source.name, **record, "detail": detail}

@@ -1,6 +1,6 @@
 """python -m preprocess.preview: a look at a cache: a contact sheet of some clips, and what is in it altogether."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +61,11 @@ def main(config: Config) -> None:
 
 def spread_over_speakers(names: Sequence[str], count: int) -> list[str]:
     """Some clips, spread evenly over the speakers; several of one only where there are too few speakers."""
-    turns: dict[str, int] = defaultdict(int)
-    ranked = []
+    turns, ranked = Counter[str](), []
     for name in names:
         turns[speaker_of(name)] += 1
         ranked.append((turns[speaker_of(name)], name))
-    ranked.sort()
-    first = (
-        [name for turn, name in ranked if turn == 1] if count <= len(turns) else [name for _, name in ranked[:count]]
-    )
+    first = [name for _, name in sorted(ranked)][: max(count, len(turns))]
     return [first[i] for i in np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
 
 

@@ -84,8 +84,8 @@ def lines_of_code(text: str) -> int:
     """Lines that do something: no blank lines, comments or docstrings, which are asked for and not to be saved on."""
     documented: set[int] = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            documented.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documented.update(range(node.lineno, (node.end_lineno or 0) + 1))
     lines = (line.strip() for number, line in enumerate(text.splitlines(), 1) if number not in documented)
     return sum(bool(line) and not line.startswith("#") for line in lines)
 
@@ -93,7 +93,7 @@ def lines_of_code(text: str) -> int:
 def test_files_stay_short() -> None:
     texts = {path: path.read_text() for room in ALLOWED for path in python_files(room)}
     assert {str(p): n for p, text in texts.items() if (n := len(text.splitlines())) > 400} == {}
-    assert sum(map(lines_of_code, texts.values())) < 6500  # to come down to 5,000
+    assert sum(map(lines_of_code, texts.values())) < 6300  # to come down to 5,000
 
 
 def test_requirements_are_the_lock() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from command_line import UserError
 from datasets import settings
@@ -28,6 +29,15 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert abs(face[100, 20].astype(int) - [200 * 20 / 127, 200 * 100 / 127, 35]).max() <= 3  # red grows to the right
     with pytest.raises(IndexError, match=r"frame 4 .* no face"):
         clip.face(4)
+
+
+def test_the_arrays_are_safetensors_for_others(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "a", missing=(4,))
+    arrays = load_file(tmp_path / "a.safetensors")
+    assert arrays.keys() == {"mel_columns", "offsets", "landmarks_in_frame", "boxes", "found"}
+    np.testing.assert_array_equal(arrays["mel_columns"].T, clip.mel)
+    np.testing.assert_array_equal(arrays["landmarks_in_frame"], clip.landmarks_in_frame)
+    assert arrays["found"].sum() == 29 and arrays["offsets"][-1] == clip.num_bytes
 
 
 def test_clips_travel_to_workers(tmp_path: Path) -> None:

@@ -104,15 +104,32 @@ def test_move_with_pose_follows_any_affine_map() -> None:
     faces = face @ maps + shifts
     reference, frames = faces[None, :5], faces[None, 5:]
     moved = move_with_pose(reference, frames[:, :, :74])
-    torch.testing.assert_close(moved, frames[:, :, 74:], rtol=0, atol=1e-3)
+    torch.testing.assert_close(moved, frames, rtol=0, atol=1e-3)
 
 
 @torch.inference_mode()
 def test_reference_skip_starts_at_still_lips() -> None:
     mel, pose, reference = inputs()
     lip, jaw = build(replace(TINY, reference_skip=True))(mel, pose, reference)
-    still = move_with_pose(reference, pose)
+    still = move_with_pose(reference, pose)[:, :, 74:]
     torch.testing.assert_close(torch.cat([jaw, lip], dim=-2), still, rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_a_turned_head_moves_the_still_lips_sideways_only() -> None:
+    """Where the upper face is not a flat picture of the references'; no height of it reaches the mouth this way."""
+    network = build(replace(TINY, reference_skip=True))
+    mel, pose, reference = inputs()
+    nn.init.normal_(network.turn.weight)
+    content = torch.cat([network(mel, pose, reference).jaw, network(mel, pose, reference).lip], dim=-2)
+    still = move_with_pose(reference, pose)[:, :, 74:]
+    assert (content[..., 0] - still[..., 0]).abs().max() > 1e-3
+    torch.testing.assert_close(content[..., 1], still[..., 1], rtol=0, atol=0)
+    flat = reference[:, :1, :74].expand(-1, pose.shape[1], -1, -1) * 0.9 + 0.02  # of one reference: nothing to explain
+    alone = network(mel, flat, reference[:, :1])
+    expected = reference[:, :1, 74:] * 0.9 + 0.02
+    found = torch.cat([alone.jaw, alone.lip], dim=-2)
+    torch.testing.assert_close(found, expected.expand_as(found), rtol=0, atol=2e-3)
 
 
 def test_positions() -> None:
