@@ -6,7 +6,6 @@ frame, once to draw it. In between, stage 1 turns the sound into lips and jaws f
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -276,13 +275,11 @@ class Dubber:
         wanted = int(np.ceil(round(seconds * fps, 6)))
 
         clock = time.perf_counter()
-        with ThreadPoolExecutor(1) as beside:  # librosa takes longer to import than most sounds to analyse
-            hearing = beside.submit(sound.log_mel, wav)
-            tracker = Tracker(pick=face)
-            frames = islice(source, wanted)
-            for frame in tqdm(frames, "finding the face", disable=not progress, unit="frame"):
-                tracker.add(frame)
-            track, mel = tracker.finish(), hearing.result()
+        tracker = Tracker(pick=face)
+        frames = islice(source, wanted)
+        for frame in tqdm(frames, "finding the face", disable=not progress, unit="frame"):
+            tracker.add(frame)
+        track = tracker.finish()
         if not track.found.any():
             raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
         spent["track"] = time.perf_counter() - clock
@@ -294,6 +291,7 @@ class Dubber:
         with_face = np.flatnonzero(track.found)
         openness = lip_openness(in_crop[with_face], 1.0)
         listened = with_face[spread_over_openness(openness, NUM_LANDMARK_REFERENCES)]
+        mel = sound.log_mel(wav)
         predicted = self.predict_landmarks(in_crop[filled[order]], in_crop[listened], mel, fps)
         spent["landmarks"] = time.perf_counter() - clock
 
