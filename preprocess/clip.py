@@ -93,13 +93,13 @@ def _make_clip(source: Source, options: Options) -> None:
     with _otherwise("not a video"):
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
     with tempfile.SpooledTemporaryFile(KEPT_MEL) as mel:
-        lip_sync = None
         with _otherwise("no sound"):
             path = _sound_of(source, video)
             silent, limit = _hear(shift_sound(audio_pieces(path), source.sound_shift), mel)
-            if options.filters.syncnet:
-                wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
-                lip_sync = LipSync(options.filters.syncnet, wav)
+        lip_sync = None
+        if options.filters.syncnet:  # which takes the sound whole
+            wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
+            lip_sync = LipSync(options.filters.syncnet, wav)
         estimate = video.info.num_frames
         with _otherwise("no picture"):
             track, kept = _follow(islice(video, limit))
