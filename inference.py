@@ -266,10 +266,7 @@ class Dubber:
         """
         started = time.perf_counter()
         spent: dict[str, float] = {}
-        wav = read_audio(audio)
-        seconds = len(wav) / sound.SAMPLE_RATE
-        if seconds < SHORTEST_SOUND:
-            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
+        mel, seconds = self._listen(audio)
         source = Picture(video) if is_picture(video) else Video(video, fps=None if keep_fps else sound.FPS)
         fps = source.fps
         wanted = int(np.ceil(round(seconds * fps, 6)))
@@ -291,7 +288,6 @@ class Dubber:
         with_face = np.flatnonzero(track.found)
         openness = lip_openness(in_crop[with_face], 1.0)
         listened = with_face[spread_over_openness(openness, NUM_LANDMARK_REFERENCES)]
-        mel = sound.log_mel(wav)
         predicted = self.predict_landmarks(in_crop[filled[order]], in_crop[listened], mel, fps)
         spent["landmarks"] = time.perf_counter() - clock
 
@@ -315,6 +311,14 @@ class Dubber:
                 writer.write(frame)
         spent["draw"] = time.perf_counter() - clock
         return Summary(wanted, int((~track.found[order]).sum()), time.perf_counter() - started, spent)
+
+    def _listen(self, audio: Path) -> tuple[np.ndarray, float]:
+        """(80, columns) mel and length in seconds of the sound."""
+        wav = read_audio(audio)
+        seconds = len(wav) / sound.SAMPLE_RATE
+        if seconds < SHORTEST_SOUND:
+            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
+        return sound.log_mel(wav), seconds
 
     def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)

@@ -188,6 +188,9 @@ def score_faces(
                 [draw_sketch(points[j], int(sides[j, 1]), int(sides[j, 0]), dubber.size) for j in position[windows[i]]]
                 for i in batch
             ]
+            contours = np.stack([contour(truth[i], points[i], (dubber.size, dubber.size)) for i in batch])
+            contours[:, :half] = 0
+            inside = torch.from_numpy(contours)[:, None].to(target)
             for row, drawer in drawers.items():
                 drawn, _ = drawer.draw_faces(crops, points[batch], np.array(lines), references[row], mel)
                 made = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(dubber.device)
@@ -195,9 +198,7 @@ def score_faces(
                 values["PSNR"] += psnr(made, target).tolist()
                 values["SSIM"] += ssim(made, target).tolist()
                 values["PSNR lower half"] += psnr(made[:, :, half:], target[:, :, half:]).tolist()
-                inside = np.stack([contour(truth[i], points[i], (dubber.size, dubber.size)) for i in batch])
-                inside[:, :half] = 0
-                pasted = target + torch.from_numpy(inside)[:, None].to(target) * (made - target)
+                pasted = target + inside * (made - target)
                 values["PSNR pasted"] += psnr(pasted, target).tolist()
                 if distance:
                     values["LPIPS"] += distance(made, target).tolist()

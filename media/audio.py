@@ -41,7 +41,7 @@ def blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Sound in pieces (n,) of any length, in blocks of whole video frames and mel columns; only the last is shorter."""
     held = np.zeros(0, np.float32)
     for piece in pieces:
-        held = np.concatenate([held, piece])
+        held = np.concatenate([held, piece]) if len(held) else piece  # sound that comes whole is not copied
         while len(held) >= _BLOCK:
             yield held[:_BLOCK]
             held = held[_BLOCK:]
