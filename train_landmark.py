@@ -22,8 +22,9 @@ from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, window_starts
+from evaluation.lip_sync import articulation_ratio, closed_f1, correlation, nan_mean
 from face.crop import SIZE, to_frame
-from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, LOWER_LIP, UPPER_LIP
+from face.landmarks import EDGES, INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
 from losses.landmark import SYMBOLS, LandmarkLossConfig, landmark_loss
 from models import weights
@@ -91,14 +92,14 @@ class LandmarkStage:
         self.optimiser = engine.adam(model)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"landmark_generator": self.optimiser}
         self.forward = engine.compiled(model)
-        self.opening = UPPER_LIP - LIP_SLICE.start, LOWER_LIP - LIP_SLICE.start
+        self.openings = (np.array([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
 
     def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
         rows = []
         for batch in parts:
             with self.engine.autocast():
                 lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
-            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.opening)
+            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
             self.engine.backward(losses["total"])
             rows.append({SYMBOLS.get(name, name): value for name, value in losses.items()})
         return means(rows) | {"gradient_norm": self.engine.update(self.optimiser, step)}
@@ -114,20 +115,19 @@ class LandmarkStage:
                 for jaw, lip in ((batch["jaw"], batch["lip"]), (output.jaw, output.lip))
             )  # (F, 131, 2)
             lip, jaw = (batch[key].to(self.engine.device) for key in ("lip", "jaw"))
-            losses = landmark_loss(output.lip, output.jaw, lip, jaw, self.config.loss, self.opening)
+            losses = landmark_loss(output.lip, output.jaw, lip, jaw, self.config.loss, self.openings)
             difference = (predicted - true)[:, JAW_SLICE.start : LIP_SLICE.stop]  # (F, 57, 2)
-            height = boxes[:, 3] - boxes[:, 1]
-            truth, mine = (lip_openness(to_frame(points, boxes), height) for points in (true, predicted))
-            together = ((mine - mine.mean()) * (truth - truth.mean())).mean()
+            faces, height = [to_frame(points, boxes) for points in (predicted, true)], boxes[:, 3] - boxes[:, 1]
+            mine, truth = (lip_openness(face, height) for face in faces)  # (F,)
             rows.append({
                 "L": float(losses["total"]), "L_1": np.abs(difference).mean(),
                 "landmark_error_px": SIZE * np.linalg.norm(difference, axis=-1).mean(),
-                "openness_correlation": together / max(mine.std() * truth.std(), 1e-9),
-                "articulation": mine.std() / max(truth.std(), 1e-9),
+                "openness_correlation": correlation(mine, truth), "articulation": articulation_ratio(mine, truth),
+                "closed_f1": closed_f1(*(lip_openness(face, height, INNER_LIPS) for face in faces)),
             })  # fmt: skip
             if number in spread(len(self.examples), PICTURES):
                 pictures[f"true green, predicted red, openness over time/{name}"] = draw(true, predicted, truth, mine)
-        numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        numbers = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
         return {"selection": numbers["L"], **numbers}, pictures
 
     def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:

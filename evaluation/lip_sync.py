@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from face.crop import to_crop
-from face.landmarks import LIP_SLICE
+from face.landmarks import INNER_LIPS, LIP_SLICE
 from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
 
+CLOSED = 0.015  # gap between the lips, in heights of the face box, 2 pixels of 128, below which they look closed
 SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above digital silence that still count as silence
 SILENT_FRAMES = 3  # frames of silence on either side of a silent frame: a mouth needs time to close
 
@@ -58,6 +59,16 @@ def articulation_ratio(output: np.ndarray, target: np.ndarray) -> float:
     return float(np.nanstd(output) / spread) if spread > 1e-9 and np.isfinite(output).any() else float("nan")
 
 
+def closed_f1(output: np.ndarray, target: np.ndarray) -> float:
+    """F1 score of the frames in which the lips are closed, from the gaps between them (F,) in heights of the face box.
+
+    1: they close in the same frames as the original's, in b, m, p and between sentences; NaN where those never close.
+    """
+    both = np.isfinite(output) & np.isfinite(target)
+    closed, truly = output[both] < CLOSED, target[both] < CLOSED
+    return float(2 * (closed & truly).sum() / (closed.sum() + truly.sum())) if truly.any() else float("nan")
+
+
 def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     """Which frames (F,) are silent for `SILENT_FRAMES` on either side, from the log-mel (80, C) of the sound."""
     level = mel.mean(0) if mel.shape[1] else np.full(1, SILENCE)
@@ -95,11 +106,12 @@ def motion(
         in_step: the original says the same. If not, as in dubbing, it may also have another number of frames, and only
             the spread and the jitter of the motion are compared.
     """
-    openness = lip_openness(landmarks, boxes[:, 3] - boxes[:, 1])
-    true = lip_openness(true_landmarks, true_boxes[:, 3] - true_boxes[:, 1])
+    faces = ((landmarks, boxes[:, 3] - boxes[:, 1]), (true_landmarks, true_boxes[:, 3] - true_boxes[:, 1]))
+    openness, true = (lip_openness(points, height) for points, height in faces)
+    gaps = (lip_openness(points, height, INNER_LIPS) for points, height in faces)
     shake = jitter(to_crop(landmarks, boxes)[:, LIP_SLICE])
     steady = jitter(to_crop(true_landmarks, true_boxes)[:, LIP_SLICE])
-    return ({"openness r": correlation(openness, true)} if in_step else {}) | {
+    return ({"openness r": correlation(openness, true), "closed F1": closed_f1(*gaps)} if in_step else {}) | {
         "silence": motion_in_silence(openness, silent),
         "articulation": articulation_ratio(openness, true),
         "jitter": shake / steady if steady else float("nan"),

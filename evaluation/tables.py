@@ -19,9 +19,9 @@ RESAMPLES = 2000  # of the bootstrap
 COLUMNS = {
     "PSNR": ("↑", 2), "PSNR lower half": ("↑", 2), "PSNR pasted": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4),
     "LPIPS pasted": ("↓", 4), "LPIPS vgg": ("↓", 4), "FID": ("↓", 2), "LipLMD": ("↓", 5), "CSIM": ("↑", 4),
-    "LSE-C": ("↑", 2), "LSE-D": ("↓", 2), "offset": ("→0", 1), "openness r": ("↑", 3), "articulation": ("→1", 2),
-    "silence": ("↓", 3), "jitter": ("→1", 2), "produced": ("↑", 3), "Landmark Error": ("↓", 2),
-    "image quality": ("↑", 2), "lip sync": ("↑", 2), "identity": ("↑", 2),
+    "LSE-C": ("↑", 2), "LSE-D": ("↓", 2), "offset": ("→0", 1), "openness r": ("↑", 3), "closed F1": ("↑", 2),
+    "articulation": ("→1", 2), "silence": ("↓", 3), "jitter": ("→1", 2), "produced": ("↑", 3),
+    "Landmark Error": ("↓", 2), "image quality": ("↑", 2), "lip sync": ("↑", 2), "identity": ("↑", 2),
 }  # fmt: skip
 OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # a mean over all frames; the others are a mean over clips
 _TABLE1 = ("PSNR", "SSIM", "LPIPS", "FID", "LipLMD", "CSIM", "LSE-C")

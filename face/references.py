@@ -2,13 +2,18 @@
 
 import numpy as np
 
-from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
+from face.landmarks import LIP_SLICE, OUTER_LIPS
 
 
-def lip_openness(landmarks_in_frame: np.ndarray, box_height: np.ndarray | float) -> np.ndarray:
-    """Distance of the upper from the lower lip's middle, in heights of the face box: (..., 131, 2) -> (...)."""
-    distance = np.linalg.norm(landmarks_in_frame[..., UPPER_LIP, :] - landmarks_in_frame[..., LOWER_LIP, :], axis=-1)
-    return distance / np.maximum(box_height, 1)
+def lip_openness(
+    landmarks_in_frame: np.ndarray, box_height: np.ndarray | float, contour: tuple[int, int] = OUTER_LIPS
+) -> np.ndarray:
+    """Distance of the upper from the lower lip's middle, in heights of the face box: (..., 131, 2) -> (...).
+
+    Of the outer contour; of INNER_LIPS it is the gap between the lips.
+    """
+    upper, lower = (landmarks_in_frame[..., point, :] for point in contour)
+    return np.linalg.norm(upper - lower, axis=-1) / np.maximum(box_height, 1)
 
 
 def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Loss of stage 1: distance of the landmarks and of their movement (paper, equations 9 and 10)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ class LandmarkLossConfig:
     velocity: float = 1.0
     """Continuity term, the paper's lambda_c."""
     openness: float = 0.0
-    """Distance of the lips; not in the paper: against mouths that move too little."""
+    """Distance of the lips, outer and inner contour; not in the paper: against mouths that hardly open, or close."""
     openness_speed: float = 0.0
     """Its change from frame to frame; not in the paper."""
     articulation: float = 0.0
@@ -27,7 +28,7 @@ class LandmarkLossConfig:
 
 def landmark_loss(
     lip: Tensor, jaw: Tensor, true_lip: Tensor, true_jaw: Tensor, config: LandmarkLossConfig,
-    opening: tuple[int, int] | None = None,
+    openings: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Tensor]:  # fmt: skip
     """The terms and their weighted sum as scalars: "l1", "velocity", "total", and openness terms that have a weight.
 
@@ -37,22 +38,22 @@ def landmark_loss(
         true_lip: as `lip`
         true_jaw: as `jaw`
         config: weights
-        opening: the lip points (upper, lower) whose distance is the openness
+        openings: pairs of lip points (upper, lower), whose distance is the openness; its terms are summed over pairs
     """
     difference = torch.cat([lip - true_lip, jaw - true_jaw], dim=-2).float().flatten(-2)  # (B, T, 114)
     # The displacement's error is the displacement of the error.
     movement = torch.linalg.vector_norm(difference.diff(dim=1), dim=-1)  # (B, T-1)
     terms = {"l1": difference.abs().mean(), "velocity": _mean(movement)}
     if config.openness or config.openness_speed or config.articulation:
-        if opening is None:
+        if not openings:
             raise ValueError("the loss has terms about the lips' openness, but which points are meant is not said")
-        upper, lower = opening
+        upper, lower = map(list, zip(*openings, strict=True))
         mine, true = (torch.linalg.vector_norm((x[..., upper, :] - x[..., lower, :]).float(), dim=-1)
-                      for x in (lip, true_lip))  # fmt: skip
-        terms["openness"] = (mine - true).abs().mean()  # (B, T) before the mean
-        terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
-        my_spread, spread = ((x.var(dim=1, correction=0) + SMOOTH**2).sqrt() for x in (mine, true))  # (B,)
-        terms["articulation"] = (my_spread - spread).abs().mean()
+                      for x in (lip, true_lip))  # (B, T, K)  # fmt: skip
+        terms["openness"] = (mine - true).abs().sum(-1).mean()  # (B, T) before the mean
+        terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs().sum(-1))
+        my_spread, spread = ((x.var(dim=1, correction=0) + SMOOTH**2).sqrt() for x in (mine, true))  # (B, K)
+        terms["articulation"] = (my_spread - spread).abs().sum(-1).mean()
     weighted = [getattr(config, name) * value for name, value in terms.items() if name != "l1"]
     return terms | {"total": terms["l1"] + torch.stack(weighted).sum()}
 

@@ -5,6 +5,7 @@ import pytest
 
 from evaluation.lip_sync import (
     articulation_ratio,
+    closed_f1,
     correlation,
     interocular,
     jitter,
@@ -51,6 +52,14 @@ def test_correlation_is_numpys() -> None:
     gap[7] = np.nan
     assert correlation(gap, b) == pytest.approx(np.corrcoef(np.delete(a, 7), np.delete(b, 7))[0, 1])
     assert np.isnan(correlation(np.full(50, np.nan), b))
+
+
+def test_closed_f1_counts_the_frames_in_which_both_mouths_are_closed() -> None:
+    truth = np.array([0.0, 0.0, 0.01, 0.05, 0.05, np.nan])
+    assert closed_f1(truth, truth) == 1
+    assert closed_f1(np.array([0.0, 0.02, 0.01, 0.0, 0.1, 0.0]), truth) == pytest.approx(2 * 2 / (3 + 3))
+    assert closed_f1(np.full(6, 0.1), truth) == 0
+    assert np.isnan(closed_f1(truth, np.full(6, 0.1))), "a mouth that never closes"
 
 
 def test_articulation_is_the_ratio_of_spreads() -> None:

@@ -13,10 +13,14 @@ def test_openness_by_hand() -> None:
     lip[0, :, 7] = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0]])  # from point 2 by 5, 1, 1
     true_lip[0, :, 7, 0] = 2.0
     config = LandmarkLossConfig(velocity=0.0, openness=10.0, openness_speed=100.0)
-    terms = landmark_loss(lip, jaw, true_lip, jaw, config, opening=(2, 7))
+    terms = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7)])
     assert terms["openness"].item() == pytest.approx((3 + 1 + 1) / 3)
     assert terms["openness_speed"].item() == pytest.approx((4 + 0) / 2)
     assert terms["total"].item() == pytest.approx(terms["l1"].item() + 10 * 5 / 3 + 100 * 2)
+    both = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7), (2, 9)])  # the second never opens
+    assert both["openness"] == terms["openness"] and both["openness_speed"] == terms["openness_speed"]
+    twice = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7), (2, 7)])
+    assert twice["openness"].item() == pytest.approx(2 * 5 / 3)
 
 
 def test_articulation_is_the_difference_in_spread() -> None:
@@ -24,14 +28,14 @@ def test_articulation_is_the_difference_in_spread() -> None:
     true_lip[0, :, 7, 1] = torch.tensor([0.1, 0.3, 0.1, 0.3])  # standard deviation 0.1; the other window stays shut
     for factor, expected in ((1.0, 0.0), (0.5, 0.05), (-1.0, 0.0), (3.0, 0.2)):
         config = LandmarkLossConfig(articulation=2.0)
-        terms = landmark_loss(factor * true_lip, jaw, true_lip, jaw, config, opening=(2, 7))
+        terms = landmark_loss(factor * true_lip, jaw, true_lip, jaw, config, openings=[(2, 7)])
         assert terms["articulation"].item() == pytest.approx(expected / 2, abs=1e-5)
 
 
 def test_openness_of_closed_lips_has_a_gradient_that_is_a_number() -> None:
     lip, jaw = torch.zeros(1, 1, 40, 2, requires_grad=True), torch.zeros(1, 1, 17, 2)
     config = LandmarkLossConfig(openness=1.0, openness_speed=1.0, articulation=1.0)
-    landmark_loss(lip, jaw, torch.ones(1, 1, 40, 2), jaw, config, opening=(5, 15))["total"].backward()
+    landmark_loss(lip, jaw, torch.ones(1, 1, 40, 2), jaw, config, openings=[(5, 15)])["total"].backward()
     assert lip.grad is not None and torch.isfinite(lip.grad).all()
 
 
