@@ -59,7 +59,8 @@ class Engine:
 
 
 class Average:
-    """Exponential moving average of a network's weights; buffers (batch statistics) are copied.
+    """Exponential moving average of a network's weights and batch statistics, which copied would be those of the last
+    few batches, and of other weights.
 
     Over the first steps the decay is (1 + step) / (10 + step), so that the random start is forgotten.
     """
@@ -74,10 +75,11 @@ class Average:
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.module.parameters(), self.source.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
-            mine.copy_(theirs)
+        for mine, theirs in zip(self.module.state_dict().values(), self.source.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
 
 
 def means(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint
-from training.engine import Engine
+from training.engine import Average, Engine
 from training.loop import Stream, Trainer
 from training.options import Options
 from training.run_folder import read_metrics
@@ -231,6 +232,18 @@ def test_averaged_weights_follow_with_the_decay(tmp_path: Path) -> None:
         expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, now, strict=True)]
     for mine, wanted in zip(trainer.average.module.parameters(), expected, strict=True):
         torch.testing.assert_close(mine, wanted)
+
+
+def test_batch_statistics_are_averaged_like_the_weights() -> None:
+    norm = nn.BatchNorm1d(3, momentum=1.0)  # its own statistics are those of the last batch alone
+    average = Average(norm, decay=0.5)
+    expected = torch.zeros(3)
+    for step in (100, 101, 102):
+        norm(torch.full((4, 3), float(step)))
+        average.update(step)
+        expected = 0.5 * expected + 0.5 * step
+        torch.testing.assert_close(average.module.running_mean, expected)
+    assert average.module.num_batches_tracked == 3
 
 
 def test_each_epoch_has_every_sample_once() -> None:
