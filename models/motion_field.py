@@ -90,7 +90,8 @@ class MotionField(nn.Module):
         With a motion to start from, features are moved by it before they are looked at, and the result refines it.
         """
         target_half = target[..., ::2, ::2]  # nearest
-        x = half if start is None else _warp(half.float(), half_size(sampling_grid(start.flow, True))).to(half.dtype)
+        moved = half if start is None else _warp(half.float(), half_size(sampling_grid(start.flow, True)), True)
+        x = moved.to(half.dtype)
         for block in self.coarse:
             assert isinstance(block, ModulatedBlock)
             x = block(x, _for_all_references(block.modulations(target_half)))  # (B, N, C2, H/2, W/2)
@@ -110,9 +111,9 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     Features of batch 1 serve all B targets without being copied.
     """
     grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    full = _aggregate(_warp(features.full.float(), grid), motion.weight.float())
-    half = _aggregate(_warp(features.half.float(), half_size(grid)), motion.weight[..., ::2, ::2].float())
-    return full, half
+    full = _aggregate(_warp(features.full.float(), grid, identity_at_zero), motion.weight.float())
+    moved_half = _warp(features.half.float(), half_size(grid), identity_at_zero)
+    return full, _aggregate(moved_half, motion.weight[..., ::2, ::2].float())
 
 
 def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> Tensor:
@@ -125,7 +126,7 @@ def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> 
         each(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), field.float()) for field in motion
     )
     grid = sampling_grid(flow * factor, identity_at_zero)
-    return _aggregate(_warp(pictures, grid[..., middle:, :]), weight[..., middle:, :])
+    return _aggregate(_warp(pictures, grid[..., middle:, :], identity_at_zero), weight[..., middle:, :])
 
 
 def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
@@ -148,15 +149,19 @@ def half_size(grid: Tensor) -> Tensor:
     return each(lambda g: F.avg_pool2d(g, 2), grid)
 
 
-def _warp(source: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear, zero outside: source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w)."""
+def _warp(source: Tensor, grid: Tensor, edges_go_on: bool) -> Tensor:
+    """Bilinear: source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w).
+
+    Outside the source is zero, as released, or its edges go on: black borders are no picture of anybody.
+    """
     (batch, count), (height, width) = grid.shape[:2], grid.shape[-2:]
     sources = source.shape[0]
     repeats = batch // sources
     # Targets that share a source are stacked along the height of the grid: the source is read, never copied.
     stacked = grid.view(sources, repeats, count, 2, height, width).permute(0, 2, 1, 4, 5, 3)
     stacked = stacked.reshape(sources * count, repeats * height, width, 2)
-    warped = F.grid_sample(source.flatten(0, 1), stacked, align_corners=False)  # (F*N, C, repeats*h, w)
+    outside = "border" if edges_go_on else "zeros"
+    warped = F.grid_sample(source.flatten(0, 1), stacked, padding_mode=outside, align_corners=False)
     warped = warped.view(sources, count, -1, repeats, height, width).permute(0, 3, 1, 2, 4, 5)
     return warped.reshape(batch, count, -1, height, width)
 

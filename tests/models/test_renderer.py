@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.layers import Spade
-from models.motion_field import landmark_motion, sampling_grid
+from models.motion_field import Motion, ReferenceFeatures, align, landmark_motion, sampling_grid
 from models.renderer import Renderer, RendererConfig, RendererOutput
 
 TINY = RendererConfig(
@@ -170,6 +170,15 @@ def test_flow_is_in_pixels(right: int, down: int) -> None:
 def test_released_grid_has_its_corners_at_one() -> None:
     grid = sampling_grid(torch.zeros(2, 16, 16), identity_at_zero=False)
     assert grid[:, 0, 0].tolist() == [-1, -1] and grid[:, -1, -1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("identity_at_zero", [True, False])
+def test_what_lies_outside_a_reference_is_its_edge_or_as_released_black(identity_at_zero: bool) -> None:
+    features = ReferenceFeatures(torch.ones(1, 2, 3, 16, 16), torch.ones(1, 2, 4, 8, 8))
+    motion = Motion(torch.full((1, 2, 2, 16, 16), 12.0), torch.ones(1, 2, 1, 16, 16))  # most of it comes from outside
+    for moved in align(features, motion, identity_at_zero):
+        assert moved[..., -1, -1].mean().item() == pytest.approx(float(identity_at_zero), abs=1e-4)
+        assert moved[..., 0, 0].mean().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_motion_from_landmarks_takes_each_reference_to_the_target() -> None:
