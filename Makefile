@@ -30,7 +30,7 @@ LISTS ?= --train-list checkpoints/clips_train.txt --val-list checkpoints/clips_v
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 MINUTES ?= 60
 # The landmarks settle at the end: a small learning rate, and more weight on where the lips are than on how they move.
-SETTLE := --learning-rate 2e-4 --loss.velocity 0.05 --loss.openness 1 --loss.openness-speed 0.5 --loss.articulation 4
+SETTLE := --learning-rate 2e-4 --loss.velocity 0.05 --loss.openness 2 --loss.openness-speed 1 --loss.articulation 8
 weights: setup
 	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights --audio-shift checkpoints/clips_audio_shift.txt
 	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --minutes $(MINUTES) $(LISTS)

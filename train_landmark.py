@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
         "model": LandmarkGeneratorConfig.lite(), "precision": "bf16", "batch": 16, "learning_rate": 1e-3,
         "warmup_steps": 200, "clip_norm": 1.0, "steps": 40_000, "validate_every": 500,
-        "loss": LandmarkLossConfig(velocity=0.1, openness=4.0, openness_speed=2.0, articulation=8.0),
+        "loss": LandmarkLossConfig(velocity=0.1, openness=8.0, openness_speed=4.0, articulation=16.0),
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400,
             augment=AugmentConfig(flip=0.5, box=0.05, stretch=0.015, sound=1.0),
@@ -92,7 +92,7 @@ class LandmarkStage:
         self.optimiser = engine.adam(model)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"landmark_generator": self.optimiser}
         self.forward = engine.compiled(model)
-        self.openings = (np.array([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
+        self.openings = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
 
     def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
         rows = []
@@ -118,7 +118,7 @@ class LandmarkStage:
             losses = landmark_loss(output.lip, output.jaw, lip, jaw, self.config.loss, self.openings)
             difference = (predicted - true)[:, JAW_SLICE.start : LIP_SLICE.stop]  # (F, 57, 2)
             faces, height = [to_frame(points, boxes) for points in (predicted, true)], boxes[:, 3] - boxes[:, 1]
-            mine, truth = (lip_openness(face, height) for face in faces)  # (F,)
+            mine, truth = (lip_openness(face, height, OUTER_LIPS) for face in faces)  # (F,)
             rows.append({
                 "L": float(losses["total"]), "L_1": np.abs(difference).mean(),
                 "landmark_error_px": SIZE * np.linalg.norm(difference, axis=-1).mean(),

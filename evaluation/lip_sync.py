@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from face.crop import to_crop
-from face.landmarks import INNER_LIPS, LIP_SLICE
+from face.landmarks import INNER_LIPS, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
 
-CLOSED = 0.015  # gap between the lips, in heights of the face box, 2 pixels of 128, below which they look closed
+CLOSED = 0.01  # mean gap between the lips, in heights of the face box, below which they look closed
 SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above digital silence that still count as silence
 SILENT_FRAMES = 3  # frames of silence on either side of a silent frame: a mouth needs time to close
 
@@ -107,7 +107,7 @@ def motion(
             the spread and the jitter of the motion are compared.
     """
     faces = ((landmarks, boxes[:, 3] - boxes[:, 1]), (true_landmarks, true_boxes[:, 3] - true_boxes[:, 1]))
-    openness, true = (lip_openness(points, height) for points, height in faces)
+    openness, true = (lip_openness(points, height, OUTER_LIPS) for points, height in faces)
     gaps = (lip_openness(points, height, INNER_LIPS) for points, height in faces)
     shake = jitter(to_crop(landmarks, boxes)[:, LIP_SLICE])
     steady = jitter(to_crop(true_landmarks, true_boxes)[:, LIP_SLICE])

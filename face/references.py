@@ -2,18 +2,20 @@
 
 import numpy as np
 
-from face.landmarks import LIP_SLICE, OUTER_LIPS
+from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
+
+MIDDLE = np.array([[UPPER_LIP, LOWER_LIP]])  # by which references are sorted
 
 
 def lip_openness(
-    landmarks_in_frame: np.ndarray, box_height: np.ndarray | float, contour: tuple[int, int] = OUTER_LIPS
+    landmarks_in_frame: np.ndarray, box_height: np.ndarray | float, pairs: np.ndarray = MIDDLE
 ) -> np.ndarray:
-    """Distance of the upper from the lower lip's middle, in heights of the face box: (..., 131, 2) -> (...).
+    """Mean distance of pairs of lip points (K, 2), in heights of the face box: (..., 131, 2) -> (...).
 
-    Of the outer contour; of INNER_LIPS it is the gap between the lips.
+    Of the outer contour's middle, of all OUTER_LIPS, or of INNER_LIPS: the gap between the lips.
     """
-    upper, lower = (landmarks_in_frame[..., point, :] for point in contour)
-    return np.linalg.norm(upper - lower, axis=-1) / np.maximum(box_height, 1)
+    upper, lower = (landmarks_in_frame[..., points, :] for points in pairs.T)  # (..., K, 2)
+    return np.linalg.norm(upper - lower, axis=-1).mean(-1) / np.maximum(box_height, 1)
 
 
 def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ class LandmarkLossConfig:
     velocity: float = 1.0
     """Continuity term, the paper's lambda_c."""
     openness: float = 0.0
-    """Distance of the lips, outer and inner contour; not in the paper: against mouths that hardly open, or close."""
+    """Distance of the lips, outer and inner contour; not in the paper: against mouths that hardly open or close."""
     openness_speed: float = 0.0
     """Its change from frame to frame; not in the paper."""
     articulation: float = 0.0
@@ -38,7 +38,8 @@ def landmark_loss(
         true_lip: as `lip`
         true_jaw: as `jaw`
         config: weights
-        openings: pairs of lip points (upper, lower), whose distance is the openness; its terms are summed over pairs
+        openings: K pairs of lip points (upper, lower), whose distance is the openness; its terms are means over pairs.
+            All along the lips: of their middle alone a network would move that and nothing else
     """
     difference = torch.cat([lip - true_lip, jaw - true_jaw], dim=-2).float().flatten(-2)  # (B, T, 114)
     # The displacement's error is the displacement of the error.
@@ -50,10 +51,10 @@ def landmark_loss(
         upper, lower = map(list, zip(*openings, strict=True))
         mine, true = (torch.linalg.vector_norm((x[..., upper, :] - x[..., lower, :]).float(), dim=-1)
                       for x in (lip, true_lip))  # (B, T, K)  # fmt: skip
-        terms["openness"] = (mine - true).abs().sum(-1).mean()  # (B, T) before the mean
-        terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs().sum(-1))
+        terms["openness"] = (mine - true).abs().mean()  # (B, T, K) before the mean
+        terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
         my_spread, spread = ((x.var(dim=1, correction=0) + SMOOTH**2).sqrt() for x in (mine, true))  # (B, K)
-        terms["articulation"] = (my_spread - spread).abs().sum(-1).mean()
+        terms["articulation"] = (my_spread - spread).abs().mean()
     weighted = [getattr(config, name) * value for name, value in terms.items() if name != "l1"]
     return terms | {"total": terms["l1"] + torch.stack(weighted).sum()}
 

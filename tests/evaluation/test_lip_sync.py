@@ -55,9 +55,9 @@ def test_correlation_is_numpys() -> None:
 
 
 def test_closed_f1_counts_the_frames_in_which_both_mouths_are_closed() -> None:
-    truth = np.array([0.0, 0.0, 0.01, 0.05, 0.05, np.nan])
+    truth = np.array([0.0, 0.0, 0.009, 0.05, 0.05, np.nan])
     assert closed_f1(truth, truth) == 1
-    assert closed_f1(np.array([0.0, 0.02, 0.01, 0.0, 0.1, 0.0]), truth) == pytest.approx(2 * 2 / (3 + 3))
+    assert closed_f1(np.array([0.0, 0.02, 0.009, 0.0, 0.1, 0.0]), truth) == pytest.approx(2 * 2 / (3 + 3))
     assert closed_f1(np.full(6, 0.1), truth) == 0
     assert np.isnan(closed_f1(truth, np.full(6, 0.1))), "a mouth that never closes"
 

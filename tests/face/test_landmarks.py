@@ -15,6 +15,11 @@ def test_counts_and_order() -> None:
     assert landmarks.FULL[landmarks.JAW_SLICE] == landmarks.JAW
     assert landmarks.FULL[landmarks.LIP_SLICE] == landmarks.LIP
     assert landmarks.FULL[landmarks.POSE_SLICE] == landmarks.POSE
+    for pairs, middle in ((landmarks.OUTER_LIPS, (0, 17)), (landmarks.INNER_LIPS, (13, 14))):
+        upper, lower = np.array(landmarks.FULL)[pairs].T
+        assert (upper[4], lower[4]) == middle
+        # Mirrored, a pair becomes the pair as far from the other corner.
+        np.testing.assert_array_equal(landmarks.FLIP[pairs], pairs[::-1])
     assert (landmarks.FULL[landmarks.UPPER_LIP], landmarks.FULL[landmarks.LOWER_LIP]) == (0, 17)
     assert [landmarks.FULL[i] for i in landmarks.MOUTH_CORNERS] == [61, 291]
 
