@@ -29,15 +29,11 @@ VIDEOS ?= ../shared/clips
 LISTS ?= --train-list checkpoints/clips_train.txt --val-list checkpoints/clips_val.txt
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 MINUTES ?= 60
-# The landmarks settle at the end: a small learning rate, and more weight on where the lips are than on how they move.
-SETTLE := --learning-rate 2e-4 --loss.velocity 0.05 --loss.openness 2 --loss.openness-speed 1 --loss.articulation 8
 weights: setup
 	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights --audio-shift checkpoints/clips_audio_shift.txt
 	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --minutes $(MINUTES) $(LISTS)
-	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/settled --minutes $$(($(MINUTES) / 4)) $(LISTS) $(SETTLE) \
-		--init runs/weights/landmark/landmark_generator.safetensors
 	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --minutes $(MINUTES) --vgg $(VGG) $(LISTS)
-	cp runs/weights/settled/landmark_generator.safetensors runs/weights/render/renderer.safetensors runs/weights/
+	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/render/renderer.safetensors runs/weights/
 	$(RUN) -m evaluation validate --cache cache/weights --weights runs/weights --output runs/weights/scores $(LISTS)
 
 test: setup
