@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 # A worker has one core: libraries would start a thread for every core, and round sums by their number.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
+GRACE = 10.0  # seconds that a worker has to end
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
     """Yields each task with its result in the order of completion; the result is None when the process died.
 
     `work` and the tasks must be picklable. When the iteration ends, or this process dies, the workers get SIGTERM,
-    which reaches `work` as SystemExit.
+    which reaches `work` as SystemExit, and after a while SIGKILL.
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
     waiting, idle = deque(tasks), list[Connection]()
@@ -52,9 +53,12 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
                     processes.pop(connection).join()
                 yield task, result
     finally:
-        for process in processes.values():
+        started = [process for process in processes.values() if process.pid]  # not one that a signal came in front of
+        for process in started:
             process.terminate()
-        for process in processes.values():
+        for process in started:
+            process.join(GRACE)
+            process.kill()  # one whose SystemExit was swallowed somewhere would wait for its next task for ever
             process.join()
 
 

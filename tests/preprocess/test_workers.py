@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from preprocess import workers
 from preprocess.workers import each
 
 
@@ -34,6 +35,29 @@ def test_a_process_that_dies_costs_its_task(workers: int) -> None:
 
 def test_no_tasks() -> None:
     assert list(each(square, [], 2)) == []
+
+
+def answer_or_be_deaf(path: Path | None) -> int:
+    while path:
+        try:
+            path.write_text(str(os.getpid()))
+            time.sleep(60)
+        except SystemExit:
+            pass
+    return os.getpid()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_worker_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "GRACE", 0.2)
+    note = tmp_path / "note"
+    results = each(answer_or_be_deaf, [None, note], 2)
+    assert next(results)[0] is None
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.05)
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
 
 
 def _wait_for(path: Path, text: str) -> None:
