@@ -128,7 +128,8 @@ class LandmarkStage:
             if number in spread(len(self.examples), PICTURES):
                 pictures[f"true green, predicted red, openness over time/{name}"] = draw(true, predicted, truth, mine)
         numbers = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
-        return {"selection": numbers["L"], **numbers}, pictures
+        known = {name: value for name, value in numbers.items() if np.isfinite(value)}  # lips may never close or move
+        return {"selection": numbers["L"], **known}, pictures
 
     def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
         assert isinstance(model, LandmarkGenerator)
