@@ -72,7 +72,6 @@ FLIP = _flip()  # (131,): flipped[k] = (1 - x, y) of original[FLIP[k]]
 OVAL = _positions(*_OUTLINE, *_LEFT_BROW_TOP[::-1], *_RIGHT_BROW_TOP[::-1])  # closed contour
 
 UPPER_LIP, LOWER_LIP = _POSITION[0], _POSITION[17]  # middle of the outer contour
-INNER_UPPER, INNER_LOWER = _POSITION[13], _POSITION[14]
 # (9, 2): each point of the upper lip's contour, from corner to corner, with the one below it on the lower lip's.
 OUTER_LIPS, INNER_LIPS = (
     np.stack([_positions(*ring[1:10]), _positions(*ring[:10:-1])], axis=1) for ring in (_OUTER_LIP, _INNER_LIP)

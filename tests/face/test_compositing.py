@@ -8,7 +8,7 @@ import pytest
 
 from face.compositing import EDGE, paste_face
 from face.crop import box_around, crop_face, smooth_boxes
-from face.landmarks import FULL, INNER_LOWER, JAW_SLICE, LIP_SLICE, LOWER_LIP, UPPER_LIP
+from face.landmarks import FULL, INNER_LIPS, JAW_SLICE, LIP_SLICE, LOWER_LIP, UPPER_LIP
 from tests.face.conftest import grey
 
 Place = Callable[..., np.ndarray]
@@ -130,7 +130,7 @@ def test_a_mouth_that_differs_is_not_taken_for_a_tint(scene: Scene) -> None:
     right, bottom = (scene.points[LIP_SLICE].max(axis=0) - scene.box[:2]) / (scene.box[2:] - scene.box[:2]) * 128
     changed[int(top) : int(bottom), int(left) : int(right)] = 0.02
     result, clean = scene.paste(changed), scene.paste(scene.face)
-    assert scene.pixel(result, scene.points[INNER_LOWER]).max() < 40  # the new mouth is there, as dark as drawn
+    assert scene.pixel(result, scene.points[INNER_LIPS[4, 1]]).max() < 40  # the new mouth is there, as dark as drawn
     cheek = (scene.points[LOWER_LIP] + scene.points[JAW_SLICE][3]) / 2
     cheek[0] = (scene.points[JAW_SLICE][3, 0] + scene.points[LIP_SLICE, 0].min()) / 2
     assert np.abs(scene.pixel(result, cheek) - scene.pixel(clean, cheek)).max() <= 4

@@ -53,19 +53,19 @@ def test_a_worker_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytes
     note = tmp_path / "note"
     results = each(answer_or_be_deaf, [None, note], 2)
     assert next(results)[0] is None
-    while not (note.exists() and note.read_text()):
-        time.sleep(0.05)
+    _wait_for(note)
     results.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
 
 
-def _wait_for(path: Path, text: str) -> None:
-    for _ in range(300):
-        if path.exists() and path.read_text() == text:
+def _wait_for(path: Path, text: str = "") -> None:
+    """Until the file says this, or anything at all."""
+    for _ in range(600):
+        if path.exists() and (said := path.read_text()) and said == (text or said):
             return
         time.sleep(0.05)
-    pytest.fail(f"{path.name} never said {text}")
+    pytest.fail(f"{path.name} never said {text or 'anything'}")
 
 
 @pytest.mark.slow
@@ -84,10 +84,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
     parent = subprocess.Popen(
         [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL
     )
-    for _ in range(600):
-        if (tmp_path / "note").exists() and (tmp_path / "note").read_text():
-            break
-        time.sleep(0.05)
+    _wait_for(tmp_path / "note")
     parent.send_signal(how)
     parent.wait(20)
     _wait_for(tmp_path / "note", "told to end")
