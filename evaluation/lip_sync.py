@@ -5,10 +5,10 @@ Openness is that of the whole mouth, a mean along the lips: a network can move t
 SyncNet's confidence and distance are in lip_sync_net.py.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from face.crop import to_crop
 from face.landmarks import INNER_LIPS, LIP_SLICE, OUTER_LIPS
@@ -75,10 +75,9 @@ def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     level = mel.mean(0) if mel.shape[1] else np.full(1, SILENCE)
     floor = max(SILENCE, float(np.percentile(level, 2)))
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
-    padded = np.pad(level, (0, max(0, int(starts[-1]) - len(level)) + 1), constant_values=SILENCE)
-    loud = np.array([padded[a:b].max() > floor + SILENT_ABOVE_FLOOR for a, b in itertools.pairwise(starts)])
-    near = np.convolve(loud, np.ones(2 * SILENT_FRAMES + 1))[SILENT_FRAMES:][:num_frames]
-    return ~near.astype(bool)
+    padded = np.pad(level, (0, max(0, starts[-1] - len(level))), constant_values=SILENCE)
+    loudest = np.maximum.reduceat(padded[: starts[-1]], starts[:-1])  # (F,)
+    return ~ndimage.binary_dilation(loudest > floor + SILENT_ABOVE_FLOOR, iterations=SILENT_FRAMES)
 
 
 def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:
@@ -107,13 +106,15 @@ def motion(
         in_step: the original says the same. If not, as in dubbing, it may also have another number of frames, and only
             the spread and the jitter of the motion are compared.
     """
-    faces = ((landmarks, boxes[:, 3] - boxes[:, 1]), (true_landmarks, true_boxes[:, 3] - true_boxes[:, 1]))
-    openness, true = (lip_openness(points, height, OUTER_LIPS) for points, height in faces)
-    gaps = (lip_openness(points, height, INNER_LIPS) for points, height in faces)
-    shake = jitter(to_crop(landmarks, boxes)[:, LIP_SLICE])
-    steady = jitter(to_crop(true_landmarks, true_boxes)[:, LIP_SLICE])
-    return ({"openness r": correlation(openness, true), "closed F1": closed_f1(*gaps)} if in_step else {}) | {
-        "silence": motion_in_silence(openness, silent),
-        "articulation": articulation_ratio(openness, true),
+    faces = (landmarks, boxes), (true_landmarks, true_boxes)
+    openness, gaps = (
+        [lip_openness(points, box[:, 3] - box[:, 1], pairs) for points, box in faces]
+        for pairs in (OUTER_LIPS, INNER_LIPS)
+    )
+    shake, steady = (jitter(to_crop(*face)[:, LIP_SLICE]) for face in faces)
+    scores = {
+        "silence": motion_in_silence(openness[0], silent),
+        "articulation": articulation_ratio(*openness),
         "jitter": shake / steady if steady else float("nan"),
     }
+    return scores | ({"openness r": correlation(*openness), "closed F1": closed_f1(*gaps)} if in_step else {})
