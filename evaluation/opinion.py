@@ -16,9 +16,8 @@ import command_line
 from command_line import UserError
 from evaluation import protocol, tables
 from evaluation.lip_sync import nan_mean
-from evaluation.paper import named
-from evaluation.scoring import ClipScore
-from evaluation.tables import Row, Table, bootstrap
+from evaluation.protocol import named
+from evaluation.tables import ClipScore, Row, Table, bootstrap
 from media.video import Video, VideoWriter
 
 TEMPLATE, SLOT = Path(__file__).with_name("study.html"), "/*STUDY*/null/*END*/"

@@ -17,9 +17,9 @@ from evaluation import protocol, tables, validation
 from evaluation.identity import csim
 from evaluation.image_quality import fid
 from evaluation.making import KINDS, Job, Method, make_all, sound_of
-from evaluation.protocol import Pair
-from evaluation.scoring import ClipScore, Options, Pools, Scorers
-from evaluation.tables import Row, Table, row_of
+from evaluation.protocol import Pair, named
+from evaluation.scoring import Options, Pools, Scorers
+from evaluation.tables import ClipScore, Row, Table, row_of
 from inference import SHIPPED_WEIGHTS, Dubber
 from media.audio import frames_for_samples
 
@@ -58,19 +58,6 @@ class Config:
     workers: int = 1
     """Processes that make videos."""
     score: Options = field(default_factory=Options)
-
-
-def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
-    """NAME=FOLDER or NAME=VIDEO words. Raises UserError where there is no =, or a name stands twice."""
-    found: dict[str, Path] = {}
-    for value in values:
-        name, separator, path = value.partition("=")
-        if not separator or not name:
-            raise UserError(f"{flag} {value}: write NAME=FOLDER, or NAME=VIDEO where one video is meant")
-        if name in found:
-            raise UserError(f"{flag}: two are named {name}; each needs a name of its own")
-        found[name] = Path(path)
-    return found
 
 
 def our_methods(config: Config) -> list[Method]:

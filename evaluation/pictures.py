@@ -11,7 +11,7 @@ import numpy as np
 
 import command_line
 from command_line import UserError
-from evaluation.paper import named
+from evaluation.protocol import named
 from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE

@@ -66,6 +66,19 @@ def write_pairs(path: Path, listed: list[Pair]) -> None:
     path.write_text("".join(shlex.join((pair.clip, pair.sound)) + "\n" for pair in listed), encoding="utf-8")
 
 
+def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
+    """NAME=FOLDER or NAME=VIDEO words. Raises UserError where there is no =, or a name stands twice."""
+    found: dict[str, Path] = {}
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not separator or not name:
+            raise UserError(f"{flag} {value}: write NAME=FOLDER, or NAME=VIDEO where one video is meant")
+        if name in found:
+            raise UserError(f"{flag}: two are named {name}; each needs a name of its own")
+        found[name] = Path(path)
+    return found
+
+
 def index(folder: Path, flag: str) -> dict[str, Path]:
     """Clip name (path below the folder without suffix) -> video. Hidden files are none: they are unfinished or macOS's.
 

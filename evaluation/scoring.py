@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from checkpoints import registry
 from command_line import UserError
 from evaluation import identity, lip_sync, lip_sync_net, points68
 from evaluation.image_quality import FID_DIMENSIONS, LPIPS, FeaturePool, Inception, psnr, ssim
+from evaluation.tables import ClipScore
 from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, fill_gaps, track_faces
@@ -64,24 +65,6 @@ class Options:
 # Column -> features of the originals and of a method's pictures: what only all frames of all clips together tell.
 Pools = dict[str, tuple[FeaturePool, FeaturePool]]
 Frame = tuple[int, tuple[np.ndarray, np.ndarray]]  # number, output and original
-
-
-@dataclass
-class ClipScore:
-    """One clip of one method. `values` are means over its scored frames; an empty `reason` means it was scored."""
-
-    clip: str
-    values: dict[str, float] = field(default_factory=dict)
-    wanted: int = 0  # frames that the sound is long; 0 where nobody knows
-    produced: int = 0  # of these, those that the method made
-    frames: int = 0  # scored
-    faceless: int = 0  # frames without a face in output or original: they count for no face metric
-    reason: str = ""
-    note: str = ""
-
-    def remark(self, text: str) -> None:
-        """Adds to the note, which stands under the table."""
-        self.note = "; ".join(filter(None, (self.note, text)))
 
 
 class Scorers:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from command_line import UserError
-from evaluation.scoring import ClipScore
 
 RESAMPLES = 2000  # of the bootstrap
 # Column -> arrow and decimals.
@@ -24,44 +23,26 @@ COLUMNS = {
     "Landmark Error": ("↓", 2), "image quality": ("↑", 2), "lip sync": ("↑", 2), "identity": ("↑", 2),
 }  # fmt: skip
 OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # a mean over all frames; the others are a mean over clips
-_TABLE1 = ("PSNR", "SSIM", "LPIPS", "FID", "LipLMD", "CSIM", "LSE-C")
-_OPINIONS = ("image quality", "lip sync", "identity")
 # Table -> row -> column -> what the paper prints. Its LSE-C (SyncScore) is of dubbing, all else of reconstruction.
-PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
-    key: {row: dict(zip(columns, values, strict=True)) for row, values in rows.items()}
-    for key, columns, rows in [
-        ("table1 LRS2", _TABLE1, {
-            "ATVGnet": (11.55, 0.3944, 0.5575, 223.26, 0.27401, 0.1020, 3.51),
-            "Wav2Lip": (27.92, 0.8962, 0.0741, 43.46, 0.02003, 0.5925, 3.86),
-            "MakeItTalk": (17.25, 0.5562, 0.2237, 76.57, 0.05024, 0.5799, 2.68),
-            "PC-AVS": (15.75, 0.4867, 0.2802, 110.60, 0.07569, 0.3927, 5.20),
-            "EAMM": (15.17, 0.4623, 0.3398, 91.95, 0.15191, 0.2318, 3.01),
-            "IP-LAP": (32.91, 0.9399, 0.0303, 27.87, 0.01293, 0.6523, 4.49),
-        }),
-        ("table1 LRS3", _TABLE1, {
-            "ATVGnet": (10.90, 0.3791, 0.5667, 190.49, 0.30564, 0.1176, 4.43),
-            "Wav2Lip": (28.45, 0.8852, 0.0683, 49.60, 0.02001, 0.5909, 4.26),
-            "MakeItTalk": (17.78, 0.5607, 0.2788, 97.99, 0.08432, 0.5465, 3.04),
-            "PC-AVS": (15.60, 0.4732, 0.3321, 115.25, 0.10611, 0.3537, 6.15),
-            "EAMM": (15.37, 0.4679, 0.3812, 108.83, 0.17818, 0.2689, 3.30),
-            "IP-LAP": (32.97, 0.9222, 0.0310, 29.96, 0.01353, 0.6385, 5.63),
-        }),
-        ("table2", _OPINIONS, {
-            "ATVGnet": (1.78, 2.42, 2.22), "Wav2Lip": (2.74, 4.14, 3.68), "MakeItTalk": (2.94, 1.97, 3.10),
-            "PC-AVS": (2.98, 3.47, 2.94), "EAMM": (2.33, 1.91, 2.46), "IP-LAP": (4.40, 4.56, 4.54),
-        }),
-        ("table3", ("Landmark Error",), {"w/ LSTM": (3.99,), "w/ Transformer": (3.04,)}),
-        ("table4", _TABLE1[:-1], {
-            "w/o warping": (32.46, 0.9377, 0.0323, 28.25, 0.01357, 0.6489),
-            "w/o audio": (32.71, 0.9383, 0.0317, 28.47, 0.01334, 0.6501),
-            "IP-LAP": (32.91, 0.9399, 0.0303, 27.87, 0.01293, 0.6523),
-        }),
-        ("table5", ("PSNR", "SSIM", "LPIPS", "FID", "CSIM"), {
-            "N=1": (32.91, 0.9390, 0.0313, 28.55, 0.6485), "N=5": (32.96, 0.9393, 0.0312, 28.35, 0.6536),
-            "N=10": (32.97, 0.9394, 0.0312, 27.97, 0.6529), "N=25": (32.97, 0.9394, 0.0311, 27.93, 0.6546),
-        }),
-    ]
-}  # fmt: skip
+PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads(Path(__file__).with_name("published.json").read_bytes())
+
+
+@dataclass
+class ClipScore:
+    """One clip of one method. `values` are means over its scored frames; an empty `reason` means it was scored."""
+
+    clip: str
+    values: dict[str, float] = field(default_factory=dict)
+    wanted: int = 0  # frames that the sound is long; 0 where nobody knows
+    produced: int = 0  # of these, those that the method made
+    frames: int = 0  # scored
+    faceless: int = 0  # frames without a face in output or original: they count for no face metric
+    reason: str = ""
+    note: str = ""
+
+    def remark(self, text: str) -> None:
+        """Adds to the note, which stands under the table."""
+        self.note = "; ".join(filter(None, (self.note, text)))
 
 
 def bootstrap(values: np.ndarray, weights: np.ndarray | None = None) -> list[float]:

@@ -24,8 +24,7 @@ from datasets.windows import window_frames
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
 from evaluation.lip_sync import motion, nan_mean, silent_frames
-from evaluation.scoring import ClipScore
-from evaluation.tables import Row, Table, bootstrap, output_folder
+from evaluation.tables import ClipScore, Row, Table, bootstrap, output_folder
 from face.compositing import contour
 from face.crop import SIZE, to_crop, to_frame
 from face.landmarks import LIP_SLICE

@@ -23,8 +23,8 @@ from evaluation.paper import (
     run,
     table3,
 )
-from evaluation.scoring import ClipScore, Options
-from evaluation.tables import Row, read_table
+from evaluation.scoring import Options
+from evaluation.tables import ClipScore, Row, read_table
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio
 

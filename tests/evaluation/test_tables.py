@@ -10,8 +10,17 @@ import pytest
 
 from command_line import UserError
 from evaluation.pictures import Report, report
-from evaluation.scoring import ClipScore
-from evaluation.tables import COLUMNS, PUBLISHED, Table, bootstrap, output_folder, published, read_table, row_of
+from evaluation.tables import (
+    COLUMNS,
+    PUBLISHED,
+    ClipScore,
+    Table,
+    bootstrap,
+    output_folder,
+    published,
+    read_table,
+    row_of,
+)
 
 CLIPS = [
     ClipScore("a", {"PSNR": 30.0, "LipLMD": 0.01}, wanted=100, produced=100, frames=100),
