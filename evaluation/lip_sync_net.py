@@ -19,7 +19,7 @@ from media.audio import FPS, SAMPLE_RATE
 SIDE = 224
 WINDOW = 5  # video frames
 MFCC_RATE = 100  # python_speech_features' default: a column each 10 ms
-MFCC, MFCC_COLUMNS = 13, 20  # coefficients, and columns of a window: 0.2 s
+MFCC_COLUMNS = 20  # of a window: 0.2 s
 REACH = 15  # frames of shift tried on either side
 EMBEDDING = 1024
 BATCH = 20  # windows
@@ -93,20 +93,15 @@ def mfcc_columns(wav: np.ndarray) -> Tensor:
     return torch.from_numpy(python_speech_features.mfcc(samples, SAMPLE_RATE).T.astype(np.float32))
 
 
-def fit_frame(frame: np.ndarray) -> np.ndarray:
-    """The "LRS" protocol: the whole RGB frame, resized to 224 x 224."""
-    return cv2.resize(frame, (SIDE, SIDE))
-
-
-def fit_track(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The "pipeline" protocol: a square around the face box x0, y0, x1, y1, a little lower, resized to 224 x 224."""
+def track_crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The "pipeline" protocol: a square of the frame (H, W, 3) around the face box x0, y0, x1, y1, a little lower."""
     half = float(max(box[2] - box[0], box[3] - box[1])) / 2
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     pad = math.ceil(half * (1 + 2 * CROP_SCALE))
     padded = cv2.copyMakeBorder(frame, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=(110, 110, 110))
     top, left = int(pad + y - half), int(pad + x - half * (1 + CROP_SCALE))
     bottom, right = int(pad + y + half * (1 + 2 * CROP_SCALE)), int(pad + x + half * (1 + CROP_SCALE))
-    return fit_frame(padded[top:bottom, left:right])
+    return padded[top:bottom, left:right]
 
 
 class SyncScorer:
@@ -123,10 +118,11 @@ class SyncScorer:
         self._held: list[Tensor] = []
         self._lips: list[Tensor] = []
 
-    def add(self, frame: np.ndarray) -> None:
-        """The next frame, (224, 224, 3) RGB uint8."""
+    def add(self, frame: np.ndarray, box: np.ndarray | None = None) -> None:
+        """The next frame, (H, W, 3) RGB uint8: all of it ("LRS"), or around the face's box (4,) ("pipeline")."""
         if self.left > 0:
-            self._held.append(torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1))  # BGR
+            fitted = cv2.resize(frame if box is None else track_crop(frame, box), (SIDE, SIDE))
+            self._held.append(torch.from_numpy(np.ascontiguousarray(fitted[..., ::-1])).permute(2, 0, 1))  # BGR
             self.left -= 1
         if len(self._held) == BATCH + WINDOW:  # one more than needed: the last window of the clip is left out
             self._embed(BATCH)
@@ -140,29 +136,25 @@ class SyncScorer:
 
     @torch.inference_mode()
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Of lips and of sound, (n, 1024) each, one a frame, after the last frame was added."""
+        """Of lips and of sound, (n, 1024) each, one a frame, after the last frame was added (at least 6)."""
         if len(self._held) > WINDOW:
             self._embed(len(self._held) - WINDOW)
-        lips = torch.cat([torch.zeros(0, EMBEDDING), *self._lips])
-        count, step = len(lips), MFCC_RATE // FPS
-        columns = mfcc_columns(self.wav) if count else torch.zeros(MFCC, 0)
-        columns = nn.functional.pad(columns, (0, max(0, count * step + MFCC_COLUMNS - columns.shape[1])))
-        windows = [columns[None, None, :, i * step : i * step + MFCC_COLUMNS] for i in range(count)]
-        batches = (torch.cat(windows[i : i + BATCH]).to(self.device) for i in range(0, count, BATCH))
-        return lips, torch.cat([torch.zeros(0, EMBEDDING), *(self.network.embed_sound(b).cpu() for b in batches)])
+        lips = torch.cat(self._lips)
+        columns, step = mfcc_columns(self.wav), MFCC_RATE // FPS
+        columns = nn.functional.pad(columns, (0, max(0, len(lips) * step + MFCC_COLUMNS - columns.shape[1])))
+        windows = columns.unfold(1, MFCC_COLUMNS, step)[:, : len(lips)]  # (13, n, 20)
+        batches = windows.transpose(0, 1)[:, None].split(BATCH)  # (20, 1, 13, 20)
+        return lips, torch.cat([self.network.embed_sound(batch.to(self.device)).cpu() for batch in batches])
 
     def finish(self) -> SyncScore:
-        """The clip's scores; NaN if it is too short for a window."""
+        """The clip's scores; all NaN (offset 0) if it is too short for a window."""
+        if not self._lips and len(self._held) <= WINDOW:
+            return SyncScore(float("nan"), float("nan"), 0)
         return score(*self.embeddings())
 
 
 def score(lips: Tensor, sound: Tensor) -> SyncScore:
-    """Mean distance over time for every shift of sound against lips (n, 1024); outside, sound is zero (public code).
-
-    All NaN (offset 0) for a clip without a window.
-    """
-    if not len(lips):
-        return SyncScore(float("nan"), float("nan"), 0)
+    """Mean distance over time for every shift of sound against lips (n, 1024); outside, sound is zero (public code)."""
     padded = nn.functional.pad(sound, (0, 0, REACH, REACH))
     shifted = (padded[shift : shift + len(lips)] for shift in range(2 * REACH + 1))
     distances = torch.stack([nn.functional.pairwise_distance(lips, s).mean() for s in shifted])

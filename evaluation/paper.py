@@ -14,16 +14,19 @@ from command_line import UserError
 from datasets.clip_cache import ClipCache
 from datasets.splits import match, read_list
 from evaluation import protocol, tables, validation
+from evaluation.baselines import CONTENT
 from evaluation.identity import csim
 from evaluation.image_quality import fid
 from evaluation.making import KINDS, Job, Method, make_all, sound_of
 from evaluation.protocol import Pair, named
 from evaluation.scoring import Options, Pools, Scorers
 from evaluation.tables import ClipScore, Row, Table, row_of
+from face.crop import SIZE
+from face.tracking import track_faces
 from inference import SHIPPED_WEIGHTS, Dubber
 from media.audio import frames_for_samples
+from media.video import Video
 
-PAPER = ("table1", "table4", "table5")
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
 
 
@@ -69,13 +72,13 @@ def our_methods(config: Config) -> list[Method]:
         for name, folder in weights.items()
         for n in config.num_references
     ]
+    for method in made:  # a wrong folder is found now, not after the first hour
+        Dubber.from_weights(method.weights, "cpu", num_references=method.num_references)
     if config.baselines and made:
         made += [replace(made[0], name=kind, kind=kind) for kind in KINDS if kind != "ours"]
     names = [ORIGINAL, UNTOUCHED, *named(config.methods, "--methods"), *(method.name for method in made)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--weights, --methods: two rows are named {twice[0]}; each needs a name of its own")
-    for folder in weights.values():
-        Dubber.from_weights(folder, "cpu")  # a wrong folder is found now, not after the first hour
     return made
 
 
@@ -131,7 +134,7 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
         try:
             if lacking := [name for name in (pair.clip, pair.sound) if name not in originals]:
                 raise UserError(f"no original named {lacking[0]}")
-            track = scorers.track(originals[pair.clip])
+            track = track_faces(Video(originals[pair.clip]))
             wav = sound_of(originals[pair.sound], None if pair.clip != pair.sound else len(track.found))
         except UserError as error:
             reason, track = str(error), None
@@ -172,9 +175,8 @@ def run(key: str, config: Config) -> None:
         print(line, file=sys.stderr)
     for place in places:
         dubbing = place == "dubbing"
-        scorers.seconds.clear()
         rows = score_protocol(config, dubbing, scorers)
-        paper = tables.published(f"{key} {config.paper}" if key == "table1" else key) if key in PAPER else []
+        paper = tables.published(f"{key} {config.paper}" if key == "table1" else key)
         for row in paper:  # the paper's sync score is of dubbing, all else of reconstruction
             row.cells = {c: v for c, v in row.cells.items() if (c == "LSE-C") == dubbing}
         notes = [
@@ -186,7 +188,6 @@ def run(key: str, config: Config) -> None:
             *(line for line in scorers.missing if line.startswith("LSE") or not dubbing),
             "frames without a face: " + ", ".join(f"{r.name} {sum(s.faceless for s in r.clips)}" for r in rows),
             *remarks(rows),
-            "seconds: " + ", ".join(f"{metric} {spent:.1f}" for metric, spent in scorers.seconds.items()),
         ]
         table = Table(f"{key}, {place}", [*rows, *[row for row in paper if row.cells]], notes)
         table.publish(config.output, f"{key}_{place}")
@@ -230,10 +231,11 @@ def table3(config: Table3) -> None:
     for name, folder in named(config.weights, "--weights").items():
         dubber, clips = Dubber.from_weights(folder, config.device), []
         for faces in tqdm(map(validation.Faces, map(cache.open, names)), name, len(names)):
-            score = ClipScore(faces.clip.name, frames=len(faces.frames), reason="" if len(faces.frames) else "no face")
-            if not score.reason:
-                error = validation.score_lips(faces, {name: validation.predict(dubber, faces)})[name]
-                score.values["Landmark Error"] = error["Landmark Error"]
+            score = ClipScore(faces.clip.name, frames=len(faces.frames))
+            if score.frames:
+                score.values["Landmark Error"] = faces.error(validation.predict(dubber, faces), CONTENT) * SIZE
+            else:
+                score.reason = "no face"
             clips.append(score)
         rows.append(row_of(name, clips))
     notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]

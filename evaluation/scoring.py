@@ -4,10 +4,7 @@ Frames and samples are compared, never a re-encoded file. Nothing is dropped sil
 counted, a clip that can't be scored has a reason, a column whose network is not here is named.
 """
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +27,7 @@ from media.video import Video
 from training.device import pick_device
 
 SAME_PLACE = 0.7  # overlap of output's and original's face boxes above which both are framed alike
+BATCH = 16  # frames scored at once
 NEEDS = {  # column -> registry entries, any of which will do
     "LPIPS": ("lpips_alex",), "LPIPS vgg": ("lpips_vgg",), "FID": ("inception",), "CSIM": ("arcface", "arcface_onnx"),
     "LSE-C": ("syncnet",),
@@ -56,15 +54,12 @@ class Options:
     """LSE: the whole frame (as for LRS2), or a crop around our face track (at least 50 frames)."""
     common: bool = False
     """Score the common part of videos with unequal numbers of frames, instead of failing them."""
-    batch: int = 16
-    """Frames scored at once."""
     device: str = "cpu"
     """cpu, cuda, mps or auto."""
 
 
 # Column -> features of the originals and of a method's pictures: what only all frames of all clips together tell.
 Pools = dict[str, tuple[FeaturePool, FeaturePool]]
-Frame = tuple[int, tuple[np.ndarray, np.ndarray]]  # number, output and original
 
 
 class Scorers:
@@ -84,24 +79,12 @@ class Scorers:
             fan, s3fd = registry.find("fan"), registry.find("s3fd")
             self.missing += [registry.missing("LipLMD", k) for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
             self.points68 = points68.Points68(fan, s3fd, device) if fan and s3fd else None
-        self.seconds: dict[str, float] = defaultdict(float)
 
     def pools(self) -> Pools:
         """Empty ones for a method."""
         sizes = {"FID": FID_DIMENSIONS} if self.inception else {}
         sizes |= {"CSIM": identity.FEATURES} if self.embedder and self.options.pairs == "set" else {}
         return {column: (FeaturePool(size), FeaturePool(size)) for column, size in sizes.items()}
-
-    @contextmanager
-    def clock(self, metric: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[metric] += time.perf_counter() - started
-
-    def track(self, video: Path) -> FaceTrack:
-        """Landmarks and boxes of a video; made once for an original and shared by all methods."""
-        with self.clock("tracking"):
-            return track_faces(Video(video))
 
     def score(
         self, clip: str, original: Path, track: FaceTrack, output: Path, wav: np.ndarray, compare: bool = True,
@@ -114,7 +97,7 @@ class Scorers:
         Args:
             clip: its name in the tables.
             original: the video that `output` is to equal, or, without `compare`, only to sound like.
-            track: of the original.
+            track: of the original; made once and shared by all methods.
             output: a video of any framing: with the face in another place it is compared by its own face boxes.
             wav: 16 kHz, the sound that the mouth follows.
             compare: False where there is no ground truth (dubbing): only the scores of sound and motion.
@@ -122,16 +105,17 @@ class Scorers:
         """
         result = ClipScore(clip, wanted=frames_for_samples(len(wav)))
         try:
-            mine = track if output == original else self.track(output)
+            mine = track if output == original else track_faces(Video(output))
             result.produced = min(len(mine.found), result.wanted)
             if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
                 result.remark(f"{rate:.4g} frames a second, read at {FPS}")
             comparison = _Comparison(self, result, track, mine, wav, compare, pools or {})
-            alone = output == original or not compare
-            pictures = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
-            numbered = zip(range(result.frames), pictures, strict=False)
-            while (self.syncnet or compare) and (batch := list(islice(numbered, self.options.batch))):
-                comparison.add(batch)
+            if self.syncnet or compare:
+                alone = output == original or not compare
+                pairs = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
+                numbered = zip(range(result.frames), pairs, strict=False)
+                while batch := list(islice(numbered, BATCH)):
+                    comparison.add(batch)
             comparison.finish()
         except UserError as error:
             result.reason = str(error)
@@ -172,57 +156,53 @@ class _Comparison:
         self.vectors: list[list[np.ndarray]] = [[], []]
         self.sync = lip_sync_net.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
 
-    def add(self, batch: list[Frame]) -> None:
-        """The next frames."""
+    def add(self, batch: list[tuple[int, tuple[np.ndarray, np.ndarray]]]) -> None:
+        """The next frames: number, output and original."""
         if self.sync:
-            with self.scorers.clock("LSE"):
-                for i, (frame, _) in batch:
-                    whole = self.options.sync == "lrs"
-                    fitted = lip_sync_net.fit_frame(frame) if whole else lip_sync_net.fit_track(frame, self.nearest[i])
-                    self.sync.add(fitted)
-        if self.compare:
-            seen = [item for item in batch if self.seen[item[0]]]
+            for i, (frame, _) in batch:
+                self.sync.add(frame, self.nearest[i] if self.options.sync == "pipeline" else None)
+        if not self.compare:
+            return
+        if self.options.crop == "frame":
+            made, real = zip(*(pair for _, pair in batch), strict=True)
+            height, width, _ = real[0].shape
+            self._pictures([np.stack([resize_face(frame, (width, height)) for frame in made]), np.stack(real)])
+        if seen := [(i, pair) for i, pair in batch if self.seen[i]]:
+            numbers = [i for i, _ in seen]
+            frames = list(zip(*(pair for _, pair in seen), strict=True))  # of output and original
             crops = [
-                tuple(crop_face(f, boxes[i]) for f, (_, boxes) in zip(pair, self.faces, strict=True))
-                for i, pair in seen
+                np.stack(list(map(crop_face, pictures, boxes[numbers])))  # (n, 128, 128, 3)
+                for pictures, (_, boxes) in zip(frames, self.faces, strict=True)
             ]
-            if self.options.crop == "frame":
-                self._pictures([(resize_face(a, (b.shape[1], b.shape[0])), b) for _, (a, b) in batch])
-            elif crops:
+            if self.options.crop == "face":
                 self._pictures(crops)
-            if crops:
-                self._faces(seen, crops)
+            self._faces(numbers, frames, crops)
 
-    def _pictures(self, pairs: list[tuple[np.ndarray, ...]]) -> None:
-        """PSNR, SSIM, LPIPS, FID of outputs and originals of one size."""
+    def _pictures(self, pictures: list[np.ndarray]) -> None:
+        """PSNR, SSIM, LPIPS, FID of outputs and originals, both (n, H, W, 3) uint8."""
         scorers = self.scorers
-        made, real = (to_tensor(np.stack(pictures)).to(scorers.device) for pictures in zip(*pairs, strict=True))
+        made, real = (to_tensor(x).to(scorers.device) for x in pictures)
         for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
-            with scorers.clock(column):
-                self.sums[column] += metric(made, real).tolist()
-        if scorers.inception and "FID" in self.pools:
-            with scorers.clock("FID"):
-                for pool, pictures in zip(self.pools["FID"], (real, made), strict=True):
-                    pool.add(scorers.inception(pictures))
+            self.sums[column] += metric(made, real).tolist()
+        if scorers.inception:
+            for pool, x in zip(self.pools.get("FID", ()), (real, made), strict=False):
+                pool.add(scorers.inception(x))
 
-    def _faces(self, seen: list[Frame], crops: list[tuple[np.ndarray, ...]]) -> None:
-        """LipLMD, and the embeddings for CSIM."""
-        scorers, options = self.scorers, self.options
+    def _faces(self, numbers: list[int], frames: list[tuple[np.ndarray, ...]], crops: list[np.ndarray]) -> None:
+        """LipLMD, and the embeddings for CSIM, of frames (n,) of outputs and originals, and of their face crops."""
+        embed, options, find = self.scorers.embedder, self.options, self.scorers.points68
         points = []
         for k, (landmarks, boxes) in enumerate(self.faces):
-            if scorers.embedder:
-                with scorers.clock("CSIM"):
-                    if options.csim == "aligned":
-                        faces = [identity.align(pair[k], landmarks[i]) for i, pair in seen]
-                    else:
-                        faces = [identity.resize(pair[k]) for pair in crops]
-                    self.vectors[k].append(scorers.embedder(np.stack(faces)))
-            with scorers.clock("LipLMD"):
-                found = [scorers.points68(pair[k]) if scorers.points68 else landmarks[i] for i, pair in seen]
-                points.append(to_crop(np.stack(found), boxes[[i for i, _ in seen]]) * SIZE)  # pixels of the crop
-        if options.points == "mesh" or scorers.points68:
+            if embed:
+                faces = map(identity.resize, crops[k])
+                if options.csim == "aligned":
+                    faces = map(identity.align, frames[k], landmarks[numbers])
+                self.vectors[k].append(embed(np.stack(list(faces))))
+            found = np.stack(list(map(find, frames[k]))) if find else landmarks[numbers]
+            points.append(to_crop(found, boxes[numbers]) * SIZE)  # pixels of the crop
+        if options.points == "mesh" or find:
             made, real = points
-            lips, eyes = (points68.LIPS, points68.EYES) if scorers.points68 else (LIP_SLICE, identity.EYES)
+            lips, eyes = (points68.LIPS, points68.EYES) if find else (LIP_SLICE, identity.EYES)
             between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
             scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
             distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)
@@ -240,8 +220,7 @@ class _Comparison:
         if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:
-            with self.scorers.clock("LSE"):
-                values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
+            values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
         common = slice(count if self.compare else None)  # in dubbing the original may have another number of frames
         made, real = ((landmarks[common], boxes[common]) for landmarks, boxes in self.faces)
         values |= lip_sync.motion(*made, lip_sync.silent_frames(log_mel(self.wav), count), *real, in_step=self.compare)

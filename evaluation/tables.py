@@ -208,6 +208,6 @@ def read_table(path: Path) -> Table:
 
 
 def published(key: str) -> list[Row]:
-    """The paper's rows of a table."""
-    rows = PUBLISHED[key].items()
+    """The paper's rows of a table; none where the paper has no such table."""
+    rows = PUBLISHED.get(key, {}).items()
     return [Row(f"{name} (paper)", {c: [v] for c, v in cells.items()}, published=True) for name, cells in rows]

@@ -23,7 +23,7 @@ from datasets.splits import match, read_list, speaker_of
 from datasets.windows import window_frames
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
-from evaluation.lip_sync import motion, nan_mean, silent_frames
+from evaluation.lip_sync import landmark_distance, motion, nan_mean, silent_frames
 from evaluation.tables import ClipScore, Row, Table, bootstrap, output_folder
 from face.compositing import contour
 from face.crop import SIZE, to_crop, to_frame
@@ -74,6 +74,11 @@ class Faces:
 
     def in_crop(self, landmarks_in_frame: np.ndarray) -> np.ndarray:
         return to_crop(landmarks_in_frame, self.boxes)
+
+    def error(self, landmarks_in_frame: np.ndarray, part: slice) -> float:
+        """Mean distance of a part of the points (F, 131, 2) from the true ones, over the crop's side."""
+        guess, truth = (self.in_crop(points)[:, part] for points in (landmarks_in_frame, self.landmarks))
+        return nan_mean(landmark_distance(guess, truth))
 
     def static(self) -> np.ndarray:
         """(F, 131, 2) in frame."""
@@ -142,15 +147,15 @@ def guess_lips(dubber: Dubber, faces: Faces, ridge: baselines.Ridge | None) -> d
 
 def score_lips(faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
     """Every guess of the landmarks in frame (F, 131, 2) against the true ones."""
-    truth = faces.in_crop(faces.landmarks)
     silent = silent_frames(faces.clip.mel, faces.clip.num_frames)[faces.frames]
-    scores = {}
-    for row, guess in guesses.items():
-        distances = np.linalg.norm(faces.in_crop(guess).astype(np.float64) - truth, axis=-1)  # (F, 131)
-        lips, content = nan_mean(distances[:, LIP_SLICE]), nan_mean(distances[:, baselines.CONTENT])
-        moved = motion(guess, faces.boxes, silent, faces.landmarks, faces.boxes)
-        scores[row] = {"LipLMD": lips, "Landmark Error": content * SIZE, **moved}
-    return scores
+    return {
+        row: {
+            "LipLMD": faces.error(guess, LIP_SLICE),
+            "Landmark Error": faces.error(guess, baselines.CONTENT) * SIZE,
+            **motion(guess, faces.boxes, silent, faces.landmarks, faces.boxes),
+        }
+        for row, guess in guesses.items()
+    }
 
 
 def score_faces(

@@ -69,12 +69,11 @@ class LipSync:
     def __init__(self, weights: Path, wav: np.ndarray) -> None:
         from evaluation import lip_sync_net
 
-        self._net = lip_sync_net
         self._scorer = lip_sync_net.SyncScorer(_syncnet(weights), wav)
 
     def see(self, frame: np.ndarray, box: np.ndarray | None) -> None:
         """Takes the next frame (H, W, 3) uint8: the surroundings of the face's box (4,), or, without one, all of it."""
-        self._scorer.add(self._net.fit_frame(frame) if box is None else self._net.fit_track(frame, box))
+        self._scorer.add(frame, box)
 
     def figures(self) -> dict[str, float]:
         """Offset in frames (positive: see `SyncScore`) and confidence; none at all in a clip of a few frames."""

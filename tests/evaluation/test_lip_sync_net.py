@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import python_speech_features
@@ -12,7 +13,7 @@ from torch import nn
 
 from command_line import UserError
 from evaluation import lip_sync_net
-from evaluation.lip_sync_net import SyncNet, SyncScorer, fit_frame, fit_track, load, mfcc_columns, score
+from evaluation.lip_sync_net import SyncNet, SyncScorer, load, mfcc_columns, score, track_crop
 
 # Key -> shape of every weight of more than one axis in syncnet_v2.model.
 PUBLISHED = {
@@ -99,9 +100,10 @@ def test_embeddings_are_those_of_the_published_evaluation(monkeypatch: pytest.Mo
 
 
 def test_a_clip_too_short_for_a_window_has_no_score() -> None:
-    frames = np.zeros((5, 224, 224, 3), np.uint8)
-    lips, sound = embed(made_up(), iter(frames), np.zeros(16000, np.float32))
-    result = score(lips, sound)
+    scorer = SyncScorer(made_up(), np.zeros(16000, np.float32))
+    for frame in np.zeros((5, 224, 224, 3), np.uint8):
+        scorer.add(frame)
+    result = scorer.finish()
     assert np.isnan(result.confidence)
     assert np.isnan(result.distance)
 
@@ -136,7 +138,6 @@ def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     network = made_up()
     monkeypatch.setattr(network, "embed_lips", lambda x: torch.zeros(len(x), 4))
     monkeypatch.setattr(network, "embed_sound", lambda x: torch.zeros(len(x), 4))
-    monkeypatch.setattr(lip_sync_net, "EMBEDDING", 4)
     frame = np.zeros((224, 224, 3), np.uint8)
     peaks = []
     for count in (10, 40):
@@ -151,12 +152,11 @@ def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_crops() -> None:
     frame = np.zeros((100, 200, 3), np.uint8)
     frame[40:80, 60:100] = 255
-    assert fit_frame(frame).shape == (224, 224, 3)
-    crop = fit_track(frame, np.array([60, 40, 100, 80]))
+    crop = cv2.resize(track_crop(frame, np.array([60, 40, 100, 80])), (224, 224))
     # The published crop around a box of half size s: 1.4 s to each side, s above and 1.8 s below the middle.
     columns, rows = np.flatnonzero(crop[100, :, 0] == 255), np.flatnonzero(crop[:, 112, 0] == 255)
     assert columns[0] == pytest.approx(224 * 8 / 56, abs=3)
     assert columns[-1] == pytest.approx(224 * 48 / 56, abs=3)
     assert rows[0] == 0
     assert rows[-1] == pytest.approx(224 * 40 / 56, abs=3)
-    assert (fit_track(frame, np.array([0, 0, 20, 20]))[0, 0] == 110).all()
+    assert (track_crop(frame, np.array([0, 0, 20, 20]))[0, 0] == 110).all()

@@ -15,7 +15,9 @@ from evaluation.image_quality import FeaturePool
 from evaluation.paper import over_all
 from evaluation.points68 import COUNT
 from evaluation.scoring import Options, Scorers
+from face.tracking import track_faces
 from media.audio import SAMPLE_RATE
+from media.video import Video
 
 from .conftest import frame, write
 
@@ -53,7 +55,8 @@ def embed(faces: np.ndarray) -> np.ndarray:
 def scorers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorers:
     monkeypatch.setattr("checkpoints.registry.FOLDER", tmp_path)
     monkeypatch.delenv("IP_LAP_WEIGHTS", raising=False)
-    made = Scorers(Options(batch=3, points="68"))
+    monkeypatch.setattr("evaluation.scoring.BATCH", 4)
+    made = Scorers(Options(points="68"))
     assert len(made.missing) == 7, "five columns, and the two files of the 68 points"
     made.embedder = embed  # pyright: ignore[reportAttributeAccessIssue]
     made.inception = Colours()  # pyright: ignore[reportAttributeAccessIssue]
@@ -65,7 +68,7 @@ def scorers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorers:
 def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(FRAMES)])
     bright = write(tmp_path / "bright.mp4", [frame(i + 2, 30) for i in range(FRAMES)])
-    track = scorers.track(original)
+    track = track_faces(Video(original))
     pools = FeaturePool(3), FeaturePool(3)
     vectors = FeaturePool(3), FeaturePool(3)
 
@@ -87,7 +90,6 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
     scorers.options = replace(scorers.options, pairs="set")
     assert {name: two[1].total.size for name, two in scorers.pools().items()} == {"FID": 2048, "CSIM": 512}
     assert {"LSE-C", "LSE-D", "offset"} <= other.values.keys()
-    assert scorers.seconds.keys() >= {"tracking", "PSNR", "SSIM", "CSIM", "FID", "LSE"}
 
     dubbed = scorers.score("one", original, track, bright, WAV, compare=False)
     assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence", "articulation", "jitter"}, "nothing in step"
@@ -108,7 +110,7 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
 def test_another_frame_rate_is_said(scorers: Scorers, tmp_path: Path) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(5)])
     faster = write(tmp_path / "faster.mp4", [frame(i + 2) for i in range(10)], fps=50)
-    score = scorers.score("one", original, scorers.track(original), faster, WAV[: 5 * SAMPLE_RATE // 25])
+    score = scorers.score("one", original, track_faces(Video(original)), faster, WAV[: 5 * SAMPLE_RATE // 25])
     assert score.note == "50 frames a second, read at 25"
     assert (score.reason, score.frames) == ("", 5)
 
@@ -119,7 +121,7 @@ def test_another_framing_of_the_same_size_is_seen(scorers: Scorers, tmp_path: Pa
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(3)])
     cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (200, 200)) for i in range(3)]
     near = write(tmp_path / "near.mp4", cut)
-    score = scorers.score("one", original, scorers.track(original), near, WAV[: 3 * SAMPLE_RATE // 25])
+    score = scorers.score("one", original, track_faces(Video(original)), near, WAV[: 3 * SAMPLE_RATE // 25])
     assert score.note == "framed otherwise, 200 x 200, compared by its own face boxes"
     assert score.values["LipLMD"] < 0.03
     assert score.values["PSNR"] > 18
@@ -135,11 +137,11 @@ def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None
     """The output's points lie 3 pixels right and 4 below the original's: 5 over the crop's side in either direction."""
     original = write(tmp_path / "original.mp4", [frame(2)] * 4)
     copy = write(tmp_path / "copy.mp4", [frame(2)] * 4)
-    track = scorers.track(original)
+    track = track_faces(Video(original))
     points = np.random.default_rng(0).random((COUNT, 2)) * 50
     calls = iter([points + np.array([3, 4])] * 4 + [points] * 4)
     scorers.points68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
-    scorers.options = Options(batch=4, points="68")
+    scorers.options = Options(points="68")
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T
     score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25])
     assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height).mean(), rel=1e-6)
