@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import math
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -60,13 +59,12 @@ def study(config: Study) -> None:
         if others := len(files) - len(common):
             left_out = f"--methods {name}: {others} of {len(files)} videos are not in all folders, left out"
             print(left_out, file=sys.stderr)
-    random, trials, key = np.random.default_rng(config.seed), [], {}
+    random, key, videos = np.random.default_rng(config.seed), {}, {}
     for clip in protocol.choose(common, config.count, config.seed):
         for name, files in matched.items():
             trial = f"{random.integers(1 << 40):010x}"
-            key[trial] = {"method": name, "clip": clip}
-            trials.append({"id": trial, "video": data_address(files[clip], config.crf)})
-    trials.sort(key=lambda trial: trial["id"])
+            key[trial], videos[trial] = {"method": name, "clip": clip}, data_address(files[clip], config.crf)
+    trials = [{"id": trial, "video": videos[trial]} for trial in sorted(videos)]
     checks = [{"id": f"check{i}", "value": int(random.integers(1, 6))} for i in range(config.checks)]
     ident = hashlib.sha256(json.dumps([sorted(key), checks]).encode()).hexdigest()[:12]
     shown = {"id": ident, "seed": config.seed, "questions": [*QUESTIONS.values()], "checks": checks, "trials": trials}
@@ -118,43 +116,46 @@ def agreement(ratings: np.ndarray) -> float:
     return float(1 - within / expected) if expected else float("nan")
 
 
-def read_ratings(content: dict, questions: int) -> dict[str, list[float]]:
-    """Of a file that the page saved: trial or check -> an answer to each question, NaN where there is none yet.
+def read_ratings(content: dict, key: dict) -> np.ndarray:
+    """Of a file that the page saved: answers (trials and then checks, questions), NaN where there is none yet.
 
     Raises LookupError, TypeError, ValueError or AttributeError if it is no such file.
     """
-    ratings = {}
+    asked = [*key["trials"], *key["checks"]]
+    ratings = np.full((len(asked), len(key["questions"])), np.nan)
     for trial, given in content["answers"].items():
-        values = [math.nan if value is None else float(value) for value in given] + [math.nan] * questions
-        ratings[trial] = values[:questions]
-        if len(given) > questions or any(value < 1 or value > 5 for value in values):
-            raise ValueError(f"answers {given}")
+        ratings[asked.index(trial), : len(given)] = np.array(given, dtype=float)  # null becomes NaN
+    if ((ratings < 1) | (ratings > 5)).any():
+        raise ValueError("an answer is not from 1 to 5")
     return ratings
 
 
-def read_answers(paths: tuple[Path, ...], key: dict) -> list[dict[str, list[float]]]:
-    """Of every person: trial -> answers. Of several files of one the last counts; who failed a check is named."""
-    latest: dict[tuple[str, str], tuple[str, dict[str, list[float]]]] = {}
+def read_answers(paths: tuple[Path, ...], key: dict) -> list[np.ndarray]:
+    """Of every person: answers (trials, questions), NaN for none.
+
+    Of several files of one person the last counts; who failed a check is named.
+    """
+    latest: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
     for path in chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            ratings = read_ratings(content, len(key["questions"]))
-            study, saved = content["study"], str(content.get("saved", ""))
+            if content["study"] != key["id"]:
+                print(f"{path} answers another study ({content['study']}, not {key['id']}); left out", file=sys.stderr)
+                continue
+            ratings, saved = read_ratings(content, key), str(content.get("saved", ""))
             person = str(content["participant"]), str(content.get("started", ""))  # two people may have one name
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             print(f"{path} is not a file of answers; left out", file=sys.stderr)
             continue
-        if study != key["id"]:
-            print(f"{path} answers another study ({study}, not {key['id']}); left out", file=sys.stderr)
-        elif person not in latest or saved >= latest[person][0]:
+        if person not in latest or saved >= latest[person][0]:
             latest[person] = saved, ratings
-    kept = []
+    kept, wanted = [], np.array([*key["checks"].values()], dtype=float)[:, None]  # (checks, 1)
     for (name, _), (_, ratings) in latest.items():
-        given = ((value, asked) for check, asked in key["checks"].items() for value in ratings.get(check, []))
-        if any(value != asked for value, asked in given if not math.isnan(value)):
+        trials, checks = np.split(ratings, [len(key["trials"])])
+        if (np.isfinite(checks) & (checks != wanted)).any():
             print(f"{name} failed an attention check; left out", file=sys.stderr)
         else:
-            kept.append({trial: values for trial, values in ratings.items() if trial in key["trials"]})
+            kept.append(trials)
     return kept
 
 
@@ -162,29 +163,23 @@ def mos(config: Mos) -> None:
     tables.output_folder(config.output)
     try:
         key = json.loads(config.key.read_text(encoding="utf-8"))
-        trials, questions = list(key["trials"]), list(key["questions"])
-        methods = [entry["method"] for entry in key["trials"].values()]
+        questions, entries = list(key["questions"]), list(key["trials"].values())
+        methods, clips = ([entry[word] for entry in entries] for word in ("method", "clip"))
+        if lacking := {"id", "checks"} - key.keys():
+            raise LookupError(f"it lacks {min(lacking)}")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--key: {config.key} is no key of a study ({error})") from error
     people = read_answers(config.answers, key)
     if not people:
         raise UserError(f"--answers: no usable file of answers to study {key['id']}")
-    unanswered = [np.nan] * len(questions)
-    ratings = np.array([[given.get(trial, unanswered) for trial in trials] for given in people], dtype=float)
-    rows = []
+    ratings, rows = np.stack(people), []  # (people, trials, questions)
     for method in dict.fromkeys(methods):
         own = [i for i, of in enumerate(methods) if of == method and np.isfinite(ratings[:, i]).any()]
-        with np.errstate(invalid="ignore"):
-            counts = np.isfinite(ratings[:, own]).sum(1, dtype=float)  # (people, questions)
-            means = np.nansum(ratings[:, own], axis=1) / counts
+        counts = np.isfinite(ratings[:, own]).sum(1, dtype=float)  # (people, questions)
+        means = np.nansum(ratings[:, own], axis=1) / np.where(counts, counts, np.nan)
         cells = {q: bootstrap(means[:, k], counts[:, k]) for k, q in enumerate(questions)}
-        clips = [
-            ClipScore(
-                key["trials"][trials[i]]["clip"], {q: nan_mean(ratings[:, i, k]) for k, q in enumerate(questions)}
-            )
-            for i in own
-        ]
-        rows.append(Row(method, cells, clips))
+        scores = [ClipScore(clips[i], dict(zip(questions, map(nan_mean, ratings[:, i].T), strict=True))) for i in own]
+        rows.append(Row(method, cells, scores))
     alphas = ", ".join(f"{q} {agreement(ratings[:, :, k]):.2f}" for k, q in enumerate(questions))
     notes = [
         f"{len(people)} people, {int(np.isfinite(ratings).sum())} answers, 1 to 5; [95 % interval over people]",
