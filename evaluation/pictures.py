@@ -12,7 +12,7 @@ import numpy as np
 import command_line
 from command_line import UserError
 from evaluation.protocol import named
-from evaluation.tables import COLUMNS, Table, read_table
+from evaluation.tables import COLUMNS, Table, read_table, write_whole
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import track_faces
@@ -59,7 +59,7 @@ def sheet(config: Sheet) -> None:
     """A row for each video, face and mouth side by side for each frame."""
     command_line.output_parent(config.output, "--output", (".png", ".jpg", ".webp"))
     frames, rows, gap = config.frames, [], np.full((CELL, GAP, 3), 255, np.uint8)
-    for name, path in {"original": config.original, **named(config.methods, "--methods")}.items():
+    for name, path in named((f"original={config.original}", *config.methods), "--methods").items():
         video = Video(path)
         track = track_faces(video)
         last = len(track.found) - 1
@@ -97,7 +97,9 @@ def compare(config: Compare) -> None:
     videos = [Video(path) for path in paths.values()]
     if not videos:
         raise UserError("--videos: name at least one, as NAME=VIDEO")
-    widths = [round(video.info.width * config.height / video.info.height / 2) * 2 for video in videos]
+    if config.height < 1:
+        raise UserError(f"--height {config.height}: at least 1 is needed")
+    widths = [max(1, round(v.info.width * config.height / v.info.height / 2)) * 2 for v in videos]
     heads = np.concatenate([*map(label, paths, widths)], axis=1)
     sound = next((video.path for video in videos if video.info.has_audio), None)
     with VideoWriter(config.output, videos[0].fps, (sum(widths), len(heads) + config.height), sound) as writer:
@@ -126,10 +128,8 @@ def plot(table: Table) -> bytes:
     columns = [c for c in table.columns if any(c in score.values for row in rows for score in row.clips)]
     lines = max(1, -(-len(columns) // PLOTS))
     figure = Figure(figsize=(4.5 * PLOTS, lines * (0.4 * len(rows) + 1)), layout="constrained")
-    grid = np.ravel(figure.subplots(lines, PLOTS))
-    for axes in grid[len(columns) :]:
-        axes.remove()
-    for axes, column in zip(grid, columns, strict=False):
+    for place, column in enumerate(columns, 1):
+        axes = figure.add_subplot(lines, PLOTS, place)
         values = [[s.values[column] for s in row.clips if column in s.values] for row in rows]
         axes.boxplot(values[::-1], orientation="horizontal", tick_labels=[row.name for row in rows][::-1])
         axes.set_title(f"{column} {COLUMNS[column][0]}")
@@ -159,5 +159,5 @@ def report(config: Report) -> None:
         lines = ["<div><table>", *rows, "</table></div>", f"<ul>{elements('li', table.remarks)}</ul>"]
         parts.append(section(table.title, plot(table), lines))
     parts += [section(sheet.stem, sheet.read_bytes(), []) for sheet in config.sheets]
-    config.output.write_text("\n".join(parts), encoding="utf-8")
+    write_whole(config.output, "\n".join(parts))
     print(f"{config.output}: {len(config.tables)} tables, {len(config.sheets)} sheets")

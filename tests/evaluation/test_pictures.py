@@ -37,6 +37,8 @@ def test_side_by_side_in_step_with_names_and_sound(tmp_path: Path) -> None:
     assert has_audio(tmp_path / "both.mp4")
     with pytest.raises(UserError, match="NAME="):
         compare(Compare(("red.mp4",), tmp_path / "both.mp4"))
+    with pytest.raises(UserError, match="--height 0"):
+        compare(Compare(videos, tmp_path / "both.mp4", height=0))
 
 
 @pytest.mark.slow
@@ -55,3 +57,5 @@ def test_sheet_has_a_row_for_each_video_and_a_pair_for_each_frame(tmp_path: Path
         sheet(Sheet(original, (), tmp_path / "sheet.png", (9,)))
     with pytest.raises(UserError, match="--frames -1"):
         sheet(Sheet(original, (), tmp_path / "sheet.png", (-1,)))
+    with pytest.raises(UserError, match="two are named original"):
+        sheet(Sheet(original, (f"original={other}",), tmp_path / "sheet.png"))
