@@ -223,6 +223,8 @@ def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Ta
 
 
 def main(config: Config) -> None:
+    if config.frames < 1:
+        raise UserError(f"--frames {config.frames}: at least 1 is needed")
     output_folder(config.output)
     cache = ClipCache(config.cache)
     persons = clips_of(cache, config.val_list, "--val-list")
@@ -241,14 +243,17 @@ def main(config: Config) -> None:
     for name in persons:
         faces = Faces(cache.open(name))
         if len(faces.frames) < 2:
-            print(f"{name}: no face in it, left out", file=sys.stderr)
+            print(f"{name}: fewer than two frames with a face, left out", file=sys.stderr)
             continue
         guesses = guess_lips(dubber, faces, ridge)
         if config.stage != "2":
             stages["stage 1"][name] = score_lips(faces, guesses)
         if config.stage != "1":
             drawn = {"true": faces.landmarks, "predicted": guesses["ours"], "static": guesses["static lips"]}
-            stages["stage 2"][name] = score_faces(dubber, faces, drawn, config.frames, distance)
+            if scores := score_faces(dubber, faces, drawn, config.frames, distance):
+                stages["stage 2"][name] = scores
+            else:
+                print(f"{name}: all its frames serve as references, left out of stage 2", file=sys.stderr)
     print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
     for stage, clips in stages.items():
         for over, groups in {"persons": persons, "clips": {name: name for name in persons}}.items() if clips else ():

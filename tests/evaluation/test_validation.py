@@ -116,5 +116,10 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert drawn["ours, static landmarks"]["PSNR"][0] > drawn["ours, static landmarks"]["PSNR lower half"][0]
     for cells in drawn.values():  # the frame's own picture around the face takes errors away
         assert cells["PSNR pasted"][0] > cells["PSNR"][0]
+    with pytest.raises(UserError, match="--frames 0"):
+        main(replace(config, frames=0))
+    write_clip(tmp_path / "cache", "ann/one", 20)
+    main(replace(config, stage="2"))
+    assert "ann/one: all its frames serve as references" in capsys.readouterr().err
     with pytest.raises(UserError, match="--train-list: ann/one is also"):
         main(replace(config, train_list=tmp_path / "val.txt", stage="1"))
