@@ -79,6 +79,7 @@ def make(job: Job) -> str:
         wanted = recipe(job)
         if job.output.is_file() and made_from.is_file() and made_from.read_text(encoding="utf-8") == wanted:
             return ""
+        made_from.unlink(missing_ok=True)  # if this is cut off, what lies there must not pass for what lay there before
         job.output.parent.mkdir(parents=True, exist_ok=True)
         wav = sound_of(job.audio, sum(1 for _ in Video(job.video)) if job.audio == job.video else None)
         wavfile.write(heard, SAMPLE_RATE, np.round(wav * 32767).astype(np.int16))
