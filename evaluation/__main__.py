@@ -24,13 +24,14 @@ COMMANDS = {
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        lines = "\n".join(f"  {name:10} {what}" for name, (*_, what) in COMMANDS.items())
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        lines = "\n".join(f"  {command:10} {what}" for command, (*_, what) in COMMANDS.items())
         print(f"usage: python -m evaluation COMMAND [--help]\n\ncommands:\n{lines}")
-        if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        if name in ("-h", "--help"):
             return
-        command_line.fail(f"there is no command {sys.argv[1]}")
-    name = sys.argv.pop(1)
+        command_line.fail(f"there is no command {name}")
+    del sys.argv[1]
     home, function, config, _ = COMMANDS[name]
     module = importlib.import_module(f"evaluation.{home}")
     command = getattr(module, function)

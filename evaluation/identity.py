@@ -1,5 +1,6 @@
 """Does the person stay the same: CSIM, the cosine of face embeddings of the output and of the original (ArcFace)."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -28,10 +29,9 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.prelu = nn.PReLU(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False)
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn2, self.prelu = nn.BatchNorm2d(outputs), nn.PReLU(outputs)
+        self.conv2, self.bn3 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         self.downsample = shortcut if stride > 1 else None
 
@@ -40,26 +40,26 @@ class _Block(nn.Module):
         return y + (self.downsample(x) if self.downsample else x)
 
 
-class IResNet(nn.Module):
-    """InsightFace's improved ResNet, with the key names of its published files (`backbone.pth`)."""
+def iresnet(blocks: tuple[int, ...] = BLOCKS) -> nn.Sequential:
+    """InsightFace's improved ResNet, with the key names of its published files (`backbone.pth`).
 
-    def __init__(self, blocks: tuple[int, ...] = BLOCKS) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1, self.prelu = nn.BatchNorm2d(WIDTHS[0]), nn.PReLU(WIDTHS[0])
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(_Block(inputs, width, 2), *(_Block(width, width, 1) for _ in range(count - 1)))
-            for inputs, width, count in zip((WIDTHS[0], *WIDTHS[:-1]), WIDTHS, blocks, strict=True)
-        )
-        self.bn2 = nn.BatchNorm2d(WIDTHS[-1])
-        self.fc = nn.Linear(WIDTHS[-1] * (SIDE // 16) ** 2, FEATURES)
-        self.features = nn.BatchNorm1d(FEATURES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, 112, 112) in [-1, 1] -> (n, 512), not normalised."""
-        x = self.layer1(self.prelu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(x)))
-        return self.features(self.fc(self.bn2(x).flatten(1)))
+    It takes (n, 3, 112, 112) in [-1, 1] and gives (n, 512), not normalised.
+    """
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(WIDTHS[0]),
+        "prelu": nn.PReLU(WIDTHS[0]),
+    }
+    for i, (inputs, width, count) in enumerate(zip((WIDTHS[0], *WIDTHS[:-1]), WIDTHS, blocks, strict=True)):
+        rest = (_Block(width, width, 1) for _ in range(count - 1))
+        layers[f"layer{i + 1}"] = nn.Sequential(_Block(inputs, width, 2), *rest)
+    layers |= {
+        "bn2": nn.BatchNorm2d(WIDTHS[-1]),
+        "flat": nn.Flatten(),
+        "fc": nn.Linear(WIDTHS[-1] * (SIDE // 16) ** 2, FEATURES),
+        "features": nn.BatchNorm1d(FEATURES),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 class FaceEmbedder:
@@ -75,7 +75,7 @@ class FaceEmbedder:
                 providers = onnxruntime.get_available_providers()
                 self.session = onnxruntime.InferenceSession(str(path), providers=providers)
             else:
-                self.network = IResNet(blocks)
+                self.network = iresnet(blocks)
                 self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
                 self.network.to(device).requires_grad_(False).eval()
 
@@ -113,8 +113,6 @@ def csim(output: np.ndarray, target: np.ndarray, pairs: str = "frame") -> float:
     one, which is the product of the mean vectors: of a clip or of a whole set, whichever is given. The latter is what
     the helper that the paper points to computes, by mistake.
     """
-    if not len(output) or not len(target):
-        return float("nan")
     if pairs == "frame":
         return float((output * target).sum(1).mean())
     return float(output.mean(0) @ target.mean(0))

@@ -77,7 +77,7 @@ def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
     padded = np.pad(level, (0, max(0, starts[-1] - len(level))), constant_values=SILENCE)
     loudest = np.maximum.reduceat(padded[: starts[-1]], starts[:-1])  # (F,)
-    return ~ndimage.binary_dilation(loudest > floor + SILENT_ABOVE_FLOOR, iterations=SILENT_FRAMES)
+    return np.logical_not(ndimage.binary_dilation(loudest > floor + SILENT_ABOVE_FLOOR, iterations=SILENT_FRAMES))
 
 
 def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:

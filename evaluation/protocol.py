@@ -6,8 +6,8 @@ permuted by `SEED`, the first `COUNT`. In dubbing each gets the sound of the nex
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ SEED, COUNT = 2023, 45
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm")
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A video and the sound that it is to be dubbed with; `sound` is the name of another clip or the clip's own.
 
     `name` is that of the result: the clip's, or where a list gives a clip several sounds, with the sound's behind it.
@@ -33,8 +32,9 @@ def choose(names: list[str], count: int = COUNT, seed: int = SEED) -> list[str]:
     """`count` of the names by the rule above, sorted; all of them where there are no more."""
     if count < 1:
         raise UserError(f"--count {count}: at least 1 is needed")
-    order = np.random.default_rng(seed).permutation(len(set(names)))
-    return sorted(np.array(sorted(set(names)), dtype=object)[order[:count]].tolist())
+    ordered = sorted(set(names))
+    chosen = np.random.default_rng(seed).permutation(len(ordered))[:count]
+    return sorted(ordered[i] for i in chosen)
 
 
 def pairs(clips: list[str], dubbing: bool, seed: int = SEED) -> list[Pair]:

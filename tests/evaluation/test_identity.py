@@ -12,7 +12,7 @@ from torch import nn
 
 from command_line import UserError
 from evaluation.geometry import fit_similarity, move, similarity_transform
-from evaluation.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, IResNet, align, csim, five_points, resize
+from evaluation.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, csim, five_points, iresnet, resize
 from face.landmarks import FULL
 from face.tracking import track_faces
 from media.video import Video
@@ -26,7 +26,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def test_network_has_the_published_keys_and_size() -> None:
     with torch.device("meta"):
-        state = IResNet().state_dict()
+        state = iresnet().state_dict()
     assert sum(v.numel() for k, v in state.items() if "running" not in k and "tracked" not in k) == 65_156_160  # r100
     assert tuple(state["layer3.29.conv2.weight"].shape) == (256, 256, 3, 3)
     assert tuple(state["layer4.0.downsample.0.weight"].shape) == (512, 256, 1, 1)
@@ -42,7 +42,7 @@ def test_network_has_the_published_keys_and_size() -> None:
 
 def test_both_kinds_of_file_give_the_same_vectors(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = IResNet(TINY).eval()
+    network = iresnet(TINY).eval()
     half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}  # published in fp16
     torch.save(half, tmp_path / "backbone.pth")
     embed = FaceEmbedder(tmp_path / "backbone.pth", blocks=TINY)
@@ -142,7 +142,6 @@ def test_csim_pairs() -> None:
     every = np.mean([o @ t for o in output for t in target])
     assert csim(output, target, "all") == pytest.approx(every)
     assert csim(output, target[:3], "all") == pytest.approx(np.mean([o @ t for o in output for t in target[:3]]))
-    assert np.isnan(csim(output[:0], target[:0]))
 
 
 class MobileFaceNet(nn.Module):
