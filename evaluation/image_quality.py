@@ -104,15 +104,15 @@ class Inception(nn.Module):
 class FeaturePool:
     """Mean and covariance of one pool of features, in float64, without keeping the features."""
 
-    def __init__(self, dimensions: int = FID_DIMENSIONS) -> None:
-        self.count, self.total, self.outer = 0, np.zeros(dimensions), np.zeros((dimensions, dimensions))
+    def __init__(self) -> None:
+        self.count, self.total, self.outer = 0, np.zeros(1), np.zeros(1)  # they take the features' size at the first
 
     def add(self, features: Tensor) -> None:
         """`features` (n, d)."""
         values = features.double().cpu().numpy()
         self.count += len(values)
-        self.total += values.sum(0)
-        self.outer += values.T @ values
+        self.total = self.total + values.sum(0)  # (d,)
+        self.outer = self.outer + values.T @ values  # (d, d)
 
     @property
     def mean(self) -> np.ndarray:

@@ -128,7 +128,7 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
         files[job.method.name][job.name] = why or job.output
 
     scores: dict[str, list[ClipScore]] = {row: [] for row in files}
-    pools: dict[str, Pools] = {row: {} if dubbing else scorers.pools() for row in files}
+    pools: dict[str, Pools] = {row: {} for row in files}
     for pair in tqdm(pairs, f"{place}: scoring", unit="clip"):
         reason, track, wav = "", None, np.zeros(0, np.float32)
         try:
@@ -141,7 +141,7 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
         for row, videos in files.items():
             video = videos.get(pair.name, "no video of that name, or several")
             if track and isinstance(video, Path):
-                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, not dubbing, pools[row])
+                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, pools[row], not dubbing)
             else:
                 score = ClipScore(pair.name, wanted=frames_for_samples(len(wav)), reason=reason or str(video))
             scores[row].append(score)
@@ -151,7 +151,7 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
 def over_all(pools: Pools) -> dict[str, float]:
     """Column -> value of all frames of all clips together."""
     kinds = {"FID": fid, "CSIM": lambda a, b: csim(a.mean[None], b.mean[None], "set")}
-    return {column: kinds[column](*pool) for column, pool in pools.items() if pool[0].count}
+    return {column: kinds[column](*pool) for column, pool in pools.items()}
 
 
 def remarks(rows: list[Row]) -> list[str]:
@@ -169,6 +169,8 @@ def run(key: str, config: Config) -> None:
     for name, folder in named(config.methods, "--methods").items():
         if lacking := [place for place in places if len(places) > 1 and not (folder / place).is_dir()]:
             raise UserError(f"--methods {name}: there is no {folder / lacking[0]}; or choose one --protocol")
+    if config.output.resolve().is_relative_to(config.videos.resolve()):
+        raise UserError(f"--output: {config.output} lies in --videos, where its videos would pass for originals")
     tables.output_folder(config.output)
     options, scorers = config.score, Scorers(config.score)
     for line in scorers.missing:

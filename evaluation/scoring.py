@@ -16,7 +16,7 @@ import torch
 from checkpoints import registry
 from command_line import UserError
 from evaluation import identity, lip_sync, lip_sync_net, points68
-from evaluation.image_quality import FID_DIMENSIONS, LPIPS, FeaturePool, Inception, psnr, ssim
+from evaluation.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
 from evaluation.tables import ClipScore
 from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
@@ -58,8 +58,7 @@ class Options:
     """cpu, cuda, mps or auto."""
 
 
-# Column -> features of the originals and of a method's pictures: what only all frames of all clips together tell.
-Pools = dict[str, tuple[FeaturePool, FeaturePool]]
+Pools = dict[str, tuple[FeaturePool, FeaturePool]]  # column -> features of all originals and of all a method's pictures
 
 
 class Scorers:
@@ -80,15 +79,9 @@ class Scorers:
             self.missing += [registry.missing("LipLMD", k) for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
             self.points68 = points68.Points68(fan, s3fd, device) if fan and s3fd else None
 
-    def pools(self) -> Pools:
-        """Empty ones for a method."""
-        sizes = {"FID": FID_DIMENSIONS} if self.inception else {}
-        sizes |= {"CSIM": identity.FEATURES} if self.embedder and self.options.pairs == "set" else {}
-        return {column: (FeaturePool(size), FeaturePool(size)) for column, size in sizes.items()}
-
     def score(
-        self, clip: str, original: Path, track: FaceTrack, output: Path, wav: np.ndarray, compare: bool = True,
-        pools: Pools | None = None,
+        self, clip: str, original: Path, track: FaceTrack, output: Path, wav: np.ndarray, pools: Pools,
+        compare: bool = True,
     ) -> ClipScore:  # fmt: skip
         """Scores `output` against `original`, whose faces are `track`, and against the sound `wav` (S,).
 
@@ -100,8 +93,8 @@ class Scorers:
             track: of the original; made once and shared by all methods.
             output: a video of any framing: with the face in another place it is compared by its own face boxes.
             wav: 16 kHz, the sound that the mouth follows.
+            pools: of the method; what only all frames of all clips together tell is added here.
             compare: False where there is no ground truth (dubbing): only the scores of sound and motion.
-            pools: filled here.
         """
         result = ClipScore(clip, wanted=frames_for_samples(len(wav)))
         try:
@@ -109,11 +102,11 @@ class Scorers:
             result.produced = min(len(mine.found), result.wanted)
             if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
                 result.remark(f"{rate:.4g} frames a second, read at {FPS}")
-            comparison = _Comparison(self, result, track, mine, wav, compare, pools or {})
+            comparison = _Comparison(self, result, track, mine, wav, pools, compare)
             if self.syncnet or compare:
                 alone = output == original or not compare
                 pairs = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
-                numbered = zip(range(result.frames), pairs, strict=False)
+                numbered = zip(range(comparison.count), pairs, strict=False)
                 while batch := list(islice(numbered, BATCH)):
                     comparison.add(batch)
             comparison.finish()
@@ -126,8 +119,8 @@ class _Comparison:
     """One pass over the frames of an output and its original. Raises a UserError if they can't be compared."""
 
     def __init__(
-        self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, compare: bool,
-        pools: Pools,
+        self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, pools: Pools,
+        compare: bool,
     ) -> None:  # fmt: skip
         self.scorers, self.options, self.result, self.wav, self.pools = scorers, scorers.options, result, wav, pools
         self.compare = compare
@@ -136,10 +129,11 @@ class _Comparison:
             if not self.options.common:
                 raise UserError(f"{made} frames, the original has {real} (--score.common scores the common part)")
             result.remark(f"common part of {made} and {real} frames")
-        count = result.frames = min(made, real) if compare else made
+        count = self.count = min(made, real) if compare else made
         self.seen = (mine.found[:count] & track.found[:count]) if compare else mine.found
-        result.faceless = int((~self.seen).sum())
-        if not self.seen.any():
+        seen = int(self.seen.sum())
+        result.frames, result.faceless = count if self.options.crop == "frame" else seen, count - seen
+        if not seen:
             raise UserError("no frame shows a face" + " in both output and original" * compare)
         boxes = mine.boxes
         if compare:
@@ -185,8 +179,13 @@ class _Comparison:
         for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
             self.sums[column] += metric(made, real).tolist()
         if scorers.inception:
-            for pool, x in zip(self.pools.get("FID", ()), (real, made), strict=False):
-                pool.add(scorers.inception(x))
+            self._pool("FID", scorers.inception(real), scorers.inception(made))
+
+    def _pool(self, column: str, *features: torch.Tensor) -> None:
+        """Adds features (n, d) of originals and outputs to those of all clips."""
+        pools = self.pools.setdefault(column, (FeaturePool(), FeaturePool()))
+        for pool, found in zip(pools, features, strict=True):
+            pool.add(found)
 
     def _faces(self, numbers: list[int], frames: list[tuple[np.ndarray, ...]], crops: list[np.ndarray]) -> None:
         """LipLMD, and the embeddings for CSIM, of frames (n,) of outputs and originals, and of their face crops."""
@@ -210,13 +209,13 @@ class _Comparison:
 
     def finish(self) -> None:
         """Fills in the scores of the whole clip."""
-        options, values, count = self.options, self.result.values, self.result.frames
+        options, values, count = self.options, self.result.values, self.count
         values |= {column: lip_sync.nan_mean(each) for column, each in self.sums.items()}
         if self.vectors[0]:
             made, real = map(np.concatenate, self.vectors)
             values["CSIM"] = identity.csim(made, real, options.pairs)
-            for pool, vectors in zip(self.pools.get("CSIM", ()), (real, made), strict=False):
-                pool.add(torch.from_numpy(vectors))
+            if options.pairs == "set":
+                self._pool("CSIM", torch.from_numpy(real), torch.from_numpy(made))
         if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:

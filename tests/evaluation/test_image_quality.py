@@ -127,7 +127,7 @@ def test_fid_is_pytorch_fids() -> None:
     second = random.standard_normal((250, 24)) * 1.3 + 0.2
     pools = []
     for features in (first, second):
-        pool = FeaturePool(24)
+        pool = FeaturePool()
         for batch in np.array_split(features, 7):
             pool.add(torch.from_numpy(batch))
         pools.append(pool)
@@ -139,13 +139,13 @@ def test_fid_is_pytorch_fids() -> None:
     )
     assert fid(*pools) == pytest.approx(theirs, rel=1e-8)
     assert fid(pools[0], pools[0]) == pytest.approx(0, abs=1e-8)
-    assert np.isnan(fid(FeaturePool(24), pools[0]))
+    assert np.isnan(fid(FeaturePool(), pools[0]))
 
 
 def test_fid_survives_fewer_frames_than_dimensions() -> None:
     """Singular covariances, as in every small test set. A shift by d changes only the mean term, by d^2."""
     features = torch.from_numpy(np.random.default_rng(2).standard_normal((20, 64)))
-    first, second = FeaturePool(64), FeaturePool(64)
+    first, second = FeaturePool(), FeaturePool()
     first.add(features)
     second.add(features + 0.5)
     assert fid(first, second) == pytest.approx(64 * 0.25, rel=1e-5)

@@ -189,6 +189,27 @@ def test_any_error_of_a_clip_is_the_clips(tiny: Path, videos: Path, tmp_path: Pa
         assert not list(tmp_path.glob("out/*"))
 
 
+def test_a_video_whose_making_was_cut_off_is_made_again(
+    tiny: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may already lie under its name, beside the recipe of the one before."""
+
+    class CutOff:
+        def dub(self, video: Path, audio: Path, output: Path, **options: bool) -> None:
+            output.write_bytes(b"of another sound")
+            raise KeyboardInterrupt
+
+    source = videos / "ann" / "one.mp4"
+    job = Job(Method("Ours", tiny), "x", source, source, tmp_path / "x.mp4")
+    job.output.write_bytes(b"of its own sound")
+    job.output.with_suffix(".txt").write_text(recipe(job))
+    monkeypatch.setattr("evaluation.making._dubber", lambda _: CutOff())
+    with pytest.raises(KeyboardInterrupt):
+        make(replace(job, audio=videos / "bob" / "two.mp4"))
+    with pytest.raises(KeyboardInterrupt):
+        make(job)
+
+
 def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("eve/nine\n")
     write(tmp_path / "theirs" / "eve_nine.mp4", [frame(0)] * 2)
@@ -205,6 +226,8 @@ def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None
         ({"pairs": tmp_path / "list.txt"}, "two names a line"),
         ({"count": 0}, "--count 0"),
         ({"output": tmp_path / "list.txt"}, "--output"),
+        ({"output": videos / "tables"}, "lies in --videos"),
+        ({"num_references": (0,)}, "--num-references 0"),
     ):
         given: dict[str, Any] = {
             "videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction", "output": tmp_path / "out",

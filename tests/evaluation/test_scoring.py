@@ -69,10 +69,10 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(FRAMES)])
     bright = write(tmp_path / "bright.mp4", [frame(i + 2, 30) for i in range(FRAMES)])
     track = track_faces(Video(original))
-    pools = FeaturePool(3), FeaturePool(3)
-    vectors = FeaturePool(3), FeaturePool(3)
+    pools = FeaturePool(), FeaturePool()
+    vectors = FeaturePool(), FeaturePool()
 
-    itself = scorers.score("one", original, track, original, WAV, pools={"FID": pools})
+    itself = scorers.score("one", original, track, original, WAV, {"FID": pools})
     assert (itself.reason, itself.frames, itself.produced, itself.wanted) == ("", FRAMES, FRAMES, FRAMES)
     assert itself.values["PSNR"] == pytest.approx(80)
     assert itself.values["CSIM"] == pytest.approx(1)
@@ -80,28 +80,26 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
     assert pools[0].count == pools[1].count == FRAMES
     np.testing.assert_array_equal(pools[0].total, pools[1].total)
 
-    other = scorers.score("one", original, track, bright, WAV, pools={"FID": pools, "CSIM": vectors})
+    scorers.options = replace(scorers.options, pairs="set")
+    other = scorers.score("one", original, track, bright, WAV, {"FID": pools, "CSIM": vectors})
     assert 15 < other.values["PSNR"] < 20  # 20 log10(255 / 30) = 18.6, where nothing saturates
     assert 0.8 < other.values["CSIM"] < 1
     assert (pools[1].total > pools[0].total).all()
-    over_set = over_all({"CSIM": vectors, "FID": (FeaturePool(3), FeaturePool(3))})
-    assert over_set == {"CSIM": pytest.approx(vectors[0].mean @ vectors[1].mean)}, "no frame, no FID"
+    assert over_all({"CSIM": vectors}) == {"CSIM": pytest.approx(vectors[0].mean @ vectors[1].mean)}
     assert vectors[0].count == FRAMES
-    scorers.options = replace(scorers.options, pairs="set")
-    assert {name: two[1].total.size for name, two in scorers.pools().items()} == {"FID": 2048, "CSIM": 512}
     assert {"LSE-C", "LSE-D", "offset"} <= other.values.keys()
 
-    dubbed = scorers.score("one", original, track, bright, WAV, compare=False)
+    dubbed = scorers.score("one", original, track, bright, WAV, {}, compare=False)
     assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence", "articulation", "jitter"}, "nothing in step"
     assert dubbed.values["LSE-D"] == pytest.approx(other.values["LSE-D"], rel=1e-4)
 
     scorers.options = replace(scorers.options, sync="pipeline")
-    short = scorers.score("one", original, track, bright, WAV, compare=False)
+    short = scorers.score("one", original, track, bright, WAV, {}, compare=False)
     assert "LSE-C" not in short.values
     assert short.note == "under 50 frames with a face: no LSE"
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV)
+    broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV, {})
     assert "broken.mp4" in broken.reason
     assert (broken.produced, broken.values) == (0, {})
 
@@ -110,7 +108,7 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path) -> None:
 def test_another_frame_rate_is_said(scorers: Scorers, tmp_path: Path) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(5)])
     faster = write(tmp_path / "faster.mp4", [frame(i + 2) for i in range(10)], fps=50)
-    score = scorers.score("one", original, track_faces(Video(original)), faster, WAV[: 5 * SAMPLE_RATE // 25])
+    score = scorers.score("one", original, track_faces(Video(original)), faster, WAV[: 5 * SAMPLE_RATE // 25], {})
     assert score.note == "50 frames a second, read at 25"
     assert (score.reason, score.frames) == ("", 5)
 
@@ -121,10 +119,25 @@ def test_another_framing_of_the_same_size_is_seen(scorers: Scorers, tmp_path: Pa
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(3)])
     cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (200, 200)) for i in range(3)]
     near = write(tmp_path / "near.mp4", cut)
-    score = scorers.score("one", original, track_faces(Video(original)), near, WAV[: 3 * SAMPLE_RATE // 25])
+    score = scorers.score("one", original, track_faces(Video(original)), near, WAV[: 3 * SAMPLE_RATE // 25], {})
     assert score.note == "framed otherwise, 200 x 200, compared by its own face boxes"
     assert score.values["LipLMD"] < 0.03
     assert score.values["PSNR"] > 18
+
+
+@pytest.mark.slow
+def test_frames_without_a_face_weigh_nothing_in_the_means_over_frames(scorers: Scorers, tmp_path: Path) -> None:
+    scorers.options = Options()
+    frames = [frame(i + 2) for i in range(6)]
+    frames[2] = np.full_like(frames[2], 90)
+    original = write(tmp_path / "original.mp4", frames)
+    track = track_faces(Video(original))
+    sound = WAV[: 6 * SAMPLE_RATE // 25]
+    score = scorers.score("one", original, track, original, sound, {})
+    assert (score.frames, score.faceless, score.produced) == (5, 1, 6)
+    scorers.options = Options(crop="frame")
+    score = scorers.score("one", original, track, original, sound, {})
+    assert (score.frames, score.faceless, score.produced) == (6, 1, 6)
 
 
 def test_a_device_that_is_not_here_is_one_line() -> None:
@@ -143,5 +156,5 @@ def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None
     scorers.points68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
     scorers.options = Options(points="68")
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T
-    score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25])
+    score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25], {})
     assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height).mean(), rel=1e-6)
