@@ -168,6 +168,18 @@ def test_a_person_answers_by_keyboard_and_click_and_loses_nothing(page: Path, br
 
 
 @pytest.mark.slow
+def test_a_question_passed_over_stays_open_when_the_page_is_opened_again(page: Path, browser: Browser) -> None:
+    begin(browser, page, "hasty")
+    first = current(browser)
+    browser.run('document.querySelector(\'[data-question="2"][data-value="4"]\').click()')
+    begin(browser, page, "hasty")
+    assert current(browser) == first
+    assert browser.run("return document.getElementById('next').disabled")
+    browser.press("3", "5")
+    assert browser.run("return state.answers[state.order[open]]") == [3, 5, 4]
+
+
+@pytest.mark.slow
 def test_videos_play(page: Path, browser: Browser) -> None:
     begin(browser, page, "viewer")
     while current(browser).startswith("check"):
