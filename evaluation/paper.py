@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from media.audio import frames_for_samples
 from media.video import Video
 
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
+Files = dict[str, dict[str, Path | str]]  # row -> name of a result -> video, or why there is none
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def our_methods(config: Config) -> list[Method]:
     return made
 
 
-def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[Pair]:
+def find_pairs(config: Config, place: str, found: Iterable[str]) -> list[Pair]:
     """Whose video with whose sound, of the clips `found` in the folder."""
+    dubbing = place == "dubbing"
     if config.pairs:
         listed = protocol.read_pairs(config.pairs)
         return listed if dubbing else protocol.pairs(list(dict.fromkeys(pair.clip for pair in listed)), dubbing)
@@ -91,9 +93,9 @@ def find_pairs(config: Config, dubbing: bool, found: Iterable[str]) -> list[Pair
     return protocol.pairs(protocol.choose(names, config.count, config.seed), dubbing, config.seed)
 
 
-def find_others(config: Config, place: str, pairs: list[Pair]) -> dict[str, dict[str, Path | str]]:
-    """Other methods' rows -> name of a result -> video. Raises UserError if a method has none of them."""
-    rows: dict[str, dict[str, Path | str]] = {}
+def find_others(config: Config, place: str, pairs: list[Pair]) -> Files:
+    """Other methods' rows. Raises UserError if a method has none of the videos."""
+    rows: Files = {}
     for method, folder in named(config.methods, "--methods").items():
         own = folder / place if (folder / place).is_dir() else folder
         rows[method] = {**protocol.match([pair.name for pair in pairs], protocol.index(own, "--methods"))}
@@ -102,31 +104,47 @@ def find_others(config: Config, place: str, pairs: list[Pair]) -> dict[str, dict
     return rows
 
 
-def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]:
-    """Makes the videos, then scores clip by clip through all methods: each original is read and tracked once."""
-    place = "dubbing" if dubbing else "reconstruction"
-    found = protocol.index(config.videos, "--videos")
-    pairs = find_pairs(config, dubbing, found)
+class Plan(NamedTuple):
+    """The table of one protocol. All that a user can have got wrong is found before any video is made."""
+
+    place: str  # reconstruction or dubbing
+    pairs: list[Pair]
+    originals: dict[str, Path]  # clip -> video
+    files: Files  # of every row
+    jobs: list[Job]  # videos to make, which `files` lacks yet
+
+
+def plan(config: Config, place: str, found: dict[str, Path], ours: list[Method]) -> Plan:
+    """`found`: clip -> video of the folder; `ours`: rows to make. Writes the list of pairs."""
+    pairs = find_pairs(config, place, found)
     protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
     clips = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
     originals = {clip: found[name] for clip, name in match(clips, found).items()}
     if not originals:
         raise UserError(f"--videos: {config.videos} has no clip such as {clips[0]}; it has {min(found)}")
-    ours = our_methods(config)
-    files: dict[str, dict[str, Path | str]] = {  # row -> name of a result -> video, or why there is none
-        UNTOUCHED if dubbing else ORIGINAL: {p.name: originals[p.clip] for p in pairs if p.clip in originals},
+    files: Files = {
+        UNTOUCHED if place == "dubbing" else ORIGINAL: {
+            pair.name: originals[pair.clip] for pair in pairs if pair.clip in originals
+        },
         **find_others(config, place, pairs),
         **{method.name: {} for method in ours},
     }
     jobs = [
         Job(m, p.name, originals[p.clip], originals[p.sound], config.output / place / m.name / f"{p.name}.mp4")
+        for m in ours  # one after the other: a process keeps the networks of one
         for p in pairs
         if originals.keys() >= {p.clip, p.sound}
-        for m in ours
     ]
-    for job, why in tqdm(make_all(jobs, config.workers), f"{place}: making", len(jobs), unit="video"):
+    return Plan(place, pairs, originals, files, jobs)
+
+
+def score_protocol(plan: Plan, workers: int, scorers: Scorers) -> list[Row]:
+    """Makes the videos, then scores clip by clip through all methods: each original is read and tracked once."""
+    place, pairs, originals, files, jobs = plan
+    for job, why in tqdm(make_all(jobs, workers), f"{place}: making", len(jobs), unit="video"):
         files[job.method.name][job.name] = why or job.output
 
+    compare = place == "reconstruction"
     scores: dict[str, list[ClipScore]] = {row: [] for row in files}
     pools: dict[str, Pools] = {row: {} for row in files}
     for pair in tqdm(pairs, f"{place}: scoring", unit="clip"):
@@ -141,7 +159,7 @@ def score_protocol(config: Config, dubbing: bool, scorers: Scorers) -> list[Row]
         for row, videos in files.items():
             video = videos.get(pair.name, "no video of that name, or several")
             if track and isinstance(video, Path):
-                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, pools[row], not dubbing)
+                score = scorers.score(pair.name, originals[pair.clip], track, video, wav, pools[row], compare)
             else:
                 score = ClipScore(pair.name, wanted=frames_for_samples(len(wav)), reason=reason or str(video))
             scores[row].append(score)
@@ -172,12 +190,14 @@ def run(key: str, config: Config) -> None:
     if config.output.resolve().is_relative_to(config.videos.resolve()):
         raise UserError(f"--output: {config.output} lies in --videos, where its videos would pass for originals")
     tables.output_folder(config.output)
+    found, ours = protocol.index(config.videos, "--videos"), our_methods(config)
+    plans = [plan(config, place, found, ours) for place in places]
     options, scorers = config.score, Scorers(config.score)
     for line in scorers.missing:
         print(line, file=sys.stderr)
-    for place in places:
-        dubbing = place == "dubbing"
-        rows = score_protocol(config, dubbing, scorers)
+    for planned in plans:
+        place, dubbing = planned.place, planned.place == "dubbing"
+        rows = score_protocol(planned, config.workers, scorers)
         paper = tables.published(f"{key} {config.paper}" if key == "table1" else key)
         for row in paper:  # the paper's sync score is of dubbing, all else of reconstruction
             row.cells = {c: v for c, v in row.cells.items() if (c == "LSE-C") == dubbing}

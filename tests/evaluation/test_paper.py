@@ -19,10 +19,12 @@ from evaluation.paper import (
     Table5,
     find_pairs,
     our_methods,
+    plan,
     remarks,
     run,
     table3,
 )
+from evaluation.protocol import index
 from evaluation.scoring import Options
 from evaluation.tables import ClipScore, Row, read_table
 from media.audio import FPS, SAMPLE_RATE
@@ -159,8 +161,10 @@ def test_own_sound_is_cut_or_padded_to_the_video(videos: Path) -> None:
 def test_a_list_of_pairs(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("a b\na c\n")
     config = Config(tmp_path, tmp_path, pairs=tmp_path / "pairs.txt")
-    assert [(p.name, p.sound) for p in find_pairs(config, True, [])] == [("a_b", "b"), ("a_c", "c")]
-    assert [(p.name, p.sound) for p in find_pairs(config, False, [])] == [("a", "a")], "its own sound, to be compared"
+    assert [(p.name, p.sound) for p in find_pairs(config, "dubbing", [])] == [("a_b", "b"), ("a_c", "c")]
+    assert [(p.name, p.sound) for p in find_pairs(config, "reconstruction", [])] == [("a", "a")], (
+        "its own sound, to be compared"
+    )
 
 
 def test_rows_of_several_weights_and_numbers_have_names_of_their_own(tiny: Path) -> None:
@@ -169,6 +173,12 @@ def test_rows_of_several_weights_and_numbers_have_names_of_their_own(tiny: Path)
     assert [m.name for m in our_methods(config)] == ["A, N=1", "A, N=5", "B, N=1", "B, N=5"]
     assert [m.name for m in our_methods(replace(config, num_references=(5,)))] == ["A", "B"]
     assert our_methods(replace(config, weights=(), baselines=True)) == []
+
+
+def test_videos_are_made_method_by_method(tiny: Path, videos: Path, tmp_path: Path) -> None:
+    config = Config(videos, tmp_path, weights=(f"Ours={tiny}",))
+    jobs = plan(config, "dubbing", index(videos, "--videos"), our_methods(config)).jobs
+    assert [job.method.name for job in jobs] == ["Ours"] * 2 + ["nearest reference"] * 2 + ["static lips"] * 2
 
 
 def test_remarks_name_the_clips() -> None:
@@ -213,7 +223,9 @@ def test_a_video_whose_making_was_cut_off_is_made_again(
 def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("eve/nine\n")
     write(tmp_path / "theirs" / "eve_nine.mp4", [frame(0)] * 2)
+    shutil.copytree(videos / "ann", tmp_path / "one")
     for wrong, message in (
+        ({"videos": tmp_path / "one", "protocol": "both"}, "needs two clips"),
         ({"clip_list": tmp_path / "list.txt"}, "such as eve/nine"),
         ({"methods": (f"A={tmp_path / 'theirs'}",)}, "named like a clip"),
         ({"methods": (f"A={tmp_path / 'theirs'}",), "protocol": "both"}, "theirs/reconstruction"),
