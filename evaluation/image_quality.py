@@ -22,9 +22,14 @@ PSNR_EPS = 1e-8  # identical frames give 80 dB, as in piq
 FID_DIMENSIONS = 2048
 
 
+def _exact(pictures: Tensor) -> Tensor:
+    """In float64, for which those on Apple's GPU, which has none, come to the CPU."""
+    return (pictures.cpu() if pictures.device.type == "mps" else pictures).double()
+
+
 def psnr(output: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (n,), of the mean square error over all pixels and channels of a frame."""
-    error = (output.double() - target.double()).square().flatten(1).mean(1)
+    error = (_exact(output) - _exact(target)).square().flatten(1).mean(1)
     return -10 * torch.log10(error + PSNR_EPS)
 
 
@@ -34,7 +39,7 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     Only windows that lie inside the picture count. Above `SSIM_SIDE` pixels the pictures are box-averaged first.
     """
     factor = max(1, round(min(output.shape[-2:]) / SSIM_SIDE))
-    a, b = (F.avg_pool2d(x.double(), factor) for x in (output, target))
+    a, b = (F.avg_pool2d(_exact(x), factor) for x in (output, target))
     kernel = np.exp(-np.square(np.arange(SSIM_KERNEL) - SSIM_KERNEL // 2) / (2 * SSIM_SIGMA**2))
     bands = (linalg.convolution_matrix(kernel / kernel.sum(), side, "valid") for side in a.shape[-2:])
     down, across = (torch.from_numpy(band).to(a) for band in bands)  # (side - 10, side)
@@ -109,7 +114,7 @@ class FeaturePool:
 
     def add(self, features: Tensor) -> None:
         """`features` (n, d)."""
-        values = features.double().cpu().numpy()
+        values = features.cpu().double().numpy()
         self.count += len(values)
         self.total = self.total + values.sum(0)  # (d,)
         self.outer = self.outer + values.T @ values  # (d, d)

@@ -1,6 +1,7 @@
 """PSNR, SSIM, LPIPS and FID against other people's implementations, on random pictures and on a real one."""
 
 from pathlib import Path
+from typing import Any
 
 import lpips
 import numpy as np
@@ -78,6 +79,30 @@ def test_psnr_does_not_wrap_and_ignores_order() -> None:
     assert psnr(black, white).tolist() == pytest.approx([0, 0], abs=1e-6)
     mixed = torch.cat([black[:1], white[:1]])
     assert psnr(mixed, black).tolist() == pytest.approx([80, 0], abs=1e-6)
+
+
+class OnApplesGpu:
+    """A tensor of a device without float64."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.shape, self.device = tensor, tensor.shape, torch.device("mps")
+
+    def double(self) -> Tensor:
+        raise TypeError("MPS has no float64")
+
+    def cpu(self) -> Tensor:
+        return self.tensor
+
+
+def test_scores_need_no_float64_of_the_device() -> None:
+    output, target = pairs()["near"]
+    there: Any = [OnApplesGpu(x) for x in (output, target)]
+    for score in (psnr, ssim):
+        torch.testing.assert_close(score(*there), score(output, target))
+    features: Any = OnApplesGpu(torch.ones(2, 3))
+    pool = FeaturePool()
+    pool.add(features)
+    assert pool.mean.tolist() == [1, 1, 1]
 
 
 def reference_lpips(shared: Path) -> lpips.LPIPS:
