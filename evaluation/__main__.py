@@ -35,8 +35,7 @@ def main() -> None:
     home, function, config, _ = COMMANDS[name]
     module = importlib.import_module(f"evaluation.{home}")
     command = getattr(module, function)
-    if function == "run":
-        command = functools.partial(command, name)
+    command = functools.partial(command, name) if function == "run" else command  # it makes several tables
     command_line.run(command, getattr(module, config), prog=f"python -m evaluation {name}")
 
 

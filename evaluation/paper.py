@@ -15,7 +15,6 @@ from datasets.clip_cache import ClipCache
 from datasets.splits import match, read_list
 from evaluation import protocol, tables, validation
 from evaluation.baselines import CONTENT
-from evaluation.identity import csim
 from evaluation.image_quality import fid
 from evaluation.making import KINDS, Job, Method, make_all, sound_of
 from evaluation.protocol import Pair, named
@@ -94,10 +93,14 @@ def find_pairs(config: Config, place: str, found: Iterable[str]) -> list[Pair]:
 
 
 def find_others(config: Config, place: str, pairs: list[Pair]) -> Files:
-    """Other methods' rows. Raises UserError if a method has none of the videos."""
+    """Other methods' rows. Raises UserError if a method has none of the videos, or no folder for either protocol."""
     rows: Files = {}
     for method, folder in named(config.methods, "--methods").items():
-        own = folder / place if (folder / place).is_dir() else folder
+        own = folder / place
+        if not own.is_dir():
+            if config.protocol == "both":
+                raise UserError(f"--methods {method}: there is no {own}; or choose one --protocol")
+            own = folder
         rows[method] = {**protocol.match([pair.name for pair in pairs], protocol.index(own, "--methods"))}
         if not rows[method]:
             raise UserError(f"--methods {method}: no file in {own} is named like a clip, such as {pairs[0].name}")
@@ -168,7 +171,7 @@ def score_protocol(plan: Plan, workers: int, scorers: Scorers) -> list[Row]:
 
 def over_all(pools: Pools) -> dict[str, float]:
     """Column -> value of all frames of all clips together."""
-    kinds = {"FID": fid, "CSIM": lambda a, b: csim(a.mean[None], b.mean[None], "set")}
+    kinds = {"FID": fid, "CSIM": lambda a, b: float(a.mean @ b.mean)}
     return {column: kinds[column](*pool) for column, pool in pools.items()}
 
 
@@ -184,9 +187,6 @@ def remarks(rows: list[Row]) -> list[str]:
 def run(key: str, config: Config) -> None:
     """Prints and writes a table, one for each protocol."""
     places = ("reconstruction", "dubbing") if config.protocol == "both" else (config.protocol,)
-    for name, folder in named(config.methods, "--methods").items():
-        if lacking := [place for place in places if len(places) > 1 and not (folder / place).is_dir()]:
-            raise UserError(f"--methods {name}: there is no {folder / lacking[0]}; or choose one --protocol")
     if config.output.resolve().is_relative_to(config.videos.resolve()):
         raise UserError(f"--output: {config.output} lies in --videos, where its videos would pass for originals")
     tables.output_folder(config.output)
