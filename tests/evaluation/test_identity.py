@@ -1,7 +1,12 @@
 """CSIM: ArcFace's network from either kind of file, alignment, and the three ways to pair frames."""
 
+import functools
+import itertools
+import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +45,7 @@ def test_network_has_the_published_keys_and_size() -> None:
     } <= state.keys()
 
 
-def test_both_kinds_of_file_give_the_same_vectors(tmp_path: Path) -> None:
+def test_a_file_in_half_precision_gives_the_networks_vectors(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = iresnet(TINY).eval()
     half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}  # published in fp16
@@ -59,21 +64,30 @@ def test_both_kinds_of_file_give_the_same_vectors(tmp_path: Path) -> None:
         FaceEmbedder(tmp_path / "wrong.pth")
 
 
-def test_onnx_file(tmp_path: Path) -> None:
-    """A two-layer ONNX network written by hand (the onnx package is not needed): the mean of each channel."""
-    path = tmp_path / "tiny.onnx"
-    path.write_bytes(tiny_onnx())
-    vectors = FaceEmbedder(path)(np.stack([np.full((112, 112, 3), v, np.uint8) for v in ([255, 0, 0], [0, 0, 255])]))
-    expected = np.array([[1, -1, -1], [-1, -1, 1]]) / np.sqrt(3)
-    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+def test_the_same_network_as_onnx_gives_the_same_vectors_in_onnxruntime(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = iresnet(TINY).eval()
+    for name, buffer in network.named_buffers():  # as if it had been trained
+        if name.endswith(("running_mean", "running_var")):
+            buffer.add_(0.3 * torch.rand_like(buffer))
+    torch.save(network.state_dict(), tmp_path / "backbone.pth")
+    (tmp_path / "backbone.onnx").write_bytes(as_onnx(network))
+    faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    ours, theirs = FaceEmbedder(tmp_path / "backbone.pth", blocks=TINY)(faces), FaceEmbedder(tmp_path / "backbone.onnx")
+    np.testing.assert_allclose(ours, theirs(faces), atol=1e-5)
+    assert csim(ours, theirs(faces)) == pytest.approx(1, abs=1e-5)
 
 
-def tiny_onnx() -> bytes:
-    """GlobalAveragePool and Flatten as a protobuf message, field by field."""
+def as_onnx(network: nn.Sequential) -> bytes:
+    """The network as a protobuf message, field by field (the onnx package is not needed)."""
+    nodes, weights = b"", b""
+    names = (f"value{i}" for i in itertools.count())
 
-    def field(number: int, value: bytes | int | str) -> bytes:
+    def field(number: int, value: bytes | int | float | str) -> bytes:
         if isinstance(value, int):
             return varint(number << 3) + varint(value)
+        if isinstance(value, float):
+            return varint(number << 3 | 5) + struct.pack("<f", value)
         content = value.encode() if isinstance(value, str) else value
         return varint(number << 3 | 2) + varint(len(content)) + content
 
@@ -85,14 +99,56 @@ def tiny_onnx() -> bytes:
             if not value:
                 return bytes(parts)
 
-    def tensor(name: str, sizes: list[int | str]) -> bytes:
+    def attribute(name: str, value: float | int | tuple[int, ...]) -> bytes:
+        if isinstance(value, tuple):
+            return field(1, name) + b"".join(field(8, v) for v in value) + field(20, 7)
+        number, kind = (3, 2) if isinstance(value, int) else (2, 1)
+        return field(1, name) + field(number, value) + field(20, kind)
+
+    def weight(values: torch.Tensor) -> str:
+        nonlocal weights
+        name, dims = next(names), b"".join(field(1, side) for side in values.shape)
+        raw = values.detach().numpy().astype("<f4").tobytes()
+        weights += field(5, dims + field(2, 1) + field(8, name) + field(9, raw))
+        return name
+
+    def node(kind: str, *inputs: str, **attributes: float | int | tuple[int, ...]) -> str:
+        nonlocal nodes
+        output, given = next(names), b"".join(field(1, name) for name in inputs)
+        settings = b"".join(field(5, attribute(*pair)) for pair in attributes.items())
+        nodes += field(1, given + field(2, output) + field(4, kind) + settings)
+        return output
+
+    def add(layer: Any, x: str) -> str:
+        """Name of a layer's output."""
+        if isinstance(layer, nn.Sequential):
+            return functools.reduce(lambda y, part: add(part, y), layer, x)
+        if hasattr(layer, "conv2"):
+            path = nn.Sequential(layer.bn1, layer.conv1, layer.bn2, layer.prelu, layer.conv2, layer.bn3)
+            return node("Add", add(path, x), add(layer.downsample, x) if layer.downsample else x)
+
+        def norm() -> Any:
+            values = [layer.weight, layer.bias, layer.running_mean, layer.running_var]
+            return "BatchNormalization", (values, {"epsilon": layer.eps})
+
+        kinds: dict[type, Callable[[], Any]] = {
+            nn.Conv2d: lambda: ("Conv", ([layer.weight], {"strides": layer.stride, "pads": layer.padding * 2})),
+            nn.BatchNorm1d: norm,
+            nn.BatchNorm2d: norm,
+            nn.PReLU: lambda: ("PRelu", ([layer.weight[:, None, None]], {})),
+            nn.Flatten: lambda: ("Flatten", ([], {})),
+            nn.Linear: lambda: ("Gemm", ([layer.weight, layer.bias], {"transB": 1})),
+        }
+        kind, (values, attributes) = kinds[type(layer)]()
+        return node(kind, x, *map(weight, values), **attributes)
+
+    def described(name: str, *sizes: int | str) -> bytes:
         dims = b"".join(field(1, field(2, s) if isinstance(s, str) else field(1, s)) for s in sizes)
         return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
 
-    pool = field(1, "input") + field(2, "pooled") + field(4, "GlobalAveragePool")
-    flat = field(1, "pooled") + field(2, "output") + field(4, "Flatten")
-    graph = field(1, pool) + field(1, flat) + field(2, "graph")
-    graph += field(11, tensor("input", ["n", 3, 112, 112])) + field(12, tensor("output", ["n", 3]))
+    output = add(network, "input")
+    graph = nodes + field(2, "graph") + weights
+    graph += field(11, described("input", "n", 3, 112, 112)) + field(12, described(output, "n", 512))
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
 
 
