@@ -9,14 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-
-from command_line import UserError
-from face.landmarks import MESH_POINTS
 
 WINDOW = 2.5  # sides of the face box that the window around a followed face spans
 NARROW_WINDOW = 1.7  # the same where other faces are near, and for a look at a supposed face
@@ -25,30 +21,22 @@ KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cu
 ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
 TILES = 0.7  # side of a search tile, in shorter sides of the frame
 SMALLEST_TILED = 96  # pixels of the frame's shorter side
+MAX_FACES = 5  # that a search returns
 
 
 class FaceDetector:
-    """Finds faces in any frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out.
+    """Finds faces in any frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out."""
 
-    Args:
-        max_faces: how many a search returns at most.
-        model: a MediaPipe Tasks `face_landmarker.task` to use in place of the mesh that MediaPipe carries.
-
-    Raises:
-        UserError: `model` is no usable model file.
-    """
-
-    def __init__(self, max_faces: int = 5, model: Path | None = None) -> None:
-        self._max_faces = max_faces
+    def __init__(self) -> None:
         with _silence():
             import mediapipe as mp
 
-            make: Any = _CarriedMesh if model is None else partial(_TaskMesh, model)
-            self._search, self._track = make(max_faces, tracking=False), make(1, tracking=True)
             solutions: Any = mp.solutions  # its members are made at run time
+            make = partial(solutions.face_mesh.FaceMesh, refine_landmarks=True)
+            self._search, self._track = make(static_image_mode=True, max_num_faces=MAX_FACES), make(max_num_faces=1)
             self._long_range = solutions.face_detection.FaceDetection(model_selection=1)
-            for graph in (self._search, self._track, self._long_range.process):
-                graph(np.zeros((16, 16, 3), np.uint8))  # graphs start, and chatter, in the background: wait for them
+            for graph in (self._search, self._track, self._long_range):  # they start, and chatter, in the background
+                graph.process(np.zeros((16, 16, 3), np.uint8))  # waits for that
         self.forget()
 
     def close(self) -> None:
@@ -64,11 +52,11 @@ class FaceDetector:
         whole = np.array([0, 0, frame.shape[1], frame.shape[0]])
         faces: list[np.ndarray] = []
         with _silence():
-            rough = [extent(mesh) for mesh in self._search(_cut(frame, whole))]  # good for the place, not for the mesh
-            self._add_faces(faces, frame, rough + self._places(frame, whole))
+            rough = map(extent, _meshes(self._search, frame, whole))  # good for the place, not for the mesh
+            self._add_faces(faces, frame, [*rough, *self._places(frame, whole)])
             for tile in _tiles(frame) if thorough and not faces else ():
                 self._add_faces(faces, frame, self._places(frame, tile))
-        return sorted(faces, key=lambda face: -float(np.prod(np.ptp(face, axis=0))))[: self._max_faces]
+        return sorted(faces, key=lambda face: -float(np.prod(np.ptp(face, axis=0))))[:MAX_FACES]
 
     def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
         """The mesh of the face that was at `box` (4,) one frame earlier, or of another one near it, or None.
@@ -76,24 +64,22 @@ class FaceDetector:
         Frames must come in order; `forget` starts anew. With `alone` false the window is kept narrow, so that it holds
         no neighbour.
         """
-        window, needed, side = self._window, _around(box, KEEP_WINDOW, frame), float((box[2:] - box[:2]).max())
-        stays = window is not None and (needed[:2] >= window[:2]).all() and (needed[2:] <= window[2:]).all()
-        if window is None or not stays or not 1 / KEEP_SCALE < side / self._side < KEEP_SCALE:
-            shrink = max(1, int((box[2:] - box[:2]).min()) // ENOUGH_PIXELS)
-            window = _around(box, WINDOW if alone else NARROW_WINDOW, frame)
-            window[2:] -= (window[2:] - window[:2]) % shrink  # whole blocks of pixels are averaged
-            self._window, self._side, self._shrink = window, side, shrink
+        needed, side = _around(box, KEEP_WINDOW, frame), float((box[2:] - box[:2]).max())
+        stays = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
+        if not stays or not 1 / KEEP_SCALE < side / self._side < KEEP_SCALE:
+            self._side, self._shrink = side, max(1, int((box[2:] - box[:2]).min()) // ENOUGH_PIXELS)
+            self._window = _around(box, WINDOW if alone else NARROW_WINDOW, frame)
+            self._window[2:] -= (self._window[2:] - self._window[:2]) % self._shrink  # whole blocks are averaged
             with _silence():
                 self._track.reset()
-                self._track(_cut(frame, window, shrink))  # a second look, from where this one sees it, is steadier
-        picture = _cut(frame, window, self._shrink)
-        faces = self._track(picture) or self._search(picture)
-        faces = [face * self._shrink + window[:2].astype(np.float32) for face in faces]
+                _meshes(self._track, frame, self._window, self._shrink)  # a second look, led by this one, is steadier
+        view = frame, self._window, self._shrink
+        faces = _meshes(self._track, *view) or _meshes(self._search, *view)
         return min(faces, key=lambda face: float(np.linalg.norm(centre(extent(face)) - centre(box))), default=None)
 
     def forget(self) -> None:
         """Ends following: the next `follow` depends on nothing seen before."""
-        self._window: np.ndarray | None = None
+        self._window = np.zeros(4, int)  # holds no face, so that the next look cuts one
         self._side, self._shrink = 1.0, 1
 
     def _places(self, frame: np.ndarray, tile: np.ndarray) -> list[np.ndarray]:
@@ -109,57 +95,10 @@ class FaceDetector:
             window = _around(box, NARROW_WINDOW, frame)
             if _within(centre(box), map(extent, faces)) or (window[2:] - window[:2]).min() < 2:
                 continue
-            for mesh in self._search(_cut(frame, window)):
-                face = mesh + window[:2].astype(np.float32)
+            for face in _meshes(self._search, frame, window):
                 middle = centre(extent(face))
                 if _within(middle, [box]) and not _within(middle, map(extent, faces)):
                     faces.append(face)
-
-
-class _CarriedMesh:
-    """The face mesh whose models come inside MediaPipe: RGB picture -> meshes (478, 2) in its pixels."""
-
-    def __init__(self, max_faces: int, tracking: bool) -> None:
-        import mediapipe as mp
-
-        make: Any = mp.solutions
-        self._mesh = make.face_mesh.FaceMesh(not tracking, max_num_faces=max_faces, refine_landmarks=True)
-        self.reset, self.close = self._mesh.reset, self._mesh.close
-
-    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
-        return [_to_array(face.landmark, picture) for face in self._mesh.process(picture).multi_face_landmarks or []]
-
-
-class _TaskMesh:
-    """The same from a MediaPipe Tasks file."""
-
-    def __init__(self, model: Path, max_faces: int, tracking: bool) -> None:
-        from mediapipe.tasks import python as tasks
-        from mediapipe.tasks.python import vision
-
-        mode = vision.RunningMode.VIDEO if tracking else vision.RunningMode.IMAGE
-        base = tasks.BaseOptions(model_asset_path=str(model))
-        options = vision.FaceLandmarkerOptions(base_options=base, running_mode=mode, num_faces=max_faces)
-        self._make, self._tracking = partial(vision.FaceLandmarker.create_from_options, options), tracking
-        try:
-            self._mesh, self._time = self._make(), 0
-        except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(f"{model}: not a usable MediaPipe face_landmarker.task file ({error})") from None
-
-    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
-        import mediapipe as mp
-
-        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=picture)
-        self._time += 40  # ms
-        result = self._mesh.detect_for_video(image, self._time) if self._tracking else self._mesh.detect(image)
-        return [_to_array(face, picture) for face in result.face_landmarks]
-
-    def reset(self) -> None:
-        self._mesh.close()
-        self._mesh, self._time = self._make(), 0
-
-    def close(self) -> None:
-        self._mesh.close()
 
 
 def extent(points: np.ndarray) -> np.ndarray:
@@ -172,10 +111,13 @@ def centre(box: np.ndarray) -> np.ndarray:
     return (box[..., :2] + box[..., 2:]) / 2
 
 
-def _to_array(points: Iterable[Any], picture: np.ndarray) -> np.ndarray:
-    """MediaPipe's normalised points -> (478, 2) f32 pixels of the picture."""
-    flat = np.fromiter((value for point in points for value in (point.x, point.y)), np.float32, 2 * MESH_POINTS)
-    return flat.reshape(MESH_POINTS, 2) * np.array([picture.shape[1], picture.shape[0]], np.float32)
+def _meshes(network: Any, frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> list[np.ndarray]:
+    """What a mesh network sees in a window (4,) of the frame: meshes (478, 2) f32 in pixels of the frame."""
+    picture = _cut(frame, window, shrink)
+    size, corner = np.array(picture.shape[1::-1], np.float32), window[:2].astype(np.float32)
+    found = network.process(picture).multi_face_landmarks or []
+    points = [np.array([(point.x, point.y) for point in face.landmark], np.float32) for face in found]  # in [0, 1]
+    return [mesh * size * shrink + corner for mesh in points]
 
 
 def _within(point: np.ndarray, boxes: Iterable[np.ndarray]) -> bool:

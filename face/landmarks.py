@@ -9,8 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 
-MESH_POINTS = 478  # of the mesh with refined eyes and lips
-
 _RIGHT_CHEEK = (162, 127, 234, 93)  # downwards
 _LEFT_CHEEK = (323, 454, 356, 389)  # upwards
 _RIGHT_BROW_TOP = (70, 63, 105, 66, 107)

@@ -4,7 +4,6 @@ import re
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -50,16 +49,15 @@ class Tracker:
     Args:
         pick: whom to follow if there are several: "largest", "left" or "right" of the picture, a number counted from
             the left (0 is the first), or a point (x, y) of the frame; number and point also as text ("1", "640,360").
-        model: see `FaceDetector`.
         detector: one to use, and to leave open, in place of an own one, whose making takes as long as some frames.
 
     Raises:
         UserError: `pick` is none of these.
     """
 
-    def __init__(self, pick: Pick = "largest", model: Path | None = None, detector: FaceDetector | None = None) -> None:
+    def __init__(self, pick: Pick = "largest", detector: FaceDetector | None = None) -> None:
         self._pick, self._shared = parse_pick(pick), detector is not None
-        self._detector = detector or FaceDetector(model=model)
+        self._detector = detector or FaceDetector()
         self._detector.forget()
         self._landmarks = array("f")  # the most of what grows with the clip
         self._boxes, self._several, self._cuts = [], [], []

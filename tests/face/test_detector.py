@@ -4,13 +4,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from command_line import UserError
 from face.crop import overlap
 from face.detector import FaceDetector, extent
 from tests.face.conftest import grey, noise
@@ -136,27 +134,3 @@ def test_importing_is_cheap() -> None:
     script = "import sys, face.tracking, face.compositing; print('mediapipe' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-@pytest.mark.slow
-def test_a_tasks_model_file(shared: Path, place: Place, mesh: np.ndarray) -> None:
-    model = shared / "weights" / "face_landmarker.task"
-    if not model.is_file():
-        pytest.skip(f"{model} is absent")
-    with closing(FaceDetector(model=model)) as detector:
-        frame = place(grey(600, 900), 200, 100)
-        faces = detector.detect(frame)
-        assert len(faces) == 1
-        assert error(faces[0], mesh + np.array([200, 100])) < 0.03
-        followed = follow_still(detector, frame, extent(faces[0]))
-        assert all(error(face, faces[0]) < 0.02 for face in followed)
-        detector.forget()
-        np.testing.assert_array_equal(follow_still(detector, frame, extent(faces[0])), followed)
-
-
-def test_unusable_model_files(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.task"
-    broken.write_bytes(b"not a model")
-    for path in (broken, tmp_path / "absent.task"):
-        with pytest.raises(UserError, match=path.name):
-            FaceDetector(model=path)
