@@ -19,13 +19,13 @@ def settings(size: int = SIZE) -> dict[str, str | int | float]:
 
 
 def box_around(landmarks_in_frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-    """(4,) f32 box of one face: its landmarks' (K, 2) extent plus the margin, clipped to the frame (width, height)."""
-    low, high = landmarks_in_frame.min(axis=0), landmarks_in_frame.max(axis=0)
+    """(..., K, 2) -> (..., 4) f32: the landmarks' extent plus the margin, clipped to the frame (width, height)."""
+    low, high = landmarks_in_frame.min(axis=-2), landmarks_in_frame.max(axis=-2)
     margin = MARGIN * (high - low)
     size = np.asarray(frame_size, dtype=np.float32)
     low = np.clip(low - margin, 0, np.maximum(size - MIN_SIDE, 0))
     high = np.clip(high + margin, np.minimum(low + MIN_SIDE, size), size)
-    return np.concatenate([low, high]).astype(np.float32)
+    return np.concatenate([low, high], axis=-1).astype(np.float32)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:

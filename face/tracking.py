@@ -4,7 +4,7 @@ import re
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ SEARCH = 5  # frames between two thorough searches while no face is found
 SAME_SHOT = 0.35  # likeness of neighbouring frames under which the shot has changed; restless shots stay above 0.5
 LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
 
-Pick = str | int | tuple[float, float]
+Pick = Literal["largest"] | int | tuple[float, float]  # or by number from the left (-1: the last), or at a point x, y
 
 
 @dataclass
@@ -48,19 +48,19 @@ class Tracker:
 
     Args:
         pick: whom to follow if there are several: "largest", "left" or "right" of the picture, a number counted from
-            the left (0 is the first), or a point (x, y) of the frame; number and point also as text ("1", "640,360").
+            the left ("0" is the first), or a point "x,y" of the frame in pixels.
         detector: one to use, and to leave open, in place of an own one, whose making takes as long as some frames.
 
     Raises:
         UserError: `pick` is none of these.
     """
 
-    def __init__(self, pick: Pick = "largest", detector: FaceDetector | None = None) -> None:
-        self._pick, self._shared = parse_pick(pick), detector is not None
-        self._detector = detector or FaceDetector()
+    def __init__(self, pick: str = "largest", detector: FaceDetector | None = None) -> None:
+        self._pick: Pick = parse_pick(pick)
+        self._detector, self._shared = detector or FaceDetector(), detector is not None
         self._detector.forget()
         self._landmarks = array("f")  # the most of what grows with the clip
-        self._boxes, self._several, self._cuts = [], [], []
+        self._several, self._cuts = [], []
         self._frame_size = (0, 0)
         self._thumbnail: np.ndarray | None = None
         self._box: np.ndarray | None = None  # where the followed face was seen last
@@ -78,7 +78,7 @@ class Tracker:
         jumped, cut = False, before is not None and float(before @ self._thumbnail) < SAME_SHOT
         if cut:
             self._detector.forget()
-        mesh = self._follow(frame, self._box, self._company)
+        mesh = None if self._box is None else self._follow(frame, self._box, self._company)
         several = self._several[-1] if self._several else 0
         if mesh is None or len(self._several) % SURVEY == 0:
             faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
@@ -90,14 +90,15 @@ class Tracker:
                 mesh = chosen if steady is None else steady
         if mesh is None:
             self._missed += 1
-            self._box = None if self._missed >= LOST else self._box
+            if self._missed >= LOST:
+                self._box = None
+            landmarks = np.full((NUM_FULL, 2), np.nan, np.float32)
         else:
             several = max(several, 1)
             self._missed, self._company = 0, several
-            self._box = box_around(mesh[list(FULL)], self._frame_size)
-        landmarks = np.full((NUM_FULL, 2), np.nan) if mesh is None else mesh[list(FULL)]
-        self._landmarks.frombytes(landmarks.astype(np.float32).tobytes())
-        self._boxes.append(np.full(4, np.nan) if mesh is None else self._box)
+            landmarks = mesh[list(FULL)]
+            self._box = box_around(landmarks, self._frame_size)
+        self._landmarks.frombytes(landmarks.tobytes())
         self._several.append(several)
         self._cuts.append(cut or jumped)
 
@@ -106,15 +107,15 @@ class Tracker:
         if not self._shared:
             self._detector.close()
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
-        boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
-        found = np.isfinite(boxes).all(axis=1)
+        found = np.isfinite(landmarks).all(axis=(1, 2))
+        boxes = box_around(landmarks, self._frame_size)
         several, cuts = np.array(self._several, int), np.array(self._cuts, bool)
         return FaceTrack(landmarks, found, smooth_boxes(boxes, found), self._frame_size, several, cuts)
 
-    def _follow(self, frame: np.ndarray, box: np.ndarray | None, company: int) -> np.ndarray | None:
+    def _follow(self, frame: np.ndarray, box: np.ndarray, company: int) -> np.ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
-        mesh = None if box is None else self._detector.follow(frame, box, alone=company < 2)
-        return mesh if box is not None and mesh is not None and overlap(box, extent(mesh)) >= SAME_FACE else None
+        mesh = self._detector.follow(frame, box, alone=company < 2)
+        return mesh if mesh is not None and overlap(box, extent(mesh)) >= SAME_FACE else None
 
     def _choose(self, faces: list[np.ndarray]) -> tuple[np.ndarray | None, bool]:
         """The followed person among some faces, and whether that is a jump. None rather than a doubtful one."""
@@ -131,23 +132,25 @@ class Tracker:
         return (nearest if alone else None), alone
 
 
-def track_faces(frames: Iterable[np.ndarray], pick: Pick = "largest", **options: Any) -> FaceTrack:
-    """Follows one person through all frames: see `Tracker`, which takes the options."""
-    tracker = Tracker(pick, **options)
+def track_faces(frames: Iterable[np.ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
+    """Follows one person through all frames: see `Tracker`."""
+    tracker = Tracker(pick, detector)
     for frame in frames:
         tracker.add(frame)
     return tracker.finish()
 
 
-def parse_pick(pick: Pick) -> Pick:
-    """Checks whom to follow; text such as "2" or "640,360" becomes a number or a point.
+def parse_pick(pick: str) -> Pick:
+    """Whom to follow, from text such as "left", "2" or "640,360".
 
     Raises:
         UserError: it is none of the ways to name a face.
     """
-    text = ",".join(map(str, pick)) if isinstance(pick, tuple) else str(pick).strip().lower()
-    if text in ("largest", "left", "right"):
+    text = pick.strip().lower()
+    if text == "largest":
         return text
+    if text in ("left", "right"):
+        return 0 if text == "left" else -1
     if re.fullmatch(r"\d{1,3}", text):
         return int(text)
     if point := re.fullmatch(r"(\d+(?:\.\d+)?) ?[,x] ?(\d+(?:\.\d+)?)", text):
@@ -163,12 +166,12 @@ def _picked(faces: list[np.ndarray], pick: Pick, must: bool) -> np.ndarray | Non
     boxes = np.stack([extent(face) for face in faces])
     if isinstance(pick, tuple):  # on the face or within half a face of it
         near = (np.abs(centre(boxes) - pick) <= boxes[:, 2:] - boxes[:, :2]).all(axis=1)
-        index = int(np.argmin(np.where(near, np.linalg.norm(centre(boxes) - pick, axis=1), np.inf)))
-        index = index if near[index] else len(faces)
+        order = np.argsort(np.linalg.norm(centre(boxes) - pick, axis=1))
+        there = [faces[i] for i in order if near[i]]
     else:
-        index = {"left": 0, "right": len(faces) - 1}.get(str(pick), pick)
-    if int(index) < len(faces):
-        return faces[int(index)]
+        there = faces[pick:]
+    if there:
+        return there[0]
     if must:
         name = pick if isinstance(pick, int) else f"{pick[0]},{pick[1]}"
         places = "; ".join(f"{number}: at {x:.0f},{y:.0f}" for number, (x, y) in enumerate(centre(boxes)))
