@@ -85,7 +85,7 @@ def data_address(path: Path, crf: int) -> str:
     video = Video(path, fps=None)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "video.mp4"
-        size, sound = (video.info.width, video.info.height), path if video.info.has_audio else None
+        size, sound = (video.width, video.height), path if video.has_audio else None
         with VideoWriter(copy, video.fps, size, sound, crf=crf) as writer:
             for frame in video:
                 writer.write(frame)

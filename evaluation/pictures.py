@@ -99,9 +99,9 @@ def compare(config: Compare) -> None:
         raise UserError("--videos: name at least one, as NAME=VIDEO")
     if config.height < 1:
         raise UserError(f"--height {config.height}: at least 1 is needed")
-    widths = [max(1, round(v.info.width * config.height / v.info.height / 2)) * 2 for v in videos]
+    widths = [max(1, round(video.width * config.height / video.height / 2)) * 2 for video in videos]
     heads = np.concatenate([*map(label, paths, widths)], axis=1)
-    sound = next((video.path for video in videos if video.info.has_audio), None)
+    sound = next((video.path for video in videos if video.has_audio), None)
     with VideoWriter(config.output, videos[0].fps, (sum(widths), len(heads) + config.height), sound) as writer:
         for pictures in zip(*videos, strict=False):
             fitted = [cv2.resize(p, (w, config.height)) for p, w in zip(pictures, widths, strict=True)]

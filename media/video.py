@@ -12,7 +12,6 @@ import secrets
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -30,19 +29,6 @@ _SHORTER = 0.5  # seconds by which pictures may fall short of what the file stat
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video is, as `Video` shows it."""
-
-    width: int  # pixels, upright
-    height: int
-    fps: float  # frames a second that `Video` yields
-    duration: float  # seconds: num_frames / fps
-    has_audio: bool
-    num_frames: int  # at `fps`; estimated from the header until the video has been read to its end once
-    rotation: int  # degrees counterclockwise by which the stored pictures were turned
-
-
 class Video:
     """A video file as upright RGB pictures at a constant frame rate.
 
@@ -54,13 +40,20 @@ class Video:
         fps: frames a second to yield; None keeps the source's own (average) rate.
         threads: that decode and convert; 0: as many as there are cores. The pictures are the same.
 
+    Attributes:
+        width, height: pixels, upright.
+        fps: frames a second that it yields.
+        num_frames: how many; estimated from the header until it has been read to its end once.
+        has_audio: whether there is sound that can be decoded.
+        damage: once it has been read to its end, what could not be decoded, in one line.
+
     Raises:
         UserError: no such file, a folder, no permission, not a video, or no frame that can be decoded.
     """
 
     def __init__(self, path: str | Path, fps: float | None = FPS, threads: int = 0):
         self.path, self._threads = Path(path), threads
-        self.damage: str | None = None  # once it has been read to its end: what could not be decoded, in one line
+        self.damage: str | None = None
         with ffmpeg.open_input(self.path) as container:
             stream = ffmpeg.picture_stream(container)
             if stream is None:
@@ -83,22 +76,17 @@ class Video:
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
             # Seconds, as far as the file says; for some containers it's those of the longest stream.
             self._stated = float((stream.duration or 0) * self._time_base) or ffmpeg.duration(container)
-            has_sound = ffmpeg.sound_stream(container) is not None
+            self.has_audio = ffmpeg.sound_stream(container) is not None
         self._stored_size = first.width, first.height
         self._orientation = ffmpeg.orientation(first)
-        width, height = reversed(self._stored_size) if self._orientation[0] else self._stored_size
-        self.info = VideoInfo(width, height, float(self._rate), 0.0, has_sound, 0, first.rotation % 360)
-        self._set_length(max(1, round(self._stated * self._rate)))
+        self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
+        self.fps, self.num_frames = float(self._rate), max(1, round(self._stated * self._rate))
         # The source frames met so far, in the order they are shown; all of them once `_complete`.
         self._ticks = array("q")  # time of each, in units of the time base
         self._shown_from = array("q")  # the first output frame that shows it
         self._keys = [0]  # positions of the key frames, where decoding can start
         self._last_ticks = 0  # how long the last one lasts
         self._complete = False
-
-    @property
-    def fps(self) -> float:
-        return self.info.fps
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, which the caller may change."""
@@ -116,11 +104,8 @@ class Video:
         for index in indices:
             picture = reader.picture(index)
             if picture is None:
-                raise IndexError(f"{self.path} has frames 0 to {self.info.num_frames - 1}, not {index}")
+                raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, not {index}")
             yield picture
-
-    def _set_length(self, frames: int) -> None:
-        self.info = replace(self.info, num_frames=frames, duration=float(frames / self._rate))
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
         """Decoded frames from the key frame at position `key` on, with their positions; new ones join the index."""
@@ -180,7 +165,7 @@ class Video:
             raise UserError(f"{self.path}: no frame of its video can be decoded; the file is damaged")
         self._complete = True
         end = self._ticks[-1] + self._last_ticks
-        self._set_length(max(1, self._output_frame(min(end, self._latest))))
+        self.num_frames = max(1, self._output_frame(min(end, self._latest)))
         seconds = float((end - self._ticks[0]) * self._time_base)
         damages = [f"{len(errors)} of its packets cannot be decoded ({errors[0]})"] if errors else []
         if self._stated - seconds > _SHORTER:
@@ -203,7 +188,7 @@ class _Reader:
         video = self._video
         while not video._complete and (not video._shown_from or video._shown_from[-1] <= index):
             self._source(len(video._ticks))
-        if index < 0 or (video._complete and index >= video.info.num_frames):
+        if index < 0 or (video._complete and index >= video.num_frames):
             return None
         frame = self._source(max(0, bisect_right(video._shown_from, index) - 1))
         rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way

@@ -100,14 +100,14 @@ def _make_clip(source: Source, options: Options) -> None:
         if options.filters.syncnet:  # which takes the sound whole
             wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
             lip_sync = LipSync(options.filters.syncnet, wav)
-        estimate = video.info.num_frames
+        estimate = video.num_frames
         with _otherwise("no picture"):
             track, kept = _follow(islice(video, limit))
         seen = len(track.found)
         if video.damage:
             raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
         if not track.found.any():
-            raise _Unusable("no face", f"{seen} frames of {video.info.width} x {video.info.height}")
+            raise _Unusable("no face", f"{seen} frames of {video.width} x {video.height}")
 
         with ClipWriter(options.cache, source.name) as writer:
             sharpness: list[float] = []
@@ -157,9 +157,9 @@ def _follow(frames: Iterable[np.ndarray]) -> tuple[FaceTrack, list[np.ndarray]]:
 def _sound_of(source: Source, video: Video) -> Path:
     """The file that the sound is in: the video, else a .wav beside it."""
     beside = source.path.with_suffix(SOUND_SUFFIX)
-    if not video.info.has_audio and not (beside.exists() and has_audio(beside)):
+    if not video.has_audio and not (beside.exists() and has_audio(beside)):
         raise _Unusable("no sound", f"none inside, and no {beside.name} beside it")
-    return source.path if video.info.has_audio else beside
+    return source.path if video.has_audio else beside
 
 
 def shift_sound(pieces: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:

@@ -211,7 +211,7 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
     picture = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
     flags = ["--video", picture, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
     call(monkeypatch, *flags)
-    assert Video(tmp_path / "o.mp4").info.width == 512 + 128
+    assert Video(tmp_path / "o.mp4").width == 512 + 128
     assert "8 frames, 0 without a face" in capsys.readouterr().out
 
 

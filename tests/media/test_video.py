@@ -33,7 +33,7 @@ def test_constant_rate_is_brought_to_25_without_drift(tmp_path, rate):
     times = [i / float(rate) for i in range(count)]
     assert shown == nearest(times, 25, len(shown))
     assert abs(len(shown) - count / float(rate) * 25) < 1
-    assert clip.info.num_frames == len(shown) and clip.info.duration == pytest.approx(len(shown) / 25)
+    assert clip.num_frames == len(shown)
     assert clip.damage is None
     if rate == 25:
         assert shown == list(range(count))
@@ -41,7 +41,7 @@ def test_constant_rate_is_brought_to_25_without_drift(tmp_path, rate):
 
 def test_own_rate_is_kept(tmp_path):
     clip = Video(write(tmp_path / "a.mp4", map(numbered, range(40)), Fraction(30000, 1001)), fps=None)
-    assert clip.fps == pytest.approx(29.97, abs=1e-3) and clip.info.fps == clip.fps
+    assert clip.fps == pytest.approx(29.97, abs=1e-3)
     assert numbers(clip) == list(range(40))
 
 
@@ -188,9 +188,7 @@ def test_rotation_flags_are_applied(tmp_path, degrees, flips):
     upright = upright[:, ::-1] if flips[0] else upright
     upright = upright[::-1] if flips[1] else upright
     clip = Video(path)
-    assert (clip.info.height, clip.info.width) == upright.shape[:2]
-    if not any(flips):
-        assert clip.info.rotation == degrees % 360
+    assert (clip.height, clip.width) == upright.shape[:2]
     for picture in [next(iter(clip)), next(clip.frames([2]))]:
         assert picture.shape == upright.shape and picture.flags.c_contiguous
         assert np.abs(picture.astype(int) - upright).mean() < 8
@@ -298,13 +296,13 @@ def test_hdr_is_brought_to_standard_range(tmp_path, curve):
 def test_tiny_and_odd_sizes(tmp_path, size):
     stored = np.full((size[1], size[0], 3), 200, np.uint8)
     clip = Video(write(tmp_path / "a.mkv", [stored] * 3, codec="ffv1", pixels="yuv444p"))
-    assert (clip.info.width, clip.info.height) == size
+    assert (clip.width, clip.height) == size
     assert [picture.shape for picture in clip] == [stored.shape] * 3
 
 
 def test_one_frame(tmp_path):
     clip = Video(write(tmp_path / "a.mp4", [numbered(77)]))
-    assert numbers(clip) == [77] and clip.info.num_frames == 1
+    assert numbers(clip) == [77] and clip.num_frames == 1
     assert numbers(clip.frames([0, 0])) == [77, 77]
 
 
@@ -344,7 +342,7 @@ def test_truncated_mp4_with_its_index_in_front(tmp_path):
     shown = numbers(clip)
     assert 10 < len(shown) < 95 and shown == sorted(shown) and shown[:20] == list(range(20))
     assert all(k - 3 <= index <= k for k, index in enumerate(shown))  # frames between two that are there may be missing
-    assert clip.damage and clip.info.num_frames == len(shown)
+    assert clip.damage and clip.num_frames == len(shown)
 
 
 def test_noise_in_the_middle_loses_only_what_it_hit(tmp_path):
@@ -420,7 +418,7 @@ def test_grid_clip(shared):
     path = shared / "clips" / "grid_others" / "grid_B_lbax4n.mpg"  # MPEG-1 with MPEG audio
     clip = Video(path)
     pictures = list(clip)
-    assert len(pictures) == 75 and pictures[0].shape == (288, 360, 3) and clip.info.has_audio and clip.damage is None
+    assert len(pictures) == 75 and pictures[0].shape == (288, 360, 3) and clip.has_audio and clip.damage is None
     for index, picture in zip([74, 3, 40], clip.frames([74, 3, 40]), strict=True):
         np.testing.assert_array_equal(picture, pictures[index])
     assert abs(len(read_audio(path)) / SAMPLE_RATE - 2.95) < 0.05
@@ -431,8 +429,8 @@ def test_every_real_clip(shared):
     for path in sorted((shared / "clips").glob("*.mp4")):
         clip = Video(path)
         count = sum(1 for _ in clip)
-        assert clip.damage is None and count == clip.info.num_frames, path
-        if clip.info.has_audio:
+        assert clip.damage is None and count == clip.num_frames, path
+        if clip.has_audio:
             assert abs(len(read_audio(path)) / SAMPLE_RATE - count / 25) < 0.1, path
 
 

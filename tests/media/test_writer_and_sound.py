@@ -32,7 +32,7 @@ def write_frames(path, count, fps=25.0, **kwargs):
 def test_exactly_the_frames_written_come_back(tmp_path, ending, fps):
     clip = Video(write_frames(tmp_path / f"a.{ending}", 33, fps), fps=None)
     assert numbers(clip) == list(range(33))
-    assert clip.fps == pytest.approx(fps, rel=1e-3) and not clip.info.has_audio and clip.damage is None
+    assert clip.fps == pytest.approx(fps, rel=1e-3) and not clip.has_audio and clip.damage is None
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
@@ -292,7 +292,7 @@ def test_not_a_picture(tmp_path):
 def test_writes_what_it_reads_from_a_real_clip(tmp_path, shared):
     source = shared / "clips" / "vox_00067.mp4"
     clip = Video(source)
-    with VideoWriter(tmp_path / "a.mp4", clip.fps, (clip.info.width, clip.info.height), audio=source) as writer:
+    with VideoWriter(tmp_path / "a.mp4", clip.fps, (clip.width, clip.height), audio=source) as writer:
         for picture in clip.frames(range(25)):
             writer.write(picture)
     again = list(Video(tmp_path / "a.mp4"))
