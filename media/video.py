@@ -259,9 +259,8 @@ class VideoWriter:
         path: .mp4, .mov or .mkv.
         fps: frames a second.
         size: width and height of the frames.
-        audio: a file to take the sound from, at its own quality, or mono samples (S,) in [-1, 1]. It starts with the
-            first frame, and is cut or padded with silence to the length of the video.
-        audio_rate: samples a second where `audio` holds samples.
+        audio: a file to take the sound from, at its own quality, or mono samples (S,) in [-1, 1] at `SAMPLE_RATE`. It
+            starts with the first frame, and is cut or padded with silence to the length of the video.
         crf: quality, 0 (best) to 51.
         lossless: store the pictures exactly (large files, which not every player shows).
 
@@ -271,18 +270,14 @@ class VideoWriter:
 
     def __init__(
         self, path: str | Path, fps: float, size: tuple[int, int], audio: str | Path | np.ndarray | None = None,
-        audio_rate: int = SAMPLE_RATE, crf: int = 17, lossless: bool = False,
+        crf: int = 17, lossless: bool = False,
     ):  # fmt: skip
         self._path = Path(path)
         if self._path.suffix.lower() not in WRITTEN:
             raise UserError(f"{path}: the name of a video to write must end in {' or '.join(WRITTEN)}")
         self._temporary = self._path.with_name(f".{secrets.token_hex(6)}.part{self._path.suffix.lower()}")
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._size = size
-        # "veryfast" takes half the default's time, for files of the same size and 1.7 dB less PSNR.
-        codec, quality = ("libx264rgb", {"qp": "0"}) if lossless else ("libx264", {"crf": str(crf)})
-        self._quality = codec, {**quality, "preset": "veryfast"}
-        self._audio, self._audio_rate = audio, audio_rate
+        self._size, self._audio, self._crf, self._lossless = size, audio, crf, lossless
         self._frames = self._samples = 0  # written so far
         self._pending = np.zeros((1, 0), np.float32)  # sound (channels, n) that is next to be written
         self._converter = ffmpeg.Converter()
@@ -292,26 +287,24 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack, self._explained():
             stack.callback(self._discard)
-            self._start(stack)
+            file = source = None
+            if isinstance(self._audio, str | Path):
+                file = stack.enter_context(ffmpeg.open_input(Path(self._audio)))
+                source = ffmpeg.sound_stream(file)
+                if source is None:
+                    raise UserError(f"{self._audio} has no sound")
+            even = self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2
+            output = ffmpeg.open_output(self._temporary, self._rate, even, self._crf, self._lossless)
+            self._container, self._video = output
+            if file and source:
+                self._track = ffmpeg.add_sound(self._container, source.rate, source.channels)
+                self._sound = ffmpeg.sound_pieces(file, source, self._track.rate, self._track.layout.name)
+            elif isinstance(self._audio, np.ndarray):
+                self._track = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
+                self._sound = iter([self._audio[None].astype(np.float32)])
+            self._container.start_encoding()
             self._at_the_end = stack.pop_all()
         return self
-
-    def _start(self, stack: contextlib.ExitStack) -> None:
-        file = stream = None
-        if isinstance(self._audio, str | Path):
-            file = stack.enter_context(ffmpeg.open_input(Path(self._audio)))
-            stream = ffmpeg.sound_stream(file)
-            if stream is None:
-                raise UserError(f"{self._audio} has no sound")
-        even = self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2
-        self._container, self._video = ffmpeg.open_output(self._temporary, self._rate, even, *self._quality)
-        if file and stream:
-            self._track = ffmpeg.add_sound(self._container, stream.rate, stream.channels)
-            self._sound = ffmpeg.sound_pieces(file, stream, self._track.rate, self._track.layout.name)
-        elif isinstance(self._audio, np.ndarray):
-            self._track = ffmpeg.add_sound(self._container, self._audio_rate, 1)
-            self._sound = iter([self._audio[None].astype(np.float32)])
-        self._container.start_encoding()
 
     def write(self, frame: np.ndarray) -> None:
         """Adds a frame, (H, W, 3) uint8 RGB."""

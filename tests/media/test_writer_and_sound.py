@@ -29,19 +29,19 @@ def write_frames(path, count, fps=25.0, **kwargs):
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("fps", [25, 29.97002997, 22.131])
-def test_exactly_the_frames_written_come_back(tmp_path, ending, fps):
+def test_exactly_the_frames_written_come_back(tmp_path, caplog, ending, fps):
     clip = Video(write_frames(tmp_path / f"a.{ending}", 33, fps), fps=None)
+    assert not caplog.records
     assert numbers(clip) == list(range(33))
     assert clip.fps == pytest.approx(fps, rel=1e-3) and not clip.has_audio and clip.damage is None
 
 
-@pytest.mark.parametrize("rate", [16000, 44100])
-def test_clicks_stay_with_their_frames(tmp_path, rate):
+def test_clicks_stay_with_their_frames(tmp_path):
     times = [0.2, 0.6, 1.32]
-    path = write_frames(tmp_path / "a.mp4", 50, audio=clicks(2, times, rate)[0], audio_rate=rate)
+    path = write_frames(tmp_path / "a.mp4", 50, audio=clicks(2, times, SAMPLE_RATE)[0])
     assert click_times(read_audio(path)) == pytest.approx(times, abs=1e-3)
     with av.open(str(path)) as container:
-        assert container.streams.audio[0].rate == rate
+        assert container.streams.audio[0].rate == SAMPLE_RATE
 
 
 def test_sound_of_a_file_keeps_its_rate_channels_and_zero(tmp_path):
@@ -66,7 +66,7 @@ def test_sound_is_as_long_as_the_pictures(tmp_path, seconds):
 
 def test_sound_is_written_alongside_the_frames_not_at_the_end(tmp_path):
     """Players and memory both need pictures and sound interleaved."""
-    path = write_frames(tmp_path / "a.mkv", 100, audio=clicks(4, [1.0])[0], audio_rate=48000)
+    path = write_frames(tmp_path / "a.mkv", 100, audio=clicks(4, [1.0], SAMPLE_RATE)[0])
     with av.open(str(path)) as container:
         packets = [(p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.pts is not None]
     assert max(abs(b[1] - a[1]) for a, b in pairwise(packets)) < 0.5
