@@ -192,7 +192,7 @@ class Dubber:
             seen = torch.from_numpy(frames[chunk])
             poses = pose[seen].to(self.device)  # (B, T, 74, 2)
             lip, jaw = network.predict(audio[heard[chunk]], posture[seen], reference_tokens, poses, reference)
-            content = torch.cat([jaw, lip], dim=2).double().cpu().numpy()  # (B, T, 57, 2)
+            content = torch.cat([jaw, lip], dim=2).cpu().double().numpy()  # (B, T, 57, 2); Apple's GPU has no float64
             np.add.at(total, frames[chunk], content)
             np.add.at(count, frames[chunk], 1)
         predicted = landmarks_in_crop.astype(np.float32).copy()
