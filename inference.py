@@ -25,7 +25,7 @@ from face.crop import crop_face, to_crop, to_frame
 from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.references import lip_openness, nearest_references, spread_over_openness
 from face.sketch import draw_sketch
-from face.tracking import FaceTrack, Tracker, fill_gaps
+from face.tracking import FaceTrack, fill_gaps, track_faces
 from media import audio as sound
 from media.picture import Picture, is_picture
 from media.video import WRITTEN, Video, VideoWriter, read_audio
@@ -37,6 +37,7 @@ from training.device import computes_in_bf16, keep_memory, pick_device
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 MOST_DETAIL = 4  # times the network's size, up to which references are kept for their detail
+STAGES: tuple[str, ...] = ("listen", "track", "landmarks", "references", "draw")  # of a dub, timed
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
 
 
@@ -59,7 +60,7 @@ class Config:
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     face: str = "largest"
-    """Which face, if there are several: largest, left, right, or a point of the first frame as x,y in pixels."""
+    """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
     keep_fps: bool = False
     """Keep the video's own frame rate instead of the 25 frames a second that the networks were made for."""
     panel: bool = False
@@ -187,14 +188,13 @@ class Dubber:
         audio = torch.cat([network.encode_audio(m.to(self.device)[None])[0] for m in mels])  # (moments, d)
         posture = torch.cat([network.encode_pose(p.to(self.device)[None])[0] for p in pose.split(64)])  # (F, d)
         total = np.zeros((num_frames, LIP_SLICE.stop - JAW_SLICE.start, 2))
-        count = np.zeros((num_frames, 1, 1))
+        count = np.bincount(frames.ravel())[:, None, None]  # windows that hold each frame, (F, 1, 1)
         for chunk in batches(np.arange(num_frames), 64):
             seen = torch.from_numpy(frames[chunk])
             poses = pose[seen].to(self.device)  # (B, T, 74, 2)
             lip, jaw = network.predict(audio[heard[chunk]], posture[seen], reference_tokens, poses, reference)
             content = torch.cat([jaw, lip], dim=2).cpu().double().numpy()  # (B, T, 57, 2); Apple's GPU has no float64
             np.add.at(total, frames[chunk], content)
-            np.add.at(count, frames[chunk], 1)
         predicted = landmarks_in_crop.astype(np.float32).copy()
         predicted[:, JAW_SLICE.start : LIP_SLICE.stop] = total / count
         return predicted
@@ -234,10 +234,11 @@ class Dubber:
             drawn faces (of the references' larger size, if they have one) and aggregated warped references
             (B, S, S, 3), both float32 RGB in [0, 1].
         """
-        features, near = references.features, np.arange(len(references.landmarks_in_crop))[None]
+        features, pictures = references.features, references.pictures
         if self.renderer.config.candidates:
             near = nearest_references(landmarks_in_crop, references.landmarks_in_crop, self.num_references)
             features = features.choose(torch.from_numpy(near).to(self.device))
+            pictures = None if pictures is None else pictures[near]
         masked_target = to_tensor(faces)  # (B, 3, S, S)
         masked_target[:, :, self.size // 2 :] = 0
         target, sketch, heard, points = (
@@ -247,8 +248,8 @@ class Dubber:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             output = self.renderer.render(target, sketch, features, heard, points)
         face = output.face
-        if references.pictures is not None:
-            face = self.renderer.sharpen(output, to_tensor(references.pictures[near]).to(self.device))
+        if pictures is not None:
+            face = self.renderer.sharpen(output, to_tensor(pictures).to(self.device))
         face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (face, output.warped_reference))
         return face, warped
 
@@ -264,24 +265,23 @@ class Dubber:
             UserError: unusable input, no face in any frame, or an output that cannot be written.
                 Nothing is left behind.
         """
-        started = time.perf_counter()
-        spent: dict[str, float] = {}
-        mel, seconds = self._listen(audio)
+        times = [time.perf_counter()]
+        wav = read_audio(audio)
+        seconds = len(wav) / sound.SAMPLE_RATE
+        if seconds < SHORTEST_SOUND:
+            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
+        mel = sound.log_mel(wav)  # (80, columns)
         source = Picture(video) if is_picture(video) else Video(video, fps=None if keep_fps else sound.FPS)
         fps = source.fps
         wanted = int(np.ceil(round(seconds * fps, 6)))
+        times.append(time.perf_counter())
 
-        clock = time.perf_counter()
-        tracker = Tracker(pick=face)
-        frames = islice(source, wanted)
-        for frame in tqdm(frames, "finding the face", disable=not progress, unit="frame"):
-            tracker.add(frame)
-        track = tracker.finish()
+        frames = tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame")
+        track = track_faces(frames, face)
         if not track.found.any():
             raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
-        spent["track"] = time.perf_counter() - clock
+        times.append(time.perf_counter())
 
-        clock = time.perf_counter()
         order = ping_pong(len(track.found), wanted)  # (wanted,) source frame of every output frame
         in_crop = to_crop(track.landmarks_in_frame, track.boxes)  # (F, 131, 2)
         filled = fill_gaps(track.found)
@@ -289,9 +289,8 @@ class Dubber:
         openness = lip_openness(in_crop[with_face], 1.0)
         listened = with_face[spread_over_openness(openness, NUM_LANDMARK_REFERENCES)]
         predicted = self.predict_landmarks(in_crop[filled[order]], in_crop[listened], mel, fps)
-        spent["landmarks"] = time.perf_counter() - clock
+        times.append(time.perf_counter())
 
-        clock = time.perf_counter()
         shown = np.sort(with_face[spread_over_openness(openness, self.num_candidates)])
         side = np.median(track.boxes[shown, 2:] - track.boxes[shown, :2])
         factor = min(MOST_DETAIL, int(np.ceil(side / self.size))) if self.detail else 1
@@ -300,25 +299,17 @@ class Dubber:
         crops = [[crop_face(frame, box, size) for size in sizes] for frame, box in pictures]
         images, *larger = (np.stack(of_size) for of_size in zip(*crops, strict=True))
         references = self.encode_references(images, in_crop[shown], track.boxes[shown], *larger)
-        spent["references"] = time.perf_counter() - clock
+        times.append(time.perf_counter())
 
-        clock = time.perf_counter()
         width, height = track.frame_size
         canvas = (width + height // 4, height) if panel else (width, height)
         drawn = self._draw(source.frames(order), order, track, predicted, filled, references, mel, fps, panel)
         with VideoWriter(output, fps, canvas, audio=audio, lossless=lossless) as writer:
             for frame in tqdm(drawn, "drawing", wanted, disable=not progress, unit="frame"):
                 writer.write(frame)
-        spent["draw"] = time.perf_counter() - clock
-        return Summary(wanted, int((~track.found[order]).sum()), time.perf_counter() - started, spent)
-
-    def _listen(self, audio: Path) -> tuple[np.ndarray, float]:
-        """(80, columns) mel and length in seconds of the sound."""
-        wav = read_audio(audio)
-        seconds = len(wav) / sound.SAMPLE_RATE
-        if seconds < SHORTEST_SOUND:
-            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
-        return sound.log_mel(wav), seconds
+        times.append(time.perf_counter())
+        stages = dict(zip(STAGES, np.diff(times).tolist(), strict=True))
+        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages)
 
     def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
@@ -329,36 +320,30 @@ class Dubber:
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Yields the finished frames in order; each sketch is drawn once and kept while a window may need it."""
         windows = window_frames(len(order), self.renderer.config.num_frames, fps)  # (wanted, T)
+        boxes = track.boxes[filled[order]]  # (wanted, 4), those of the nearest frame with a face
         sketches: dict[int, np.ndarray] = {}
         for batch in batches(np.arange(len(order)), self.batch_size):
-            originals = [next(frames) for _ in batch]
-            visible = [n for n, i in enumerate(batch) if track.found[order[i]]]
-            results = list(originals)
-            if visible:
-                chosen = batch[visible]
-                for i in np.unique(windows[chosen]):
+            results = dict(zip(batch, frames, strict=False))  # output frame -> picture
+            cells: dict[int, list[np.ndarray]] = {}  # of the panel
+            seen = batch[track.found[order[batch]]]  # frames with a face
+            if len(seen):
+                for i in np.unique(windows[seen]):
                     if i not in sketches:
-                        sketches[i] = self._sketch(predicted[i], track.boxes[filled[order[i]]])
-                boxes = track.boxes[order[chosen]]
-                crops = np.stack([crop_face(originals[n], b, self.size) for n, b in zip(visible, boxes, strict=True)])
-                stacked = np.stack([[sketches[i] for i in windows[c]] for c in chosen])  # (B, T, S, S, 3)
-                faces, warped = self.draw_faces(
-                    crops, predicted[chosen], stacked, references, sound.mel_windows(mel, chosen * sound.FPS / fps)
-                )
-                for n, i, box, drawn, aligned in zip(visible, chosen, boxes, faces, warped, strict=True):
-                    new = to_frame(predicted[i], box)
-                    results[n] = paste_face(originals[n], drawn, box, track.landmarks_in_frame[order[i]], new)
+                        sketches[i] = self._sketch(predicted[i], boxes[i])
+                crops = np.stack([crop_face(results[i], boxes[i], self.size) for i in seen])
+                stacked = np.stack([[sketches[i] for i in window] for window in windows[seen]])  # (B, T, S, S, 3)
+                mels = sound.mel_windows(mel, seen * sound.FPS / fps)
+                faces, warped = self.draw_faces(crops, predicted[seen], stacked, references, mels)
+                for i, drawn, aligned in zip(seen, faces, warped, strict=True):
+                    new = to_frame(predicted[i], boxes[i])
+                    results[i] = paste_face(results[i], drawn, boxes[i], track.landmarks_in_frame[order[i]], new)
                     if panel:
                         lines = [new[edge].round().astype(np.int32) for edge in EDGES]
-                        marked = cv2.polylines(results[n].copy(), lines, isClosed=False, color=(0, 255, 0))
+                        marked = cv2.polylines(results[i].copy(), lines, isClosed=False, color=(0, 255, 0))
                         pictures = (sketches[i], aligned * 255, drawn * 255)
-                        cells = [crop_face(marked, box, self.size), *(p.astype(np.uint8) for p in pictures)]
-                        results[n] = add_panel(results[n], cells)
-                for i in [i for i in sketches if i < windows[batch[-1]].min()]:
-                    del sketches[i]
-            if panel:
-                results = [r if n in visible else add_panel(r, []) for n, r in enumerate(results)]
-            yield from results
+                        cells[i] = [crop_face(marked, boxes[i], self.size), *(p.astype(np.uint8) for p in pictures)]
+                sketches = {i: sketch for i, sketch in sketches.items() if i >= windows[batch[-1]].min()}
+            yield from (add_panel(r, cells.get(i, [])) if panel else r for i, r in results.items())
 
 
 def main(config: Config) -> None:
