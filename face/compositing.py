@@ -19,7 +19,7 @@ OUTLIER = 0.15  # log of a ratio: how far from the usual one a cell may be befor
 
 def paste_face(
     frame: np.ndarray, face: np.ndarray, box: np.ndarray, old_landmarks_in_frame: np.ndarray,
-    new_landmarks_in_frame: np.ndarray, whole_face: bool = False,
+    new_landmarks_in_frame: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
 
@@ -33,7 +33,6 @@ def paste_face(
         box: (4,) int x0, y0, x1, y1 that the face was cropped from.
         old_landmarks_in_frame: (131, 2) found in the frame.
         new_landmarks_in_frame: (131, 2) that the face was drawn from.
-        whole_face: blend the upper half too, as the released code does.
 
     Returns:
         (H, W, 3) uint8 RGB: a new frame, equal to the old one outside the box.
@@ -46,9 +45,7 @@ def paste_face(
     old, new = (old_landmarks_in_frame - corner) / extent, (new_landmarks_in_frame - corner) / extent  # in [0, 1]
     weight_y = _edges(size[1], y0 > 0, y1 < frame.shape[0])
     weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
-    mask = contour(old, new, size) * (weight_y[:, None] * weight_x)
-    if not whole_face:
-        mask *= _seam(old, new, size)
+    mask = contour(old, new, size) * (weight_y[:, None] * weight_x) * _seam(old, new, size)
 
     face = face.astype(np.float32)
     gain = _colour_gain(target, face, old, new)
@@ -101,11 +98,11 @@ def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.
     known = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
     ratio = np.log((known + 0.02) / (np.maximum(drawn, 0) + 0.02))
-    hulls = [np.zeros((GRID, GRID), np.uint8) for _ in (old, new)]
-    for hull, points in zip(hulls, (old[OVAL], new[OVAL]), strict=True):
+    faces = np.ones((GRID, GRID), np.uint8)  # the part of both, the old and the new
+    for points in (old[OVAL], new[OVAL]):
         corners = np.rint(np.clip(points, -1, 2) * GRID - 0.5).astype(np.int32)
-        cv2.fillConvexPoly(hull, cv2.convexHull(corners), (1,))
-    skin = cv2.erode(hulls[0] & hulls[1], np.ones((3, 3), np.uint8)).astype(np.float32)
+        faces &= cv2.fillConvexPoly(np.zeros_like(faces), cv2.convexHull(corners), (1,))
+    skin = cv2.erode(faces, np.ones((3, 3), np.uint8)).astype(np.float32)
     mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
     left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
     y, x = np.mgrid[:GRID, :GRID] + 0.5
