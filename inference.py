@@ -25,7 +25,7 @@ from face.crop import crop_face, to_crop, to_frame
 from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.references import lip_openness, nearest_references, spread_over_openness
 from face.sketch import draw_sketch
-from face.tracking import FaceTrack, fill_gaps, track_faces
+from face.tracking import FaceTrack, Tracker, fill_gaps
 from media import audio as sound
 from media.picture import Picture, is_picture
 from media.video import WRITTEN, Video, VideoWriter, read_audio
@@ -276,8 +276,10 @@ class Dubber:
         wanted = int(np.ceil(round(seconds * fps, 6)))
         times.append(time.perf_counter())
 
-        frames = tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame")
-        track = track_faces(frames, face)
+        tracker = Tracker(face)
+        for frame in tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame"):
+            tracker.add(frame)
+        track = tracker.finish()
         if not track.found.any():
             raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
         times.append(time.perf_counter())

@@ -112,11 +112,6 @@ def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(windows.transpose(1, 0, 2)[:, None], np.float32)
 
 
-def mel_window(mel: np.ndarray, frame: int) -> np.ndarray:
-    """The mel window of one video frame: mel (80, C) -> (80, 16) float32; see `mel_windows`."""
-    return mel_windows(mel, np.array([frame]))[0, 0]
-
-
 def frames_for_samples(samples: int) -> int:
     """Number of video frames at `FPS` that cover so many samples at `SAMPLE_RATE`; at least one for any sound."""
     return -(-samples * FPS // SAMPLE_RATE)

@@ -219,16 +219,16 @@ def has_audio(path: str | Path) -> bool:
         return ffmpeg.sound_stream(container) is not None
 
 
-def audio_pieces(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+def audio_pieces(path: str | Path) -> Iterator[np.ndarray]:
     """What `read_audio` gives, in pieces (n,), for sound that is too long to hold. It raises the same errors."""
     with ffmpeg.open_input(Path(path)) as container:
         stream = ffmpeg.sound_stream(container)
         if stream is None:
             raise UserError(f"{path} has no sound")
-        end, done, held = ffmpeg.stated_end(container, stream) * sample_rate, 0, np.zeros(0, np.float32)
-        for piece in ffmpeg.sound_pieces(container, stream, sample_rate, "mono"):
+        end, done, held = ffmpeg.stated_end(container, stream) * SAMPLE_RATE, 0, np.zeros(0, np.float32)
+        for piece in ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono"):
             held = np.concatenate([held, piece[0]])
-            if done + len(held) - end >= _PACKING * sample_rate:
+            if done + len(held) - end >= _PACKING * SAMPLE_RATE:
                 end = math.inf  # the sound goes on past it
             known = round(min(max(end - done, 0), len(held)))
             yield held[:known]
@@ -237,14 +237,14 @@ def audio_pieces(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Iterator[n
             raise UserError(f"{path} has no sound that can be decoded")
 
 
-def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The sound of a sound or video file, all channels mixed: (S,) float32 in [-1, 1], with the same zero as `Video`.
+def read_audio(path: str | Path) -> np.ndarray:
+    """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
 
     Raises:
         UserError: no such file, a folder, no permission, no sound, or none that can be decoded.
     """
     samples = array("f")  # grows in place: pieces joined at the end would hold a long sound twice
-    for piece in audio_pieces(path, sample_rate):
+    for piece in audio_pieces(path):
         samples.frombytes(piece.tobytes())
     return np.frombuffer(samples, np.float32)
 

@@ -216,7 +216,6 @@ def test_samples_at_the_own_rate_come_out_unchanged(tmp_path):
     samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype("<i2")
     (tmp_path / "a.wav").write_bytes(wav_bytes(samples.tobytes(), 16000, 1))
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), samples.astype(np.float32) / 32768)
-    assert len(read_audio(tmp_path / "a.wav", 8000)) == pytest.approx(2500, abs=2)
 
 
 def test_loud_float_sound_is_limited(tmp_path):
