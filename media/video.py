@@ -30,7 +30,7 @@ _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by le
 
 
 class Video:
-    """A video file as upright RGB pictures at a constant frame rate.
+    """A video file as upright RGB pictures of square pixels at a constant frame rate.
 
     Frame k is the source frame nearest in time to k / fps (the later of two as near), held through gaps; a video that
     has the asked rate comes out frame by frame. Only a bounded number of decoded pictures is in memory at a time.
@@ -76,8 +76,10 @@ class Video:
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
             # Seconds, as far as the file says; for some containers it's those of the longest stream.
             self._stated = float((stream.duration or 0) * self._time_base) or ffmpeg.duration(container)
+            aspect = float(stream.sample_aspect_ratio or 1)  # of a pixel
             self.has_audio = ffmpeg.sound_stream(container) is not None
-        self._stored_size = first.width, first.height
+        aspect = aspect if 0.01 < abs(math.log(aspect)) < 1 else 1  # 1 is meant where it is close to that, or absurd
+        self._stored_size = round(first.width * aspect), first.height  # in square pixels
         self._orientation = ffmpeg.orientation(first)
         self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
         self.fps, self.num_frames = float(self._rate), max(1, round(self._stated * self._rate))

@@ -194,6 +194,15 @@ def test_rotation_flags_are_applied(tmp_path, degrees, flips):
         assert np.abs(picture.astype(int) - upright).mean() < 8
 
 
+@pytest.mark.parametrize(("aspect", "width"), [(Fraction(4, 3), 85), (Fraction(255, 256), 64), (Fraction(1, 500), 64)])
+def test_pixels_that_are_not_square_become_so(tmp_path, aspect, width):
+    """As players show them, DVD and HDV for instance; what is square but for rounding, or absurd, stays as it is."""
+    path = write(tmp_path / "a.mkv", map(numbered, range(3)), colours={"sample_aspect_ratio": aspect})
+    clip = Video(path)
+    assert (clip.width, clip.height) == (width, HEIGHT)
+    assert numbers(clip) == [0, 1, 2] and next(clip.frames([1])).shape == (HEIGHT, width, 3)
+
+
 COLOURS = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [128, 128, 128], [224, 172, 150], [250, 250, 250]])
 
 
