@@ -127,7 +127,11 @@ def frame_rate(stream: av.VideoStream) -> Fraction:
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How a stored picture becomes upright: transpose it, then flip it vertically, then horizontally."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV stops at kinds of data that are new to it, such as EXIF; at least the turn is known
+        turns = round(frame.rotation / 90) % 4  # counterclockwise
+        return turns % 2 == 1, turns in (1, 2), turns in (2, 3)
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
