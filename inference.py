@@ -83,6 +83,7 @@ class Summary:
     frames_without_face: int
     seconds: float  # wall time of the whole job
     stage_seconds: dict[str, float]  # wall time by stage
+    damage: str | None  # of the video: what could not be decoded
 
     @property
     def fps(self) -> float:
@@ -311,7 +312,7 @@ class Dubber:
                 writer.write(frame)
         times.append(time.perf_counter())
         stages = dict(zip(STAGES, np.diff(times).tolist(), strict=True))
-        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages)
+        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, source.damage)
 
     def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
@@ -363,6 +364,8 @@ def main(config: Config) -> None:
         f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without a face (left as they were), "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} frames a second on {dubber.device}"
     )
+    if summary.damage:
+        print(f"{config.video} is damaged, the rest of it was used: {summary.damage}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def read_picture(path: str | Path) -> np.ndarray:
 class Picture:
     """A still picture, as a video of one frame: it has what a `Video` needs to be dubbed."""
 
-    fps = FPS
+    fps, damage = FPS, None
 
     def __init__(self, path: Path) -> None:
         self.frame = read_picture(path)

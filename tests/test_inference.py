@@ -215,6 +215,17 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "8 frames, 0 without a face" in capsys.readouterr().out
 
 
+def test_a_damaged_video_is_dubbed_and_the_damage_told(
+    video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wav, cut = write_wav(tmp_path / "speech.wav", speech(0.6)), tmp_path / "cut.mp4"
+    whole = video.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    call(monkeypatch, "--video", cut, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights)
+    out = capsys.readouterr().out
+    assert "15 frames" in out and "cut.mp4 is damaged" in out
+
+
 @pytest.mark.parametrize(
     ("flag", "make", "says"),
     [
