@@ -221,7 +221,8 @@ def test_a_damaged_video_is_dubbed_and_the_damage_told(
     wav, cut = write_wav(tmp_path / "speech.wav", speech(0.6)), tmp_path / "cut.mp4"
     whole = video.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    call(monkeypatch, "--video", cut, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights)
+    flags = ["--video", cut, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights]
+    call(monkeypatch, *flags, "--num-references", 1)
     out = capsys.readouterr().out
     assert "15 frames" in out and "cut.mp4 is damaged" in out
 
