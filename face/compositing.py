@@ -98,11 +98,11 @@ def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.
     known = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
     ratio = np.log((known + 0.02) / (np.maximum(drawn, 0) + 0.02))
-    faces = np.ones((GRID, GRID), np.uint8)  # the part of both, the old and the new
-    for points in (old[OVAL], new[OVAL]):
+    hulls = [np.zeros((GRID, GRID), np.uint8) for _ in (old, new)]
+    for hull, points in zip(hulls, (old[OVAL], new[OVAL]), strict=True):
         corners = np.rint(np.clip(points, -1, 2) * GRID - 0.5).astype(np.int32)
-        faces &= cv2.fillConvexPoly(np.zeros_like(faces), cv2.convexHull(corners), (1,))
-    skin = cv2.erode(faces, np.ones((3, 3), np.uint8)).astype(np.float32)
+        cv2.fillConvexPoly(hull, cv2.convexHull(corners), (1,))
+    skin = cv2.erode(hulls[0] & hulls[1], np.ones((3, 3), np.uint8)).astype(np.float32)
     mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
     left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
     y, x = np.mgrid[:GRID, :GRID] + 0.5

@@ -147,10 +147,9 @@ def parse_pick(pick: str) -> Pick:
         UserError: it is none of the ways to name a face.
     """
     text = pick.strip().lower()
-    if text == "largest":
-        return text
-    if text in ("left", "right"):
-        return 0 if text == "left" else -1
+    names: dict[str, Pick] = {"largest": "largest", "left": 0, "right": -1}
+    if text in names:
+        return names[text]
     if re.fullmatch(r"\d{1,3}", text):
         return int(text)
     if point := re.fullmatch(r"(\d+(?:\.\d+)?) ?[,x] ?(\d+(?:\.\d+)?)", text):
