@@ -31,6 +31,11 @@ def speech(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * 180 * time) * (np.sin(2 * np.pi * 3 * time) > 0)).astype(np.float32)
 
 
+def tiny(**more: Any) -> RendererConfig:
+    sizes = {"shallow": 4, "deep": 8, "alignment_deep": 8, "modulation": 4, "style_hidden": 4, "audio_width": 4}
+    return RendererConfig(kernel=3, **sizes, **more)
+
+
 def write_wav(path: Path, wav: np.ndarray) -> Path:
     import soundfile
 
@@ -45,8 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     small = LandmarkGeneratorConfig(width=32, layers=1, heads=2, feed_forward=32)
     save(LandmarkGenerator(small), folder / "landmark_generator.safetensors", settings.current())
-    tiny = RendererConfig(shallow=4, deep=8, modulation=4, style_hidden=4, audio_width=4, output_skip=True)
-    save(Renderer(tiny), folder / "renderer.safetensors", settings.current(tiny.size))
+    save(Renderer(tiny(output_skip=True)), folder / "renderer.safetensors", settings.current(tiny().size))
     return folder
 
 
@@ -162,8 +166,8 @@ def test_references_are_chosen_from_more_frames_than_in_training(
     landmark_generator = load(weights / "landmark_generator.safetensors")
     assert isinstance(landmark_generator, LandmarkGenerator)
     for candidates, wanted in [(4, 100), (4, None), (0, 100)]:
-        tiny = RendererConfig(shallow=4, deep=8, modulation=4, style_hidden=4, audio_width=4, candidates=candidates)
-        dubber = inference.Dubber(landmark_generator, Renderer(tiny), "cpu", num_references=2, num_candidates=wanted)
+        renderer = Renderer(tiny(candidates=candidates))
+        dubber = inference.Dubber(landmark_generator, renderer, "cpu", num_references=2, num_candidates=wanted)
         dubber.dub(video, wav, tmp_path / "out.mp4", progress=False)
     assert seen == [12, 4, 2]
 
@@ -178,10 +182,7 @@ def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp
     sharpness = []
     for candidates, detail, use_warping in [(4, True, True), (4, False, True), (0, True, True), (4, True, False)]:
         torch.manual_seed(0)
-        renderer = Renderer(RendererConfig(
-            shallow=4, deep=8, modulation=4, style_hidden=4, audio_width=4, output_skip=True, landmark_start=True,
-            candidates=candidates, use_warping=use_warping,
-        ))  # fmt: skip
+        renderer = Renderer(tiny(output_skip=True, landmark_start=True, candidates=candidates, use_warping=use_warping))
         dubber = inference.Dubber(landmark_generator, renderer, "cpu", num_references=1, detail=detail)
         dubber.dub(picture, wav, tmp_path / "out.mkv", lossless=True, progress=False)
         frame = next(iter(Video(tmp_path / "out.mkv")))
