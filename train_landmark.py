@@ -22,16 +22,15 @@ from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, window_starts
-from evaluation.lip_sync import articulation_ratio, closed_f1, correlation, nan_mean
+from evaluation.lip_sync import articulation_ratio, closed_f1, correlation, landmark_distance, nan_mean
 from face.crop import SIZE, to_frame
 from face.landmarks import EDGES, INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
-from losses.landmark import SYMBOLS, LandmarkLossConfig, landmark_loss
+from losses.landmark import LandmarkLossConfig, landmark_loss
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
-from training import distributed
-from training.engine import Engine, means
-from training.loop import Parts, Trainer, train
+from training.engine import Engine
+from training.loop import Batch, Trainer, to_device, train
 from training.options import Options, spread, with_preset
 from training.run_folder import RunFolder
 
@@ -89,39 +88,35 @@ class LandmarkStage:
         self.config, self.engine, self.examples = config, engine, examples
         self.model: nn.Module = model
         self.networks: dict[str, nn.Module] = {"landmark_generator": model}
-        self.optimiser = engine.adam(model)
-        self.optimisers: dict[str, torch.optim.Optimizer] = {"landmark_generator": self.optimiser}
+        self.optimisers = {"landmark_generator": engine.adam(model)}
         self.forward = engine.compiled(model)
         self.openings = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
 
-    def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
-        rows = []
-        for batch in parts:
-            with self.engine.autocast():
-                lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
-            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
-            self.engine.backward(losses["total"])
-            rows.append({SYMBOLS.get(name, name): value for name, value in losses.items()})
-        return means(rows) | {"gradient_norm": self.engine.update(self.optimiser, step)}
+    def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        with self.engine.autocast():
+            lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
+        losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
+        self.engine.backward(losses["L"])
+        return losses
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
         rows, pictures = [], {}
         for number, (name, batch, boxes) in enumerate(self.examples):
+            batch = to_device(batch, self.engine.device)  # noqa: PLW2901
             with self.engine.autocast():
-                output = model(*(batch[key].to(self.engine.device) for key in ("mel", "pose", "reference")))
+                lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
+            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
             true, predicted = (
-                torch.cat([batch["pose"], jaw.float().cpu(), lip.float().cpu()], dim=2).flatten(0, 1).numpy()
-                for jaw, lip in ((batch["jaw"], batch["lip"]), (output.jaw, output.lip))
+                torch.cat([batch["pose"], *moving], dim=2).flatten(0, 1).float().cpu().numpy()
+                for moving in ((batch["jaw"], batch["lip"]), (jaw, lip))
             )  # (F, 131, 2)
-            lip, jaw = (batch[key].to(self.engine.device) for key in ("lip", "jaw"))
-            losses = landmark_loss(output.lip, output.jaw, lip, jaw, self.config.loss, self.openings)
-            difference = (predicted - true)[:, JAW_SLICE.start : LIP_SLICE.stop]  # (F, 57, 2)
+            moving = slice(JAW_SLICE.start, LIP_SLICE.stop)
+            error = landmark_distance(predicted[:, moving], true[:, moving])  # (F,)
             faces, height = [to_frame(points, boxes) for points in (predicted, true)], boxes[:, 3] - boxes[:, 1]
             mine, truth = (lip_openness(face, height, OUTER_LIPS) for face in faces)  # (F,)
             rows.append({
-                "L": float(losses["total"]), "L_1": np.abs(difference).mean(),
-                "landmark_error_px": SIZE * np.linalg.norm(difference, axis=-1).mean(),
+                "L": float(losses["L"]), "L_1": float(losses["L_1"]), "landmark_error_px": SIZE * error.mean(),
                 "openness_correlation": correlation(mine, truth), "articulation": articulation_ratio(mine, truth),
                 "closed_f1": closed_f1(*(lip_openness(face, height, INNER_LIPS) for face in faces)),
             })  # fmt: skip
@@ -149,10 +144,11 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Example:
     return Example(clip.name, default_collate(samples), clip.boxes[windows.ravel()])
 
 
-def one_sample(data: LandmarkDataset, index: int, cache: ClipCache) -> Example:
+def one_sample(data: LandmarkDataset, index: int) -> Example:
     """A training sample, for --overfit."""
     sample: Any = data[index]
-    boxes = cache.open(sample["name"]).boxes[sample["frame"] : sample["frame"] + data.num_frames]
+    _, clip = data.draw(index)
+    boxes = clip.boxes[sample["frame"] : sample["frame"] + data.num_frames]
     return Example(f"{sample['name']} from frame {sample['frame']}", default_collate([sample]), boxes)
 
 
@@ -172,13 +168,13 @@ def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.nd
 
 def build(config: Config) -> Trainer:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
-    world = distributed.start(config.device, config.threads)
+    engine = Engine(config)
     torch.manual_seed(config.seed)
     model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
     if config.init:
         settings.check(model.settings, settings.current(), f"--init: {config.init}")
         config = replace(config, model=model.config)
-    run = RunFolder(config.run, config, writes=world.is_main)
+    run = RunFolder(config)
     cache = ClipCache(config.cache)
     made_with = open_clip(cache.root, cache.names[0]).metadata["settings"]
     cache.settings["crop.size"] = made_with["crop.size"]  # landmarks are relative to the crop: any size will do
@@ -190,11 +186,11 @@ def build(config: Config) -> Trainer:
     )  # fmt: skip
     data = make_data([cache.open(name) for name in clips.train])
     if config.overfit:
-        examples = [one_sample(data, i, cache) for i in range(min(config.overfit, len(data)))]
+        examples = [one_sample(data, i) for i in range(min(config.overfit, len(data)))]
     else:
         usable = make_data([cache.open(val[i]) for i in spread(len(val), config.val_clips)]).clips
         examples = [whole_clip(clip, config.model.num_frames, config.num_references) for clip in usable]
-    stage = LandmarkStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), examples)
+    stage = LandmarkStage(config, model.requires_grad_(True).to(engine.device), engine, examples)
     return Trainer(stage, data, config, run)
 
 

@@ -24,15 +24,14 @@ from datasets.render_dataset import RenderDataset
 from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from evaluation.image_quality import LPIPS, psnr, ssim
-from losses.adversarial import AdversarialLoss
-from losses.perceptual import LAYERS, VGG19, find_vgg
-from losses.render import SYMBOLS, RenderLoss, RenderLossConfig
+from losses.adversarial import discriminator_loss
+from losses.perceptual import LAYERS, load_vgg
+from losses.render import RenderLoss, RenderLossConfig
 from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
 from models.renderer import Renderer, RendererConfig, RendererOutput
-from training import distributed
-from training.engine import Engine, means
-from training.loop import Parts, Trainer, to_device, train
+from training.engine import Engine
+from training.loop import Batch, Trainer, to_device, train
 from training.options import Options, flag, spread, with_preset
 from training.pictures import flow_colours, row
 from training.run_folder import RunFolder
@@ -100,48 +99,38 @@ PRESETS: dict[str, dict[str, Any]] = {
 class RenderStage:
     """Generator step, discriminator step, validation and export of stage 2."""
 
-    def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[dict[str, Any]]) -> None:
+    def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
         self.config, self.engine, self.examples = config, engine, examples
         self.model: nn.Module = model
         self.networks: dict[str, nn.Module] = {"renderer": model}
-        self.optimiser = engine.adam(model)
-        self.optimisers: dict[str, torch.optim.Optimizer] = {"renderer": self.optimiser}
+        self.optimisers = {"renderer": engine.adam(model)}
         self.forward = engine.compiled(model)
-        vgg = VGG19(find_vgg(config.vgg), config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
-        self.adversarial = None
+        vgg = load_vgg(config.vgg, config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
+        self.discriminator = None
         if config.loss.needs_discriminator:
-            discriminator = Discriminator(config.discriminator).to(engine.device)
-            self.adversarial = AdversarialLoss(discriminator, engine.adam(discriminator, betas=(0.5, 0.999)))
-            self.networks["discriminator"] = discriminator
-            self.optimisers["discriminator"] = self.adversarial.optimiser
-        self.loss = RenderLoss(config.loss, vgg, self.adversarial)
-        alex = config.lpips or registry.find("lpips_alex")
-        metrics = {"psnr": psnr, "ssim": ssim, **({"lpips": LPIPS("alex", alex).to(engine.device)} if alex else {})}
-        self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = metrics
+            self.discriminator = Discriminator(config.discriminator).to(engine.device)
+            self.networks["discriminator"] = self.discriminator
+            self.optimisers["discriminator"] = engine.adam(self.discriminator, betas=(0.5, 0.999))
+        self.loss = RenderLoss(config.loss, vgg, self.discriminator)
+        self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
+        if alex := config.lpips or registry.find("lpips_alex"):
+            self.metrics["lpips"] = LPIPS("alex", alex).to(engine.device)
 
-    def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
         warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
-        adversarial = None if warming_up else self.adversarial
-        rows = []
-        for batch in parts:
+        with self.engine.autocast():
+            output = self.draw(self.forward, batch)
+            losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
+        self.engine.backward(losses["L"])
+        if self.discriminator is not None and not warming_up:
             with self.engine.autocast():
-                output = self.draw(self.forward, batch)
-                losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
-            self.engine.backward(losses["total"])
-            if adversarial is not None:
-                with self.engine.autocast():
-                    losses["discriminator"] = adversarial.train_discriminator(
-                        output.face, batch["target"], self.engine.backward, step=False
-                    )
-            rows.append({SYMBOLS.get(name, name): value for name, value in losses.items()})
-        losses = means(rows) | {"gradient_norm": self.engine.update(self.optimiser, step)}
-        if adversarial is not None:
-            losses["discriminator_gradient_norm"] = self.engine.update(adversarial.optimiser, step)
+                losses["L_D"] = discriminator_loss(self.discriminator, output.face, batch["target"])
+            self.engine.backward(losses["L_D"])
         return losses
 
     @staticmethod
-    def draw(model: nn.Module, batch: dict[str, Any]) -> RendererOutput:
+    def draw(model: nn.Module, batch: Batch) -> RendererOutput:
         keys = (
             "masked_target", "target_sketches", "reference_images", "reference_sketches", "mel", "landmarks",
             "reference_landmarks",
@@ -157,11 +146,8 @@ class RenderStage:
                 output = self.draw(model, batch)
                 losses = self.loss(output.face, output.warped_reference, batch["target"])
             face, target = output.face.float(), batch["target"]
-            scores = {
-                **{name: metric(face, target) for name, metric in self.metrics.items()},
-                **{SYMBOLS.get(name, name): value for name, value in losses.items()},
-            }
-            rows.append({name: float(value) for name, value in scores.items() if name not in ("L", "L_g")})  # type: ignore
+            scores = {name: metric(face, target) for name, metric in self.metrics.items()} | losses
+            rows.append({name: value.item() for name, value in scores.items() if name not in ("L", "L_g")})
             if number in spread(len(self.examples), PICTURES):
                 images = [batch["target_sketches"][0, self.config.model.num_frames // 2], *batch["reference_images"][0]]
                 flow = [] if output.flow is None else [flow_colours(flow) for flow in output.flow[0].float()]
@@ -180,13 +166,13 @@ class RenderStage:
 
 def build(config: Config) -> Trainer:
     """Data, networks and loop of a configuration. Raises UserError when they don't fit together."""
-    world = distributed.start(config.device, config.threads)
+    engine = Engine(config)
     torch.manual_seed(config.seed)
     model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
     if config.init:
         config = replace(config, model=model.config)
         settings.check(model.settings, settings.current(config.model.size), f"--init: {config.init}")
-    run = RunFolder(config.run, config, writes=world.is_main)
+    run = RunFolder(config)
     cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
     val = config.validation_clips(clips.train, clips.val)
@@ -200,7 +186,7 @@ def build(config: Config) -> Trainer:
         count = config.val_samples
         fixed = make_data([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=count))
     examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
-    stage = RenderStage(config, model.requires_grad_(True).to(world.device), Engine(config, world), examples)
+    stage = RenderStage(config, model.requires_grad_(True).to(engine.device), engine, examples)
     return Trainer(stage, data, config, run)
 
 

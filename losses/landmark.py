@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SYMBOLS = {"l1": "L_1", "velocity": "L_c", "total": "L"}  # names in the paper's equations
-
 SMOOTH = 1e-4  # openness below which the square root is rounded off: lips that stay have a gradient too
 
 
@@ -30,7 +28,8 @@ def landmark_loss(
     lip: Tensor, jaw: Tensor, true_lip: Tensor, true_jaw: Tensor, config: LandmarkLossConfig,
     openings: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The terms and their weighted sum as scalars: "l1", "velocity", "total", and openness terms that have a weight.
+    """The terms as scalars, unweighted, and their weighted sum, under the paper's names where it has one: "L_1", "L_c",
+    the openness terms where one has a weight, "L".
 
     Args:
         lip: predicted (B, T, 40, 2)
@@ -44,7 +43,7 @@ def landmark_loss(
     difference = torch.cat([lip - true_lip, jaw - true_jaw], dim=-2).float().flatten(-2)  # (B, T, 114)
     # The displacement's error is the displacement of the error.
     movement = torch.linalg.vector_norm(difference.diff(dim=1), dim=-1)  # (B, T-1)
-    terms = {"l1": difference.abs().mean(), "velocity": _mean(movement)}
+    l1, terms = difference.abs().mean(), {"velocity": _mean(movement)}
     if config.openness or config.openness_speed or config.articulation:
         if not openings:
             raise ValueError("the loss has terms about the lips' openness, but which points are meant is not said")
@@ -55,8 +54,8 @@ def landmark_loss(
         terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
         my_spread, spread = ((x.var(dim=1, correction=0) + SMOOTH**2).sqrt() for x in (mine, true))  # (B, K)
         terms["articulation"] = (my_spread - spread).abs().mean()
-    weighted = [getattr(config, name) * value for name, value in terms.items() if name != "l1"]
-    return terms | {"total": terms["l1"] + torch.stack(weighted).sum()}
+    total = l1 + torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
+    return {"L_1": l1, "L_c": terms.pop("velocity"), **terms, "L": total}
 
 
 def _mean(values: Tensor) -> Tensor:

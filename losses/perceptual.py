@@ -1,6 +1,6 @@
 """Perceptual and style distance on VGG-19 features (paper, equations 16 to 18)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,24 +15,23 @@ LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
 _CONVS = (0, 3, 6, 11, 16)  # their convolutions in torchvision's table
 _RELUS = (1, 6, 11, 20, 29)  # and they themselves among the layers made from it
 
-_GET_IT = (
-    f"download {registry.FILES['vgg19'].source} and put it into {registry.FOLDER}/ (python -m checkpoints --download "
-    "vgg19 does both), or name the file that you have by --vgg"
-)
 
-
-def find_vgg(path: Path | None = None) -> Path:
-    """The file with VGG-19's weights: the one given, or that of the registry.
+def load_vgg(path: Path | None = None, layers: Sequence[int] = LAYERS) -> "VGG19":
+    """VGG-19 with the weights of torchvision's file (any precision): the one given, or that of the registry.
 
     Raises:
-        UserError: it is not there; the message says where to get it and where to put it
+        UserError: it is not there (the message says where to get it and where to put it), or holds something else
     """
     found = path or registry.find("vgg19")
-    if found is None:
-        raise UserError(f"VGG-19 weights, which the perceptual loss needs, are not in {registry.FOLDER}/; {_GET_IT}")
-    if not found.is_file():
-        raise UserError(f"VGG-19 weights: {found} is not a file; {_GET_IT}")
-    return found
+    if found is None or not found.is_file():
+        where = f"{found} is not a file" if found else f"none in {' or '.join(map(str, registry.folders()))}"
+        raise UserError(
+            f"--vgg: the perceptual loss needs VGG-19's weights, and {where}; name the file that you have, or download "
+            f"{registry.FILES['vgg19'].source} and put it into {registry.FOLDER}/ (python -m checkpoints --download "
+            "vgg19 does both)"
+        )
+    with registry.reading(found, "VGG-19"):
+        return VGG19(torch.load(found, map_location="cpu", weights_only=True), layers)
 
 
 class VGG19(nn.Module):
@@ -45,23 +44,12 @@ class VGG19(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: Path | dict[str, Tensor], layers: Sequence[int] = LAYERS):
-        """Weights are torchvision's file (any precision) or its state dict, `features.N.weight` and `.bias`.
-
-        Raises:
-            UserError: the file is damaged or holds something else
-        """
+    def __init__(self, state: Mapping[str, Tensor], layers: Sequence[int] = LAYERS):
+        """`state` is torchvision's state dict, `features.N.weight` and `.bias`; the classifier may be missing."""
         super().__init__()
         self.positions = [_RELUS[layer - 1] for layer in layers]
-        try:
-            state = torch.load(weights, map_location="cpu", weights_only=True) if isinstance(weights, Path) else weights
-        except Exception as error:  # torch has no common class for damaged files
-            raise UserError(f"VGG-19 weights: {weights} cannot be read ({type(error).__name__}); {_GET_IT}") from error
         self.features = make_layers(cfgs["E"][: _CONVS[max(layers) - 1] + 1])
-        try:
-            self.features.load_state_dict({name: state[f"features.{name}"] for name in self.features.state_dict()})
-        except (LookupError, TypeError, RuntimeError) as error:  # other names or sizes, or no dict at all
-            raise UserError(f"VGG-19 weights: {weights} does not hold VGG-19; {_GET_IT}") from error
+        self.features.load_state_dict({name: state[f"features.{name}"] for name in self.features.state_dict()})
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # faster, on CPU and GPU

@@ -5,15 +5,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from losses.adversarial import AdversarialLoss
+from losses.adversarial import generator_losses
 from losses.perceptual import LAYERS, VGG19, perceptual, style
 
-SYMBOLS = {  # names in the paper's equations, and of the discriminator's own loss
-    "warp": "L_w", "perceptual": "L_r", "style": "L_s", "adversarial": "L_g", "feature_matching": "L_f", "total": "L",
-    "discriminator": "L_D",
-}  # fmt: skip
+SYMBOLS = {"warp": "L_w", "perceptual": "L_r", "style": "L_s", "adversarial": "L_g", "feature_matching": "L_f"}
 
 
 @dataclass(frozen=True)
@@ -47,43 +44,41 @@ class RenderLossConfig:
 class RenderLoss:
     """The generator's loss as named scalars. VGG sees each picture once, and the target without a graph."""
 
-    def __init__(self, config: RenderLossConfig, vgg: VGG19 | None, adversarial: AdversarialLoss | None = None):
-        """`vgg` and `adversarial` may be None where the config gives all their terms no weight."""
-        if (config.needs_vgg and vgg is None) or (config.needs_discriminator and adversarial is None):
+    def __init__(self, config: RenderLossConfig, vgg: VGG19 | None, discriminator: nn.Module | None = None):
+        """`vgg` and `discriminator` may be None where the config gives all their terms no weight."""
+        if (config.needs_vgg and vgg is None) or (config.needs_discriminator and discriminator is None):
             raise ValueError("the loss has terms that need VGG-19 or a discriminator, but there is none")
         self.config = config
         self.vgg = vgg
-        self.adversarial = adversarial
+        self.discriminator = discriminator
 
     def __call__(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool = False) -> dict[str, Tensor]:
-        """Terms that have a weight, unweighted, and "total", their weighted sum.
+        """Terms that have a weight, unweighted, and their weighted sum, under the paper's names: "L_w", ..., "L".
 
-        While warming up only the terms of the aligned references are there. Where these cannot be trained (no gradient,
-        as without warping) they fall away instead, and there is no warm-up.
+        The terms of the aligned references fall away where these cannot be trained (no gradient, as without warping).
 
         Args:
             face: output (B, 3, H, W), RGB in [0, 1]
             warped: aligned, averaged references, as `face`
             target: the true, unmasked face, as `face`
-            warming_up: only the terms that train the alignment
+            warming_up: only the terms of the aligned references
         """
-        c = self.config
         trains_alignment = warped.requires_grad or not torch.is_grad_enabled()
-        warming_up = warming_up and trains_alignment
         pictures = ([] if warming_up else [face]) + ([warped] if trains_alignment else [])
         terms: dict[str, Tensor] = {}
-        if self.vgg is not None and c.needs_vgg:
+        if self.vgg is not None:
             full, both = self._vgg_distances(pictures, target)
             if trains_alignment:
                 terms["warp"] = both[-1]
             if not warming_up:
                 terms["perceptual"], terms["style"] = both[0], full[0]
-        if c.pixel:
+        if self.config.pixel:
             terms["pixel"] = torch.stack([F.l1_loss(picture.float(), target) for picture in pictures]).sum()
-        if self.adversarial is not None and c.needs_discriminator and not warming_up:
-            terms["adversarial"], terms["feature_matching"] = self.adversarial.generator(face, target)
-        terms = {name: value for name, value in terms.items() if getattr(c, name)}
-        return terms | {"total": torch.stack([getattr(c, name) * value for name, value in terms.items()]).sum()}
+        if self.discriminator is not None and not warming_up:
+            terms["adversarial"], terms["feature_matching"] = generator_losses(self.discriminator, face, target)
+        weights = {name: getattr(self.config, name) for name in terms}
+        total = torch.stack([weight * terms[name] for name, weight in weights.items() if weight]).sum()
+        return {SYMBOLS.get(name, name): terms[name] for name, weight in weights.items() if weight} | {"L": total}
 
     def _vgg_distances(self, pictures: list[Tensor], target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """For each picture: its style distance at full size, and its perceptual distance at full and half size."""

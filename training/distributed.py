@@ -73,13 +73,11 @@ def copy_from_main(module: nn.Module, world: World) -> None:
         dist.broadcast(tensor, src=0)
 
 
-def any_process(flag: bool, world: World) -> bool:
-    """True on all processes when it is true on one: the processes stop together. No GPU is waited for."""
-    if world.size == 1:
-        return flag
-    value = torch.tensor(float(flag))
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value)
+def any_process(flags: Iterable[bool], world: World) -> list[bool]:
+    """Each flag, true on all processes when it is true on one: they stop together. No GPU is waited for."""
+    values = torch.tensor([float(flag) for flag in flags])
+    average([values], world)
+    return values.bool().tolist()
 
 
 def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:

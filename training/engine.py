@@ -1,7 +1,6 @@
 """What a training step needs beside networks and losses: number format, gradient scaling, clipping, averaging."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +8,17 @@ from torch.optim import Adam, Optimizer
 
 from training import distributed
 from training.device import computes_in_bf16
-from training.distributed import World
 from training.options import Options
 
 
 class Engine:
     """Backward passes and optimiser steps, in any precision, on any number of processes."""
 
-    def __init__(self, options: Options, world: World) -> None:
+    def __init__(self, options: Options) -> None:
+        """Raises UserError when the device isn't there."""
         self.options = options
-        self.world = world
-        self.device = world.device
+        self.world = distributed.start(options.device, options.threads)
+        self.device = self.world.device
         precision = options.precision
         if precision == "auto":
             precision = "bf16" if self.device.type == "cuda" and computes_in_bf16(self.device) else "fp32"
@@ -48,9 +47,8 @@ class Engine:
     def update(self, optimiser: Optimizer, step: int) -> Tensor:
         """Averages the gradients over processes, clips them, steps and clears. Returns the norm before clipping."""
         parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-        distributed.average([p.grad for p in parameters if p.grad is not None], self.world)
-        for group in optimiser.param_groups:
-            group["lr"] = self.options.learning_rate_at(step)
+        distributed.average([p.grad for p in parameters], self.world)
+        optimiser.param_groups[0]["lr"] = self.options.learning_rate_at(step)
         self.scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_norm or float("inf"))
         self.scaler.step(optimiser)
@@ -80,8 +78,3 @@ class Average:
                 mine.lerp_(theirs, 1 - decay)
             else:
                 mine.copy_(theirs)
-
-
-def means(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each named scalar over the rows, detached: a step's losses from those of its parts."""
-    return {name: torch.stack([row[name].detach().float() for row in rows]).mean() for name in rows[0]}

@@ -21,7 +21,7 @@ from training.options import Config, Options
 from training.run_folder import RunFolder
 
 FP16_SKIPS = 20  # steps in a row without a finite gradient that fp16's loss scaling may take to find its scale
-Parts = list[dict[str, Any]]
+Batch = dict[str, Any]
 
 
 class Stage(Protocol):
@@ -29,11 +29,11 @@ class Stage(Protocol):
 
     model: nn.Module  # the network that is averaged, validated and exported
     networks: dict[str, nn.Module]  # all that is trained
-    optimisers: dict[str, Optimizer]
+    optimisers: dict[str, Optimizer]  # of each of them
     engine: Engine
 
-    def train_step(self, parts: Parts, step: int, epoch: float) -> dict[str, Tensor]:
-        """One optimiser step (0-based) on the parts of a batch; named scalars."""
+    def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        """Forward and backward passes of a batch, or of each part of it; named scalars."""
         ...
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -103,7 +103,8 @@ class Trainer:
     def fit(self) -> None:
         """Raises UserError when the loss is no number or something cannot be written."""
         self._restore()
-        self.run.open(self.step)
+        if self.world.is_main:
+            self.run.open(self.step)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_signal)
         steps, began = self.steps(), time.monotonic()
@@ -112,8 +113,8 @@ class Trainer:
         while not stop:
             self.train_step(next(steps))
             late = self.options.minutes is not None and time.monotonic() - began > 60 * self.options.minutes
-            interrupted = distributed.any_process(bool(self.signal), self.world)
-            stop = interrupted or distributed.any_process(late, self.world) or self.step >= self.options.steps
+            interrupted, late = distributed.any_process([bool(self.signal), late], self.world)
+            stop = interrupted or late or self.step >= self.options.steps
             validate = stop or self.step % self.options.validate_every == 0
             if validate or self.step % self.options.log_every == 0:
                 self._log()
@@ -121,19 +122,24 @@ class Trainer:
                     if not interrupted:
                         self._validate()
                     self._save()
-                stop |= validate and distributed.any_process(0 < self.options.patience <= self.stale, self.world)
+                if validate:
+                    stop |= any(distributed.any_process([0 < self.options.patience <= self.stale], self.world))
                 self.lap, self.waited = time.monotonic(), 0.0
         why = f"stopped by {self.signal}" if self.signal else "done"
         self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
 
-    def train_step(self, batch: Parts) -> None:
-        """One step whose randomness is a function of the seed, the step and the process."""
+    def train_step(self, parts: list[Batch]) -> None:
+        """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
         key = (self.options.seed, self.step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        losses = self.stage.train_step(batch, self.step, self.step * self.options.batch / self.length)
-        if self.engine.scaler.is_enabled():
-            self.engine.scaler.update()
-        self.recent.append((losses, [name for part in batch for name in part.get("name", [])]))
+        rows = [self.stage.train_step(part, self.step * self.options.batch / self.length) for part in parts]
+        losses = {name: torch.stack([row[name].detach().float() for row in rows]).mean() for name in rows[0]}
+        for name, network in self.stage.networks.items():
+            if any(parameter.grad is not None for parameter in network.parameters()):  # none: it is not its turn yet
+                of = "" if network is self.stage.model else f"{name}_"
+                losses[f"{of}gradient_norm"] = self.engine.update(self.stage.optimisers[name], self.step)
+        self.engine.scaler.update()
+        self.recent.append((losses, [name for part in parts for name in part["name"]]))
         self.step += 1
         self.average.update(self.step)
 
@@ -143,9 +149,7 @@ class Trainer:
         Raises:
             UserError: one of them is not finite; the clips of the first such step are written down.
         """
-        values = iter(
-            torch.stack([value.detach().float() for row, _ in self.recent for value in row.values()]).tolist()
-        )
+        values = iter(torch.stack([value for row, _ in self.recent for value in row.values()]).tolist())
         columns: dict[str, list[float]] = {}
         for step, (row, clips) in enumerate(self.recent, start=self.step - len(self.recent)):
             numbers = {name: next(values) for name in row}
@@ -160,7 +164,7 @@ class Trainer:
         self.recent.clear()
         return {name: sum(column) / len(column) for name, column in columns.items()}
 
-    def steps(self) -> Iterator[Parts]:
+    def steps(self) -> Iterator[list[Batch]]:
         """This process's parts of each step's batch, on the device, from the current step on, without end."""
         stream = Stream(self.length, self.options, self.world.rank, self.world.size, self.step)
         loader = iter(DataLoader(
@@ -195,7 +199,7 @@ class Trainer:
         for _ in range(2):  # the second time it is warm
             self._try(whole)
 
-    def _try(self, parts: Parts) -> float:
+    def _try(self, parts: list[Batch]) -> float:
         """Prints time and memory of a step; returns the memory in GiB."""
         began = time.monotonic()
         self.train_step(parts)
@@ -261,7 +265,8 @@ class Trainer:
             "samples_per_second": samples / seconds, "waiting_for_data": self.waited / seconds,
             "epoch": self.step * self.options.batch / self.length, "memory_gib": memory_gib(self.world.device),
         }  # fmt: skip
-        self.run.log(self.step, shown, "train")
+        if self.world.is_main:
+            self.run.log(self.step, shown, "train")
         self._say(f"step {self.step}  {_line(shown)}")
 
     def _note_signal(self, number: int, _: object) -> None:
@@ -297,7 +302,7 @@ def prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device; names and such stay."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 

@@ -23,52 +23,43 @@ PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetens
 
 
 class RunFolder:
-    """Writes what happens. Only the main process has one that writes (`writes=True`).
+    """Writes what happens. All processes have one, only the main one opens it and logs.
 
     Raises:
         UserError: the folder can't be made or written, or holds a run with another setting that matters.
     """
 
-    def __init__(self, path: Path, config: Options, writes: bool = True) -> None:
-        self.path = path
-        self.config = config
-        self.writes = writes
-        self.checkpoints = path / "checkpoints"
-        self._board: Path | None = None
-        saved, new = self._saved_config(), flatten(config)
-        for name in sorted((saved.keys() & new.keys()) - FREE):  # an older version's run lacks newer settings
-            if saved[name] != new[name]:
+    def __init__(self, config: Options) -> None:
+        self.path = config.run
+        self.checkpoints = self.path / "checkpoints"
+        self._config = flatten(config)
+        self._board = self.path / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
+        file = self.path / "config.json"
+        try:
+            saved = json.loads(file.read_text())["config"] if file.exists() else {}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file} cannot be read ({error}); use another --run folder") from error
+        for name in sorted((saved.keys() & self._config.keys()) - FREE):  # an older version's run lacks newer settings
+            if saved[name] != self._config[name]:
                 raise UserError(
-                    f"{flag(name)}: {path} was started with {saved[name]}, not {new[name]}; "
+                    f"{flag(name)}: {self.path} was started with {saved[name]}, not {self._config[name]}; "
                     "use that value or another --run folder"
                 )
 
-    def _saved_config(self) -> dict[str, Any]:
-        file = self.path / "config.json"
-        try:
-            return json.loads(file.read_text())["config"] if file.exists() else {}
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{file} cannot be read ({error}); use another --run folder") from error
-
     def open(self, step: int) -> None:
         """Makes the folder and goes on after `step`: later lines of an interrupted run are dropped."""
-        if not self.writes:
-            return
         with writing(f"--run: {self.path}"):
-            for folder in (self.checkpoints, self.path / "tensorboard"):
+            for folder in (self.checkpoints, self._board.parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            about = {"config": flatten(self.config), "versions": versions(), "command": sys.argv}
+            about = {"config": self._config, "versions": versions(), "command": sys.argv}
             self._replace("config.json", json.dumps(about, indent=1))
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
             self._replace("metrics.jsonl", "".join(kept))
-        self._board = self.path / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
         restart = {"session_log": {"status": "START"}}  # curves after `step` are dropped too
         self._add_events(step + 1, {"file_version": "brain.Event:2"}, restart)
 
     def log(self, step: int, numbers: dict[str, float], group: str) -> None:
         """One line of metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}), and TensorBoard curves."""
-        if self._board is None:
-            return
         with writing(self.path / "metrics.jsonl"), open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
         curves = (summary.scalar(f"{group}/{name}", value) for name, value in numbers.items())
@@ -81,11 +72,10 @@ class RunFolder:
 
     def _add_events(self, step: int, *events: dict[str, Any]) -> None:
         """Appends to TensorBoard's file here and now, as SummaryWriter's thread would meet a full disk out of reach."""
-        if self._board is not None:
-            with writing(self._board), open(self._board, "ab") as file:
-                for event in events:
-                    about: Any = Event(**{"wall_time": time.time(), "step": step, **event})
-                    RecordWriter(file).write(about.SerializeToString())
+        with writing(self._board), open(self._board, "ab") as file:
+            for event in events:
+                about: Any = Event(**{"wall_time": time.time(), "step": step, **event})
+                RecordWriter(file).write(about.SerializeToString())
 
     def write_failure(self, step: int, rank: int, clips: list[str], losses: dict[str, float]) -> Path:
         """Writes down the clips of the step at which the loss was no longer a number."""

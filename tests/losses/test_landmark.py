@@ -15,16 +15,16 @@ def test_parity(shared: Path) -> None:
         z[name].view(2, 5, 2, 57).transpose(-1, -2).split([17, 40], dim=-2) for name in ("target", "predicted")
     )
     losses = landmark_loss(lip, jaw, true_lip, true_jaw, LandmarkLossConfig())
-    for name in ("l1", "velocity"):
-        assert losses[name].item() == pytest.approx(z[name].item(), abs=1e-5, rel=1e-6)
-    assert losses["total"] == losses["l1"] + losses["velocity"]
+    for symbol, name in (("L_1", "l1"), ("L_c", "velocity")):
+        assert losses[symbol].item() == pytest.approx(z[name].item(), abs=1e-5, rel=1e-6)
+    assert losses["L"] == losses["L_1"] + losses["L_c"]
 
 
 def test_constant_offset_has_no_velocity() -> None:
     lip, jaw = torch.rand(3, 5, 40, 2), torch.rand(3, 5, 17, 2)
     losses = landmark_loss(lip + 0.5, jaw - 0.5, lip, jaw, LandmarkLossConfig(velocity=3))
-    assert losses["l1"].item() == pytest.approx(0.5, abs=1e-6)
-    assert losses["velocity"].item() == pytest.approx(0, abs=1e-5)
+    assert losses["L_1"].item() == pytest.approx(0.5, abs=1e-6)
+    assert losses["L_c"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_one_frame_by_hand() -> None:
@@ -32,12 +32,12 @@ def test_one_frame_by_hand() -> None:
     lip = true_lip.clone()
     lip[0, 1, 0] = torch.tensor([3.0, 4.0])  # there and back: two steps of length 5
     losses = landmark_loss(lip, true_jaw, true_lip, true_jaw, LandmarkLossConfig(velocity=2))
-    assert losses["l1"].item() == pytest.approx(7 / (3 * 114))
-    assert losses["velocity"].item() == pytest.approx(5)
-    assert losses["total"].item() == pytest.approx(7 / (3 * 114) + 10)
+    assert losses["L_1"].item() == pytest.approx(7 / (3 * 114))
+    assert losses["L_c"].item() == pytest.approx(5)
+    assert losses["L"].item() == pytest.approx(7 / (3 * 114) + 10)
 
 
 def test_single_frames_have_no_velocity() -> None:
     lip, jaw, true_lip, true_jaw = (torch.rand(2, 1, points, 2) for points in (40, 17, 40, 17))
     losses = landmark_loss(lip, jaw, true_lip, true_jaw, LandmarkLossConfig())
-    assert losses["velocity"] == 0 and losses["total"].isfinite()
+    assert losses["L_c"] == 0 and losses["L"].isfinite()

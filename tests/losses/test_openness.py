@@ -16,7 +16,7 @@ def test_openness_by_hand() -> None:
     terms = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7)])
     assert terms["openness"].item() == pytest.approx((3 + 1 + 1) / 3)
     assert terms["openness_speed"].item() == pytest.approx((4 + 0) / 2)
-    assert terms["total"].item() == pytest.approx(terms["l1"].item() + 10 * 5 / 3 + 100 * 2)
+    assert terms["L"].item() == pytest.approx(terms["L_1"].item() + 10 * 5 / 3 + 100 * 2)
     both = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7), (2, 9)])  # the second never opens
     assert both["openness"].item() == pytest.approx(terms["openness"].item() / 2)
     assert both["openness_speed"].item() == pytest.approx(terms["openness_speed"].item() / 2)
@@ -34,13 +34,13 @@ def test_articulation_is_the_difference_in_spread() -> None:
 def test_openness_of_closed_lips_has_a_gradient_that_is_a_number() -> None:
     lip, jaw = torch.zeros(1, 1, 40, 2, requires_grad=True), torch.zeros(1, 1, 17, 2)
     config = LandmarkLossConfig(openness=1.0, openness_speed=1.0, articulation=1.0)
-    landmark_loss(lip, jaw, torch.ones(1, 1, 40, 2), jaw, config, openings=[(5, 15)])["total"].backward()
+    landmark_loss(lip, jaw, torch.ones(1, 1, 40, 2), jaw, config, openings=[(5, 15)])["L"].backward()
     assert lip.grad is not None and torch.isfinite(lip.grad).all()
 
 
 def test_openness_is_off_by_default() -> None:
     lip, jaw = torch.rand(1, 3, 40, 2), torch.rand(1, 3, 17, 2)
-    assert set(landmark_loss(lip, jaw, lip, jaw, LandmarkLossConfig())) == {"l1", "velocity", "total"}
+    assert set(landmark_loss(lip, jaw, lip, jaw, LandmarkLossConfig())) == {"L_1", "L_c", "L"}
     with pytest.raises(ValueError, match="which points"):
         landmark_loss(lip, jaw, lip, jaw, LandmarkLossConfig(openness=1.0))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from checkpoints import registry
 from command_line import UserError
 from losses import perceptual
-from losses.perceptual import VGG19, find_vgg, gram
+from losses.perceptual import VGG19, gram, load_vgg
 from losses.render import RenderLoss, RenderLossConfig
 from tests.models.released import case, state_dict
 
@@ -47,8 +47,8 @@ def test_parity(shared: Path) -> None:
     loss = RenderLoss(NO_GAN, network)
     for name in ("n1", "b2"):
         terms = loss(z[f"{name}_out"], z[f"{name}_warped"], z[f"{name}_face"][:, 0])
-        assert terms["warp"].item() == pytest.approx(z[f"{name}_warp_loss"].item(), abs=1e-5)
-        found = (terms["perceptual"] + 250 * terms["style"]).item()
+        assert terms["L_w"].item() == pytest.approx(z[f"{name}_warp_loss"].item(), abs=1e-5)
+        found = (terms["L_r"] + 250 * terms["L_s"]).item()
         assert found == pytest.approx(z[f"{name}_gen_loss"].item(), abs=1e-5)
 
 
@@ -57,41 +57,41 @@ def test_total_is_the_weighted_sum(vgg: VGG19) -> None:
     face, warped, target = pictures()
     config = replace(NO_GAN, pixel=3.0)
     terms = RenderLoss(config, vgg)(face, warped, target)
-    assert set(terms) == {"warp", "perceptual", "style", "pixel", "total"}
-    expected = 2.5 * terms["warp"] + 4 * terms["perceptual"] + 1000 * terms["style"] + 3 * terms["pixel"]
-    torch.testing.assert_close(terms["total"], expected)
+    assert set(terms) == {"L_w", "L_r", "L_s", "pixel", "L"}
+    expected = 2.5 * terms["L_w"] + 4 * terms["L_r"] + 1000 * terms["L_s"] + 3 * terms["pixel"]
+    torch.testing.assert_close(terms["L"], expected)
     torch.testing.assert_close(terms["pixel"], (face - target).abs().mean() + (warped - target).abs().mean())
 
 
 def test_nothing_is_lost_on_equal_pictures(vgg: VGG19) -> None:
     face = pictures(1)[0]
-    assert RenderLoss(replace(NO_GAN, pixel=1.0), vgg)(face, face, face)["total"] == 0
+    assert RenderLoss(replace(NO_GAN, pixel=1.0), vgg)(face, face, face)["L"] == 0
 
 
 def test_warming_up_trains_the_alignment_alone(vgg: VGG19) -> None:
     face, warped, target = (picture.requires_grad_() for picture in pictures())
     terms = RenderLoss(NO_GAN, vgg)(face, warped, target.detach(), warming_up=True)
-    assert set(terms) == {"warp", "total"}
-    terms["total"].backward()
+    assert set(terms) == {"L_w", "L"}
+    terms["L"].backward()
     assert face.grad is None and warped.grad is not None and warped.grad.abs().max() > 0
 
 
-def test_without_warping_there_is_no_warm_up(vgg: VGG19) -> None:
+def test_without_warping_the_references_count_for_nothing(vgg: VGG19) -> None:
     face, warped, target = pictures()
-    terms = RenderLoss(replace(NO_GAN, pixel=1.0), vgg)(face.requires_grad_(), warped, target, warming_up=True)
-    assert "warp" not in terms and "perceptual" in terms
+    terms = RenderLoss(replace(NO_GAN, pixel=1.0), vgg)(face.requires_grad_(), warped, target)
+    assert "L_w" not in terms and "L_r" in terms
     torch.testing.assert_close(terms["pixel"], (face - target).abs().mean())
-    terms["total"].backward()
+    terms["L"].backward()
     assert face.grad is not None
 
 
 def test_gradients_go_to_their_own_picture(vgg: VGG19) -> None:
     face, warped, target = (picture.requires_grad_() for picture in pictures())
     terms = RenderLoss(NO_GAN, vgg)(face, warped, target)
-    (gradient,) = torch.autograd.grad(terms["warp"], warped, retain_graph=True)
+    (gradient,) = torch.autograd.grad(terms["L_w"], warped, retain_graph=True)
     assert gradient.abs().max() > 0
-    assert torch.autograd.grad(terms["warp"], face, retain_graph=True)[0].abs().max() == 0
-    terms["total"].backward()
+    assert torch.autograd.grad(terms["L_w"], face, retain_graph=True)[0].abs().max() == 0
+    terms["L"].backward()
     assert target.grad is None and all(p.grad is None for p in vgg.parameters())
 
 
@@ -100,14 +100,14 @@ def test_lower_region_ignores_the_upper_half(vgg: VGG19) -> None:
     lower, full = RenderLoss(replace(NO_GAN, region="lower"), vgg), RenderLoss(NO_GAN, vgg)
     other = face.clone()
     other[:, :, :16] = 0.5
-    assert lower(face, warped, target)["total"] == lower(other, warped, target)["total"]
-    assert full(face, warped, target)["total"] != full(other, warped, target)["total"]
+    assert lower(face, warped, target)["L"] == lower(other, warped, target)["L"]
+    assert full(face, warped, target)["L"] != full(other, warped, target)["L"]
 
 
 def test_terms_without_weight_cost_nothing() -> None:
     face, warped, target = pictures()
     config = RenderLossConfig(warp=0, perceptual=0, style=0, adversarial=0, feature_matching=0, pixel=1)
-    assert set(RenderLoss(config, None)(face, warped, target)) == {"pixel", "total"}
+    assert set(RenderLoss(config, None)(face, warped, target)) == {"pixel", "L"}
     with pytest.raises(ValueError, match="VGG-19"):
         RenderLoss(NO_GAN, None)
     with pytest.raises(ValueError, match="discriminator"):
@@ -137,7 +137,7 @@ def test_vgg_file_of_any_precision(tmp_path: Path, vgg: VGG19) -> None:
     state = {f"features.{name}": value.half() for name, value in vgg.features.state_dict().items()}
     torch.save(state | {"classifier.0.weight": torch.zeros(1)}, path)
     picture = pictures(1)[0]
-    for a, b in zip(VGG19(path, (1, 2))(picture), vgg(picture), strict=True):
+    for a, b in zip(load_vgg(path, (1, 2))(picture), vgg(picture), strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
 
@@ -145,20 +145,19 @@ def test_vgg_file_of_any_precision(tmp_path: Path, vgg: VGG19) -> None:
 def test_missing_vgg_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "FOLDER", tmp_path / "checkpoints")
     monkeypatch.delenv(registry.VARIABLE, raising=False)
-    with pytest.raises(UserError, match=r"vgg19-dcbb9e9d\.pth.*put it into"):
-        find_vgg()
-    with pytest.raises(UserError, match=r"mine\.pth"):
-        find_vgg(tmp_path / "mine.pth")
+    with pytest.raises(UserError, match=r"--vgg: .* none in .*vgg19-dcbb9e9d\.pth and put it into"):
+        load_vgg()
+    with pytest.raises(UserError, match=r"mine\.pth is not a file"):
+        load_vgg(tmp_path / "mine.pth")
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth"
     file.write_text("<html>404</html>")
-    assert find_vgg() == file
-    with pytest.raises(UserError, match="cannot be read"):
-        VGG19(file)
+    with pytest.raises(UserError, match=r"vgg19-dcbb9e9d\.pth: not the weights of VGG-19, or damaged"):
+        load_vgg()
     for content in ({"a": torch.zeros(1)}, [1], {"features.0.weight": torch.zeros(1), "features.0.bias": 3}):
         torch.save(content, file)
-        with pytest.raises(UserError, match="does not hold VGG-19"):
-            VGG19(file)
+        with pytest.raises(UserError, match="not the weights of VGG-19"):
+            load_vgg(file)
 
 
 @pytest.mark.slow
@@ -167,7 +166,7 @@ def test_real_vgg_sees_what_people_see(shared: Path) -> None:
     """A blurred picture is farther from the original than one that is a little darker."""
     from skimage.data import astronaut
 
-    network = VGG19(find_vgg(shared / "weights" / "vgg19_features.pth"))
+    network = load_vgg(shared / "weights" / "vgg19_features.pth")
     picture = torch.from_numpy(astronaut()[:256, 128:384]).permute(2, 0, 1)[None] / 255
     blurred = torch.nn.functional.avg_pool2d(picture, 5, stride=1, padding=2, count_include_pad=False)
     features, dark, soft = (network(x) for x in (picture, 0.95 * picture, blurred))

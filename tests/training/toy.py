@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from training import distributed
-from training.engine import Engine, means
+from training.engine import Engine
 from training.loop import Trainer
 from training.options import Options
 from training.run_folder import RunFolder
@@ -49,14 +48,12 @@ class ToyStage:
         self.selections: list[float] = []  # what validation answers, first to last; then the last again
         self.exported: list[int] = []
 
-    def train_step(self, parts: list[dict[str, Any]], step: int, epoch: float) -> dict[str, Tensor]:
-        rows = []
-        for part in parts:
-            with self.engine.autocast():
-                output = self.model(part["x"])
-            rows.append({"L": (output.float() - part["y"]).square().mean()})
-            self.engine.backward(rows[-1]["L"])
-        return means(rows) | {"gradient_norm": self.engine.update(self.optimisers["toy"], step)}
+    def train_step(self, batch: dict[str, Any], epoch: float) -> dict[str, Tensor]:
+        with self.engine.autocast():
+            output = self.model(batch["x"])
+        loss = (output.float() - batch["y"]).square().mean()
+        self.engine.backward(loss)
+        return {"L": loss}
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         if len(self.selections) > 1:
@@ -71,12 +68,11 @@ class ToyStage:
 def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **settings: Any) -> Trainer:
     options = Options(**{
         "cache": run, "run": run, "batch": 4, "steps": STEPS, "workers": 0, "log_every": 1, "validate_every": 2,
-        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", **settings,
+        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "threads": 1, **settings,
     })  # fmt: skip
     torch.manual_seed(options.seed)
-    world = distributed.start(options.device, 1)
-    stage = ToyStage(options, Engine(options, world), dropout)
-    return Trainer(stage, Numbers(broken), options, RunFolder(run, options, writes=world.is_main))
+    stage = ToyStage(options, Engine(options), dropout)
+    return Trainer(stage, Numbers(broken), options, RunFolder(options))
 
 
 def main(run: Path, when: str = "") -> None:
