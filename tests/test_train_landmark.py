@@ -88,6 +88,12 @@ def test_exports_the_averaged_weights_and_trains_on_from_them(config: Config, tm
         assert exported.step == step
         for name, value in exported.state_dict().items():
             torch.testing.assert_close(value, state["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)
+    # A run's folder may serve as --weights, with the other stage's weights in it.
+    weights.save(Renderer(RendererConfig.lite()), config.run / "a_renderer.safetensors", weights_settings())
+    export.main(export.Config(run=config.run, output=tmp_path / "again.safetensors"))
+    assert isinstance(models.load(tmp_path / "again.safetensors"), LandmarkGenerator)
+    with pytest.raises(UserError, match=r"--run: .* holds no checkpoint"):
+        export.main(export.Config(run=tmp_path, output=newest))
     other = replace(config, run=tmp_path / "more", init=best, steps=1)
     main(replace(other, model=LandmarkGeneratorConfig()))  # its sizes come from the file
     assert last(other)["networks"]["landmark_generator"]["lip_head.weight"].shape == (80, 16)

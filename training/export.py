@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 import command_line
 from command_line import UserError
 from models import weights
@@ -26,19 +24,19 @@ class Config:
 
 def main(config: Config) -> None:
     """Raises UserError when the run has nothing to export or the file can't be written."""
-    command_line.output_parent(config.output, "--output")
-    best = next(iter(sorted(config.run.glob("*.safetensors"))), None)
-    if best is None:
+    command_line.output_parent(config.output, "--output", (".safetensors",))
+    state = checkpoint.load_latest(config.run / "checkpoints")
+    if state is None:
+        raise UserError(f"--run: {config.run} holds no checkpoint")
+    best = config.run / f"{next(iter(state['networks']))}.safetensors"  # other weights may lie beside it, for --weights
+    if not best.exists():
         raise UserError(f"--run: {config.run} holds no validated weights yet; train on to the first validation")
     module = weights.load(best)
-    extra = dict(module.extra)
+    extra = module.extra
     if config.which == "last":
-        state = checkpoint.load_latest(config.run / "checkpoints")
-        if state is None:
-            raise UserError(f"--run: {config.run} holds no checkpoint")
         module.load_state_dict(state["average"])
         extra = {"step": state["step"], "best": False}
-    with torch.no_grad(), checkpoint.writing(config.output):
+    with checkpoint.writing(config.output):
         weights.save(module, config.output, module.settings, extra, half=True)
     print(f"{config.output}: step {extra['step']} of {config.run}")
 

@@ -27,7 +27,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Raises UserError when a run has no metrics or the picture can't be written."""
-    command_line.output_parent(config.output, "--output")
+    command_line.output_parent(config.output, "--output", (".png", ".svg", ".pdf"))
     runs = {run: read_metrics(run) for run in config.run}
     if empty := [str(run) for run, rows in runs.items() if not rows]:
         raise UserError(f"--run: {', '.join(empty)} has no metrics yet (metrics.jsonl)")
@@ -48,10 +48,7 @@ def main(config: Config) -> None:
     for axes in grid.flat[len(names) :]:
         axes.axis("off")
     with writing(config.output):
-        try:
-            figure.savefig(config.output, dpi=100)
-        except ValueError as error:  # a suffix that is no picture format
-            raise UserError(f"--output: {error}") from error
+        figure.savefig(config.output, dpi=100)
 
 
 if __name__ == "__main__":
