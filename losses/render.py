@@ -83,7 +83,7 @@ class RenderLoss:
     def _vgg_distances(self, pictures: list[Tensor], target: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """For each picture: its style distance at full size, and its perceptual distance at full and half size."""
         if self.config.region == "lower":
-            pictures, target = [_lower_half(picture) for picture in pictures], _lower_half(target)
+            *pictures, target = (picture.chunk(2, dim=2)[1] for picture in (*pictures, target))
         full, true = self._features(pictures, target)
         # Half the size is bilinear, without antialiasing.
         half, half_true = self._features([F.avg_pool2d(picture, 2) for picture in pictures], F.avg_pool2d(target, 2))
@@ -97,7 +97,3 @@ class RenderLoss:
             true = self.vgg(target)
         layers = [layer.split(len(target)) for layer in self.vgg(torch.cat(pictures))]
         return [list(features) for features in zip(*layers, strict=True)], true
-
-
-def _lower_half(images: Tensor) -> Tensor:
-    return images[:, :, images.shape[2] // 2 :]

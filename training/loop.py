@@ -20,7 +20,7 @@ from training.engine import Average, Engine
 from training.options import Config, Options
 from training.run_folder import RunFolder
 
-FP16_SKIPS = 20  # steps in a row without a finite gradient that fp16's loss scaling may take to find its scale
+LEAST_SCALE = 2**-4  # of fp16's loss, which begins at 2**16: below it's not the scale that makes gradients infinite
 Batch = dict[str, Any]
 
 
@@ -96,7 +96,6 @@ class Trainer:
         self.average = Average(stage.model, options.ema)  # a copy: taken before the layers are joined over processes
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
-        self.skipped = 0  # steps in a row whose gradient fp16 had to throw away
         self.lap = self.waited = 0.0  # when the steps not yet logged began, and seconds of waiting for data since then
         self.signal = ""
 
@@ -154,8 +153,7 @@ class Trainer:
         for step, (row, clips) in enumerate(self.recent, start=self.step - len(self.recent)):
             numbers = {name: next(values) for name in row}
             bad = [name for name, value in numbers.items() if not math.isfinite(value)]
-            self.skipped = self.skipped + 1 if bad else 0
-            if bad and (not self.engine.scaler.is_enabled() or self.skipped > FP16_SKIPS):
+            if bad and (not self.engine.scaler.is_enabled() or self.engine.scaler.get_scale() < LEAST_SCALE):
                 file = self.run.write_failure(step, self.world.rank, clips, numbers)
                 raise UserError(f"step {step}: {', '.join(bad)} is no longer a finite number; its clips are listed in "
                                 f"{file}; look at them, lower --learning-rate or set --clip-norm")  # fmt: skip
