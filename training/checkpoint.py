@@ -29,6 +29,8 @@ def path_of(folder: Path, step: int) -> Path:
 def save(folder: Path, state: dict[str, Any], keep: int) -> None:
     """Writes `state` under its "step". The last `keep` checkpoints stay, and that of its "best_step".
 
+    Later ones could not be read, or they would have been continued: they don't count.
+
     Raises:
         UserError: the disk is full or cannot be written; what was there stays.
     """
@@ -46,7 +48,7 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> None:
             raise OSError(str(error.__context__ or error)) from error
         finally:
             temporary.unlink(missing_ok=True)
-    for old in sorted(folder.glob("step_*.pt"))[:-keep]:
+    for old in sorted(other for other in folder.glob("step_*.pt") if other <= path)[:-keep]:
         if old != path_of(folder, state["best_step"]):
             old.unlink(missing_ok=True)
 

@@ -161,6 +161,16 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pyte
         train(tmp_path / "run")
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
+    train(tmp_path, steps=6)
+    checkpoint.path_of(tmp_path / "checkpoints", 6).write_bytes(b"damaged")
+    trainer = toy_trainer(tmp_path, steps=5, keep=1)
+    stage: Any = trainer.stage
+    stage.selections = [1e9]  # not the best, which would stay anyway
+    trainer.fit()
+    assert last(tmp_path)["step"] == 5
+
+
 @pytest.mark.parametrize("log_every", [1, 5])
 def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -> None:
     with pytest.raises(UserError, match=r"step 1: L, gradient_norm is no longer a finite number"):
