@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from training.device import pick_device
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ def average(tensors: Iterable[Tensor], world: World) -> None:
     flat /= world.size
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(part.view_as(tensor))
+
+
+def from_main(value: Value, world: World) -> Value:
+    """The main process's value, on all processes: their machine may not have its files."""
+    values = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
 
 
 def copy_from_main(module: nn.Module, world: World) -> None:

@@ -208,7 +208,8 @@ class Trainer:
 
     def _restore(self) -> None:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
-        state = checkpoint.load_latest(self.run.checkpoints)
+        found = checkpoint.load_latest(self.run.checkpoints) if self.world.is_main else None
+        state = distributed.from_main(found, self.world)
         try:
             for name, network in self.stage.networks.items():
                 if state:

@@ -1,4 +1,4 @@
-"""Two processes with half the batch each do what one process does, batch statistics included."""
+"""Two processes with half the batch each do what one process does, batch statistics and continued runs included."""
 
 import os
 import socket
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import tyro
 import train_landmark
 import train_render
 from tests.datasets.made_up import write_clip
+from tests.training.toy import STEPS, toy_trainer
 from training.options import with_preset
 from training.run_folder import read_metrics
 
@@ -40,6 +42,36 @@ def write_vgg(path: Path) -> None:
     torch.save(state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}, path)
 
 
+def start_processes(commands: list[list[str]], **options: Any) -> list[subprocess.Popen[bytes]]:
+    """Python programs that find each other as torchrun's do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    size = str(len(commands))
+    world = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *command], env={**world, "RANK": str(rank)}, stderr=subprocess.PIPE, **options
+        )
+        for rank, command in enumerate(commands)
+    ]
+
+
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    errors = [process.communicate(timeout=100)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), errors
+
+
+@pytest.mark.slow
+def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
+    toy_trainer(tmp_path / "here", steps=4).fit()
+    commands = [["-m", "tests.training.toy", str(tmp_path / name)] for name in ("here", "elsewhere")]
+    end(start_processes(commands, cwd=ROOT))
+    steps = [row["step"] for row in read_metrics(tmp_path / "here") if row["group"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "flags"), [(train_landmark, LANDMARK), (train_render, RENDER)])
 def test_two_processes_are_one(tmp_path: Path, script: ModuleType, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,15 +80,10 @@ def test_two_processes_are_one(tmp_path: Path, script: ModuleType, flags: str, m
     write_vgg(tmp_path / "vgg.pth")
     monkeypatch.chdir(tmp_path)
     arguments = ["--cache", "cache", *COMMON.split(), *flags.split(), "--run"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    world = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / f"{script.__name__}.py"), *arguments, "two"]
-    processes = [subprocess.Popen(command, env={**world, "RANK": rank}, stderr=subprocess.PIPE) for rank in "01"]
+    command = [str(ROOT / f"{script.__name__}.py"), *arguments, "two"]
+    processes = start_processes([command, command])
     script.main(tyro.cli(with_preset(script.Config, script.PRESETS), args=[*arguments, "one"]))
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    end(processes)
     one, two = (read_metrics(tmp_path / run) for run in ("one", "two"))
     assert len(one) == len(two) == 5
     for a, b in zip(one, two, strict=True):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from training import distributed
 from training.engine import Engine
 from training.loop import Trainer
 from training.options import Options
@@ -104,6 +105,7 @@ def main(run: Path, when: str = "") -> None:
 
         trainer.train_step = terminated  # type: ignore[method-assign]
     trainer.fit()
+    distributed.stop()
 
 
 if __name__ == "__main__":
