@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -42,7 +41,7 @@ def write_vgg(path: Path) -> None:
     torch.save(state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}, path)
 
 
-def start_processes(commands: list[list[str]], **options: Any) -> list[subprocess.Popen[bytes]]:
+def start_processes(commands: list[list[str]], cwd: Path | None = None) -> list[subprocess.Popen[bytes]]:
     """Python programs that find each other as torchrun's do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -50,9 +49,7 @@ def start_processes(commands: list[list[str]], **options: Any) -> list[subproces
     size = str(len(commands))
     world = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "OMP_NUM_THREADS": "1"}
     return [
-        subprocess.Popen(
-            [sys.executable, *command], env={**world, "RANK": str(rank)}, stderr=subprocess.PIPE, **options
-        )
+        subprocess.Popen([sys.executable, *command], env={**world, "RANK": str(rank)}, stderr=subprocess.PIPE, cwd=cwd)
         for rank, command in enumerate(commands)
     ]
 
