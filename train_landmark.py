@@ -77,7 +77,7 @@ class Example(NamedTuple):
     """What is validated on: windows of one clip."""
 
     name: str
-    batch: dict[str, Tensor]  # B windows of T frames, as LandmarkDataset gives them, collated
+    windows: Batch  # B windows of T frames, as LandmarkDataset gives them, collated
     boxes: np.ndarray  # (B * T, 4) int32, of the face in each frame
 
 
@@ -102,17 +102,16 @@ class LandmarkStage:
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
         rows, pictures = [], {}
-        for number, (name, batch, boxes) in enumerate(self.examples):
-            batch = to_device(batch, self.engine.device)  # noqa: PLW2901
+        for number, (name, windows, boxes) in enumerate(self.examples):
+            batch = to_device(windows, self.engine.device)
             with self.engine.autocast():
                 lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
             losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
             true, predicted = (
-                torch.cat([batch["pose"], *moving], dim=2).flatten(0, 1).float().cpu().numpy()
-                for moving in ((batch["jaw"], batch["lip"]), (jaw, lip))
+                torch.cat([batch["pose"], *rest], dim=2).flatten(0, 1).cpu().numpy()
+                for rest in ((batch["jaw"], batch["lip"]), (jaw, lip))
             )  # (F, 131, 2)
-            moving = slice(JAW_SLICE.start, LIP_SLICE.stop)
-            error = landmark_distance(predicted[:, moving], true[:, moving])  # (F,)
+            error = landmark_distance(predicted[:, JAW_SLICE.start :], true[:, JAW_SLICE.start :])  # (F,)
             faces, height = [to_frame(points, boxes) for points in (predicted, true)], boxes[:, 3] - boxes[:, 1]
             mine, truth = (lip_openness(face, height, OUTER_LIPS) for face in faces)  # (F,)
             rows.append({

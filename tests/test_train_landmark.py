@@ -21,7 +21,7 @@ from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
-from train_landmark import PRESETS, Config, LandmarkStage, main
+from train_landmark import PRESETS, Config, LandmarkStage, build, main
 from training import checkpoint, export, plot
 from training.loop import Stream
 from training.options import with_preset
@@ -97,6 +97,7 @@ def test_exports_the_averaged_weights_and_trains_on_from_them(config: Config, tm
     other = replace(config, run=tmp_path / "more", init=best, steps=1)
     main(replace(other, model=LandmarkGeneratorConfig()))  # its sizes come from the file
     assert last(other)["networks"]["landmark_generator"]["lip_head.weight"].shape == (80, 16)
+    assert build(other).stage.model.training  # also for a dry run, which restores nothing
 
 
 def test_curves_of_runs_become_a_picture(config: Config, tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ class Trainer:
         self.length = len(data)  # type: ignore[arg-type]
         self.engine, self.world = stage.engine, stage.engine.world
         Stream(self.length, options, size=self.world.size)  # refuses wrong sizes before anything is written
+        for network in stage.networks.values():
+            network.train()  # from a file of weights they come in eval mode
         self.average = Average(stage.model, options.ema)  # a copy: taken before the layers are joined over processes
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
@@ -216,7 +218,6 @@ class Trainer:
                     network.load_state_dict(state["networks"][name])
                 distributed.copy_from_main(network, self.world)
                 distributed.share_batch_norm(network, self.world)
-                network.train()
             if not state:
                 return
             for name, optimiser in self.stage.optimisers.items():
@@ -295,10 +296,9 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
 
 
 def prepare_worker(_: int) -> None:
-    """In a process that loads data: the main process decides when to stop, and the cores are its own."""
+    """In a process that loads data: the main process decides when to stop."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
