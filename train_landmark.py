@@ -1,6 +1,6 @@
 """Trains stage 1, sound to lips and jaw: python train_landmark.py --cache DIR --run DIR (the same again continues)
 
-Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 train_landmark.py ...
+Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmark.py ...
 """
 
 from dataclasses import dataclass, field, replace

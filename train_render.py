@@ -1,6 +1,6 @@
 """Trains stage 2, landmarks and references to pictures: python train_render.py --cache DIR --run DIR (again: continues)
 
-Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 train_render.py ...
+Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.py ...
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Two processes with half the batch each do what one process does, batch statistics and continued runs included."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 import tyro
+from torch.distributed import run as torchrun
 
 import train_landmark
 import train_render
@@ -57,6 +59,15 @@ def start_processes(commands: list[list[str]], cwd: Path | None = None) -> list[
 def end(processes: list[subprocess.Popen[bytes]]) -> None:
     errors = [process.communicate(timeout=100)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), errors
+
+
+@pytest.mark.parametrize("text", [train_landmark.__doc__, train_render.__doc__, (ROOT / "README.md").read_text()])
+def test_torchrun_takes_the_documented_command(text: str) -> None:
+    """Without -- it refuses --run, which might be short for a flag of its own."""
+    command = re.search(r"torchrun (.*?) \.\.\.", text)
+    assert command
+    parsed = torchrun.parse_args([*command.group(1).split(), "--cache", "C", "--run", "R"])
+    assert (ROOT / parsed.training_script).exists() and parsed.training_script_args == ["--cache", "C", "--run", "R"]
 
 
 @pytest.mark.slow
