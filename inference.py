@@ -38,6 +38,7 @@ NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 MOST_DETAIL = 4  # times the network's size, up to which references are kept for their detail
 STAGES: tuple[str, ...] = ("listen", "track", "landmarks", "references", "draw")  # of a dub, timed
+WEIGHT_FILES = ("landmark_generator.safetensors", "renderer.safetensors")
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
 
 
@@ -152,7 +153,9 @@ class Dubber:
         Raises:
             UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
         """
-        paths = Path(folder) / "landmark_generator.safetensors", Path(folder) / "renderer.safetensors"
+        if not Path(folder).is_dir():
+            raise UserError(f"--weights {folder}: no folder; give one that holds {' and '.join(WEIGHT_FILES)}")
+        paths = [Path(folder) / name for name in WEIGHT_FILES]
         landmark_generator, renderer = load(paths[0], stage="landmark"), load(paths[1], stage="renderer")
         for path, network in zip(paths, (landmark_generator, renderer), strict=True):
             settings.check(network.settings, settings.current(renderer.config.size), f"--weights: {path}")

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from command_line import UserError
 
 RESAMPLES = 2000  # of the bootstrap
+TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"})
 # Column -> arrow and decimals.
 COLUMNS = {
     "PSNR": ("↑", 2), "PSNR lower half": ("↑", 2), "PSNR pasted": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4),
@@ -142,7 +142,7 @@ class Table:
 
     def latex(self) -> str:
         """The figures; above them, as comments, everything else, intervals included."""
-        grid = [[re.sub(r"([_&%#$])", r"\\\1", cell) for cell in cells] for cells in self.grid(intervals=False)]
+        grid = [[cell.translate(TO_LATEX) for cell in cells] for cells in self.grid(intervals=False)]
         head, *rows = [" & ".join(cells) + r" \\" for cells in grid]
         for arrow, command in {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}.items():
             head = head.replace(arrow, command)

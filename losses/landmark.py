@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 SMOOTH = 1e-4  # openness below which the square root is rounded off: lips that stay have a gradient too
+TOUCHING = 0.01  # of the crop's side: points of the lips that are truly nearer than this touch
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class LandmarkLossConfig:
     """Continuity term, the paper's lambda_c."""
     openness: float = 0.0
     """Distance of the lips, outer and inner contour; not in the paper: against mouths that hardly open or close."""
+    closure: float = 0.0
+    """So many times more the openness counts of points that truly touch; not in the paper: where the sound leaves a
+    doubt whether lips close, they would stay a little open."""
     openness_speed: float = 0.0
     """Its change from frame to frame; not in the paper."""
     articulation: float = 0.0
@@ -50,7 +54,8 @@ def landmark_loss(
         upper, lower = map(list, zip(*openings, strict=True))
         mine, true = (torch.linalg.vector_norm((x[..., upper, :] - x[..., lower, :]).float(), dim=-1)
                       for x in (lip, true_lip))  # (B, T, K)  # fmt: skip
-        terms["openness"] = (mine - true).abs().mean()  # (B, T, K) before the mean
+        weight = 1 + config.closure * (true < TOUCHING)  # (B, T, K)
+        terms["openness"] = (weight * (mine - true).abs()).mean()
         terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())
         my_spread, spread = ((x.var(dim=1, correction=0) + SMOOTH**2).sqrt() for x in (mine, true))  # (B, K)
         terms["articulation"] = (my_spread - spread).abs().mean()

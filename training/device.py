@@ -22,9 +22,9 @@ def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
         name = f"cuda:{local}"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch goes on with a list of all it could run on
         raise UserError(f"--device {name}: not usable on this machine; use cpu or auto ({reason})") from None
     return device
 

@@ -77,6 +77,7 @@ def test_five_formats_say_the_same(tmp_path: Path) -> None:
 
 
 def test_names_and_gaps_spoil_no_format() -> None:
+    assert r"a\_b\{\^{}\textbackslash{}\} &" in Table("t", [row_of("a_b{^\\}", [])]).latex()
     clips = [ClipScore("a", {"PSNR": 30.0, "LSE-C": float("nan")}, frames=9)]
     table = Table("t", [row_of("R&D 100% | x", clips, {"FID": float("nan")})])
     assert r"R\&D 100\% | x & 30.00 &" in table.latex()

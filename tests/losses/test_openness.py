@@ -22,6 +22,17 @@ def test_openness_by_hand() -> None:
     assert both["openness_speed"].item() == pytest.approx(terms["openness_speed"].item() / 2)
 
 
+def test_lips_that_touch_count_more() -> None:
+    true_lip, jaw = torch.zeros(1, 2, 40, 2), torch.zeros(1, 2, 17, 2)
+    true_lip[0, 1, 7, 1] = 0.1  # they touch in the first frame alone
+    lip = true_lip.clone()
+    lip[0, :, 7, 1] += 0.02
+    for closure in (0.0, 3.0):
+        config = LandmarkLossConfig(openness=1.0, closure=closure)
+        terms = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7)])
+        assert terms["openness"].item() == pytest.approx((0.02 * (1 + closure) + 0.02) / 2)
+
+
 def test_articulation_is_the_difference_in_spread() -> None:
     true_lip, jaw = torch.zeros(2, 4, 40, 2), torch.zeros(2, 4, 17, 2)
     true_lip[0, :, 7, 1] = torch.tensor([0.1, 0.3, 0.1, 0.3])  # standard deviation 0.1; the other window stays shut
