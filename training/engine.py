@@ -60,11 +60,12 @@ class Average:
     """Exponential moving average of a network's weights and batch statistics, which copied would be those of the last
     few batches, and of other weights.
 
-    Over the first steps the decay is (1 + step) / (10 + step), so that the random start is forgotten.
+    Over the first steps the decay is (1 + step) / (10 + step), so that a random start is forgotten. From trained
+    weights it is (1 + step) / (2 + step): the mean of all steps so far.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, module: nn.Module, decay: float, trained: bool = False) -> None:
+        self.decay, self.head = decay, 2 if trained else 10
         self.source = module
         self.module = copy.deepcopy(module).eval().requires_grad_(False) if decay else module
 
@@ -72,7 +73,7 @@ class Average:
     def update(self, step: int) -> None:
         if not self.decay:
             return
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, (1 + step) / (self.head + step))
         for mine, theirs in zip(self.module.state_dict().values(), self.source.state_dict().values(), strict=True):
             if mine.is_floating_point():
                 mine.lerp_(theirs, 1 - decay)

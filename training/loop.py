@@ -95,7 +95,8 @@ class Trainer:
         Stream(self.length, options, size=self.world.size)  # refuses wrong sizes before anything is written
         for network in stage.networks.values():
             network.train()  # from a file of weights they come in eval mode
-        self.average = Average(stage.model, options.ema)  # a copy: taken before the layers are joined over processes
+        # A copy, taken before the layers are joined over processes.
+        self.average = Average(stage.model, options.ema, trained=options.init is not None)
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
         self.lap = self.waited = 0.0  # when the steps not yet logged began, and seconds of waiting for data since then

@@ -256,6 +256,16 @@ def test_batch_statistics_are_averaged_like_the_weights() -> None:
     assert average.module.num_batches_tracked == 3
 
 
+def test_from_trained_weights_the_average_is_the_mean_of_all_steps() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(layer.weight, 0.0)
+    average = Average(layer, decay=0.9, trained=True)
+    for step in range(1, 5):
+        nn.init.constant_(layer.weight, float(step))
+        average.update(step)
+    assert average.module.weight.item() == pytest.approx((0 + 0 + 1 + 2 + 3 + 4) / 6)  # the start counts twice
+
+
 def test_each_epoch_has_every_sample_once() -> None:
     options = Options(cache=Path(), run=Path(), batch=3, seed=1)
     stream = Stream(10, options)
