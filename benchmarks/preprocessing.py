@@ -1,6 +1,5 @@
 """python -m benchmarks.preprocessing: what preprocessing costs beside the detector, and what the datasets deliver."""
 
-import resource
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from torch.utils.data import Dataset
 
 import command_line
 from command_line import UserError
-from datasets.clip_cache import Clip, open_clip
+from datasets.clip_cache import Clip, is_whole, open_clip
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import SamplingConfig
@@ -26,7 +25,7 @@ from face.crop import crop_face
 from face.tracking import track_faces
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter
-from preprocess.clip import Options, make_clip, shared_detector
+from preprocess.clip import make_clip, shared_detector
 from preprocess.sources import Source, find_videos
 from preprocess.workers import each
 
@@ -59,7 +58,7 @@ def main(config: Config) -> None:
             for k in range(config.num_clips):
                 write_portrait(folder / f"videos/{k:03d}.mp4", LIST_HOURS * 3600 / LIST_CLIPS, (160, 160), k)
         sources, _ = find_videos(config.videos or folder / "videos")
-        work = partial(speed, options=Options(folder / "cache"))
+        work = partial(speed, cache=folder / "cache")
         [(_, clips)] = each(work, [sources[: config.num_clips]], 1)  # in a worker, as preprocessing runs
         if not clips:
             raise UserError("--videos: none of the videos became a clip; python -m preprocess says why")
@@ -72,7 +71,7 @@ def main(config: Config) -> None:
         for minutes in config.memory_minutes:
             write_portrait(folder / "long.mp4", 60 * minutes, (1920, 1080))
             source = Source(f"long{minutes}", folder / "long.mp4")
-            [(_, peak)] = each(Peak(Options(folder / "cache")), [source], 1)
+            [(_, peak)] = each(partial(peak_memory, cache=folder / "cache"), [source], 1)
             print(f"1080p video of {minutes:g} minutes: {peak:.0f} MiB at the peak")
 
 
@@ -88,22 +87,22 @@ def write_portrait(path: Path, seconds: float, size: tuple[int, int], seed: int 
             writer.write(cv2.warpAffine(face, move, size, borderMode=cv2.BORDER_REFLECT))
 
 
-def speed(sources: list[Source], options: Options) -> list[Clip]:
+def speed(sources: list[Source], cache: Path) -> list[Clip]:
     """Preprocesses clips, in turn with the detector alone on the same frames; prints both rates and their ratio."""
     detector = whole = frames = 0.0
-    make_clip(sources[0], options)  # loads all there is to load
+    make_clip(sources[0], cache)  # loads all there is to load
     for source in sources:
         pictures = list(Video(source.path))
         frames += len(pictures)
         detector += seconds(lambda pictures=pictures: track_faces(pictures, detector=shared_detector()))
-        whole += seconds(lambda source=source: make_clip(source, options))
+        whole += seconds(lambda source=source: make_clip(source, cache))
     rate = len(sources) / whole
     print(f"{len(sources)} clips of {frames / len(sources):.0f} frames on one core")
     print(f"preprocessing {rate:.2f} clips a second, {frames / whole:.0f} frames a second")
     print(f"detector alone {len(sources) / detector:.2f}: preprocessing runs at {detector / whole:.1%} of it")
     need = LIST_HOURS * 60 * FPS * whole / frames
     print(f"{LIST_CLIPS} clips, {LIST_HOURS} hours: " + ", ".join(f"{need / n:.0f} min on {n} cores" for n in CORES))
-    return [open_clip(options.cache, s.name) for s in sources if (options.cache / f"{s.name}.safetensors").exists()]
+    return [open_clip(cache, source.name) for source in sources if is_whole(cache, source.name)]
 
 
 def storage(clips: list[Clip], paths: dict[str, Path]) -> None:
@@ -132,19 +131,18 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-@dataclass(frozen=True)
-class Peak:
-    """Preprocesses a clip in a process of its own and gives that process's peak memory in MiB."""
+def peak_memory(source: Source, cache: Path) -> float:
+    """Preprocesses a clip and gives this process's peak memory in MiB; NaN on Windows."""
+    record = make_clip(source, cache)
+    if record["status"] != "cached":
+        print(record)
+    if sys.platform == "linux":  # where ru_maxrss holds what the parent took when it started this process
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
 
-    options: Options
-
-    def __call__(self, source: Source) -> float:
-        record = make_clip(source, self.options)
-        if record["status"] != "cached":
-            print(record)
-        if sys.platform == "linux":  # where ru_maxrss holds what the parent took when it started this process
-            return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from datasets import settings
 from datasets.clip_cache import JPEG, is_whole, open_clip
 from face.crop import SIZE
 from preprocess import report
-from preprocess.clip import Options, make_clip, record_of
+from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters
 from preprocess.sources import choose, find_videos
 from preprocess.workers import each
@@ -55,6 +55,8 @@ def main(config: Config) -> None:
     filters = config.filters
     if config.workers < 1:
         raise UserError(f"--workers {config.workers}: at least one process is needed")
+    if config.size < 1:
+        raise UserError(f"--size {config.size}: a crop needs at least one pixel")
     needed = filters.syncnet or (filters.max_offset, filters.min_confidence) != (None, None)
     if needed and not (filters.syncnet and filters.syncnet.is_file()):
         raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")
@@ -73,7 +75,7 @@ def main(config: Config) -> None:
     print(f"{len(chosen)} clips, {len(done)} in the cache, {len(chosen) - len(done) - len(left)} failed before")
     start, frames = time.monotonic(), 0
     died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
-    work = functools.partial(make_clip, options=Options(config.cache, config.size, filters))
+    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=filters)
     try:
         with tqdm(total=len(left), unit="clip", smoothing=0.05) as progress:
             for source, result in each(work, left, config.workers):

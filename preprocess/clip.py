@@ -7,7 +7,6 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -29,23 +28,14 @@ from preprocess.sources import SOUND_SUFFIX, Source
 
 KEPT_BYTES = 2**27  # clips whose frames take less are kept in memory, others are decoded twice
 KEPT_MEL = 2**22  # bytes of mel kept in memory (three minutes); more goes through a file
+NO_FILTERS = Filters()
 REASONS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EACCES: "no permission"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is the same for all clips of a run."""
-
-    cache: Path
-    size: int = SIZE
-    filters: Filters = field(default_factory=Filters)
 
 
 class _Unusable(Exception):
     """reason: a few words to count by; detail: what exactly."""
 
     def __init__(self, reason: str, detail: object = "", status: str = "failed", **more: object) -> None:
-        super().__init__(reason)
         self.record: Record = {"status": status, "reason": reason, "detail": str(detail), **more}
 
 
@@ -63,22 +53,22 @@ def shared_detector() -> FaceDetector:
     return FaceDetector()
 
 
-def make_clip(source: Source, options: Options) -> Record:
+def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS) -> Record:
     """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
     try:
-        _make_clip(source, options)
-        return record_of(open_clip(options.cache, source.name))
+        _make_clip(source, cache, size, filters)
+        return record_of(open_clip(cache, source.name))
     except _Unusable as error:
-        record = error.record
+        unusable = error
     except OSError as error:
-        record = _Unusable(REASONS.get(error.errno or 0, "system error"), error).record
+        unusable = _Unusable(REASONS.get(error.errno or 0, "system error"), error)
     except Exception as error:  # whatever a strange file brings about: the run goes on
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        record = _Unusable("unexpected error", what).record
+        unusable = _Unusable("unexpected error", what)
         shared_detector.cache_clear()  # nobody knows its state
-    detail = record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder lies
-    return {"name": source.name, **record, "detail": detail}
+    detail = unusable.record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder lies
+    return {"name": source.name, **unusable.record, "detail": detail}
 
 
 def record_of(clip: Clip) -> Record:
@@ -87,7 +77,7 @@ def record_of(clip: Clip) -> Record:
     return {"name": clip.name, "status": "cached", "frames": clip.num_frames, **told}
 
 
-def _make_clip(source: Source, options: Options) -> None:
+def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None:
     if source.path.exists() and not os.access(source.path, os.R_OK):
         raise _Unusable("no permission", source.path)
     with _otherwise("not a video"):
@@ -96,10 +86,12 @@ def _make_clip(source: Source, options: Options) -> None:
         with _otherwise("no sound"):
             path = _sound_of(source, video)
             silent, limit = _hear(shift_sound(audio_pieces(path), source.sound_shift), mel)
+        if not limit:
+            raise _Unusable("no sound", f"it ends before it is moved by {source.sound_shift} frames")
         lip_sync = None
-        if options.filters.syncnet:  # which takes the sound whole
+        if filters.syncnet:  # which takes the sound whole
             wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
-            lip_sync = LipSync(options.filters.syncnet, wav)
+            lip_sync = LipSync(filters.syncnet, wav)
         estimate = video.num_frames
         with _otherwise("no picture"):
             track, kept = _follow(islice(video, limit))
@@ -109,20 +101,20 @@ def _make_clip(source: Source, options: Options) -> None:
         if not track.found.any():
             raise _Unusable("no face", f"{seen} frames of {video.width} x {video.height}")
 
-        with ClipWriter(options.cache, source.name) as writer:
+        with ClipWriter(cache, source.name) as writer:
             sharpness: list[float] = []
-            for frame, box, found in zip(kept or video, track.boxes, track.found, strict=False):
-                face = crop_face(frame, box, options.size) if found else None
+            for frame, box, found in zip(kept or islice(video, seen), track.boxes, track.found, strict=True):
+                face = crop_face(frame, box, size) if found else None
                 writer.add(face)
                 if face is not None:
                     sharpness.append(sharpness_of(face))
                 if lip_sync:
                     lip_sync.see(frame, box if found else None)
             figures = measure(track, silent, sharpness) | (lip_sync.figures() if lip_sync else {})
-            if reason := rejected_by(figures, options.filters):
+            if reason := rejected_by(figures, filters):
                 raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
             metadata = {
-                "settings": settings.current(options.size),
+                "settings": settings.current(size),
                 "source": source.path.name,
                 "frame_size": track.frame_size,
                 "sound_shift": source.sound_shift,

@@ -18,7 +18,7 @@ from face.tracking import track_faces
 from media.audio import log_mel
 from media.video import Video, VideoWriter, read_audio
 from preprocess import clip as clip_module
-from preprocess.clip import Options, make_clip
+from preprocess.clip import make_clip
 from preprocess.quality import Filters
 from preprocess.sources import Source, find_videos
 from tests.preprocess.made_up_video import (
@@ -32,7 +32,7 @@ from tests.preprocess.made_up_video import (
 
 
 def _make(path: Path, root: Path, shift: int = 0, **filters: Any) -> dict[str, Any]:
-    return make_clip(Source(path.stem, path, shift), Options(root / "cache", filters=Filters(**filters)))
+    return make_clip(Source(path.stem, path, shift), root / "cache", filters=Filters(**filters))
 
 
 def _nothing_left(root: Path, but: tuple[str, ...] = ()) -> bool:
@@ -84,6 +84,8 @@ def test_sound_beside_and_sound_moved(tmp_path: Path) -> None:
         starts[shift] = int(np.flatnonzero(mel.max(axis=0) > -2)[0])
     assert starts[1] - starts[0] == pytest.approx(3.2, abs=1) and starts[0] - starts[-1] == pytest.approx(3.2, abs=1)
     assert "sound moved by 1 frames" in record["notes"]
+    record = _make(video, tmp_path, -5)  # by all that there is
+    assert (record["reason"], record["detail"]) == ("no sound", "it ends before it is moved by -5 frames")
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def test_wrong_flags_are_one_line_each(tmp_path: Path) -> None:
     good = {"videos": tmp_path / "videos", "cache": tmp_path / "cache"}
     for flag, value, message in (
         ("workers", 0, "--workers 0"),
+        ("size", 0, "--size 0"),
         ("shard", "5/4", "--shard 5/4"),
         ("videos", tmp_path / "absent", "--videos: .* is not a folder"),
         ("cache", tmp_path / "file", "--cache: .* cannot be used"),
