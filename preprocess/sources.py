@@ -37,7 +37,7 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
         raise UserError(f"--videos: {root} is not a folder; give the folder that holds the videos")
     sources: dict[str, Source] = {}
     refused: dict[str, str] = {}
-    seen: set[tuple[int, int]] = set()
+    seen: set[Path] = set()
     inside = root.resolve()
 
     def name_of(path: str | Path) -> str:
@@ -47,11 +47,11 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
         refused[name_of(error.filename)] = error.strerror or "cannot be read"
 
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+        real = Path(folder).resolve()
+        if real in seen:
             below.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(real)
         paths = sorted(Path(folder, name) for name in below)
         below[:] = [p.name for p in paths if not (p.is_symlink() and p.resolve().is_relative_to(inside))]
         for path in (Path(folder, file) for file in sorted(files)):

@@ -27,31 +27,29 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
     which reaches `work` as SystemExit, and after a while SIGKILL.
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
-    waiting, idle = deque(tasks), list[Connection]()
+    waiting = deque(tasks)
     busy: dict[Any, Task] = {}
     processes: dict[Connection, Any] = {}
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
-                if not idle:
+                connection = next(iter(processes.keys() - busy.keys()), None)
+                if connection is None:
                     connection, theirs = context.Pipe()
                     processes[connection] = context.Process(target=_serve, args=(work, theirs), daemon=True)
                     with patch.dict(os.environ, ONE_THREAD):  # inherited
                         processes[connection].start()
                     theirs.close()
-                    idle.append(connection)
-                connection, task = idle.pop(), waiting.popleft()
-                busy[connection] = task
+                busy[connection] = waiting.popleft()
                 with contextlib.suppress(OSError):  # it died while idle, which the next lines notice
-                    connection.send(task)
+                    connection.send(busy[connection])
             for connection in cast(list[Connection], wait(list(busy))):
-                task, result = busy.pop(connection), None
+                result = None
                 try:
                     result = connection.recv()
-                    idle.append(connection)
                 except (EOFError, OSError):
                     processes.pop(connection).join()
-                yield task, result
+                yield busy.pop(connection), result
     finally:
         started = [process for process in processes.values() if process.pid]  # not one that a signal came in front of
         for process in started:
