@@ -45,6 +45,8 @@ def main(config: Config) -> None:
     cache = ClipCache(config.cache, config.size)
     if unknown := set(config.clips) - set(cache.names):
         raise UserError(f"--clips: {min(unknown)} is not in {config.cache}; names are like {cache.names[0]}")
+    if min(config.num_clips, config.num_frames) < 1:
+        raise UserError("--num-clips and --num-frames: at least one of each is needed")
     names = config.clips or spread_over_speakers(cache.names, config.num_clips)
     figures, records = figures_of(cache), read(sorted(config.cache.glob("report*.jsonl")))
     text = describe(figures, records)
@@ -105,10 +107,10 @@ def _write(picture: np.ndarray, text: str, y: int) -> np.ndarray:
 
 def figures_of(clips: Iterable[Clip]) -> np.recarray:
     """What the summary tells of each clip, from one pass over the files of the cache, which may be many."""
-    told = [(c.name, c.num_frames, c.num_found, c.num_bytes, c.metadata["measures"]) for c in clips]
-    rows = [(*row, measures["face"], measures["cuts"]) for *row, measures in told]
-    counts = [(column, np.int64) for column in ("frames", "found", "bytes")]
-    return np.rec.fromrecords(rows, [("name", object), *counts, ("face", np.float64), ("cuts", np.int64)])
+    columns = [("name", "O"), ("frames", "i8"), ("found", "i8"), ("bytes", "i8"), ("face", "f8"), ("cuts", "i8")]
+    measured = ((clip, clip.metadata["measures"]) for clip in clips)
+    rows = [(c.name, c.num_frames, c.num_found, c.num_bytes, m["face"], m["cuts"]) for c, m in measured]
+    return np.rec.fromrecords(rows, columns)
 
 
 def describe(clips: np.recarray, records: Sequence[Record]) -> str:
