@@ -1,12 +1,13 @@
 """External weights: what each file is, where it comes from, whether the one on disk is the published one.
 
-None of them belongs to the project. They are looked for by name in checkpoints/ and then in the folder named by the
-environment variable IP_LAP_WEIGHTS. A missing file costs the column of a table, never the run.
+None of them belongs to the project; weights.toml lists them. They are looked for by name in checkpoints/ and then in
+the folder named by the environment variable IP_LAP_WEIGHTS. A missing file costs the column of a table, never the run.
 """
 
 import hashlib
 import http.client
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ VARIABLE = "IP_LAP_WEIGHTS"
 class WeightFile:
     """A published file. `sha256` is whole, or its first digits if only the name carries them, or empty: not public."""
 
-    names: tuple[str, ...]  # the first is the published one; the others hold the same weights
+    names: list[str]  # the first is the published one; the others hold the same weights
     purpose: str
     size: str  # about, as published
     sha256: str
@@ -35,47 +36,8 @@ class WeightFile:
         return self.names[0]
 
 
-FILES: dict[str, WeightFile] = {
-    "vgg19": WeightFile(
-        ("vgg19-dcbb9e9d.pth", "vgg19_features.pth"), "training: perceptual and style loss", "548 MB", "dcbb9e9d",
-        "CC BY 4.0 (VGG), BSD-3 (torchvision)", "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
-    ),
-    "lpips_alex": WeightFile(
-        ("alexnet-owt-7be5be79.pth", "alexnet_features_torchvision.pth"), "LPIPS (alex)", "233 MB", "7be5be79",
-        "BSD-3 (torchvision)", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-    ),
-    "lpips_vgg": WeightFile(
-        ("vgg16-397923af.pth",), "LPIPS (vgg)", "528 MB", "397923af",
-        "CC BY 4.0 (VGG), BSD-3 (torchvision)", "https://download.pytorch.org/models/vgg16-397923af.pth",
-    ),
-    "inception": WeightFile(
-        ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"), "FID", "91 MB",
-        "6726825d", "Apache-2.0",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-    ),
-    "arcface": WeightFile(
-        ("ms1mv3_arcface_r100_fp16.pth", "backbone.pth"), "CSIM", "249 MB", "", "non-commercial research (InsightFace)",
-        "https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch", download=False,
-    ),
-    "arcface_onnx": WeightFile(
-        ("ms1mv3_arcface_r100.onnx",), "CSIM, the same network as ONNX", "249 MB", "",
-        "non-commercial research (InsightFace)",
-        "https://bj.bcebos.com/paddlehub/fastdeploy/ms1mv3_arcface_r100.onnx",
-    ),
-    "syncnet": WeightFile(
-        ("syncnet_v2.model",), "LSE-C (SyncScore), LSE-D, offset", "52 MB",
-        "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442", "MIT (code); University of Oxford",
-        "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
-    ),
-    "fan": WeightFile(
-        ("2DFAN4-11f355bf06.pth.tar",), "LipLMD with 68 points", "91 MB", "11f355bf06", "BSD-3",
-        "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
-    ),
-    "s3fd": WeightFile(
-        ("s3fd-619a316812.pth",), "LipLMD with 68 points: face detector", "86 MB", "619a316812", "BSD-3",
-        "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
-    ),
-}  # fmt: skip
+_TABLE = tomllib.loads((FOLDER / "weights.toml").read_text(encoding="utf-8"))
+FILES = {key: WeightFile(**entry) for key, entry in _TABLE.items()}
 
 
 def folders() -> list[Path]:

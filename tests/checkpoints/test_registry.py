@@ -28,7 +28,7 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, publi
     """Makes "syncnet" a file of this machine whose published content is `published`."""
     (tmp_path / "source").write_bytes(content)
     digest = hashlib.sha256(published).hexdigest()
-    file = registry.WeightFile(("net.model",), "a test", "1 KB", digest, "none", (tmp_path / "source").as_uri())
+    file = registry.WeightFile(["net.model"], "a test", "1 KB", digest, "none", (tmp_path / "source").as_uri())
     monkeypatch.setitem(registry.FILES, "syncnet", file)
 
 
