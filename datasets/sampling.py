@@ -61,12 +61,11 @@ class SampledClips(Dataset[dict[str, object]]):
         self.num_frames, self.num_references = num_frames, num_references
         self.config, self.seed = config, seed
         self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= num_frames]
-        self.num_excluded = len(clips) - len(self.clips)
         if not self.clips:
             needed = f"{MIN_FRAMES} frames with a face, {num_frames} of them in a row"
             raise UserError(f"--cache: none of the {len(clips)} clips can be trained on: that takes {needed}")
-        if self.num_excluded:
-            print(f"{self.num_excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)
+        if excluded := len(clips) - len(self.clips):
+            print(f"{excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)
         weights = _weights(self.clips, config.balance, speakers or {})
         self.ends = np.cumsum(weights) / weights.sum()
 
@@ -77,8 +76,8 @@ class SampledClips(Dataset[dict[str, object]]):
         """The random numbers of an item, and its clip; over an epoch the clips get their shares evenly."""
         epoch, index = divmod(index, len(self))
         rng = np.random.default_rng((self.seed, epoch, index))
-        clip = np.searchsorted(self.ends, (index + rng.random()) / len(self), side="right")
-        return rng, self.clips[min(int(clip), len(self.clips) - 1)]
+        clip = np.searchsorted(self.ends[:-1], (index + rng.random()) / len(self), side="right")
+        return rng, self.clips[clip]
 
 
 def _weights(clips: Sequence[Clip], balance: str, speakers: Mapping[str, str]) -> np.ndarray:
@@ -95,7 +94,7 @@ class Augmentation:
     """The changes drawn for one sample."""
 
     def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
-        self.rng, self.config, self.box, self.strength = rng, config, config.box, config.sound
+        self.rng, self.config = rng, config
         self.flip = config.flip > 0 and rng.random() < config.flip
         self.table: np.ndarray | None = None
         if config.colour > 0:
@@ -119,9 +118,9 @@ class Augmentation:
 
     def sound(self, mel: np.ndarray) -> np.ndarray:
         """Mel windows (..., 80, 16) as if heard otherwise: nothing is moved in time. Silence stays silence."""
-        if not self.strength:
+        if not self.config.sound:
             return mel
-        rng, bands, strength = self.rng, mel.shape[-2], self.strength
+        rng, bands, strength = self.rng, mel.shape[-2], self.config.sound
         position = np.linspace(-1, 1, bands)
         stretch = 1 + 0.12 * strength * rng.uniform(-1, 1)  # of the formants, as a longer or shorter throat does
         source = np.clip((np.arange(bands) * stretch), 0, bands - 1)
@@ -138,10 +137,11 @@ class Augmentation:
 
     def move(self) -> np.ndarray | None:
         """Draws how one crop is moved: (2, 2), scale and shift of x and of y in crop coordinates; None: not at all."""
-        if not (self.flip or self.box):
+        box, rng = self.config.box, self.rng
+        if not (self.flip or box):
             return None
-        scale = np.full(2, 1 + self.box * self.rng.uniform(-1, 1))
-        shift = (1 - scale) / 2 + self.box * self.rng.uniform(-1, 1, 2)
+        scale = np.full(2, 1 + box * rng.uniform(-1, 1))
+        shift = (1 - scale) / 2 + box * rng.uniform(-1, 1, 2)
         if self.flip:
             scale, shift = scale * (-1, 1), shift * (-1, 1) + (1, 0)
         return np.stack([scale, shift], axis=1)
