@@ -20,10 +20,10 @@ class Config:
 
 def main(config: Config) -> None:
     wanted = config.download or ()
-    if config.download in ((), ("all",)):
+    if config.download == ():
         wanted = [key for key, file in registry.FILES.items() if file.download]
     if unknown := [key for key in wanted if key not in registry.FILES]:
-        raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)} or all")
+        raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)}, or give no name for all")
     print("looked for in", *(f"{f}{'' if f.is_dir() else ' (no such folder)'}" for f in registry.folders()))
     for key in wanted:
         if not registry.find(key):
