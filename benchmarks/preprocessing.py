@@ -31,7 +31,7 @@ from preprocess.workers import each
 
 LIST_CLIPS, LIST_HOURS = 45_839, 28  # LRS2's training list: so a clip of it has 55 frames
 CORES = (2, 16, 64)
-NUM_FRAMES, STAGE_1_REFERENCES, STAGE_2_REFERENCES = 5, 15, 3  # the paper's samples
+NUM_FRAMES = 5  # of the paper's samples
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ def main(config: Config) -> None:
         if not clips:
             raise UserError("--videos: none of the videos became a clip; python -m preprocess says why")
         storage(clips, {source.name: source.path for source in sources})
-        for name, dataset in (
-            ("stage 1", LandmarkDataset(clips, NUM_FRAMES, STAGE_1_REFERENCES, SamplingConfig())),
-            ("stage 2", RenderDataset(clips, NUM_FRAMES, STAGE_2_REFERENCES, SamplingConfig())),
-        ):
-            print(f"{name}: {samples_a_second(dataset, config.samples):.0f} samples a second from one worker")
+        for stage, make, references in ((1, LandmarkDataset, 15), (2, RenderDataset, 3)):  # the paper's samples
+            dataset = make(clips, NUM_FRAMES, references, SamplingConfig())
+            print(f"stage {stage}: {samples_a_second(dataset, config.samples):.0f} samples a second from one worker")
         for minutes in config.memory_minutes:
             write_portrait(folder / "long.mp4", 60 * minutes, (1920, 1080))
             source = Source(f"long{minutes}", folder / "long.mp4")
