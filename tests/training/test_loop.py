@@ -263,7 +263,8 @@ def test_from_trained_weights_the_average_is_the_mean_of_all_steps() -> None:
     for step in range(1, 5):
         nn.init.constant_(layer.weight, float(step))
         average.update(step)
-    assert average.module.weight.item() == pytest.approx((0 + 0 + 1 + 2 + 3 + 4) / 6)  # the start counts twice
+    [weight] = average.module.parameters()
+    assert weight.item() == pytest.approx((0 + 0 + 1 + 2 + 3 + 4) / 6)  # the start counts twice
 
 
 def test_each_epoch_has_every_sample_once() -> None:
