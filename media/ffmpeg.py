@@ -138,6 +138,13 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return (True, bool(b < 0), bool(c < 0)) if abs(b) > abs(a) else (False, bool(d < 0), bool(a < 0))
 
 
+def upright(picture: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
+    """A stored picture (H, W, 3) turned as `orientation` says; a copy that the caller may change."""
+    transpose, vertical, horizontal = orientation
+    picture = picture.transpose(1, 0, 2) if transpose else picture
+    return np.ascontiguousarray(picture[:: -1 if vertical else 1, :: -1 if horizontal else 1])
+
+
 class Converter:
     """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow."""
 

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 
 from command_line import UserError
+from media import ffmpeg
 from media.audio import FPS
-from media.ffmpeg import check_file
 
 
 def is_picture(path: str | Path) -> bool:
     """Whether a file is a still picture (an animated GIF is a video). Raises a UserError if it can't be opened."""
-    check_file(Path(path))
+    ffmpeg.check_file(Path(path))
     with open(path, "rb") as file:
         return file.read(4) != b"GIF8" and cv2.haveImageReader(str(path))
 
@@ -25,12 +25,17 @@ def read_picture(path: str | Path) -> np.ndarray:
     Raises:
         UserError: no such file, a folder, no permission, or not a picture.
     """
-    check_file(Path(path))
-    picture = None
+    ffmpeg.check_file(Path(path))
+    picture, data = None, np.fromfile(path, np.uint8)
     with contextlib.suppress(cv2.error):  # for instance an absurd size
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     if picture is None:
         raise UserError(f"{path} is not a picture, or is damaged; give a JPEG, PNG or WebP file")
+    if data[8:12].tobytes() == b"WEBP":  # OpenCV turns only the others; FFmpeg cannot read animated ones
+        with contextlib.suppress(UserError), ffmpeg.open_input(Path(path)) as container:
+            stream = ffmpeg.picture_stream(container)
+            frame = next(ffmpeg.decode(container, stream, []), None) if stream else None
+            return ffmpeg.upright(picture, ffmpeg.orientation(frame)) if frame else picture
     return picture
 
 

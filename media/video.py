@@ -194,9 +194,7 @@ class _Reader:
             return None
         frame = self._source(max(0, bisect_right(video._shown_from, index) - 1))
         rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
-        transpose, vertical, horizontal = video._orientation
-        rgb = rgb.transpose(1, 0, 2) if transpose else rgb
-        return np.ascontiguousarray(rgb[:: -1 if vertical else 1, :: -1 if horizontal else 1])
+        return ffmpeg.upright(rgb, video._orientation)
 
     def _source(self, position: int) -> Any:
         """The source frame at a position; asked for the one after the last known, the last there is."""

@@ -277,7 +277,11 @@ def test_picture_of_a_phone_is_upright(tmp_path, tag, turns):
     orientation = struct.pack("<HHIHH", 0x0112, 3, 1, tag, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + orientation + bytes(4)
     (tmp_path / "a.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
-    for picture in (read_picture(tmp_path / "a.jpg"), *Video(tmp_path / "a.jpg")):
+    webp, tiff = cv2.imencode(".webp", stored)[1].tobytes(), exif[6:]
+    sizes = b"VP8X" + struct.pack("<II", 10, 8) + b"".join((side - 1).to_bytes(3, "little") for side in (48, 32))
+    body = b"WEBP" + sizes + webp[12:] + b"EXIF" + struct.pack("<I", len(tiff)) + tiff
+    (tmp_path / "a.webp").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    for picture in (read_picture(tmp_path / "a.jpg"), *Video(tmp_path / "a.jpg"), read_picture(tmp_path / "a.webp")):
         assert np.abs(picture.astype(int) - np.rot90(stored, turns)).mean() < 5
 
 
