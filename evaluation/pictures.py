@@ -94,6 +94,8 @@ class Compare:
 def compare(config: Compare) -> None:
     command_line.output_parent(config.output, "--output", WRITTEN)
     paths = named(config.videos, "--videos")
+    if config.output.resolve() in (path.resolve() for path in paths.values()):
+        raise UserError(f"--output {config.output}: would overwrite one of --videos; choose another name")
     videos = [Video(path) for path in paths.values()]
     if not videos:
         raise UserError("--videos: name at least one, as NAME=VIDEO")
@@ -149,7 +151,7 @@ def elements(tag: str, texts: list[str]) -> str:
 
 
 def report(config: Report) -> None:
-    command_line.output_parent(config.output, "--output")
+    command_line.output_parent(config.output, "--output", (".html",))
     if absent := [path for path in config.sheets if not path.is_file()]:
         raise UserError(f"--sheets: there is no picture {absent[0]}")
     parts = [f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>']

@@ -53,6 +53,8 @@ def test_no_common_clip_is_one_line(page: Path, tmp_path: Path) -> None:
         study(Study((f"A={page.parent / 'Ours'}", f"B={tmp_path / 'other'}"), tmp_path / "page.html"))
     with pytest.raises(UserError, match="NAME=FOLDER"):
         study(Study((str(tmp_path),), tmp_path / "page.html"))
+    with pytest.raises(UserError, match=r"--output.*html"):
+        study(Study((f"A={page.parent / 'Ours'}",), tmp_path / "other" / "c.mp4"))
 
 
 class Browser:

@@ -97,6 +97,8 @@ def test_what_is_no_table_and_no_folder_is_one_line(tmp_path: Path) -> None:
     made().publish(tmp_path, "t")
     with pytest.raises(UserError, match=r"--sheets: .*nothing"):
         report(Report((tmp_path / "t.json",), tmp_path / "report.html", (tmp_path / "nothing.png",)))
+    with pytest.raises(UserError, match=r"--output.*html"):  # the table itself
+        report(Report((tmp_path / "t.json",), tmp_path / "t.json"))
 
 
 def test_the_papers_figures() -> None:

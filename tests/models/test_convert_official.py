@@ -44,7 +44,10 @@ def test_refuses_incomplete_networks(tmp_path: Path, marker: str) -> None:
     assert "not a released checkpoint" in refused(source, tmp_path / "out.safetensors")
 
 
-def test_refuses_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_refuses_output_that_cannot_be_written_or_is_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "in.pth").touch()
+    with pytest.raises(UserError, match="safetensors"):
+        convert_official.main(convert_official.Config(tmp_path / "in.pth", tmp_path / "in.pth"))
     with pytest.raises(UserError, match="does not exist"):
         convert_official.main(convert_official.Config(tmp_path / "in.pth", tmp_path / "no" / "out.safetensors"))
 
