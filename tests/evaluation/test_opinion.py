@@ -47,6 +47,16 @@ def test_page_is_self_contained_and_blind(page: Path) -> None:
     assert text.count("data:video/mp4;base64,") == 4
 
 
+def test_the_key_of_another_study_is_not_overwritten(page: Path, tmp_path: Path) -> None:
+    for file in (page, key_of(page)):
+        shutil.copy(file, tmp_path)
+    both = f"Ours={page.parent / 'Ours'}", f"Theirs={page.parent / 'Theirs'}"
+    with pytest.raises(UserError, match="another study's"):
+        study(Study(both, tmp_path / "page.html", count=1, checks=1))
+    assert all((tmp_path / file.name).read_text() == file.read_text() for file in (page, key_of(page)))
+    study(Study(both, tmp_path / "page.html", count=2, checks=1))  # the same again
+
+
 def test_no_common_clip_is_one_line(page: Path, tmp_path: Path) -> None:
     write(tmp_path / "other" / "c.mp4", [frame(0)[::2, ::2]] * 2)
     with pytest.raises(UserError, match="in all folders"):
