@@ -258,8 +258,8 @@ class Dubber:
         return face, warped
 
     def dub(
-        self, video: Path, audio: Path, output: Path, face: str = Config.face, keep_fps: bool = False,
-        panel: bool = False, lossless: bool = False, progress: bool = True,
+        self, video: str | Path, audio: str | Path, output: str | Path, face: str = Config.face,
+        keep_fps: bool = False, panel: bool = False, lossless: bool = False, progress: bool = True,
     ) -> Summary:  # fmt: skip
         """Writes `output`: the person of `video` saying `audio`, as long as the sound.
 
@@ -270,6 +270,10 @@ class Dubber:
                 Nothing is left behind.
         """
         times = [time.perf_counter()]
+        video, audio, output = map(Path, (video, audio, output))
+        command_line.output_parent(output, "--output", WRITTEN)
+        if output.exists() and output.resolve() in (video.resolve(), audio.resolve()):
+            raise UserError(f"--output {output}: would overwrite an input; choose another name")
         wav = read_audio(audio)
         seconds = len(wav) / sound.SAMPLE_RATE
         if seconds < SHORTEST_SOUND:
@@ -353,9 +357,6 @@ class Dubber:
 
 
 def main(config: Config) -> None:
-    command_line.output_parent(config.output, "--output", WRITTEN)
-    if config.output.exists() and config.output.resolve() in (config.video.resolve(), config.audio.resolve()):
-        raise UserError(f"--output {config.output}: would overwrite an input; choose another name")
     dubber = Dubber.from_weights(
         config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size,
         num_candidates=config.num_candidates, detail=config.detail, half=config.half,

@@ -141,6 +141,9 @@ def test_as_many_frames_as_the_sound_needs(
     heard = read_audio(tmp_path / "out.mp4")
     assert abs(len(heard) / SAMPLE_RATE - frames / FPS) < 0.05
     assert not list(tmp_path.glob("*tmp*"))
+    for output, why in ((tmp_path / "out.mp4", "overwrite"), (tmp_path / "no" / "out.mp4", "does not exist")):
+        with pytest.raises(command_line.UserError, match=why):  # before any work, from Python too
+            dubber.dub(tmp_path / "out.mp4", tmp_path / "absent.wav", str(output))
 
 
 def test_faceless_frames_pass_through_and_only_the_face_changes(video: Path, weights: Path, tmp_path: Path) -> None:
