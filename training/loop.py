@@ -286,6 +286,8 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
         trainer = build(config)
         trainer.dry_run() if config.dry_run else trainer.fit()
         distributed.stop()
+        if trainer.signal == "SIGINT":  # as other commands end: a script must not go on with its next line
+            raise KeyboardInterrupt
     except (MemoryError, RuntimeError) as error:
         if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
             raise UserError(f"--workers: {error}; use fewer of them, or a smaller --batch") from error

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
-from training import checkpoint
+from training import checkpoint, loop
 from training.engine import Average, Engine
 from training.loop import Stream, Trainer
 from training.options import Options
@@ -84,22 +84,24 @@ def test_killed_and_continued_is_as_if_never_killed(tmp_path: Path, when: str, c
     assert not list((tmp_path / "killed").rglob("*.part"))
 
 
-def test_a_signal_ends_the_step_and_saves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_saves(tmp_path: Path, number: signal.Signals) -> None:
     trainer = toy_trainer(tmp_path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     step = trainer.train_step
 
     def train_step(batch: Any) -> None:
         step(batch)
         if trainer.step == 3:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
     trainer.train_step = train_step  # type: ignore[method-assign]
     try:
-        trainer.fit()
+        with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext():
+            loop.train(lambda _: trainer, trainer.options)
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
     assert last(tmp_path)["step"] == 3
 
 
