@@ -57,7 +57,7 @@ class Video:
         with ffmpeg.open_input(self.path) as container:
             stream = ffmpeg.picture_stream(container)
             if stream is None:
-                raise UserError(f"{path} has no video that can be decoded")
+                raise UserError(f"{path} has no video that can be decoded; give a video or a picture")
             stream.codec_context.thread_count = threads
             first = next(ffmpeg.decode(container, stream, []), None)
             if first is None or first.width * first.height == 0:
@@ -224,7 +224,7 @@ def audio_pieces(path: str | Path) -> Iterator[np.ndarray]:
     with ffmpeg.open_input(Path(path)) as container:
         stream = ffmpeg.sound_stream(container)
         if stream is None:
-            raise UserError(f"{path} has no sound")
+            raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
         end, done, held = ffmpeg.stated_end(container, stream) * SAMPLE_RATE, 0, np.zeros(0, np.float32)
         for piece in ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono"):
             held = np.concatenate([held, piece[0]])

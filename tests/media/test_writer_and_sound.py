@@ -247,7 +247,7 @@ def test_no_sound(tmp_path):
     silent = write(tmp_path / "silent.mp4", [numbered(0)])
     (tmp_path / "empty.wav").write_bytes(wav_bytes(b"", 16000, 1))
     (tmp_path / "text.wav").write_text("no sound at all\n" * 20)
-    for name, words in {"silent.mp4": "no sound", "empty.wav": "no sound", "text.wav": "not a video or sound"}.items():
+    for name, words in {"silent.mp4": "no sound; give", "empty.wav": "no sound", "text.wav": "not a video"}.items():
         with pytest.raises(UserError, match=words):
             read_audio(tmp_path / name)
     assert not has_audio(silent) and has_audio(write(tmp_path / "b.mp4", [numbered(0)], sound=clicks(0.1, [])))
