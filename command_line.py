@@ -1,6 +1,7 @@
 """What every command line of the project shares: typed flags, and one clear line for a user's mistake."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,10 @@ def fail(message: str) -> NoReturn:
 def run(main: Callable[[Config], None], config: type[Config], prog: str | None = None) -> None:
     """Parses the command line into `config` and calls `main` with it.
 
-    Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C.
+    Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C, 143 terminated; either way
+    what was half written is removed.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as if main had ended by itself
     try:
         main(tyro.cli(config, prog=prog))  # the config's own checks may refuse a value
     except UserError as error:
@@ -43,7 +46,11 @@ def output_parent(path: Path, flag: str, suffixes: tuple[str, ...] = ()) -> Path
             in one of `suffixes`.
     """
     folder = path.absolute().parent
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long, most likely
+        raise UserError(f"{flag}: {path} cannot be a file's name ({error.strerror}); choose another") from None
+    if is_folder:
         raise UserError(f"{flag}: {path} is a folder; give the name of a file to write")
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{flag}: {path} must end in {' or '.join(suffixes)}")

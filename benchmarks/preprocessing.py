@@ -50,6 +50,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints the figures, a line each, as they come."""
+    if min(config.num_clips, config.samples) < 1:
+        raise UserError("--num-clips and --samples: at least 1 is needed of each")
     cv2.setNumThreads(1)  # as in a data loader; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
