@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -72,14 +72,17 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             header[key] = {"dtype": _NAMES[array.dtype.type], "shape": array.shape, "data_offsets": [begin, end]}
         packed = json.dumps(header).encode()
         packed += b" " * (-len(packed) % 8)  # safetensors' alignment
-        _to_disk(self._file, self.faces)
-        with open(f"{self.arrays}{UNFINISHED}", "wb") as file:
+        with self._file, open(f"{self.arrays}{UNFINISHED}", "wb") as file:
             file.write(len(packed).to_bytes(8, "little") + packed)
             mel.seek(0)
             shutil.copyfileobj(mel, file)
             for array in arrays.values():
                 file.write(array.data)
-            _to_disk(file, self.arrays)
+            for written in (self._file, file):  # they outlast a power cut, and the disk has room for both
+                written.flush()
+                os.fsync(written.fileno())
+        for path in (self.faces, self.arrays):
+            os.replace(f"{path}{UNFINISHED}", path)
         _mapped.cache_clear()  # another clip may have been open under this name
 
     def __exit__(self, *error: object) -> None:
@@ -87,13 +90,6 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             self._file.close()
         for path in (self.faces, self.arrays):
             Path(f"{path}{UNFINISHED}").unlink(missing_ok=True)
-
-
-def _to_disk(file: BinaryIO, path: Path) -> None:
-    """Gives a written file its final name, once it would outlast a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
-    os.replace(file.name, path)
 
 
 def is_whole(root: Path, name: str) -> bool:

@@ -69,7 +69,7 @@ class LipSync:
     def __init__(self, weights: Path, wav: np.ndarray) -> None:
         from evaluation import lip_sync_net
 
-        self._scorer = lip_sync_net.SyncScorer(_syncnet(weights), wav)
+        self._scorer = lip_sync_net.SyncScorer(syncnet(weights), wav)
 
     def see(self, frame: np.ndarray, box: np.ndarray | None) -> None:
         """Takes the next frame (H, W, 3) uint8: the surroundings of the face's box (4,), or, without one, all of it."""
@@ -82,7 +82,8 @@ class LipSync:
 
 
 @functools.cache
-def _syncnet(path: Path) -> Any:
+def syncnet(path: Path) -> Any:
+    """SyncNet with the weights of a file, once a process. Raises UserError if they are not SyncNet's."""
     from evaluation import lip_sync_net
 
     return lip_sync_net.load(path)

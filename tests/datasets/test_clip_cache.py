@@ -1,5 +1,7 @@
 """The cache gives back what was written, says what is wrong with a file, and never shows half a clip."""
 
+import errno
+import io
 import pickle
 from pathlib import Path
 
@@ -57,6 +59,18 @@ def test_an_interrupted_clip_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ClipWriter(tmp_path, "s/a") as writer:
         writer.add(np.zeros((128, 128, 3), np.uint8))
         raise KeyboardInterrupt
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_disk_that_fills_while_the_arrays_are_written_leaves_nothing(tmp_path: Path) -> None:
+    class Full(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    points, boxes = np.zeros((1, 131, 2)), np.zeros((1, 4))
+    with pytest.raises(OSError, match="No space left"), ClipWriter(tmp_path, "s/a") as writer:
+        writer.add(np.zeros((128, 128, 3), np.uint8))
+        writer.finish(points, boxes, np.ones(1, bool), Full(bytes(320)), {"settings": {}})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

@@ -47,6 +47,7 @@ def test_wrong_flags_are_one_line_each(tmp_path: Path) -> None:
         ("list", (tmp_path / "absent",), "--list: .* cannot be read"),
         ("audio_shift", tmp_path / "absent", "--audio-shift: .* cannot be read"),
         ("filters", Filters(max_offset=1), "--filters.syncnet None: give SyncNet's weights"),
+        ("filters", Filters(syncnet=tmp_path / "file"), "SyncNet"),
     ):
         with pytest.raises(UserError, match=message) as error:
             main(Config(**{**good, flag: value}))
