@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -38,12 +38,19 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
         sys.exit(130)
 
 
-def output_parent(path: Path, flag: str, suffixes: tuple[str, ...] = ()) -> Path:
-    """The folder that will hold the output file `path`, checked before any work is done.
+def at_least_one(**counts: int | None) -> None:
+    """Checks numbers by the names of their flags; None is a flag that was not given. Raises UserError below 1."""
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise UserError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
+
+
+def check_output(path: Path, flag: str, suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:
+    """Checks, before any work is done, that the file `path` can be written.
 
     Raises:
-        UserError: the folder does not exist or cannot be written, `path` is itself a folder, or its name does not end
-            in one of `suffixes`.
+        UserError: its folder does not exist or cannot be written, `path` is itself a folder or one of `inputs`, or its
+            name does not end in one of `suffixes`.
     """
     folder = path.absolute().parent
     try:
@@ -58,4 +65,5 @@ def output_parent(path: Path, flag: str, suffixes: tuple[str, ...] = ()) -> Path
         raise UserError(f"{flag}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{flag}: the folder {folder} cannot be written; choose another or change its permissions")
-    return folder
+    if path.exists() and path.resolve() in (given.resolve() for given in inputs):
+        raise UserError(f"{flag} {path}: would overwrite an input; choose another name")

@@ -130,10 +130,7 @@ class Dubber:
         """`num_candidates` None: as many as in training. The tables keep to that, and to what the network draws."""
         trained = renderer.config.candidates  # 0: the same references for every frame, none is chosen
         candidates = trained if num_candidates is None or not trained else num_candidates
-        counts = {"num-references": num_references, "num-candidates": num_candidates, "batch-size": batch_size}
-        for flag, number in counts.items():
-            if number is not None and number < 1:
-                raise UserError(f"--{flag} {number}: at least 1 is needed")
+        command_line.at_least_one(num_references=num_references, num_candidates=num_candidates, batch_size=batch_size)
         self.device = pick_device(device)
         if self.device.type == "cpu":
             keep_memory()
@@ -271,9 +268,7 @@ class Dubber:
         """
         times = [time.perf_counter()]
         video, audio, output = map(Path, (video, audio, output))
-        command_line.output_parent(output, "--output", WRITTEN)
-        if output.exists() and output.resolve() in (video.resolve(), audio.resolve()):
-            raise UserError(f"--output {output}: would overwrite an input; choose another name")
+        command_line.check_output(output, "--output", WRITTEN, inputs=(video, audio))
         wav = read_audio(audio)
         seconds = len(wav) / sound.SAMPLE_RATE
         if seconds < SHORTEST_SOUND:

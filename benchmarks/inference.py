@@ -16,7 +16,6 @@ import torch
 from scipy.io import wavfile
 
 import command_line
-from command_line import UserError
 from face.landmarks import NUM_FULL
 from inference import SHIPPED_WEIGHTS, Dubber
 from inference import Config as Command
@@ -75,8 +74,7 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
 
 
 def main(config: Config) -> None:
-    if config.repeats < 1:
-        raise UserError(f"--repeats {config.repeats}: at least 1 is needed")
+    command_line.at_least_one(repeats=config.repeats)
     asked = {name: getattr(Command, name) for name in ("num_candidates", "detail", "half")}  # as the command does
     dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size, **asked)
     print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")

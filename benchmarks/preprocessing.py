@@ -28,6 +28,7 @@ from media.video import Video, VideoWriter
 from preprocess.clip import make_clip, shared_detector
 from preprocess.sources import Source, find_videos
 from preprocess.workers import each
+from training.device import memory_gib
 
 LIST_CLIPS, LIST_HOURS = 45_839, 28  # LRS2's training list: so a clip of it has 55 frames
 CORES = (2, 16, 64)
@@ -50,8 +51,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints the figures, a line each, as they come."""
-    if min(config.num_clips, config.samples) < 1:
-        raise UserError("--num-clips and --samples: at least 1 is needed of each")
+    command_line.at_least_one(num_clips=config.num_clips, samples=config.samples)
     cv2.setNumThreads(1)  # as in a data loader; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -132,17 +132,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def peak_memory(source: Source, cache: Path) -> float:
-    """Preprocesses a clip and gives this process's peak memory in MiB; NaN on Windows."""
+    """Preprocesses a clip and gives this process's peak memory in MiB; NaN where that is not known."""
     record = make_clip(source, cache)
     if record["status"] != "cached":
         print(record)
     if sys.platform == "linux":  # where ru_maxrss holds what the parent took when it started this process
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    if sys.platform == "win32":
-        return float("nan")
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
+    return 2**10 * memory_gib(torch.device("cpu")) or float("nan")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Study:
 
 
 def study(config: Study) -> None:
-    command_line.output_parent(config.output, "--output", (".html",))
+    command_line.check_output(config.output, "--output", (".html",))
     found = {name: protocol.index(folder, "--methods") for name, folder in named(config.methods, "--methods").items()}
     if not found:
         raise UserError("--methods: name at least one, as NAME=FOLDER")

@@ -57,7 +57,7 @@ def label(text: str, width: int) -> np.ndarray:
 
 def sheet(config: Sheet) -> None:
     """A row for each video, face and mouth side by side for each frame."""
-    command_line.output_parent(config.output, "--output", (".png", ".jpg", ".webp"))
+    command_line.check_output(config.output, "--output", (".png", ".jpg", ".webp"))
     frames, rows, gap = config.frames, [], np.full((CELL, GAP, 3), 255, np.uint8)
     for name, path in named((f"original={config.original}", *config.methods), "--methods").items():
         video = Video(path)
@@ -92,15 +92,12 @@ class Compare:
 
 
 def compare(config: Compare) -> None:
-    command_line.output_parent(config.output, "--output", WRITTEN)
     paths = named(config.videos, "--videos")
-    if config.output.resolve() in (path.resolve() for path in paths.values()):
-        raise UserError(f"--output {config.output}: would overwrite one of --videos; choose another name")
+    command_line.check_output(config.output, "--output", WRITTEN, inputs=paths.values())
+    command_line.at_least_one(height=config.height)
     videos = [Video(path) for path in paths.values()]
     if not videos:
         raise UserError("--videos: name at least one, as NAME=VIDEO")
-    if config.height < 1:
-        raise UserError(f"--height {config.height}: at least 1 is needed")
     widths = [max(1, round(video.width * config.height / video.height / 2)) * 2 for video in videos]
     heads = np.concatenate([*map(label, paths, widths)], axis=1)
     sound = next((video.path for video in videos if video.has_audio), None)
@@ -151,7 +148,7 @@ def elements(tag: str, texts: list[str]) -> str:
 
 
 def report(config: Report) -> None:
-    command_line.output_parent(config.output, "--output", (".html",))
+    command_line.check_output(config.output, "--output", (".html",))
     if absent := [path for path in config.sheets if not path.is_file()]:
         raise UserError(f"--sheets: there is no picture {absent[0]}")
     parts = [f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>']

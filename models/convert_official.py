@@ -107,7 +107,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    command_line.output_parent(config.output, "OUTPUT", (".safetensors",))
+    command_line.check_output(config.output, "OUTPUT", (".safetensors",))
     if not config.source.is_file():
         raise UserError(f"SOURCE: {config.source} is not a file")
     try:

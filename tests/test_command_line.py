@@ -41,4 +41,4 @@ def test_terminated_it_tidies_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(command_line.UserError, match=r"--output: .*choose another"):
-        command_line.output_parent(tmp_path / ("x" * 300 + ".mp4"), "--output", (".mp4",))
+        command_line.check_output(tmp_path / ("x" * 300 + ".mp4"), "--output", (".mp4",))

@@ -24,7 +24,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Raises UserError when the run has nothing to export or the file can't be written."""
-    command_line.output_parent(config.output, "--output", (".safetensors",))
+    command_line.check_output(config.output, "--output", (".safetensors",))
     state = checkpoint.load_latest(config.run / "checkpoints")
     if state is None:
         raise UserError(f"--run: {config.run} holds no checkpoint")

@@ -3,7 +3,6 @@
 import itertools
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from command_line import UserError
 from training import checkpoint, distributed
+from training.device import memory_gib
 from training.engine import Average, Engine
 from training.options import Config, Options
 from training.run_folder import RunFolder
@@ -307,18 +307,6 @@ def prepare_worker(_: int) -> None:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device; names and such stay."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
-
-
-def memory_gib(device: torch.device) -> float:
-    """Most memory that this process has held: on the GPU, else in RAM; 0 where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows doesn't say
-        return 0.0
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _line(numbers: dict[str, float]) -> str:

@@ -27,7 +27,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Raises UserError when a run has no metrics or the picture can't be written."""
-    command_line.output_parent(config.output, "--output", (".png", ".svg", ".pdf"))
+    command_line.check_output(config.output, "--output", (".png", ".svg", ".pdf"))
     runs = {run: read_metrics(run) for run in config.run}
     if empty := [str(run) for run, rows in runs.items() if not rows]:
         raise UserError(f"--run: {', '.join(empty)} has no metrics yet (metrics.jsonl)")
