@@ -1,9 +1,12 @@
 """What every command line of the project shares: typed flags, and one clear line for a user's mistake."""
 
+import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -30,12 +33,28 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as if main had ended by itself
     try:
-        main(tyro.cli(config, prog=prog))  # the config's own checks may refuse a value
+        main(parse(config, prog))
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def parse(config: type[Config], prog: str | None = None) -> Config:
+    """The command line as a `config`. Raises UserError for flags that it can't be made of, or that its checks refuse."""
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(config, prog=prog)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        # tyro draws a box, without UTF-8 only rules: a title, what is wrong, what may be meant. Help texts are indented.
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", box.getvalue())  # colours
+        lines = [line[2:].rstrip("│╯ ") for line in plain.splitlines()[1:]]
+        parts = re.split(r"\s*[─-]{9,}\s*", "\n".join(line for line in lines if not line.startswith(" " * 8)))
+        raise UserError("; ".join(x for x in parts if x and not x.startswith("Argument helptext"))) from None
 
 
 def at_least_one(**counts: int | None) -> None:

@@ -60,7 +60,7 @@ class Config(Options):
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
         "model": LandmarkGeneratorConfig.lite(), "precision": "bf16", "batch": 16, "learning_rate": 1e-3,
-        "warmup_steps": 200, "clip_norm": 1.0, "steps": 40_000, "validate_every": 500,
+        "warmup_steps": 200, "clip_norm": 1.0, "ema": 0.9998, "steps": 40_000, "validate_every": 500,
         "loss": LandmarkLossConfig(velocity=0.1, openness=8.0, closure=2.0, openness_speed=4.0, articulation=16.0),
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400,

@@ -111,9 +111,11 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     Features of batch 1 serve all B targets without being copied.
     """
     grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    full = _aggregate(_warp(features.full.float(), grid, identity_at_zero), motion.weight.float())
+    moved = _warp(features.full.float(), grid, identity_at_zero)
+    if identity_at_zero:
+        moved = torch.cat([_warp_pictures(features.full[:, :, :3].float(), grid), moved[:, :, 3:]], dim=2)
     moved_half = _warp(features.half.float(), half_size(grid), identity_at_zero)
-    return full, _aggregate(moved_half, motion.weight[..., ::2, ::2].float())
+    return _aggregate(moved, motion.weight.float()), _aggregate(moved_half, motion.weight[..., ::2, ::2].float())
 
 
 def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> Tensor:
@@ -144,13 +146,18 @@ def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
     return torch.stack([x + right, y[:, None] + down], dim=-3)
 
 
+def _warp_pictures(pictures: Tensor, grid: Tensor) -> Tensor:
+    """Bicubic, as bilinear sampling between pixels blurs: (1 or B, N, 3, H, W) by (B, N, 2, h, w) -> (B, N, 3, h, w)."""
+    return _warp(pictures, grid, True, "bicubic").clamp(0, 1)
+
+
 def half_size(grid: Tensor) -> Tensor:
     """(B, N, 2, H, W) -> (B, N, 2, H/2, W/2), the same as bilinear resizing."""
     return each(lambda g: F.avg_pool2d(g, 2), grid)
 
 
-def _warp(source: Tensor, grid: Tensor, edges_go_on: bool) -> Tensor:
-    """Bilinear: source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w).
+def _warp(source: Tensor, grid: Tensor, edges_go_on: bool, mode: str = "bilinear") -> Tensor:
+    """Source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w).
 
     Outside the source is zero, as released, or its edges go on: black borders are no picture of anybody.
     """
@@ -161,7 +168,7 @@ def _warp(source: Tensor, grid: Tensor, edges_go_on: bool) -> Tensor:
     stacked = grid.view(sources, repeats, count, 2, height, width).permute(0, 2, 1, 4, 5, 3)
     stacked = stacked.reshape(sources * count, repeats * height, width, 2)
     outside = "border" if edges_go_on else "zeros"
-    warped = F.grid_sample(source.flatten(0, 1), stacked, padding_mode=outside, align_corners=False)
+    warped = F.grid_sample(source.flatten(0, 1), stacked, mode, outside, align_corners=False)
     warped = warped.view(sources, count, -1, repeats, height, width).permute(0, 3, 1, 2, 4, 5)
     return warped.reshape(batch, count, -1, height, width)
 
