@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from training.device import pick_device
 
@@ -91,6 +90,20 @@ def any_process(flags: Iterable[bool], world: World) -> list[bool]:
     return values.bool().tolist()
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose gradients add up likewise."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, *gradients)
+
+
 def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     """The layer's output (B, C, ...); in training with statistics over the equally large batches of all processes.
 
@@ -100,9 +113,9 @@ def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tenso
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
     processes, wide = dist.get_world_size(), x.float()
-    mean = all_reduce(wide.mean(axes)) / processes  # (C,)
+    mean = _Sum.apply(wide.mean(axes)) / processes  # (C,)
     centred = wide - mean.view(shape)
-    variance = all_reduce(centred.square().mean(axes)) / processes  # (C,)
+    variance = _Sum.apply(centred.square().mean(axes)) / processes  # (C,)
     count = x.numel() // x.shape[1] * processes
     with torch.no_grad():
         assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
