@@ -42,7 +42,11 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
 
 
 def parse(config: type[Config], prog: str | None = None) -> Config:
-    """The command line as a `config`. Raises UserError for flags that it can't be made of, or that its checks refuse."""
+    """The command line as a `config`.
+
+    Raises:
+        UserError: it cannot be made of these flags, or its own checks refuse a value.
+    """
     box = io.StringIO()
     try:
         with redirect_stderr(box):
@@ -50,7 +54,8 @@ def parse(config: type[Config], prog: str | None = None) -> Config:
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        # tyro draws a box, without UTF-8 only rules: a title, what is wrong, what may be meant. Help texts are indented.
+        # tyro draws a box, or rules where UTF-8 is missing: a title, what is wrong, what may be meant, and help texts,
+        # which --help shows anyway.
         plain = re.sub(r"\x1b\[[0-9;]*m", "", box.getvalue())  # colours
         lines = [line[2:].rstrip("│╯ ") for line in plain.splitlines()[1:]]
         parts = re.split(r"\s*[─-]{9,}\s*", "\n".join(line for line in lines if not line.startswith(" " * 8)))

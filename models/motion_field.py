@@ -10,7 +10,10 @@ from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade, each
 
 START_GRID = 32  # cells a side in which the flow from landmarks is computed
 START_BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
-START_TRUST = 0.5  # pixels of displacement that make a reference e times less trusted
+START_TRUST = 2.5  # pixels of displacement that make a reference e times less trusted
+START_AGREEMENT = 12  # so does 1/12 of the references' mean difference from the target's upper half
+START_COLUMNS = 0.2  # of the crop's width: how far around a column that difference is averaged
+START_NOISE = 0.01  # RGB differences that mean nothing
 
 
 class ReferenceFeatures(NamedTuple):
@@ -32,8 +35,8 @@ class Motion(NamedTuple):
     weight: Tensor  # (B, N, 1, H, W): in [0, 1]
 
 
-def landmark_motion(target: Tensor, references: Tensor, size: int) -> Motion:
-    """Motion that takes every reference's landmarks to the target's, and trusts those that have to move least.
+def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
+    """Flow that takes every reference's landmarks to the target's: (B, N, 2, H, W) in pixels.
 
     Not in the paper. Between landmarks the displacement is their mean, weighted by inverse fourth powers of distance.
 
@@ -48,10 +51,30 @@ def landmark_motion(target: Tensor, references: Tensor, size: int) -> Motion:
     nearness = nearness / nearness.sum(-1, keepdim=True)
     displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
     coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (START_GRID, START_GRID))
-    flow = each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)  # (B, N, 2, H, W)
+    return each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)
+
+
+def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tensor:
+    """Weights of the references, in sum 1: (B, N, 1, H, W). Not in the paper.
+
+    Those count that have to move least, and whose upper half, moved, is most like the target's, column by column: what
+    lies below, in which light, is then most alike too.
+
+    Args:
+        flow: (B, N, 2, H, W) in pixels
+        pictures: of the references, (1 or B, N, 3, H, W), RGB in [0, 1]
+        masked_target: (B, 3, H, W), likewise, of which the upper half is looked at
+    """
+    height, width = flow.shape[-2:]
     length = torch.hypot(*flow.split(1, dim=2))  # (B, N, 1, H, W): vector_norm takes ten times as long
     cost = (length + length.mean((-2, -1), keepdim=True)) / START_TRUST
-    return Motion(flow, (-cost).softmax(dim=1))
+    rows = slice(height * 3 // 16, height // 2)  # from the brow on
+    seen = _warp(pictures.float(), sampling_grid(flow, True)[..., rows, :], True)  # (B, N, 3, h, W)
+    difference = (seen - masked_target[:, None, :, rows]).abs().mean((2, 3))  # (B, N, W)
+    around = round(START_COLUMNS * width / 2)
+    difference = F.avg_pool1d(F.pad(difference, (around, around), mode="replicate"), 2 * around + 1, 1)
+    relative = difference / (difference.mean(1, keepdim=True) + START_NOISE)
+    return (-cost - START_AGREEMENT * relative[:, :, None, None]).softmax(dim=1)
 
 
 class ReferenceEncoder(nn.Module):
@@ -111,9 +134,11 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     Features of batch 1 serve all B targets without being copied.
     """
     grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    moved = _warp(features.full.float(), grid, identity_at_zero)
+    full = features.full.float()
     if identity_at_zero:
-        moved = torch.cat([_warp_pictures(features.full[:, :, :3].float(), grid), moved[:, :, 3:]], dim=2)
+        moved = torch.cat([_warp_pictures(full[:, :, :3], grid), _warp(full[:, :, 3:], grid, True)], dim=2)
+    else:
+        moved = _warp(full, grid, False)
     moved_half = _warp(features.half.float(), half_size(grid), identity_at_zero)
     return _aggregate(moved, motion.weight.float()), _aggregate(moved_half, motion.weight[..., ::2, ::2].float())
 
@@ -128,7 +153,7 @@ def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> 
         each(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), field.float()) for field in motion
     )
     grid = sampling_grid(flow * factor, identity_at_zero)
-    return _aggregate(_warp(pictures, grid[..., middle:, :], identity_at_zero), weight[..., middle:, :])
+    return _aggregate(_warp_pictures(pictures, grid[..., middle:, :]), weight[..., middle:, :])
 
 
 def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
@@ -147,7 +172,10 @@ def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
 
 
 def _warp_pictures(pictures: Tensor, grid: Tensor) -> Tensor:
-    """Bicubic, as bilinear sampling between pixels blurs: (1 or B, N, 3, H, W) by (B, N, 2, h, w) -> (B, N, 3, h, w)."""
+    """Bicubic, since bilinear sampling between pixels blurs; edges go on, RGB stays in [0, 1].
+
+    (1 or B, N, 3, H, W) by (B, N, 2, h, w) -> (B, N, 3, h, w)
+    """
     return _warp(pictures, grid, True, "bicubic").clamp(0, 1)
 
 

@@ -15,7 +15,8 @@ from models.motion_field import (
     ReferenceFeatures,
     align,
     align_pictures,
-    landmark_motion,
+    landmark_flow,
+    trust,
 )
 from models.translation import Translation
 
@@ -51,8 +52,8 @@ class RendererConfig:
     candidates: int = 0
     """Not in the paper: the references are, for each target, the nearest of so many frames. 0: the same for all."""
     landmark_start: bool = False
-    """Not in the paper: where landmarks are given, the flow starts from their displacement, the weight from its size,
-    and the network refines both."""
+    """Not in the paper: where landmarks are given, the flow starts from their displacement, the weight from its size
+    and from how far the references' upper halves agree with the target's, and the network refines both."""
     output_skip: bool = False
     """Not in the paper: the translation draws the difference to [upper half of the target, lower half of the aligned
     references], and starts from zero flow and zero difference."""
@@ -129,8 +130,10 @@ class Renderer(nn.Module):
         if self.motion_field is None:
             motion, (full, half) = None, (features.full.mean(1), features.half.mean(1))
         else:
-            known = landmarks is not None and features.landmarks is not None
-            start = landmark_motion(landmarks, features.landmarks, self.config.size) if known else None  # type: ignore
+            start = None
+            if landmarks is not None and features.landmarks is not None:
+                flow = landmark_flow(landmarks, features.landmarks, self.config.size)
+                start = Motion(flow, trust(flow, features.full[:, :, :3], masked_target))
             motion = self.motion_field(features.half, sketches, start)
             full, half = align(features, motion, identity_at_zero=self.config.output_skip)
         logits = self.translation(masked_target, sketches, full, half, mel).float()
