@@ -62,11 +62,11 @@ def parse(config: type[Config], prog: str | None = None) -> Config:
         raise UserError("; ".join(x for x in parts if x and not x.startswith("Argument helptext"))) from None
 
 
-def at_least_one(**counts: int | None) -> None:
-    """Checks numbers by the names of their flags; None is a flag that was not given. Raises UserError below 1."""
-    for name, number in counts.items():
-        if number is not None and number < 1:
-            raise UserError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
+def at_least(lowest: int, **numbers: int | None) -> None:
+    """Checks numbers by the names of their flags; None is a flag not given. Raises UserError below `lowest`."""
+    for name, number in numbers.items():
+        if number is not None and number < lowest:
+            raise UserError(f"--{name.replace('_', '-')} {number}: at least {lowest} is needed")
 
 
 def check_output(path: Path, flag: str, suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:

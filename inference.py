@@ -130,7 +130,7 @@ class Dubber:
         """`num_candidates` None: as many as in training. The tables keep to that, and to what the network draws."""
         trained = renderer.config.candidates  # 0: the same references for every frame, none is chosen
         candidates = trained if num_candidates is None or not trained else num_candidates
-        command_line.at_least_one(num_references=num_references, num_candidates=num_candidates, batch_size=batch_size)
+        command_line.at_least(1, num_references=num_references, num_candidates=num_candidates, batch_size=batch_size)
         self.device = pick_device(device)
         if self.device.type == "cpu":
             keep_memory()

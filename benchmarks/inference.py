@@ -74,7 +74,7 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
 
 
 def main(config: Config) -> None:
-    command_line.at_least_one(repeats=config.repeats)
+    command_line.at_least(1, repeats=config.repeats)
     asked = {name: getattr(Command, name) for name in ("num_candidates", "detail", "half")}  # as the command does
     dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size, **asked)
     print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")

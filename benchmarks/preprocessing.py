@@ -51,7 +51,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints the figures, a line each, as they come."""
-    command_line.at_least_one(num_clips=config.num_clips, samples=config.samples)
+    command_line.at_least(1, num_clips=config.num_clips, samples=config.samples)
     cv2.setNumThreads(1)  # as in a data loader; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:

@@ -94,7 +94,7 @@ class Compare:
 def compare(config: Compare) -> None:
     paths = named(config.videos, "--videos")
     command_line.check_output(config.output, "--output", WRITTEN, inputs=paths.values())
-    command_line.at_least_one(height=config.height)
+    command_line.at_least(1, height=config.height)
     videos = [Video(path) for path in paths.values()]
     if not videos:
         raise UserError("--videos: name at least one, as NAME=VIDEO")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from command_line import UserError, at_least_one
+from command_line import UserError, at_least
 
 SEED, COUNT = 2023, 45
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm")
@@ -30,7 +30,8 @@ class Pair(NamedTuple):
 
 def choose(names: list[str], count: int = COUNT, seed: int = SEED) -> list[str]:
     """`count` of the names by the rule above, sorted; all of them where there are no more."""
-    at_least_one(count=count)
+    at_least(1, count=count)
+    at_least(0, seed=seed)
     ordered = sorted(set(names))
     chosen = np.random.default_rng(seed).permutation(len(ordered))[:count]
     return sorted(ordered[i] for i in chosen)

@@ -17,7 +17,7 @@ import torch
 
 import inference
 from checkpoints import registry
-from command_line import UserError, at_least_one
+from command_line import UserError, at_least
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import match, read_list, speaker_of
 from datasets.windows import window_frames
@@ -223,7 +223,7 @@ def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Ta
 
 
 def main(config: Config) -> None:
-    at_least_one(frames=config.frames)
+    at_least(1, frames=config.frames)
     output_folder(config.output)
     cache = ClipCache(config.cache)
     persons = clips_of(cache, config.val_list, "--val-list")

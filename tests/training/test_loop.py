@@ -163,6 +163,17 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pyte
         train(tmp_path / "run")
 
 
+def test_a_checkpoint_of_somebody_else_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, steps=6)
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(UserError, match=r"step_000000006.pt cannot be read \(Permission denied\)"):
+        train(tmp_path)
+
+
 def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
     train(tmp_path, steps=6)
     checkpoint.path_of(tmp_path / "checkpoints", 6).write_bytes(b"damaged")
