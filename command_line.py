@@ -56,8 +56,7 @@ def parse(config: type[Config], prog: str | None = None) -> Config:
             raise
         # tyro draws a box, or rules where UTF-8 is missing: a title, what is wrong, what may be meant, and help texts,
         # which --help shows anyway.
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", box.getvalue())  # colours
-        lines = [line[2:].rstrip("│╯ ") for line in plain.splitlines()[1:]]
+        lines = [line[2:].rstrip("│╯ ") for line in re.sub(r"\x1b\[.*?m", "", box.getvalue()).splitlines()[1:]]
         parts = re.split(r"\s*[─-]{9,}\s*", "\n".join(line for line in lines if not line.startswith(" " * 8)))
         raise UserError("; ".join(x for x in parts if x and not x.startswith("Argument helptext"))) from None
 

@@ -53,10 +53,7 @@ def main(config: Config) -> None:
         UserError: a wrong flag, or a cache folder that was made otherwise or can't be written.
     """
     filters = config.filters
-    if config.workers < 1:
-        raise UserError(f"--workers {config.workers}: at least one process is needed")
-    if config.size < 1:
-        raise UserError(f"--size {config.size}: a crop needs at least one pixel")
+    command_line.at_least(1, workers=config.workers, size=config.size)
     needed = filters.syncnet or (filters.max_offset, filters.min_confidence) != (None, None)
     if needed and not (filters.syncnet and filters.syncnet.is_file()):
         raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")

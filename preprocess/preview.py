@@ -45,8 +45,7 @@ def main(config: Config) -> None:
     cache = ClipCache(config.cache, config.size)
     if unknown := set(config.clips) - set(cache.names):
         raise UserError(f"--clips: {min(unknown)} is not in {config.cache}; names are like {cache.names[0]}")
-    if min(config.num_clips, config.num_frames) < 1:
-        raise UserError("--num-clips and --num-frames: at least one of each is needed")
+    command_line.at_least(1, num_clips=config.num_clips, num_frames=config.num_frames)
     names = config.clips or spread_over_speakers(cache.names, config.num_clips)
     figures, records = figures_of(cache), read(sorted(config.cache.glob("report*.jsonl")))
     text = describe(figures, records)

@@ -225,8 +225,8 @@ class Trainer:
                 optimiser.load_state_dict(state["optimisers"][name])
             self.average.module.load_state_dict(state["average"])
             self.engine.scaler.load_state_dict(state["scaler"])
-            self.step, self.best, self.stale = state["step"], state["best"], state["stale"]
-            self.best_step = state.get("best_step", 0)  # an older version's run lacks it
+            self.step, self.best_step = state["step"], state["best_step"]
+            self.best, self.stale = state["best"], state["stale"]
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"--run: checkpoints in {self.run.path} are of another configuration ({reason})") from error
