@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SMOOTH = 1e-4  # openness below which the square root is rounded off: lips that stay have a gradient too
@@ -41,8 +42,8 @@ def landmark_loss(
         true_lip: as `lip`
         true_jaw: as `jaw`
         config: weights
-        openings: K pairs of lip points (upper, lower), whose distance is the openness; its terms are means over pairs.
-            All along the lips: of their middle alone a network would move that and nothing else
+        openings: K pairs of lip points (upper, lower); how far they are apart is the openness, and its terms are means
+            over pairs. All along the lips: of their middle alone a network would move that and nothing else
     """
     difference = torch.cat([lip - true_lip, jaw - true_jaw], dim=-2).float().flatten(-2)  # (B, T, 114)
     # The displacement's error is the displacement of the error.
@@ -52,8 +53,10 @@ def landmark_loss(
         if not openings:
             raise ValueError("the loss has terms about the lips' openness, but which points are meant is not said")
         upper, lower = map(list, zip(*openings, strict=True))
-        mine, true = (torch.linalg.vector_norm((x[..., upper, :] - x[..., lower, :]).float(), dim=-1)
-                      for x in (lip, true_lip))  # (B, T, K)  # fmt: skip
+        gap, true_gap = ((x[..., lower, :] - x[..., upper, :]).float() for x in (lip, true_lip))  # (B, T, K, 2)
+        # As the true lips part in this window: plain distances also grow when lips are sheared in place of opened.
+        down = F.normalize(true_gap.mean(dim=(1, 2), keepdim=True), dim=-1)  # (B, 1, 1, 2)
+        mine, true = ((x * down).sum(-1) for x in (gap, true_gap))  # (B, T, K)
         weight = 1 + config.closure * (true < TOUCHING)  # (B, T, K)
         terms["openness"] = (weight * (mine - true).abs()).mean()
         terms["openness_speed"] = _mean((mine - true).diff(dim=1).abs())

@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from face.landmarks import LIP_SLICE
 from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade, each
 
 START_GRID = 32  # cells a side in which the flow from landmarks is computed
 START_BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
 START_TRUST = 5  # pixels of displacement that make a reference e times less trusted
-START_AGREEMENT = 10  # so does a tenth of the references' mean difference from the target's upper half
+START_AGREEMENT = 12  # so does 1/12 of the references' mean difference from the target's upper half
 START_COLUMNS = 0.2  # of the crop's width: how far around a column that difference is averaged
 START_NOISE = 0.01  # RGB differences that mean nothing
+START_MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says little about them
 
 
 class ReferenceFeatures(NamedTuple):
@@ -45,25 +47,24 @@ def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
         references: (1 or B, N, 131, 2), likewise
         size: side of the crop in pixels
     """
-    centres = (torch.arange(START_GRID, device=target.device) + 0.5) / START_GRID
-    places = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
-    nearness = (torch.cdist(places[None], target) ** 2 + START_BLUR**2) ** -2  # (B, G*G, 131)
+    nearness = (_distances(target) ** 2 + START_BLUR**2) ** -2  # (B, G*G, 131)
     nearness = nearness / nearness.sum(-1, keepdim=True)
     displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
     coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (START_GRID, START_GRID))
     return each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)
 
 
-def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tensor:
+def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor, landmarks: Tensor) -> Tensor:
     """Weights of the references, in sum 1: (B, N, 1, H, W). Not in the paper.
 
     Those count that have to move least, and whose upper half, moved, is most like the target's, column by column: what
-    lies below, in which light, is then most alike too.
+    lies below, in which light, is then most alike too. But not the mouth, which is to be another.
 
     Args:
         flow: (B, N, 2, H, W) in pixels
         pictures: of the references, (1 or B, N, 3, H, W), RGB in [0, 1]
         masked_target: (B, 3, H, W), likewise, of which the upper half is looked at
+        landmarks: of the target, (B, 131, 2) in the crop
     """
     height, width = flow.shape[-2:]
     length = torch.hypot(*flow.split(1, dim=2))  # (B, N, 1, H, W): vector_norm takes ten times as long
@@ -74,7 +75,16 @@ def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tensor:
     around = round(START_COLUMNS * width / 2)
     difference = F.avg_pool1d(F.pad(difference, (around, around), mode="replicate"), 2 * around + 1, 1)
     relative = difference / (difference.mean(1, keepdim=True) + START_NOISE)
-    return (-cost - START_AGREEMENT * relative[:, :, None, None]).softmax(dim=1)
+    from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, START_GRID, START_GRID)
+    elsewhere = 1 - F.interpolate((-((from_lips / START_MOUTH) ** 2)).exp(), size=(height, width), mode="bilinear")
+    return (-cost - START_AGREEMENT * relative[:, :, None, None] * elsewhere[:, None]).softmax(dim=1)
+
+
+def _distances(points: Tensor) -> Tensor:
+    """From the centres of the grid's cells, row by row, to points (B, K, 2) in the crop: (B, G*G, K) in its sides."""
+    centres = (torch.arange(START_GRID, device=points.device) + 0.5) / START_GRID
+    places = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
+    return torch.cdist(places[None], points)
 
 
 class ReferenceEncoder(nn.Module):

@@ -133,7 +133,7 @@ class Renderer(nn.Module):
             start = None
             if landmarks is not None and features.landmarks is not None:
                 flow = landmark_flow(landmarks, features.landmarks, self.config.size)
-                start = Motion(flow, trust(flow, features.full[:, :, :3], masked_target))
+                start = Motion(flow, trust(flow, features.full[:, :, :3], masked_target, landmarks))
             motion = self.motion_field(features.half, sketches, start)
             full, half = align(features, motion, identity_at_zero=self.config.output_skip)
         logits = self.translation(masked_target, sketches, full, half, mel).float()

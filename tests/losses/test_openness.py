@@ -10,16 +10,31 @@ from losses.perceptual import gram, style
 def test_openness_by_hand() -> None:
     true_lip, jaw = torch.zeros(1, 3, 40, 2), torch.zeros(1, 3, 17, 2)
     lip = true_lip.clone()
-    lip[0, :, 7] = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0]])  # from point 2 by 5, 1, 1
+    lip[0, :, 7] = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0]])  # from point 2 by 3, 0, 0 in the true direction
     true_lip[0, :, 7, 0] = 2.0
     config = LandmarkLossConfig(velocity=0.0, openness=10.0, openness_speed=100.0)
     terms = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7)])
-    assert terms["openness"].item() == pytest.approx((3 + 1 + 1) / 3)
-    assert terms["openness_speed"].item() == pytest.approx((4 + 0) / 2)
-    assert terms["L"].item() == pytest.approx(terms["L_1"].item() + 10 * 5 / 3 + 100 * 2)
+    assert terms["openness"].item() == pytest.approx((1 + 2 + 2) / 3)
+    assert terms["openness_speed"].item() == pytest.approx((3 + 0) / 2)
+    assert terms["L"].item() == pytest.approx(terms["L_1"].item() + 10 * 5 / 3 + 100 * 1.5)
     both = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7), (2, 9)])  # the second never opens
     assert both["openness"].item() == pytest.approx(terms["openness"].item() / 2)
     assert both["openness_speed"].item() == pytest.approx(terms["openness_speed"].item() / 2)
+
+
+def test_sheared_lips_are_not_open() -> None:
+    """Of a tilted mouth the upper lip is moved along the mouth: it is as far open, though its points are farther."""
+    along, across = torch.tensor([0.8, 0.6]), torch.tensor([-0.6, 0.8])
+    true_lip, jaw = torch.zeros(1, 2, 40, 2), torch.zeros(1, 2, 17, 2)
+    true_lip[0, :, 7] = torch.tensor([[0.1], [0.2]]) * across
+    lip = true_lip.clone()
+    lip[0, :, 2] += 0.3 * along
+    config = LandmarkLossConfig(openness=1.0, openness_speed=1.0, articulation=1.0)
+    terms = landmark_loss(lip, jaw, true_lip, jaw, config, openings=[(2, 7)])
+    assert all(terms[name] < 1e-6 for name in ("openness", "openness_speed", "articulation"))
+    opened = true_lip.clone()
+    opened[0, :, 7] += 0.3 * across
+    assert landmark_loss(opened, jaw, true_lip, jaw, config, openings=[(2, 7)])["openness"].item() == pytest.approx(0.3)
 
 
 def test_lips_that_touch_count_more() -> None:
