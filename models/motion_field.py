@@ -11,7 +11,7 @@ from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade, each
 
 START_GRID = 32  # cells a side in which the flow from landmarks is computed
 START_BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
-START_TRUST = 5  # pixels of displacement that make a reference e times less trusted
+START_TRUST = 1.5  # pixels of displacement that make a reference e times less trusted
 START_AGREEMENT = 12  # so does 1/12 of the references' mean difference from the target's upper half
 START_COLUMNS = 0.2  # of the crop's width: how far around a column that difference is averaged
 START_NOISE = 0.01  # RGB differences that mean nothing
