@@ -47,8 +47,7 @@ def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
         references: (1 or B, N, 131, 2), likewise
         size: side of the crop in pixels
     """
-    nearness = (_distances(target) ** 2 + START_BLUR**2) ** -2  # (B, G*G, 131)
-    nearness = nearness / nearness.sum(-1, keepdim=True)
+    nearness = F.normalize((_distances(target) ** 2 + START_BLUR**2) ** -2, p=1, dim=-1)  # (B, G*G, 131)
     displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
     coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (START_GRID, START_GRID))
     return each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)
@@ -144,11 +143,9 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     Features of batch 1 serve all B targets without being copied.
     """
     grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    full = features.full.float()
+    moved = _warp(features.full.float(), grid, identity_at_zero)
     if identity_at_zero:
-        moved = torch.cat([_warp_pictures(full[:, :, :3], grid), _warp(full[:, :, 3:], grid, True)], dim=2)
-    else:
-        moved = _warp(full, grid, False)
+        moved = torch.cat([_warp(features.full[:, :, :3].float(), grid, True, "bicubic"), moved[:, :, 3:]], dim=2)
     moved_half = _warp(features.half.float(), half_size(grid), identity_at_zero)
     return _aggregate(moved, motion.weight.float()), _aggregate(moved_half, motion.weight[..., ::2, ::2].float())
 
@@ -163,7 +160,7 @@ def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> 
         each(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), field.float()) for field in motion
     )
     grid = sampling_grid(flow * factor, identity_at_zero)
-    return _aggregate(_warp_pictures(pictures, grid[..., middle:, :]), weight[..., middle:, :])
+    return _aggregate(_warp(pictures, grid[..., middle:, :], True, "bicubic"), weight[..., middle:, :])
 
 
 def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
@@ -181,14 +178,6 @@ def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
     return torch.stack([x + right, y[:, None] + down], dim=-3)
 
 
-def _warp_pictures(pictures: Tensor, grid: Tensor) -> Tensor:
-    """Bicubic, since bilinear sampling between pixels blurs; edges go on, RGB stays in [0, 1].
-
-    (1 or B, N, 3, H, W) by (B, N, 2, h, w) -> (B, N, 3, h, w)
-    """
-    return _warp(pictures, grid, True, "bicubic").clamp(0, 1)
-
-
 def half_size(grid: Tensor) -> Tensor:
     """(B, N, 2, H, W) -> (B, N, 2, H/2, W/2), the same as bilinear resizing."""
     return each(lambda g: F.avg_pool2d(g, 2), grid)
@@ -197,18 +186,18 @@ def half_size(grid: Tensor) -> Tensor:
 def _warp(source: Tensor, grid: Tensor, edges_go_on: bool, mode: str = "bilinear") -> Tensor:
     """Source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w).
 
-    Outside the source is zero, as released, or its edges go on: black borders are no picture of anybody.
+    Outside the source is zero, as released, or its edges go on: black borders are no picture of anybody. Bilinear, as
+    released, blurs between pixels; "bicubic", for pictures, does not, and stays in [0, 1].
     """
     (batch, count), (height, width) = grid.shape[:2], grid.shape[-2:]
-    sources = source.shape[0]
-    repeats = batch // sources
+    sources, repeats = source.shape[0], batch // source.shape[0]
     # Targets that share a source are stacked along the height of the grid: the source is read, never copied.
     stacked = grid.view(sources, repeats, count, 2, height, width).permute(0, 2, 1, 4, 5, 3)
     stacked = stacked.reshape(sources * count, repeats * height, width, 2)
     outside = "border" if edges_go_on else "zeros"
     warped = F.grid_sample(source.flatten(0, 1), stacked, mode, outside, align_corners=False)
-    warped = warped.view(sources, count, -1, repeats, height, width).permute(0, 3, 1, 2, 4, 5)
-    return warped.reshape(batch, count, -1, height, width)
+    warped = (warped.clamp(0, 1) if mode == "bicubic" else warped).view(sources, count, -1, repeats, height, width)
+    return warped.permute(0, 3, 1, 2, 4, 5).reshape(batch, count, -1, height, width)
 
 
 def _aggregate(warped: Tensor, weight: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def test_preview_shows_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "out/summary.txt").read_text().strip() in text
     for name in ("contact_sheet.png", "summary.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UserError, match="--num-clips and --num-frames"):
+    with pytest.raises(UserError, match="--num-clips 0: at least 1"):
         preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", num_clips=0))
     with pytest.raises(UserError, match="--clips: x is not in"):
         preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", clips=("x",)))
