@@ -142,12 +142,12 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
 
     Features of batch 1 serve all B targets without being copied.
     """
-    grid = sampling_grid(motion.flow.float(), identity_at_zero)  # (B, N, 2, H, W)
-    moved = _warp(features.full.float(), grid, identity_at_zero)
-    if identity_at_zero:
-        moved = torch.cat([_warp(features.full[:, :, :3].float(), grid, True, "bicubic"), moved[:, :, 3:]], dim=2)
-    moved_half = _warp(features.half.float(), half_size(grid), identity_at_zero)
-    return _aggregate(moved, motion.weight.float()), _aggregate(moved_half, motion.weight[..., ::2, ::2].float())
+    grid, weight = sampling_grid(motion.flow.float(), identity_at_zero), motion.weight.float()  # (B, N, 2 and 1, H, W)
+    pictures, shallow = features.full.float().tensor_split([3], dim=2)
+    sampling = "bicubic" if identity_at_zero else "bilinear"
+    full = [_warp(pictures, grid, identity_at_zero, sampling), _warp(shallow, grid, identity_at_zero)]
+    half = _warp(features.half.float(), half_size(grid), identity_at_zero)
+    return _aggregate(torch.cat(full, dim=2), weight), _aggregate(half, weight[..., ::2, ::2])
 
 
 def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> Tensor:
