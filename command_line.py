@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -28,10 +28,18 @@ def fail(message: str) -> NoReturn:
 def run(main: Callable[[Config], None], config: type[Config], prog: str | None = None) -> None:
     """Parses the command line into `config` and calls `main` with it.
 
-    Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C, 143 terminated; either way
-    what was half written is removed.
+    Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 left
+    by its terminal; in each case what was half written is removed.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as if main had ended by itself
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup's
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # as if main had ended by itself
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: the next file to be opened would take its place
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and most names
     try:
         main(parse(config, prog))
     except UserError as error:
@@ -68,6 +76,23 @@ def at_least(lowest: int, **numbers: int | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} {number}: at least {lowest} is needed")
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file so that nobody ever finds half of it.
+
+    Raises:
+        UserError: that can't be done; what was there stays.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        reason = error.strerror or error
+        raise UserError(f"{path} could not be written ({reason}); free space or choose another place") from error
+
+
 def check_output(path: Path, flag: str, suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:
     """Checks, before any work is done, that the file `path` can be written.
 
@@ -88,5 +113,5 @@ def check_output(path: Path, flag: str, suffixes: tuple[str, ...] = (), inputs: 
         raise UserError(f"{flag}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{flag}: the folder {folder} cannot be written; choose another or change its permissions")
-    if path.exists() and path.resolve() in (given.resolve() for given in inputs):
+    if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
         raise UserError(f"{flag} {path}: would overwrite an input; choose another name")

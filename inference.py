@@ -32,7 +32,7 @@ from media.video import WRITTEN, Video, VideoWriter, read_audio
 from models import load
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import ReferenceFeatures, Renderer
-from training.device import computes_in_bf16, keep_memory, pick_device
+from training.device import computes_in_bf16, keep_memory, out_of_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 SHORTEST_SOUND = 0.2  # seconds: one mel window
@@ -84,7 +84,7 @@ class Summary:
     frames_without_face: int
     seconds: float  # wall time of the whole job
     stage_seconds: dict[str, float]  # wall time by stage
-    damage: str | None  # of the video: what could not be decoded
+    damage: list[str]  # of video and sound: what could not be decoded
 
     @property
     def fps(self) -> float:
@@ -154,8 +154,9 @@ class Dubber:
             raise UserError(f"--weights {folder}: no folder; give one that holds {' and '.join(WEIGHT_FILES)}")
         paths = [Path(folder) / name for name in WEIGHT_FILES]
         landmark_generator, renderer = load(paths[0], stage="landmark"), load(paths[1], stage="renderer")
-        for path, network in zip(paths, (landmark_generator, renderer), strict=True):
-            settings.check(network.settings, settings.current(renderer.config.size), f"--weights: {path}")
+        # Landmarks are relative to the crop: stage 1 serves any size.
+        settings.check(landmark_generator.settings, settings.current(), f"--weights: {paths[0]}")
+        settings.check(renderer.settings, settings.current(renderer.config.size), f"--weights: {paths[1]}")
         return cls(landmark_generator, renderer, device, **options)
 
     @torch.inference_mode()
@@ -179,8 +180,9 @@ class Dubber:
         num_frames, window = len(landmarks_in_crop), self.landmark_generator.config.num_frames
         frames = window_frames(num_frames, window, fps)  # (F, T)
         times = np.arange(num_frames)[:, None] * sound.FPS / fps + np.arange(window) - window // 2  # (F, T) in 1/25 s
-        moments, heard = np.unique(times.round(6), return_inverse=True)  # neighbouring windows share most of them
-        heard = torch.from_numpy(heard.reshape(times.shape))
+        # Neighbouring windows share most moments, and moments between the same two columns sound alike.
+        _, first, heard = np.unique(sound.first_columns(times.ravel()), return_index=True, return_inverse=True)
+        moments, heard = times.ravel()[first], torch.from_numpy(heard.reshape(times.shape))
         pose = points_tensor(landmarks_in_crop[:, POSE_SLICE])  # (F, 74, 2)
         reference = points_tensor(references).to(self.device)[None]  # (1, N, 131, 2)
         network = self.landmark_generator
@@ -269,7 +271,8 @@ class Dubber:
         times = [time.perf_counter()]
         video, audio, output = map(Path, (video, audio, output))
         command_line.check_output(output, "--output", WRITTEN, inputs=(video, audio))
-        wav = read_audio(audio)
+        damage: list[str] = []
+        wav = read_audio(audio, damage)
         seconds = len(wav) / sound.SAMPLE_RATE
         if seconds < SHORTEST_SOUND:
             raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
@@ -314,7 +317,8 @@ class Dubber:
                 writer.write(frame)
         times.append(time.perf_counter())
         stages = dict(zip(STAGES, np.diff(times).tolist(), strict=True))
-        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, source.damage)
+        told = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
+        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, told)
 
     def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
@@ -356,15 +360,21 @@ def main(config: Config) -> None:
         config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size,
         num_candidates=config.num_candidates, detail=config.detail, half=config.half,
     )  # fmt: skip
-    summary = dubber.dub(
-        config.video, config.audio, config.output, config.face, config.keep_fps, config.panel, config.lossless
-    )
+    try:
+        summary = dubber.dub(
+            config.video, config.audio, config.output, config.face, config.keep_fps, config.panel, config.lossless
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        wanted = f"--batch-size {config.batch_size}, --num-candidates {config.num_candidates}"
+        raise UserError(f"{wanted}: too little memory on {dubber.device}; try smaller numbers") from error
     print(
         f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without a face (left as they were), "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} frames a second on {dubber.device}"
     )
-    if summary.damage:
-        print(f"{config.video} is damaged, the rest of it was used: {summary.damage}")
+    for line in summary.damage:
+        print(f"damaged, the rest of it was used: {line}")
 
 
 if __name__ == "__main__":

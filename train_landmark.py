@@ -3,7 +3,7 @@
 Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmark.py ...
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from training.engine import Engine
 from training.loop import Batch, Trainer, to_device, train
-from training.options import Options, spread, with_preset
+from training.options import Options, spread, with_preset, with_sizes_of
 from training.run_folder import RunFolder
 
 PICTURES = 6  # validation clips drawn for TensorBoard
@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
     },
     "paper": {  # tf32: bf16 would round landmarks to half a pixel; lite's only differ from the references' by a little
-        "model": LandmarkGeneratorConfig.paper(), "precision": "tf32", "batch": 128, "steps": 610_000, "ema": 0.0,
+        "model": LandmarkGeneratorConfig(), "precision": "tf32", "batch": 128, "steps": 610_000, "ema": 0.0,
     },
 }  # fmt: skip
 
@@ -172,12 +172,12 @@ def build(config: Config) -> Trainer:
     model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
     if config.init:
         settings.check(model.settings, settings.current(), f"--init: {config.init}")
-        config = replace(config, model=model.config)
-    run = RunFolder(config)
+        config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
     cache = ClipCache(config.cache)
     made_with = open_clip(cache.root, cache.names[0]).metadata["settings"]
     cache.settings["crop.size"] = made_with["crop.size"]  # landmarks are relative to the crop: any size will do
     clips = split(cache.names, config.split)
+    run = RunFolder(config, clips)
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
         LandmarkDataset, num_frames=config.model.num_frames, num_references=config.num_references,

@@ -4,7 +4,7 @@ Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from models.discriminator import Discriminator, DiscriminatorConfig
 from models.renderer import Renderer, RendererConfig, RendererOutput
 from training.engine import Engine
 from training.loop import Batch, Trainer, to_device, train
-from training.options import Options, flag, spread, with_preset
+from training.options import Options, flag, spread, with_preset, with_sizes_of
 from training.pictures import flow_colours, row
 from training.run_folder import RunFolder
 
@@ -92,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=40.0, layers=(1, 2, 3), region="lower"
         ),
     },
-    "paper": {"model": RendererConfig.paper(), "discriminator": DiscriminatorConfig.paper(), "batch": 96, "ema": 0.0},
+    "paper": {"model": RendererConfig(), "discriminator": DiscriminatorConfig(), "batch": 96, "ema": 0.0},
 }  # fmt: skip
 
 
@@ -170,11 +170,11 @@ def build(config: Config) -> Trainer:
     torch.manual_seed(config.seed)
     model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
     if config.init:
-        config = replace(config, model=model.config)
+        config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
         settings.check(model.settings, settings.current(config.model.size), f"--init: {config.init}")
-    run = RunFolder(config)
     cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
+    run = RunFolder(config, clips)
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
         RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed,

@@ -60,9 +60,10 @@ class SampledClips(Dataset[dict[str, object]]):
     ) -> None:  # fmt: skip
         self.num_frames, self.num_references = num_frames, num_references
         self.config, self.seed = config, seed
-        self.clips = [clip for clip in clips if clip.num_found >= MIN_FRAMES and clip.longest_run >= num_frames]
+        least = max(MIN_FRAMES, num_frames + 1)  # one is left as a reference
+        self.clips = [clip for clip in clips if clip.num_found >= least and clip.longest_run >= num_frames]
         if not self.clips:
-            needed = f"{MIN_FRAMES} frames with a face, {num_frames} of them in a row"
+            needed = f"{least} frames with a face, {num_frames} of them in a row"
             raise UserError(f"--cache: none of the {len(clips)} clips can be trained on: that takes {needed}")
         if excluded := len(clips) - len(self.clips):
             print(f"{excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Which clips train, which validate, which test: by published lists, else by speaker. Validation is never test."""
 
 import itertools
+import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
         UserError: the file can't be read or holds no clip.
     """
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{flag}: {path} cannot be read as a list of clips ({error})") from error
     entries = {
@@ -55,11 +56,12 @@ def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
     return entries
 
 
-def match(entries: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str, str]:
     """List entry -> clip, for the entries that have one (others failed in preprocessing).
 
     A list names clips as below some folder of the layout. Of several the one in a folder `main` is meant: LRS2 has the
-    same names in `main`, which its train, val and test lists are about, and in `pretrain`.
+    same names in `main`, which its train, val and test lists are about, and in `pretrain`. Entries without a clip are
+    counted on stderr.
 
     Raises:
         UserError: an entry fits several clips.
@@ -77,6 +79,8 @@ def match(entries: Iterable[str], names: Iterable[str]) -> dict[str, str]:
             raise UserError(f"list entry {entry} fits several clips ({', '.join(fitting)}); write their whole names")
         if fitting:
             matched[entry] = (exact or fitting)[0]
+    if missing := [entry for entry in entries if entry not in matched]:
+        print(f"{flag}: {len(missing)} of {len(entries)} entries fit no clip, such as {missing[0]}", file=sys.stderr)
     return matched
 
 
@@ -88,7 +92,7 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
     validation, the one with the lowest hash is taken; if there is only one speaker, clips take the speakers' part.
 
     Raises:
-        UserError: a list can't be read, or a clip is in two of them.
+        UserError: a list can't be read or fits no clip, or a clip is in two of them.
     """
     names = sorted(names)
     speakers = {name: speaker_of(name) for name in names}
@@ -96,7 +100,9 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
     for kind in ("train", "val", "test"):
         if path := getattr(config, f"{kind}_list"):
             entries = read_list(path, f"--{kind}-list")
-            matched = match(entries, names)
+            matched = match(entries, names, f"--{kind}-list")
+            if not matched:
+                raise UserError(f"--{kind}-list: {path} lists none of the clips, whose names are like {names[0]}")
             chosen[kind] = set(matched.values())
             speakers |= {name: entries[e]["speaker"] for e, name in matched.items() if "speaker" in entries[e]}
     for a, b in itertools.combinations(chosen, 2):

@@ -9,6 +9,7 @@ import command_line
 # Command -> module, function, its config, what it is for.
 COMMANDS = {
     "validate": ("validation", "main", "Config", "weights on a clip cache, against baselines that need no network"),
+    "offsets": ("offsets", "offsets", "Config", "by how many frames each clip's sound is off, as a list to move it by"),
     "table1": ("paper", "run", "Config", "methods by metrics, reconstruction and dubbing"),
     "table2": ("opinion", "mos", "Mos", "the user study's opinion scores (the same as mos)"),
     "table3": ("paper", "table3", "Table3", "LSTM against Transformer"),

@@ -71,17 +71,12 @@ def study(config: Study) -> None:
     shown = {"id": ident, "seed": config.seed, "questions": [*QUESTIONS.values()], "checks": checks, "trials": trials}
     text = json.dumps(shown).replace("</", "<\\/")
     secret = {"id": ident, "questions": [*QUESTIONS], "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
-    kept = key_of(config.output)
+    kept = config.output.with_suffix(".key.json")
     if kept.exists() and kept.read_text(encoding="utf-8") != json.dumps(secret):
         raise UserError(f"--output: {kept} is another study's, whose answers are lost without it; choose another name")
-    tables.write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text))
-    tables.write_whole(kept, json.dumps(secret))
+    command_line.write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text))
+    command_line.write_whole(kept, json.dumps(secret))
     print(f"{config.output}: {len(trials)} videos, {len(text) / 1e6:.1f} MB; keep {kept} to yourself")
-
-
-def key_of(page: Path) -> Path:
-    """Where the key of a page lies."""
-    return page.with_suffix(".key.json")
 
 
 def data_address(path: Path, crf: int) -> str:

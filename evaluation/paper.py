@@ -122,7 +122,7 @@ def plan(config: Config, place: str, found: dict[str, Path], ours: list[Method])
     pairs = find_pairs(config, place, found)
     protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
     clips = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
-    originals = {clip: found[name] for clip, name in match(clips, found).items()}
+    originals = {clip: found[name] for clip, name in match(clips, found, "--clip-list or --pairs").items()}
     if not originals:
         raise UserError(f"--videos: {config.videos} has no clip such as {clips[0]}; it has {min(found)}")
     files: Files = {

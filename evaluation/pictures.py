@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 import command_line
-from command_line import UserError
+from command_line import UserError, write_whole
 from evaluation.protocol import named
-from evaluation.tables import COLUMNS, Table, read_table, write_whole
+from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import track_faces

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from command_line import UserError, at_least
+from command_line import UserError, at_least, write_whole
 
 SEED, COUNT = 2023, 45
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm")
@@ -63,7 +63,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 def write_pairs(path: Path, listed: list[Pair]) -> None:
     """A list that `read_pairs` reads."""
-    path.write_text("".join(shlex.join((pair.clip, pair.sound)) + "\n" for pair in listed), encoding="utf-8")
+    write_whole(path, "".join(shlex.join((pair.clip, pair.sound)) + "\n" for pair in listed))
 
 
 def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
@@ -82,14 +82,18 @@ def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
 def index(folder: Path, flag: str) -> dict[str, Path]:
     """Clip name (path below the folder without suffix) -> video. Hidden files are none: they are unfinished or macOS's.
 
-    Raises UserError if there is none.
+    Raises UserError if there is none, or two have one name.
     """
     if not folder.is_dir():
         raise UserError(f"{flag}: {folder} is not a folder")
     files = sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise UserError(f"{flag}: there is no video in {folder} ({' '.join(SUFFIXES)})")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    found: dict[str, Path] = {}
+    for path in files:
+        if (other := found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)) is not path:
+            raise UserError(f"{flag}: {path} has the same name as {other.name}; leave one of them in the folder")
+    return found
 
 
 def match(clips: list[str], found: dict[str, Path]) -> dict[str, Path]:

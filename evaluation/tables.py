@@ -1,6 +1,7 @@
 """Tables as text, Markdown, LaTeX, CSV and JSON, with 95 % intervals, beside the published figures."""
 
 import csv
+import errno
 import io
 import json
 import math
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError
+from command_line import UserError, write_whole
 
 RESAMPLES = 2000  # of the bootstrap
 TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"})
@@ -170,19 +171,12 @@ class Table:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def publish(self, folder: Path | None, name: str) -> None:
-        """Prints the table and, where there is a folder, writes `name`.txt, .md, .tex, .csv and .json into it."""
-        print("\n" + self.text())
+        """Writes `name`.txt, .md, .tex, .csv and .json into the folder, where there is one, and prints the table."""
         formats = {"txt": self.text, "md": self.markdown, "tex": self.latex, "csv": self.csv, "json": self.json}
         for suffix, content in formats.items():
             if folder:
                 write_whole(folder / f"{name}.{suffix}", content())
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Writes a text so that nobody ever finds half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(content, encoding="utf-8")
-    os.replace(part, path)
+        print("\n" + self.text())
 
 
 def output_folder(folder: Path | None) -> None:
@@ -190,8 +184,10 @@ def output_folder(folder: Path | None) -> None:
     try:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UserError(f"--output: {folder} can't be made a folder ({error.strerror})") from error
+        raise UserError(f"--output: {folder} can't be a folder for the results ({error.strerror})") from error
 
 
 def read_table(path: Path) -> Table:

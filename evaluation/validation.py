@@ -95,21 +95,16 @@ class Faces:
 
 
 def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
-    """Clip name -> person, of those clips of a list that are in the cache. Raises UserError if none is.
-
-    The others are counted on stderr.
-    """
+    """Clip name -> person, of those clips of a list that are in the cache. Raises UserError if none is."""
     entries = read_list(path, flag)
-    found = match(entries, cache.names)
+    found = match(entries, cache.names, flag)
     if not found:
         raise UserError(f"{flag}: no clip of {path} is in the cache {cache.root}; names look like {cache.names[0]}")
-    if len(found) < len(entries):
-        print(f"{flag}: {len(entries) - len(found)} of {len(entries)} clips are not in the cache", file=sys.stderr)
     return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found.items()}
 
 
-def predict(dubber: Dubber, faces: Faces, other_pose: bool = False) -> np.ndarray:
-    """Stage 1 as in dubbing, on the clip's own sound: landmarks in frame (F, 131, 2).
+def predict(dubber: Dubber, faces: Faces, other_pose: bool = False, mel: np.ndarray | None = None) -> np.ndarray:
+    """Stage 1 as in dubbing, on the clip's own sound (or `mel`, (80, C)): landmarks in frame (F, 131, 2).
 
     With `other_pose` the face moves as at another moment, as it does in dubbing, so that the pose can't tell the mouth;
     lips and jaws are then moved onto the frame's pose.
@@ -117,7 +112,8 @@ def predict(dubber: Dubber, faces: Faces, other_pose: bool = False) -> np.ndarra
     seen = faces.clip.landmarks_in_crop[fill_gaps(faces.clip.found)]
     moving = baselines.half_a_clip_later(seen) if other_pose else seen
     own = seen[faces.frames]
-    predicted = dubber.predict_landmarks(moving, own[faces.listened], faces.clip.mel)[faces.frames]
+    mel = faces.clip.mel if mel is None else mel
+    predicted = dubber.predict_landmarks(moving, own[faces.listened], mel)[faces.frames]
     if other_pose:
         predicted = baselines.with_content(own, baselines.moved_content(predicted, own))
     return to_frame(predicted, faces.boxes)

@@ -96,16 +96,20 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
     return np.concatenate([*map(mel.add, blocks([wav])), mel.finish()], axis=1)
 
 
+def first_columns(frames: np.ndarray) -> np.ndarray:
+    """Where the mel windows of video frames (n,) start: (n,) int, floor(80 * (frame - 2) / 25)."""
+    exact = COLUMNS_PER_SECOND * (np.asarray(frames) - _LEAD) / FPS
+    return np.floor(exact + 1e-6).astype(np.int64)  # so that a moment just short of a column by rounding counts
+
+
 def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """The mel windows of video frames: mel (80, C), frame numbers (n,) at `FPS` -> (n, 1, 80, 16) float32.
 
     Frame numbers between two frames are moments between them, as videos of other frame rates have.
 
-    A window starts at column floor(80 * (frame - 2) / 25); columns outside the sound, also before it, are silence.
+    Columns outside the sound, also before it, are silence.
     """
-    exact = COLUMNS_PER_SECOND * (np.asarray(frames) - _LEAD) / FPS  # (n,)
-    columns = np.floor(exact + 1e-6).astype(np.int64)  # so that a moment just short of a column by rounding counts
-    columns = columns[:, None] + np.arange(MEL_COLUMNS)  # (n, 16)
+    columns = first_columns(frames)[:, None] + np.arange(MEL_COLUMNS)  # (n, 16)
     inside = (columns >= 0) & (columns < mel.shape[1])
     windows = mel[:, np.where(inside, columns, 0)]  # (80, n, 16)
     windows = np.where(inside, windows, np.float32(SILENCE))

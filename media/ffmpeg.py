@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from fractions import Fraction
@@ -95,6 +96,14 @@ def duration(container: InputContainer) -> float:
     return (container.duration or 0) / av.time_base
 
 
+def stated_duration(stream: av.VideoStream) -> float:
+    """Seconds of pictures as the header has them; 0 if it doesn't say."""
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska, WebM
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return float((stream.duration or 0) * (stream.time_base or 0))
+
+
 def last_credible_time(container: InputContainer) -> float:
     """Seconds from zero; a timestamp beyond is damaged, and mustn't ask for hours of repeated frames or silence."""
     return 2 * duration(container) + 10 if container.duration else math.inf
@@ -166,14 +175,17 @@ class Converter:
         return self._reformat(frame, format=pixels, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 
 
-def sound_pieces(container: InputContainer, stream: av.AudioStream, rate: int, layout: str) -> Iterator[np.ndarray]:
+def sound_pieces(
+    container: InputContainer, stream: av.AudioStream, rate: int, layout: str, errors: list[str]
+) -> Iterator[np.ndarray]:
     """The sound from the container's zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
 
-    Silence fills what is missing at the start and in between; what lies before zero is cut.
+    Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded is
+    noted in `errors`.
     """
     begin, latest, done = zero(container), last_credible_time(container), 0
     form = attrgetter("sample_rate", "format.name", "layout.name")  # may change on the way
-    for (source_rate, *_), frames in itertools.groupby(decode(container, stream, []), form):
+    for (source_rate, *_), frames in itertools.groupby(decode(container, stream, errors), form):
         # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without one
         # PyAV passes on sound that needs no conversion, whatever its time.
         options = {"first_pts": str(done * source_rate // rate), "min_comp": "1e-6", "min_hard_comp": _STRAY}

@@ -25,7 +25,8 @@ from media.audio import FPS, SAMPLE_RATE
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
 _BUFFER_BYTES = 256 << 20  # decoded pictures kept by `Video.frames`, so that playing backward decodes a group few times
 _WORTH_SEEKING = 25  # frames: fewer than this are decoded and passed over rather than jumped over
-_SHORTER = 0.5  # seconds by which pictures may fall short of what the file states without being called damaged
+_SHORTER = 0.5  # seconds by which a stream may fall short of what the file states without being called damaged
+_BARE = {"mp3", "aac", "ac3"}  # formats without a header: how long they last is guessed by their size
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
 
 
@@ -74,15 +75,16 @@ class Video:
             self._parts = math.lcm(scale.denominator, shift.denominator)
             self._scale, self._shift = int(scale * self._parts), int(shift * self._parts)
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
-            # Seconds, as far as the file says; for some containers it's those of the longest stream.
-            self._stated = float((stream.duration or 0) * self._time_base) or ffmpeg.duration(container)
             aspect = float(stream.sample_aspect_ratio or 1)  # of a pixel
             self.has_audio = ffmpeg.sound_stream(container) is not None
+            # Seconds. Some headers have those of the longest stream only, which may be the sound's.
+            stated, longest = ffmpeg.stated_duration(stream), ffmpeg.duration(container)
+            self._least = stated if stated or self.has_audio else longest
         aspect = aspect if 0.01 < abs(math.log(aspect)) < 1 else 1  # 1 is meant where it is close to that, or absurd
         self._stored_size = round(first.width * aspect), first.height  # in square pixels
         self._orientation = ffmpeg.orientation(first)
         self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
-        self.fps, self.num_frames = float(self._rate), max(1, round(self._stated * self._rate))
+        self.fps, self.num_frames = float(self._rate), max(1, round((stated or longest) * self._rate))
         # The source frames met so far, in the order they are shown; all of them once `_complete`.
         self._ticks = array("q")  # time of each, in units of the time base
         self._shown_from = array("q")  # the first output frame that shows it
@@ -170,8 +172,8 @@ class Video:
         self.num_frames = max(1, self._output_frame(min(end, self._latest)))
         seconds = float((end - self._ticks[0]) * self._time_base)
         damages = [f"{len(errors)} of its packets cannot be decoded ({errors[0]})"] if errors else []
-        if self._stated - seconds > _SHORTER:
-            damages.append(f"its pictures end after {seconds:.1f} of {self._stated:.1f} s")
+        if self._least - seconds > _SHORTER:
+            damages.append(f"its pictures end after {seconds:.1f} of {self._least:.1f} s")
         self.damage = "; ".join(damages) or None
 
 
@@ -213,38 +215,48 @@ class _Reader:
         return self._kept.get(position) or self._kept[max(self._kept)]
 
 
-def has_audio(path: str | Path) -> bool:
-    """Whether a file has sound that can be decoded. Raises a UserError if it can't be opened."""
-    with ffmpeg.open_input(Path(path)) as container:
-        return ffmpeg.sound_stream(container) is not None
+def sound_file(video: Path) -> Path:
+    """Where a video's sound is: inside, or, if there is none, in a .wav of its name beside it, if that is there."""
+    with ffmpeg.open_input(video) as container:
+        inside = ffmpeg.sound_stream(container) is not None
+    beside = video.with_suffix(".wav")
+    return beside if not inside and beside.is_file() else video
 
 
-def audio_pieces(path: str | Path) -> Iterator[np.ndarray]:
+def audio_pieces(path: str | Path, damage: list[str] | None = None) -> Iterator[np.ndarray]:
     """What `read_audio` gives, in pieces (n,), for sound that is too long to hold. It raises the same errors."""
     with ffmpeg.open_input(Path(path)) as container:
         stream = ffmpeg.sound_stream(container)
         if stream is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
-        end, done, held = ffmpeg.stated_end(container, stream) * SAMPLE_RATE, 0, np.zeros(0, np.float32)
-        for piece in ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono"):
+        stated, errors = ffmpeg.stated_end(container, stream), list[str]()
+        end, done, held = stated * SAMPLE_RATE, 0, np.zeros(0, np.float32)
+        for piece in ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", errors):
             held = np.concatenate([held, piece[0]])
             if done + len(held) - end >= _PACKING * SAMPLE_RATE:
                 end = math.inf  # the sound goes on past it
             known = round(min(max(end - done, 0), len(held)))
             yield held[:known]
             held, done = held[known:], done + known
+        seconds, told = done / SAMPLE_RATE, [] if damage is None else damage
+        if errors:
+            told.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
+        if container.format.name not in _BARE and _SHORTER < stated - seconds < math.inf:
+            told.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
         if not done:
             raise UserError(f"{path} has no sound that can be decoded")
 
 
-def read_audio(path: str | Path) -> np.ndarray:
+def read_audio(path: str | Path, damage: list[str] | None = None) -> np.ndarray:
     """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
+
+    What could not be decoded is added to `damage`, in one line each.
 
     Raises:
         UserError: no such file, a folder, no permission, no sound, or none that can be decoded.
     """
     samples = array("f")  # grows in place: pieces joined at the end would hold a long sound twice
-    for piece in audio_pieces(path):
+    for piece in audio_pieces(path, damage):
         samples.frombytes(piece.tobytes())
     return np.frombuffer(samples, np.float32)
 
@@ -298,7 +310,7 @@ class VideoWriter:
             self._container, self._video = output
             if file and source:
                 self._track = ffmpeg.add_sound(self._container, source.rate, source.channels)
-                self._sound = ffmpeg.sound_pieces(file, source, self._track.rate, self._track.layout.name)
+                self._sound = ffmpeg.sound_pieces(file, source, self._track.rate, self._track.layout.name, [])
             elif isinstance(self._audio, np.ndarray):
                 self._track = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
                 self._sound = iter([self._audio[None].astype(np.float32)])

@@ -69,10 +69,10 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
     state = {name.removeprefix("module."): value for name, value in state.items()}
     renamed = {_renamed(name): value for name, value in state.items() if not _UNUSED.search(name)}
     if "fusion_transformer.modality.weight" in state:
-        module = LandmarkGenerator(LandmarkGeneratorConfig.paper())
+        module = LandmarkGenerator(LandmarkGeneratorConfig())
         renamed["fusion.type_embedding"] = renamed["fusion.type_embedding"][1:]  # row 0 is padding
     elif "flow_module.conv1.weight" in state:
-        module = Renderer(RendererConfig.paper())
+        module = Renderer(RendererConfig())
         for name in [name for name in renamed if ".gamma." in name]:
             gamma, beta = renamed.pop(name), renamed.pop(name.replace(".gamma.", ".beta."))
             renamed[name.replace(".gamma.", ".affine.")] = torch.cat([gamma, beta])

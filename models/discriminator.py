@@ -18,10 +18,6 @@ class DiscriminatorConfig:
     scales: int = 2
 
     @classmethod
-    def paper(cls) -> "DiscriminatorConfig":
-        return cls()
-
-    @classmethod
     def lite(cls) -> "DiscriminatorConfig":
         return cls(width=24)
 

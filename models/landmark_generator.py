@@ -42,10 +42,6 @@ class LandmarkGeneratorConfig:
     turned with the head, and starts from zero difference."""
 
     @classmethod
-    def paper(cls) -> "LandmarkGeneratorConfig":
-        return cls()
-
-    @classmethod
     def lite(cls) -> "LandmarkGeneratorConfig":
         """For CPUs and small data: the same architecture, narrower."""
         return cls(

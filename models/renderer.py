@@ -59,10 +59,6 @@ class RendererConfig:
     references], and starts from zero flow and zero difference."""
 
     @classmethod
-    def paper(cls) -> "RendererConfig":
-        return cls()
-
-    @classmethod
     def lite(cls) -> "RendererConfig":
         """For CPUs: the same architecture, narrower."""
         return cls(

@@ -1,7 +1,6 @@
 """Weight files: safetensors whose metadata say which network they hold, of which sizes, for which input settings."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from command_line import UserError
+from command_line import UserError, write_whole
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 
@@ -49,13 +48,7 @@ def save(
         "settings": json.dumps(dict(settings)),
         "extra": json.dumps(dict(extra or {})),
     }
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(path), to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
 
 
 @overload

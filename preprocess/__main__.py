@@ -102,11 +102,9 @@ def _claim(config: Config) -> None:
         if path.exists():
             settings.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
             return
-        temporary = path.with_name(f"{CACHE_FILE}.{os.getpid()}")
-        temporary.write_text(text)
-        os.replace(temporary, path)
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
+    command_line.write_whole(path, text)
 
 
 if __name__ == "__main__":

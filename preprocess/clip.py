@@ -21,10 +21,10 @@ from face.crop import SIZE, crop_face
 from face.detector import FaceDetector
 from face.tracking import FaceTrack, Tracker
 from media.audio import FPS, SAMPLE_RATE, LogMel, blocks, frames_for_samples
-from media.video import Video, audio_pieces, has_audio
-from preprocess.quality import Filters, LipSync, measure, rejected_by, sharpness_of, silent_frames
+from media.video import Video, audio_pieces, sound_file
+from preprocess.quality import Filters, measure, rejected_by, sharpness_of, silent_frames, sync_scorer
 from preprocess.report import Record
-from preprocess.sources import SOUND_SUFFIX, Source
+from preprocess.sources import Source
 
 KEPT_BYTES = 2**27  # clips whose frames take less are kept in memory, others are decoded twice
 KEPT_MEL = 2**22  # bytes of mel kept in memory (three minutes); more goes through a file
@@ -84,20 +84,20 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
     with tempfile.SpooledTemporaryFile(KEPT_MEL) as mel:
         with _otherwise("no sound"):
-            path = _sound_of(source, video)
-            silent, limit = _hear(shift_sound(audio_pieces(path), source.sound_shift), mel)
+            path, damage = sound_file(source.path), list[str]()
+            silent, limit = _hear(shift_sound(audio_pieces(path, damage), source.sound_shift), mel)
         if not limit:
             raise _Unusable("no sound", f"it ends before it is moved by {source.sound_shift} frames")
         lip_sync = None
         if filters.syncnet:  # which takes the sound whole
             wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
-            lip_sync = LipSync(filters.syncnet, wav)
+            lip_sync = sync_scorer(filters.syncnet, wav)
         estimate = video.num_frames
         with _otherwise("no picture"):
             track, kept = _follow(islice(video, limit))
         seen = len(track.found)
-        if video.damage:
-            raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
+        if video.damage or damage:
+            raise _Unusable("damaged", f"after {seen} frames: {video.damage or damage[0]}")
         if not track.found.any():
             raise _Unusable("no face", f"{seen} frames of {video.width} x {video.height}")
 
@@ -109,8 +109,11 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
                 if face is not None:
                     sharpness.append(sharpness_of(face))
                 if lip_sync:
-                    lip_sync.see(frame, box if found else None)
-            figures = measure(track, silent, sharpness) | (lip_sync.figures() if lip_sync else {})
+                    lip_sync.add(frame, box if found else None)
+            figures = measure(track, silent, sharpness)
+            if lip_sync:  # of a clip of a few frames it knows nothing
+                result = lip_sync.finish()
+                figures |= {"offset": result.offset, "confidence": round(float(np.nan_to_num(result.confidence)), 3)}
             if reason := rejected_by(figures, filters):
                 raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
             metadata = {
@@ -144,14 +147,6 @@ def _follow(frames: Iterable[np.ndarray]) -> tuple[FaceTrack, list[np.ndarray]]:
         if seen * frame.nbytes > KEPT_BYTES:
             kept.clear()
     return tracker.finish(), kept
-
-
-def _sound_of(source: Source, video: Video) -> Path:
-    """The file that the sound is in: the video, else a .wav beside it."""
-    beside = source.path.with_suffix(SOUND_SUFFIX)
-    if not video.has_audio and not (beside.exists() and has_audio(beside)):
-        raise _Unusable("no sound", f"none inside, and no {beside.name} beside it")
-    return source.path if video.has_audio else beside
 
 
 def shift_sound(pieces: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:

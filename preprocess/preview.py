@@ -53,7 +53,7 @@ def main(config: Config) -> None:
         config.output.mkdir(parents=True, exist_ok=True)
         sheet = np.concatenate([strip(cache.open(name), config.num_frames) for name in names])
         plt.imsave(config.output / "contact_sheet.png", sheet)
-        (config.output / "summary.txt").write_text(text + "\n")
+        (config.output / "summary.txt").write_text(text + "\n", encoding="utf-8")
         plot(figures, records, config.output / "summary.png")
     except OSError as error:
         raise UserError(f"--output: {config.output} cannot be written ({error.strerror})") from error

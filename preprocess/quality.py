@@ -63,30 +63,19 @@ def silent_frames(wav: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("fs,fs->f", frames, frames) / samples) < SILENT
 
 
-class LipSync:
-    """How far sound (S,) and lips are apart by SyncNet, whose room is entered only where a file is given."""
-
-    def __init__(self, weights: Path, wav: np.ndarray) -> None:
-        from evaluation import lip_sync_net
-
-        self._scorer = lip_sync_net.SyncScorer(syncnet(weights), wav)
-
-    def see(self, frame: np.ndarray, box: np.ndarray | None) -> None:
-        """Takes the next frame (H, W, 3) uint8: the surroundings of the face's box (4,), or, without one, all of it."""
-        self._scorer.add(frame, box)
-
-    def figures(self) -> dict[str, float]:
-        """Offset in frames (positive: see `SyncScore`) and confidence; none at all in a clip of a few frames."""
-        result = self._scorer.finish()
-        return {"offset": result.offset, "confidence": round(float(np.nan_to_num(result.confidence)), 3)}
-
-
 @functools.cache
 def syncnet(path: Path) -> Any:
     """SyncNet with the weights of a file, once a process. Raises UserError if they are not SyncNet's."""
-    from evaluation import lip_sync_net
+    from evaluation import lip_sync_net  # a room that is entered only where such a file is given
 
     return lip_sync_net.load(path)
+
+
+def sync_scorer(weights: Path, wav: np.ndarray) -> Any:
+    """What takes a clip's frames and tells how far its sound (S,) and lips are apart."""
+    from evaluation import lip_sync_net
+
+    return lip_sync_net.SyncScorer(syncnet(weights), wav)
 
 
 def rejected_by(figures: dict[str, float], filters: Filters) -> str | None:

@@ -2,14 +2,13 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from command_line import UserError
+from command_line import UserError, write_whole
 
 Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
 
@@ -56,14 +55,11 @@ class Report:
 
     def finish(self) -> None:
         """Rewrites the report in the order of names: the same whatever the order of work was."""
-        temporary = self.path.with_name(self.path.name + ".part")
+        self._file.close()  # Windows replaces no open file
         try:
-            temporary.write_text("".join(_line(self.records[name]) for name in sorted(self.records)))
-            os.replace(temporary, self.path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            print(f"{self.path}: {error.strerror}; it stays in the order of work", file=sys.stderr)
-        self._file.close()
+            write_whole(self.path, "".join(_line(self.records[name]) for name in sorted(self.records)))
+        except UserError as error:
+            print(f"{error}; it stays in the order of work", file=sys.stderr)
 
 
 def _line(record: Record) -> str:

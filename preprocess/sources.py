@@ -12,7 +12,6 @@ from datasets.splits import match, read_list
 VIDEO_SUFFIXES = (
     ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"
 )  # fmt: skip
-SOUND_SUFFIX = ".wav"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
         paths = sorted(Path(folder, name) for name in below)
         below[:] = [p.name for p in paths if not (p.is_symlink() and p.resolve().is_relative_to(inside))]
         for path in (Path(folder, file) for file in sorted(files)):
-            if path.suffix.lower() in VIDEO_SUFFIXES:
+            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("._"):  # macOS' notes on a file
                 source = Source(name_of(path.with_name(path.stem)), path)
                 if sources.setdefault(source.name, source) is not source:
                     taken = sources[source.name].path.name
@@ -84,11 +83,11 @@ def choose(sources: Sequence[Source], lists: Sequence[Path], shard: str, shifts:
     by_name = {source.name: source for source in sources}
     if lists:
         entries = [entry for path in lists for entry in read_list(path)]
-        by_name = {name: by_name[name] for name in sorted(match(entries, by_name).values())}
+        by_name = {name: by_name[name] for name in sorted(match(entries, by_name, "--list").values())}
         if not by_name:
             raise UserError(f"--list: none of the {len(entries)} clips listed is below --videos")
     moved = read_list(shifts, "--audio-shift") if shifts else {}
-    for entry, name in match(moved, by_name).items():
+    for entry, name in match(moved, by_name, "--audio-shift").items():
         try:
             by_name[name] = replace(by_name[name], sound_shift=int(moved[entry]["frames"]))
         except (KeyError, ValueError):

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -12,31 +13,35 @@ import pytest
 
 import command_line
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @dataclass(frozen=True)
 class Nothing:
     """No flags."""
 
 
-def test_terminated_it_tidies_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminated_it_tidies_up(number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     half_written = tmp_path / "out.part"
 
     def main(_: Nothing) -> None:
         half_written.touch()
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(10)
         finally:
             half_written.unlink()
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(sys, "argv", ["command"])
     try:
         with pytest.raises(SystemExit) as ended:
             command_line.run(main, Nothing)
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert ended.value.code == 143
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert ended.value.code == 128 + number
     assert not half_written.exists()
 
 
@@ -77,3 +82,40 @@ def test_flags_that_cannot_be_read_are_one_line(
     line = capsys.readouterr().err
     assert re.fullmatch(rf"error: .*{said}.*command.py --help\n", line), line
     assert "looked at" not in line and "\x1b" not in line
+
+
+@pytest.mark.parametrize(("shell", "code"), [("", 129), ("trap '' HUP; ", 0)])
+def test_left_by_its_terminal_it_ends_but_under_nohup_goes_on(shell: str, code: int) -> None:
+    assert run_script(f"{shell}exec {sys.executable} -c", "os.kill(os.getpid(), signal.SIGHUP)").returncode == code
+
+
+def run_script(shell: str, main: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command whose `main` is one expression, started by the shell."""
+    script = f"import os, signal, sys, tests.test_command_line as t; t.command_line.run(lambda _: {main}, t.Nothing)"
+    command = ["bash", "-c", f'{shell} "$0"', script]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    ended = run_script(f"{sys.executable} -c", "print('PSNR \u2191')", PYTHONIOENCODING="cp1252")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "PSNR \\u2191\n", "")
+
+
+def test_closed_streams_are_nobody_elses() -> None:
+    ended = run_script(f"exec <&- 2>&-; exec {sys.executable} -c", "print(os.open(os.devnull, 0) > 2, file=sys.stdout)")
+    assert (ended.returncode, ended.stdout) == (0, "True\n")
+
+
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    with pytest.raises(command_line.UserError, match=r"folder could not be written \(.*\); free space"):
+        (tmp_path / "folder").mkdir()
+        command_line.write_whole(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_another_name_of_an_input_is_an_input(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "b.mp4").hardlink_to(tmp_path / "a.mp4")
+    with pytest.raises(command_line.UserError, match=r"b\.mp4: would overwrite an input"):
+        command_line.check_output(tmp_path / "b.mp4", "--output", inputs=[tmp_path / "nothing", tmp_path / "a.mp4"])

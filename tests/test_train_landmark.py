@@ -95,7 +95,9 @@ def test_exports_the_averaged_weights_and_trains_on_from_them(config: Config, tm
     with pytest.raises(UserError, match=r"--run: .* holds no checkpoint"):
         export.main(export.Config(run=tmp_path, output=newest))
     other = replace(config, run=tmp_path / "more", init=best, steps=1)
-    main(replace(other, model=LandmarkGeneratorConfig()))  # its sizes come from the file
+    main(replace(other, model=LandmarkGeneratorConfig.lite()))  # its sizes come from the file
+    with pytest.raises(UserError, match=r"--model.width: .*best.safetensors has 16; leave this flag out"):
+        main(replace(other, model=replace(TINY, width=32)))
     assert last(other)["networks"]["landmark_generator"]["lip_head.weight"].shape == (80, 16)
     assert build(other).stage.model.training  # also for a dry run, which restores nothing
 
@@ -167,6 +169,17 @@ def test_a_lost_process_that_loads_data_is_one_line(config: Config, monkeypatch:
     monkeypatch.setattr(LandmarkStage, "train_step", kill_a_worker)
     with pytest.raises(UserError, match=r"--workers: DataLoader worker .* is killed by signal: Killed. ; use fewer"):
         main(replace(config, workers=1))
+
+
+def test_processes_that_load_data_end_with_an_unforeseen_error(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        assert multiprocessing.active_children()
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(LandmarkStage, "train_step", fail)
+    with pytest.raises(ValueError, match="unforeseen"):
+        main(replace(config, workers=1))
+    assert not multiprocessing.active_children()
 
 
 def test_batch_larger_than_the_data(config: Config) -> None:

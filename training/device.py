@@ -46,6 +46,11 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is why a MemoryError or a RuntimeError was raised."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error)
+
+
 def memory_gib(device: torch.device) -> float:
     """Most memory that this process has held: on the GPU, else in RAM; 0 where that is not known."""
     if device.type == "cuda":

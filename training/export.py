@@ -1,4 +1,4 @@
-"""python -m training.export: the weights of a run's last, best or any kept checkpoint as a file that others load."""
+"""python -m training.export: the best or the last averaged weights of a run as a file that others load."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,7 @@ def main(config: Config) -> None:
     if config.which == "last":
         module.load_state_dict(state["average"])
         extra = {"step": state["step"], "best": False}
-    with checkpoint.writing(config.output):
-        weights.save(module, config.output, module.settings, extra, half=True)
+    weights.save(module, config.output, module.settings, extra, half=True)
     print(f"{config.output}: step {extra['step']} of {config.run}")
 
 

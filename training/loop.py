@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -15,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from command_line import UserError
 from training import checkpoint, distributed
-from training.device import memory_gib
+from training.device import memory_gib, out_of_memory
 from training.engine import Average, Engine
 from training.options import Config, Options
 from training.run_folder import RunFolder
@@ -253,8 +255,7 @@ class Trainer:
         self.stale += 1
         if numbers["selection"] < self.best:
             self.best, self.best_step, self.stale = numbers["selection"], self.step, 0
-            with checkpoint.writing(f"the weights in {self.run.path}"):
-                self.stage.export(self.average.module, self.step, numbers)
+            self.stage.export(self.average.module, self.step, numbers)
 
     def _log(self) -> None:
         samples, numbers = len(self.recent) * self.options.batch, self.take_recent()  # which waits for the device
@@ -288,14 +289,30 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
         distributed.stop()
         if trainer.signal == "SIGINT":  # as other commands end: a script must not go on with its next line
             raise KeyboardInterrupt
-    except (MemoryError, RuntimeError) as error:
+        if trainer.signal:
+            sys.exit(128 + signal.SIGTERM)
+    except BaseException as error:
+        end_workers()
+        if not isinstance(error, MemoryError | RuntimeError):
+            raise
         if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
             raise UserError(f"--workers: {error}; use fewer of them, or a smaller --batch") from error
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error):
+        if out_of_memory(error):
             where = f"does not fit into the memory of {config.device.replace('auto', 'this machine')}"
             raise UserError(f"--batch {config.batch}: {where}; use a smaller one, cut it into parts by --accumulate, "
                             "or choose a smaller --model") from error  # fmt: skip
         raise
+
+
+def end_workers() -> None:
+    """Ends the processes that load data, which the end of this one would wait for as long as a traceback has them."""
+    child = getattr(signal, "SIGCHLD", None)  # Windows has none
+    handler = signal.signal(child, signal.SIG_DFL) if child else None  # PyTorch's raises what it thinks of their end
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    if child:
+        signal.signal(child, handler)
 
 
 def prepare_worker(_: int) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -140,8 +140,16 @@ Config = TypeVar("Config", bound=Options)
 def with_preset(config: type[Config], presets: dict[str, dict[str, Any]]) -> type[Config]:
     """`config` with the defaults of the preset that the command line names (`--preset`, else the first one)."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", default=next(iter(presets)))
+    parser.add_argument("--preset", nargs="?", default=next(iter(presets)))
     name = parser.parse_known_args()[0].preset  # a wrong name is left to the real parser
     defaults = {f.name: f.default_factory() for f in fields(config) if f.default_factory is not MISSING}
     defaults |= {"preset": name, **presets[name]} if name in presets else {}
     return partial(config, **defaults)  # type: ignore[return-value]
+
+
+def with_sizes_of(config: Any, default: Any, loaded: Any) -> Any:
+    """`config` with the network's sizes as --init has them. Raises UserError if the command line asks for others."""
+    for name, value in flatten(loaded).items():
+        if getattr(config.model, name) not in (getattr(default, name), value):
+            raise UserError(f"--model.{name.replace('_', '-')}: {config.init} has {value}; leave this flag out")
+    return replace(config, model=loaded)

@@ -1,11 +1,11 @@
 """A run's folder: config.json (settings, versions, git hash), metrics.jsonl, TensorBoard files, checkpoints."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
 import time
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
-from command_line import UserError
+from command_line import UserError, write_whole
+from datasets.splits import Split
 from training.checkpoint import writing
 from training.options import FREE, Options, flag, flatten
 
@@ -29,16 +30,20 @@ class RunFolder:
         UserError: the folder can't be made or written, or holds a run with another setting that matters.
     """
 
-    def __init__(self, config: Options) -> None:
+    def __init__(self, config: Options, clips: Split) -> None:
         self.path = config.run
         self.checkpoints = self.path / "checkpoints"
-        self._config = flatten(config)
+        held_out = "\n".join([*clips.val, "", *clips.test]).encode(errors="surrogateescape")
+        self._config = flatten(config) | {"held_out": f"{zlib.crc32(held_out):08x}"}
         self._board = self.path / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
         file = self.path / "config.json"
         try:
             saved = json.loads(file.read_text())["config"] if file.exists() else {}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{file} cannot be read ({error}); use another --run folder") from error
+        if saved.get("held_out", self._config["held_out"]) != self._config["held_out"]:
+            raise UserError(f"--cache: {self.path} was started with other clips held out for validation and test; "
+                            "name them in --val-list and --test-list, or use another --run folder")  # fmt: skip
         for name in sorted((saved.keys() & self._config.keys()) - FREE):  # an older version's run lacks newer settings
             if saved[name] != self._config[name]:
                 raise UserError(
@@ -52,9 +57,9 @@ class RunFolder:
             for folder in (self.checkpoints, self._board.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             about = {"config": self._config, "versions": versions(), "command": sys.argv}
-            self._replace("config.json", json.dumps(about, indent=1))
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
-            self._replace("metrics.jsonl", "".join(kept))
+        write_whole(self.path / "config.json", json.dumps(about, indent=1))
+        write_whole(self.path / "metrics.jsonl", "".join(kept))
         restart = {"session_log": {"status": "START"}}  # curves after `step` are dropped too
         self._add_events(step + 1, {"file_version": "brain.Event:2"}, restart)
 
@@ -80,15 +85,11 @@ class RunFolder:
     def write_failure(self, step: int, rank: int, clips: list[str], losses: dict[str, float]) -> Path:
         """Writes down the clips of the step at which the loss was no longer a number."""
         text = json.dumps({"step": step, "losses": {k: str(v) for k, v in losses.items()}, "clips": clips}, indent=1)
+        file = self.path / f"not_finite_step_{step}_process_{rank}.json"
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            return self._replace(f"not_finite_step_{step}_process_{rank}.json", text)
-
-    def _replace(self, name: str, text: str) -> Path:
-        temporary = self.path / (name + ".part")
-        temporary.write_text(text)
-        os.replace(temporary, self.path / name)
-        return self.path / name
+        write_whole(file, text)
+        return file
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ def write_clip(
                 "settings": settings.current(size),
                 "frame_size": (160, 200),
                 "source": f"{name}.mp4",
+                "sound_shift": 0,
                 "measures": {"cuts": 0, "face": 90.0},
             },
         )

@@ -171,3 +171,8 @@ def test_nothing_to_train_on_is_said(clips: list[Any]) -> None:
     short = [clip for clip in clips if clip.name.startswith("s9/")]
     with pytest.raises(UserError, match="none of the 2 clips can be trained on: that takes 25 frames"):
         LandmarkDataset(short, 5, 15, SamplingConfig())
+
+
+def test_a_clip_without_a_frame_left_as_a_reference_is_left_out(tmp_path: Path) -> None:
+    clips = [write_clip(tmp_path, name, num_frames=frames) for name, frames in (("a", 30), ("b", 31))]
+    assert [clip.name for clip in LandmarkDataset(clips, 30, 15, SamplingConfig()).clips] == ["b"]

@@ -29,14 +29,14 @@ def test_bad_lists_name_their_flag(tmp_path: Path, content: bytes) -> None:
 
 def test_entries_match_below_any_folder() -> None:
     names = ["main/55/01", "pretrain/55/01", "pretrain/55/02", "x/y/main/66/03"]
-    assert match(["55/01", "55/02", "66/03", "77/04"], names) == {
+    assert match(["55/01", "55/02", "66/03", "77/04"], names, "--list") == {
         "55/01": "main/55/01",
         "55/02": "pretrain/55/02",
         "66/03": "x/y/main/66/03",
     }
-    assert match(["01"], ["main/55/01"]) == {"01": "main/55/01"}
+    assert match(["01"], ["main/55/01"], "--list") == {"01": "main/55/01"}
     with pytest.raises(UserError, match=r"list entry 01 fits several clips \(a/01, b/01\)"):
-        match(["01"], ["a/01", "b/01"])
+        match(["01"], ["a/01", "b/01"], "--list")
 
 
 def test_published_lists(tmp_path: Path) -> None:
@@ -92,3 +92,14 @@ def test_the_lists_of_the_shipped_weights() -> None:
     assert not train.keys() & val.keys()
     both = {who["speaker"] for who in train.values()} & {who["speaker"] for who in val.values()}
     assert both == {"grid_s1"}  # of this one man other sentences validate
+
+
+def test_a_list_written_by_notepad_and_one_that_fits_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bom.txt").write_text("a/1\na/9\n", encoding="utf-8-sig")
+    assert split(["a/1", "a/2"], SplitConfig(test_list=tmp_path / "bom.txt")).test == ["a/1"]
+    assert "--test-list: 1 of 2 entries fit no clip, such as a/9" in capsys.readouterr().err
+    wrong = _list(tmp_path / "wrong.txt", "a/1.mp4")
+    with pytest.raises(UserError, match=r"--test-list: .*wrong.txt lists none of the clips, whose names are like a/1"):
+        split(["a/1", "a/2"], SplitConfig(test_list=wrong))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from command_line import UserError
-from evaluation.opinion import SLOT, TEMPLATE, Mos, Study, agreement, key_of, mos, read_answers, study
+from evaluation.opinion import SLOT, TEMPLATE, Mos, Study, agreement, mos, read_answers, study
 from evaluation.tables import read_table
 
 from .conftest import frame, write
@@ -31,6 +31,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write(root / method / f"{clip}.mp4", [frame(i, brightness)[::2, ::2] for i in range(4)])
     study(Study((f"Ours={root / 'Ours'}", f"Theirs={root / 'Theirs'}"), root / "page.html", count=2, checks=1))
     return root / "page.html"
+
+
+def key_of(page: Path) -> Path:
+    return page.with_suffix(".key.json")
 
 
 def test_page_is_self_contained_and_blind(page: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from command_line import UserError
 from evaluation.pictures import CELL, Compare, Sheet, compare, mouth_box, sheet
 from media.picture import read_picture
-from media.video import Video, has_audio
+from media.video import Video
 
 from .conftest import frame, write
 
@@ -34,7 +34,7 @@ def test_side_by_side_in_step_with_names_and_sound(tmp_path: Path) -> None:
     for x, colour in ((20, (250, 0, 0)), (60, (0, 0, 250))):
         assert np.abs(pictures[2][-20, x].astype(int) - colour).max() < 25
     assert pictures[0][:24].max() > 200, "a strip for the names"
-    assert has_audio(tmp_path / "both.mp4")
+    assert Video(tmp_path / "both.mp4").has_audio
     with pytest.raises(UserError, match="NAME="):
         compare(Compare(("red.mp4",), tmp_path / "both.mp4"))
     with pytest.raises(UserError, match="--height 0"):

@@ -66,6 +66,9 @@ def test_files_of_others_are_matched_by_name(tmp_path: Path) -> None:
     assert {clip: path.relative_to(tmp_path).as_posix() for clip, path in found.items()} == {
         "s1/00001": "main/s1/00001.mp4", "s1/00002": "s1_00002.mp4", "s1/00003": "s1-00003.AVI",
     }  # fmt: skip
+    (tmp_path / "s1_00002.mkv").touch()
+    with pytest.raises(UserError, match=r"--methods: .*s1_00002.mp4 has the same name as s1_00002.mkv"):
+        index(tmp_path, "--methods")
     with pytest.raises(UserError, match="no video"):
         index(empty(tmp_path), "--methods")
     with pytest.raises(UserError, match="not a folder"):

@@ -9,6 +9,7 @@ import pytest
 from skimage import data
 
 from command_line import UserError
+from evaluation import offsets
 from evaluation.baselines import (
     CONTENT,
     Ridge,
@@ -20,9 +21,11 @@ from evaluation.baselines import (
     with_content,
 )
 from evaluation.lip_sync import jitter
+from evaluation.offsets import best_offset
 from evaluation.tables import read_table
-from evaluation.validation import Config, main, table_of
+from evaluation.validation import Config, Faces, main, table_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
+from inference import Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 
 from ..datasets.made_up import write_clip
@@ -102,7 +105,7 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "train.txt").write_text("cat/one\n")
     config = Config(tmp_path / "cache", tmp_path / "val.txt", tiny, frames=2, device="cpu", output=tmp_path / "out")
     main(replace(config, train_list=tmp_path / "train.txt"))
-    assert "1 of 3 clips are not in the cache" in capsys.readouterr().err
+    assert "--val-list: 1 of 3 entries fit no clip, such as nobody/here" in capsys.readouterr().err
     lips = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_1_over_persons.json").rows}
     assert list(lips) == [
         "ours", "ours, pose of another moment", "static lips", "shifted lips", "ridge regression", "original",
@@ -123,3 +126,32 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "ann/one: all its frames serve as references" in capsys.readouterr().err
     with pytest.raises(UserError, match="--train-list: ann/one is also"):
         main(replace(config, train_list=tmp_path / "val.txt", stage="1"))
+
+
+def test_the_offset_is_where_heard_and_seen_lips_agree() -> None:
+    peak = np.array([0, 0.1, 0.2, 0.4, 0.7, 0.5, 0.3])
+    assert best_offset(peak) == 1
+    assert best_offset(peak[::-1]) == -1
+    assert best_offset(peak / 4) == 0, "too little to tell"
+    assert best_offset(np.array([0.5, 0.5, 0.5, 0.5, 0.52, 0.5, 0.5])) == 0, "as good where it is"
+
+
+@pytest.mark.slow
+def test_sound_that_is_off_is_found_by_weights_that_hear(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("ann/one", "bob/two")):
+        write_clip(tmp_path / "cache", name, 60, seed=seed)
+    write_clip(tmp_path / "cache", "cat/short", 20)
+
+    def hear(_: Dubber, faces: Faces, mel: np.ndarray) -> np.ndarray:
+        """Knows the clips' lips, by the sound that lies over them; bob's sound came 3 frames too early."""
+        moved = [np.array_equal(mel, np.roll(faces.clip.mel, round(3.2 * k), axis=1)) for k in range(-5, 6)]
+        return np.roll(faces.landmarks, moved.index(True) - 5 - 3 * (faces.clip.name == "bob/two"), axis=0)
+
+    monkeypatch.setattr(offsets, "predict", hear)
+    offsets.offsets(offsets.Config(tmp_path / "cache", tmp_path / "shifts.txt", tiny, device="cpu"))
+    assert (tmp_path / "shifts.txt").read_text().splitlines()[1:] == ["bob/two frames=3"]
+    assert "the sound of 1 of 3 clips is to be moved" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--output: .* must end in .txt"):
+        offsets.offsets(offsets.Config(tmp_path / "cache", tmp_path / "shifts", tiny))

@@ -468,3 +468,11 @@ def test_size_and_clock_that_change_on_the_way(tmp_path):
     shown = numbers(pictures)
     assert shown[:25] == list(range(25)) and shown[-25:] == list(range(35, 60))  # a decoder may lose some at the change
     assert 55 <= len(shown) <= 62
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "libx264"), ("webm", "libvpx"), ("mp4", "libx264")])
+def test_sound_may_last_longer_than_the_pictures(tmp_path, suffix, codec):
+    sound_codec = "libopus" if suffix == "webm" else "aac"
+    path = tmp_path / f"a.{suffix}"
+    clip = Video(write(path, map(numbered, range(50)), codec=codec, sound=clicks(4, [0.5]), sound_codec=sound_codec))
+    assert len(numbers(clip)) == 50 and clip.damage is None

@@ -1,6 +1,7 @@
 """Written files hold exactly what was given, and none is left half-written; sound and pictures are read."""
 
 import os
+import re
 import resource
 import struct
 from fractions import Fraction
@@ -10,12 +11,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+import soundfile
 
 from command_line import UserError
 from media import video
 from media.audio import SAMPLE_RATE, frames_for_samples
 from media.picture import is_picture, read_picture
-from media.video import Video, VideoWriter, has_audio, read_audio
+from media.video import Video, VideoWriter, read_audio, sound_file
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
 from tests.media.test_video import COLOURS, colour_card, colours_in
 
@@ -250,7 +252,12 @@ def test_no_sound(tmp_path):
     for name, words in {"silent.mp4": "no sound; give", "empty.wav": "no sound", "text.wav": "not a video"}.items():
         with pytest.raises(UserError, match=words):
             read_audio(tmp_path / name)
-    assert not has_audio(silent) and has_audio(write(tmp_path / "b.mp4", [numbered(0)], sound=clicks(0.1, [])))
+    sounding = write(tmp_path / "b.mp4", [numbered(0)], sound=clicks(0.1, []))
+    assert not Video(silent).has_audio and Video(sounding).has_audio
+    assert sound_file(silent) == silent and sound_file(sounding) == sounding
+    for path in (silent, sounding):
+        path.with_suffix(".wav").write_bytes(wav_bytes(bytes(320), 16000, 1))
+    assert sound_file(silent) == silent.with_suffix(".wav") and sound_file(sounding) == sounding
     (tmp_path / "short.wav").write_bytes(wav_bytes(bytes(320), 16000, 1))  # 10 ms
     assert len(read_audio(tmp_path / "short.wav")) == 160
 
@@ -311,3 +318,17 @@ def test_writes_what_it_reads_from_a_real_clip(tmp_path, shared):
     one, two = read_audio(source)[:16000], read_audio(tmp_path / "a.mp4")[:16000]
     shifts = [np.dot(one[100:-100], two[100 + k : 15900 + k]) for k in range(-50, 51)]
     assert abs(int(np.argmax(shifts)) - 50) <= 8  # half a millisecond
+
+
+def test_sound_that_is_damaged_is_told(tmp_path):
+    noise = np.random.default_rng(0).integers(-9000, 9000, 48000, dtype=np.int16)
+    soundfile.write(tmp_path / "a.flac", noise, 16000)
+    whole, damage = (tmp_path / "a.flac").read_bytes(), []
+    read_audio(tmp_path / "a.flac", damage)
+    assert damage == []
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    read_audio(tmp_path / "cut.flac", damage)
+    assert re.fullmatch(r"its sound ends after 1\.\d of 3\.0 s", damage.pop())
+    (tmp_path / "holed.flac").write_bytes(whole[:20000] + bytes(20000) + whole[40000:])
+    read_audio(tmp_path / "holed.flac", damage)
+    assert "packets of its sound cannot be decoded" in damage[0]

@@ -48,7 +48,7 @@ def test_sizes_by_config(size: int, num_frames: int) -> None:
 
 
 def test_parameter_counts() -> None:
-    paper = sum(p.numel() for p in Renderer(RendererConfig.paper()).parameters())
+    paper = sum(p.numel() for p in Renderer(RendererConfig()).parameters())
     assert paper == pytest.approx(19.0e6, rel=0.005)
     assert sum(p.numel() for p in Renderer(RendererConfig.lite()).parameters()) < 4e6
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from command_line import UserError
+from datasets.splits import Split
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
 from training.engine import Average, Engine
 from training.loop import Stream, Trainer
 from training.options import Options
-from training.run_folder import read_metrics
+from training.run_folder import RunFolder, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,8 +98,9 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, number: signal.Signals
 
     trainer.train_step = train_step  # type: ignore[method-assign]
     try:
-        with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext():
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as ended:
             loop.train(lambda _: trainer, trainer.options)
+        assert number == signal.SIGINT or getattr(ended.value, "code", None) == 143
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
@@ -325,3 +327,11 @@ def test_another_network_in_the_folder(tmp_path: Path) -> None:
 def test_precision_by_itself_is_full_on_a_cpu(tmp_path: Path) -> None:
     engine: Engine = toy_trainer(tmp_path).engine
     assert engine.half is None and not engine.scaler.is_enabled()
+
+
+def test_other_clips_held_out_than_before_are_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=2)
+    options = toy_trainer(tmp_path / "run").options
+    RunFolder(options, Split(["more"], [], []))
+    with pytest.raises(UserError, match=r"--cache: .* was started with other clips held out"):
+        RunFolder(options, Split([], ["a"], []))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from datasets.splits import Split
 from training import distributed
 from training.engine import Engine
 from training.loop import Trainer
@@ -73,7 +74,7 @@ def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **se
     })  # fmt: skip
     torch.manual_seed(options.seed)
     stage = ToyStage(options, Engine(options), dropout)
-    return Trainer(stage, Numbers(broken), options, RunFolder(options))
+    return Trainer(stage, Numbers(broken), options, RunFolder(options, Split([], [], [])))
 
 
 def main(run: Path, when: str = "") -> None:
