@@ -177,7 +177,7 @@ def build(config: Config) -> Trainer:
     made_with = open_clip(cache.root, cache.names[0]).metadata["settings"]
     cache.settings["crop.size"] = made_with["crop.size"]  # landmarks are relative to the crop: any size will do
     clips = split(cache.names, config.split)
-    run = RunFolder(config, clips)
+    run = RunFolder(config, [*clips.val, "", *clips.test])
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
         LandmarkDataset, num_frames=config.model.num_frames, num_references=config.num_references,

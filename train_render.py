@@ -174,7 +174,7 @@ def build(config: Config) -> Trainer:
         settings.check(model.settings, settings.current(config.model.size), f"--init: {config.init}")
     cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
-    run = RunFolder(config, clips)
+    run = RunFolder(config, [*clips.val, "", *clips.test])
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
         RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
 from command_line import UserError, write_whole
-from datasets.splits import Split
 from training.checkpoint import writing
 from training.options import FREE, Options, flag, flatten
 
@@ -30,11 +30,12 @@ class RunFolder:
         UserError: the folder can't be made or written, or holds a run with another setting that matters.
     """
 
-    def __init__(self, config: Options, clips: Split) -> None:
+    def __init__(self, config: Options, held_out: Iterable[str] = ()) -> None:
+        """`held_out`: names of what is not trained on, which may not change while a run is continued."""
         self.path = config.run
         self.checkpoints = self.path / "checkpoints"
-        held_out = "\n".join([*clips.val, "", *clips.test]).encode(errors="surrogateescape")
-        self._config = flatten(config) | {"held_out": f"{zlib.crc32(held_out):08x}"}
+        names = "\n".join(held_out).encode(errors="surrogateescape")
+        self._config = flatten(config) | {"held_out": f"{zlib.crc32(names):08x}"}
         self._board = self.path / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
         file = self.path / "config.json"
         try:

@@ -110,6 +110,6 @@ def test_failed_save_leaves_the_old_file(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"a.safetensors could not be written .No space left on device.; free space"):
         weights.save(network, path, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -18,7 +18,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from command_line import UserError
-from datasets.splits import Split
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
 from training.engine import Average, Engine
@@ -332,6 +331,6 @@ def test_precision_by_itself_is_full_on_a_cpu(tmp_path: Path) -> None:
 def test_other_clips_held_out_than_before_are_refused(tmp_path: Path) -> None:
     train(tmp_path / "run", steps=2)
     options = toy_trainer(tmp_path / "run").options
-    RunFolder(options, Split(["more"], [], []))
+    RunFolder(options)
     with pytest.raises(UserError, match=r"--cache: .* was started with other clips held out"):
-        RunFolder(options, Split([], ["a"], []))
+        RunFolder(options, ["a"])

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from datasets.splits import Split
 from training import distributed
 from training.engine import Engine
 from training.loop import Trainer
@@ -74,7 +73,7 @@ def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **se
     })  # fmt: skip
     torch.manual_seed(options.seed)
     stage = ToyStage(options, Engine(options), dropout)
-    return Trainer(stage, Numbers(broken), options, RunFolder(options, Split([], [], [])))
+    return Trainer(stage, Numbers(broken), options, RunFolder(options))
 
 
 def main(run: Path, when: str = "") -> None:
