@@ -220,9 +220,8 @@ class _Comparison:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:
             values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
-        count = min(count, self.result.wanted)  # what lasts longer than the sound is no silence
-        (made, boxes), real = self.faces
-        if self.compare:  # in dubbing the original may have another number of frames
-            real = real[0][:count], real[1][:count]
-        silent = lip_sync.silent_frames(log_mel(self.wav), count)
-        values |= lip_sync.motion(made[:count], boxes[:count], silent, *real, in_step=self.compare)
+        common = slice(count if self.compare else None)  # in dubbing the original may have another number of frames
+        made, real = ((landmarks[common], boxes[common]) for landmarks, boxes in self.faces)
+        silent, heard = np.zeros(count, bool), min(count, self.result.wanted)  # what outlasts the sound is no silence
+        silent[:heard] = lip_sync.silent_frames(log_mel(self.wav), heard)
+        values |= lip_sync.motion(*made, silent, *real, in_step=self.compare)

@@ -96,8 +96,8 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
         with _otherwise("no picture"):
             track, kept = _follow(islice(video, limit))
         seen = len(track.found)
-        if video.damage or damage:
-            raise _Unusable("damaged", f"after {seen} frames: {video.damage or damage[0]}")
+        if video.damage:
+            raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
         if not track.found.any():
             raise _Unusable("no face", f"{seen} frames of {video.width} x {video.height}")
 
@@ -122,7 +122,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
                 "frame_size": track.frame_size,
                 "sound_shift": source.sound_shift,
                 "measures": figures,
-                "notes": _notes(source, seen, int(track.found.sum()), limit, estimate),
+                "notes": _notes(source, seen, int(track.found.sum()), limit, estimate) + damage,
             }
             writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
 

@@ -35,6 +35,7 @@ def test_terminated_it_tidies_up(number: signal.Signals, monkeypatch: pytest.Mon
 
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(sys, "argv", ["command"])
+    signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
     try:
         with pytest.raises(SystemExit) as ended:
             command_line.run(main, Nothing)
@@ -94,7 +95,10 @@ def run_script(shell: str, main: str, **environment: str) -> subprocess.Complete
     script = f"import os, signal, sys, tests.test_command_line as t; t.command_line.run(lambda _: {main}, t.Nothing)"
     command = ["bash", "-c", f'{shell} "$0"', script]
     environment = {**os.environ, **environment}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    heed = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731 (the tests may run under nohup)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, preexec_fn=heed
+    )
 
 
 def test_what_a_terminal_cannot_show_is_escaped() -> None:

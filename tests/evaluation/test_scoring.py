@@ -158,3 +158,12 @@ def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T
     score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25], {})
     assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height).mean(), rel=1e-6)
+
+
+def test_what_outlasts_the_sound_is_no_silence(scorers: Scorers, tmp_path: Path) -> None:
+    source = write(tmp_path / "long.mp4", [frame(i + 2) for i in range(3 * FRAMES)])
+    scorers.syncnet = None
+    syllables = WAV * (np.arange(len(WAV)) // (SAMPLE_RATE // 25) % 2)  # no longer pause than a frame
+    untouched = scorers.score("one", source, track_faces(Video(source)), source, syllables, {}, compare=False)
+    assert np.isnan(untouched.values["silence"]), "it is spoken to the sound's end"
+    assert untouched.values["articulation"] == pytest.approx(1)

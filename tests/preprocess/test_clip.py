@@ -135,6 +135,7 @@ def test_of_a_video_cut_short_the_rest_is_kept_and_the_loss_is_said(tmp_path: Pa
     record = _make(tmp_path / "a.mp4", tmp_path)
     assert record["status"] == "cached" and 20 < record["frames"] < 45
     assert "s shorter than the video says: there its sound ends" in record["notes"][0]
+    assert "of its sound cannot be decoded" in record["notes"][1]
 
 
 @pytest.mark.slow
