@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 import command_line
 from command_line import UserError
 from datasets import settings
-from datasets.clip_cache import Clip, ClipCache, open_clip
+from datasets.clip_cache import Clip, ClipCache
 from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
@@ -173,9 +173,7 @@ def build(config: Config) -> Trainer:
     if config.init:
         settings.check(model.settings, settings.current(), f"--init: {config.init}")
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
-    cache = ClipCache(config.cache)
-    made_with = open_clip(cache.root, cache.names[0]).metadata["settings"]
-    cache.settings["crop.size"] = made_with["crop.size"]  # landmarks are relative to the crop: any size will do
+    cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)
     run = RunFolder(config, [*clips.val, "", *clips.test])
     val = config.validation_clips(clips.train, clips.val)

@@ -190,19 +190,21 @@ def open_clip(root: Path, name: str) -> Clip:
 
 
 class ClipCache:
-    """All clips below a folder.
+    """All clips below a folder, of crops of `size` pixels; None: of the first clip's, as landmarks fit any.
 
     Raises:
         UserError: the folder is missing or holds no clip.
     """
 
-    def __init__(self, root: Path | str, size: int = SIZE) -> None:
+    def __init__(self, root: Path | str, size: int | None = SIZE) -> None:
         self.root = Path(root)
-        self.settings = settings.current(size)
         files = self.root.rglob("*" + ARRAYS) if self.root.is_dir() else ()
         self.names = sorted(file.relative_to(self.root).as_posix().removesuffix(ARRAYS) for file in files)
         if not self.names:
             raise UserError(f"--cache: there is no clip in {self.root}; make some with python -m preprocess")
+        if size is None:
+            size = int(open_clip(self.root, self.names[0]).metadata["settings"]["crop.size"])
+        self.settings = settings.current(size)
 
     def open(self, name: str) -> Clip:
         """Opens a clip and compares the settings that it was made with with those in force (UserError)."""

@@ -60,7 +60,7 @@ def best_offset(found: np.ndarray) -> int:
 def offsets(config: Config) -> None:
     command_line.check_output(config.output, "--output", (".txt",))
     command_line.at_least(1, most=config.most)
-    cache, dubber = ClipCache(config.cache), Dubber.from_weights(config.weights, config.device)
+    cache, dubber = ClipCache(config.cache, None), Dubber.from_weights(config.weights, config.device)
     lines = []
     for clip in tqdm(cache, "listening", len(cache.names), unit="clip"):
         faces = Faces(clip)

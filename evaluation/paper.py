@@ -248,7 +248,7 @@ class Table3:
 
 def table3(config: Table3) -> None:
     tables.output_folder(config.output)
-    cache, rows = ClipCache(config.cache), []
+    cache, rows = ClipCache(config.cache, None), []
     names = validation.clips_of(cache, config.clip_list, "--clip-list")
     for name, folder in named(config.weights, "--weights").items():
         dubber, clips = Dubber.from_weights(folder, config.device), []

@@ -221,9 +221,9 @@ def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Ta
 def main(config: Config) -> None:
     at_least(1, frames=config.frames)
     output_folder(config.output)
-    cache = ClipCache(config.cache)
-    persons = clips_of(cache, config.val_list, "--val-list")
     dubber = Dubber.from_weights(config.weights, config.device, num_references=config.num_references)
+    cache = ClipCache(config.cache, None if config.stage == "1" else dubber.size)
+    persons = clips_of(cache, config.val_list, "--val-list")
     path = registry.find("lpips_alex")
     distance = LPIPS("alex", path).to(dubber.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:

@@ -141,8 +141,14 @@ def test_sound_that_is_off_is_found_by_weights_that_hear(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, name in enumerate(("ann/one", "bob/two")):
-        write_clip(tmp_path / "cache", name, 60, seed=seed)
-    write_clip(tmp_path / "cache", "cat/short", 20)
+        write_clip(tmp_path / "cache", name, 60, size=64, seed=seed)  # landmarks fit any size of crop
+    write_clip(tmp_path / "cache", "cat/short", 20, size=64)
+    (tmp_path / "val.txt").write_text("ann/one\n")
+    config = Config(tmp_path / "cache", tmp_path / "val.txt", tiny, "1", device="cpu")
+    main(config)
+    assert "1 clips of 1 persons" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):
+        main(replace(config, stage="2"))
 
     def hear(_: Dubber, faces: Faces, mel: np.ndarray) -> np.ndarray:
         """Knows the clips' lips, by the sound that lies over them; bob's sound came 3 frames too early."""
