@@ -5,8 +5,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -76,6 +76,16 @@ def at_least(lowest: int, **numbers: int | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} {number}: at least {lowest} is needed")
 
 
+@contextmanager
+def writing(what: str | Path) -> Iterator[None]:
+    """Turns a full disk and the like into a UserError that names `what`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{what} could not be written ({reason}); free space or choose another place") from error
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that nobody ever finds half of it.
 
@@ -83,14 +93,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
         UserError: that can't be done; what was there stays.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        reason = error.strerror or error
-        raise UserError(f"{path} could not be written ({reason}); free space or choose another place") from error
+    with writing(path):
+        try:
+            part.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def check_output(path: Path, flag: str, suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:

@@ -50,7 +50,7 @@ class Job:
 
 def sound_of(audio: Path, num_frames: int | None) -> np.ndarray:
     """The sound (S,) of a video at 16 kHz, cut or padded to so many frames where they are given."""
-    wav = read_audio(sound_file(audio))
+    wav = read_audio(sound_file(Video(audio)))
     wanted = len(wav) if num_frames is None else num_frames * SAMPLE_RATE // FPS
     return np.pad(wav, (0, max(0, wanted - len(wav))))[:wanted]
 
@@ -68,7 +68,9 @@ def _fingerprint(weights: Path) -> str:
 def recipe(job: Job) -> str:
     """What a video is made from, in one line: other weights, sound or settings have another one."""
     method = job.method
-    files = ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in (job.video, sound_file(job.audio)))
+    files = ", ".join(
+        f"{path.name} ({path.stat().st_size} bytes)" for path in (job.video, sound_file(Video(job.audio)))
+    )
     return f"{method.kind}, weights {_fingerprint(method.weights)}, {method.num_references} references, {files}\n"
 
 

@@ -48,6 +48,8 @@ class Study:
 def study(config: Study) -> None:
     command_line.check_output(config.output, "--output", (".html",))
     command_line.at_least(0, seed=config.seed, checks=config.checks, crf=config.crf)
+    if config.crf > 51:
+        raise UserError(f"--crf {config.crf}: 51 is the lowest quality")
     found = {name: protocol.index(folder, "--methods") for name, folder in named(config.methods, "--methods").items()}
     if not found:
         raise UserError("--methods: name at least one, as NAME=FOLDER")

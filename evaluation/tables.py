@@ -1,17 +1,15 @@
 """Tables as text, Markdown, LaTeX, CSV and JSON, with 95 % intervals, beside the published figures."""
 
 import csv
-import errno
 import io
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError, write_whole
+from command_line import UserError, check_output, write_whole
 
 RESAMPLES = 2000  # of the bootstrap
 TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"})
@@ -184,10 +182,9 @@ def output_folder(folder: Path | None) -> None:
     try:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            check_output(folder / "table.json", "--output")
     except OSError as error:
-        raise UserError(f"--output: {folder} can't be a folder for the results ({error.strerror})") from error
+        raise UserError(f"--output: {folder} can't be made a folder ({error.strerror})") from error
 
 
 def read_table(path: Path) -> Table:

@@ -215,12 +215,10 @@ class _Reader:
         return self._kept.get(position) or self._kept[max(self._kept)]
 
 
-def sound_file(video: Path) -> Path:
+def sound_file(video: Video) -> Path:
     """Where a video's sound is: inside, or, if there is none, in a .wav of its name beside it, if that is there."""
-    with ffmpeg.open_input(video) as container:
-        inside = ffmpeg.sound_stream(container) is not None
-    beside = video.with_suffix(".wav")
-    return beside if not inside and beside.is_file() else video
+    beside = video.path.with_suffix(".wav")
+    return beside if not video.has_audio and beside.is_file() else video.path
 
 
 def audio_pieces(path: str | Path, damage: list[str] | None = None) -> Iterator[np.ndarray]:

@@ -84,7 +84,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
     with tempfile.SpooledTemporaryFile(KEPT_MEL) as mel:
         with _otherwise("no sound"):
-            path, damage = sound_file(source.path), list[str]()
+            path, damage = sound_file(video), list[str]()
             silent, limit = _hear(shift_sound(audio_pieces(path, damage), source.sound_shift), mel)
         if not limit:
             raise _Unusable("no sound", f"it ends before it is moved by {source.sound_shift} frames")

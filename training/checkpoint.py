@@ -1,25 +1,12 @@
 """Checkpoints that survive a kill at any moment: written under another name, synced, then renamed."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from command_line import UserError
-
-
-@contextmanager
-def writing(what: str | Path) -> Iterator[None]:
-    """Turns a full disk and the like into a UserError that names `what`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{what} could not be written ({reason}); free space or choose another place") from error
+from command_line import UserError, writing
 
 
 def path_of(folder: Path, step: int) -> Path:

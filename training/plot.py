@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import command_line
-from command_line import UserError
-from training.checkpoint import writing
+from command_line import UserError, writing
 from training.run_folder import read_metrics
 
 COLUMNS = 4

@@ -16,8 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
-from command_line import UserError, write_whole
-from training.checkpoint import writing
+from command_line import UserError, write_whole, writing
 from training.options import FREE, Options, flag, flatten
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetensors", "tensorboard")

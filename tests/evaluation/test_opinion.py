@@ -71,7 +71,7 @@ def test_no_common_clip_is_one_line(page: Path, tmp_path: Path) -> None:
         study(Study((f"A={page.parent / 'Ours'}",), tmp_path / "other" / "c.mp4"))
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"checks": -1}, {"crf": -1}], ids=str)
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"checks": -1}, {"crf": -1}, {"crf": 52}], ids=str)
 def test_numbers_that_cannot_be_are_told(wrong: dict[str, int], page: Path, tmp_path: Path) -> None:
     flag, value = next(iter(wrong.items()))
     with pytest.raises(UserError, match=f"--{flag} {value}: "):

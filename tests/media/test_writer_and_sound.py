@@ -254,10 +254,10 @@ def test_no_sound(tmp_path):
             read_audio(tmp_path / name)
     sounding = write(tmp_path / "b.mp4", [numbered(0)], sound=clicks(0.1, []))
     assert not Video(silent).has_audio and Video(sounding).has_audio
-    assert sound_file(silent) == silent and sound_file(sounding) == sounding
+    assert sound_file(Video(silent)) == silent and sound_file(Video(sounding)) == sounding
     for path in (silent, sounding):
         path.with_suffix(".wav").write_bytes(wav_bytes(bytes(320), 16000, 1))
-    assert sound_file(silent) == silent.with_suffix(".wav") and sound_file(sounding) == sounding
+    assert sound_file(Video(silent)) == silent.with_suffix(".wav") and sound_file(Video(sounding)) == sounding
     (tmp_path / "short.wav").write_bytes(wav_bytes(bytes(320), 16000, 1))  # 10 ms
     assert len(read_audio(tmp_path / "short.wav")) == 160
 
