@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # imported later, as by optimisers, its functions' defaults would hold the group for ever
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ def start(device: str = "auto", threads: int = 0) -> World:
 
 
 def stop() -> None:
-    """Closes the process group: Gloo's threads, still there at the end of the process, now and then abort it."""
+    """Closes the process group: one of Gloo's threads that frees a tensor while Python ends aborts the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
