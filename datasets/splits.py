@@ -64,8 +64,9 @@ def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str
     counted on stderr.
 
     Raises:
-        UserError: an entry fits several clips.
+        UserError: an entry fits several clips, or none fits one.
     """
+    names = list(names)
     by_end: dict[str, list[str]] = {}
     for name in names:
         parts = name.split("/")
@@ -79,6 +80,9 @@ def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str
             raise UserError(f"list entry {entry} fits several clips ({', '.join(fitting)}); write their whole names")
         if fitting:
             matched[entry] = (exact or fitting)[0]
+    if not matched:
+        example = next(iter(entries))
+        raise UserError(f"{flag}: no entry, such as {example}, is one of the clips, whose names are like {names[0]}")
     if missing := [entry for entry in entries if entry not in matched]:
         print(f"{flag}: {len(missing)} of {len(entries)} entries fit no clip, such as {missing[0]}", file=sys.stderr)
     return matched
@@ -101,8 +105,6 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
         if path := getattr(config, f"{kind}_list"):
             entries = read_list(path, f"--{kind}-list")
             matched = match(entries, names, f"--{kind}-list")
-            if not matched:
-                raise UserError(f"--{kind}-list: {path} lists none of the clips, whose names are like {names[0]}")
             chosen[kind] = set(matched.values())
             speakers |= {name: entries[e]["speaker"] for e, name in matched.items() if "speaker" in entries[e]}
     for a, b in itertools.combinations(chosen, 2):

@@ -16,7 +16,8 @@ from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
 
 CLOSED = 0.01  # mean gap between the lips, in heights of the face box, below which they look closed
-SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above digital silence that still count as silence
+SILENT_ABOVE_FLOOR = 1.0  # mel units (12.5 dB) above the quietest moments that still count as silence
+SILENT_BELOW_SPEECH = 1.0  # mel units that silence is at least below the loudest: steady noise, speech without a pause
 SILENT_FRAMES = 3  # frames of silence on either side of a silent frame: a mouth needs time to close
 
 
@@ -73,11 +74,12 @@ def closed_f1(output: np.ndarray, target: np.ndarray) -> float:
 def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     """Which frames (F,) are silent for `SILENT_FRAMES` on either side, from the log-mel (80, C) of the sound."""
     level = mel.mean(0) if mel.shape[1] else np.full(1, SILENCE)
-    floor = max(SILENCE, float(np.percentile(level, 2)))
+    quiet, loud = np.percentile(level, (2, 95))
+    limit = max(SILENCE, min(quiet, loud - SILENT_BELOW_SPEECH - SILENT_ABOVE_FLOOR)) + SILENT_ABOVE_FLOOR
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
     padded = np.pad(level, (0, max(0, starts[-1] - len(level))), constant_values=SILENCE)
     loudest = np.maximum.reduceat(padded[: starts[-1]], starts[:-1])  # (F,)
-    return np.logical_not(ndimage.binary_dilation(loudest > floor + SILENT_ABOVE_FLOOR, iterations=SILENT_FRAMES))
+    return np.logical_not(ndimage.binary_dilation(loudest > limit, iterations=SILENT_FRAMES))
 
 
 def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from scipy.io import wavfile
 
 from command_line import UserError
 from evaluation.baselines import NearestReference, StaticLips
+from evaluation.tables import reason_of
 from inference import Dubber
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio, sound_file
@@ -87,8 +88,8 @@ def make(job: Job) -> str:
         wavfile.write(heard, SAMPLE_RATE, np.round(wav * 32767).astype(np.int16))
         _dubber(job.method).dub(job.video, heard, job.output, lossless=True, progress=False)
         made_from.write_text(wanted, encoding="utf-8")
-    except Exception as error:  # one clip's trouble is not the table's
-        return f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    except Exception as error:
+        return reason_of(error)
     finally:
         heard.unlink(missing_ok=True)
     return ""

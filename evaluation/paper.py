@@ -19,7 +19,7 @@ from evaluation.image_quality import fid
 from evaluation.making import KINDS, Job, Method, make_all, sound_of
 from evaluation.protocol import Pair, named
 from evaluation.scoring import Options, Pools, Scorers
-from evaluation.tables import ClipScore, Row, Table, row_of
+from evaluation.tables import ClipScore, Row, Table, reason_of, row_of
 from face.crop import SIZE
 from face.tracking import track_faces
 from inference import SHIPPED_WEIGHTS, Dubber
@@ -123,8 +123,6 @@ def plan(config: Config, place: str, found: dict[str, Path], ours: list[Method])
     protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
     clips = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
     originals = {clip: found[name] for clip, name in match(clips, found, "--clip-list or --pairs").items()}
-    if not originals:
-        raise UserError(f"--videos: {config.videos} has no clip such as {clips[0]}; it has {min(found)}")
     files: Files = {
         UNTOUCHED if place == "dubbing" else ORIGINAL: {
             pair.name: originals[pair.clip] for pair in pairs if pair.clip in originals
@@ -157,8 +155,8 @@ def score_protocol(plan: Plan, workers: int, scorers: Scorers) -> list[Row]:
                 raise UserError(f"no original named {lacking[0]}")
             track = track_faces(Video(originals[pair.clip]))
             wav = sound_of(originals[pair.sound], None if pair.clip != pair.sound else len(track.found))
-        except UserError as error:
-            reason, track = str(error), None
+        except Exception as error:
+            reason, track = reason_of(error), None
         for row, videos in files.items():
             video = videos.get(pair.name, "no video of that name, or several")
             if track and isinstance(video, Path):

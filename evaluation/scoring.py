@@ -17,7 +17,7 @@ from checkpoints import registry
 from command_line import UserError
 from evaluation import identity, lip_sync, lip_sync_net, points68
 from evaluation.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
-from evaluation.tables import ClipScore
+from evaluation.tables import ClipScore, reason_of
 from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, fill_gaps, track_faces
@@ -65,7 +65,7 @@ class Scorers:
     """The networks that are here, loaded once; `missing` says which columns are lost and why."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.device = options, (device := str(pick_device(options.device)))
+        self.options, self.device = options, (device := str(pick_device(options.device, flag="--score.device")))
         paths = {column: registry.find(*keys) for column, keys in NEEDS.items()}
         self.missing = [registry.missing(column, *NEEDS[column]) for column, path in paths.items() if not path]
         nets = {"LPIPS": "alex", "LPIPS vgg": "vgg"}
@@ -110,8 +110,8 @@ class Scorers:
                 while batch := list(islice(numbered, BATCH)):
                     comparison.add(batch)
             comparison.finish()
-        except UserError as error:
-            result.reason = str(error)
+        except Exception as error:
+            result.reason = reason_of(error)
         return result
 
 

@@ -44,6 +44,11 @@ class ClipScore:
         self.note = "; ".join(filter(None, (self.note, text)))
 
 
+def reason_of(error: Exception) -> str:
+    """Why a clip could not be made or scored: its trouble, even an unforeseen one, is not the table's."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
 def bootstrap(values: np.ndarray, weights: np.ndarray | None = None) -> list[float]:
     """[mean, low, high]: weighted mean of values (n,) and its 95 % interval over resampled clips, with a fixed seed."""
     kept = np.isfinite(values)

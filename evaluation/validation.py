@@ -97,10 +97,8 @@ class Faces:
 def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
     """Clip name -> person, of those clips of a list that are in the cache. Raises UserError if none is."""
     entries = read_list(path, flag)
-    found = match(entries, cache.names, flag)
-    if not found:
-        raise UserError(f"{flag}: no clip of {path} is in the cache {cache.root}; names look like {cache.names[0]}")
-    return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found.items()}
+    found = match(entries, cache.names, flag).items()
+    return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found}
 
 
 def predict(dubber: Dubber, faces: Faces, other_pose: bool = False, mel: np.ndarray | None = None) -> np.ndarray:

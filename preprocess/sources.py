@@ -75,21 +75,21 @@ def choose(sources: Sequence[Source], lists: Sequence[Path], shard: str, shifts:
         shifts: a file with lines "clip frames=-5".
 
     Raises:
-        UserError: a file or the shard is malformed, or nothing is left.
+        UserError: a file or the shard is malformed, or a file lists none of the clips.
     """
     parsed = re.fullmatch(r"(\d+)/(\d+)", shard)
     if not parsed or not 1 <= int(parsed[1]) <= int(parsed[2]):
         raise UserError(f"--shard {shard}: give i/n with i from 1 to n, such as 1/8")
     by_name = {source.name: source for source in sources}
+    if shifts:
+        moved = read_list(shifts, "--audio-shift")
+        for entry, name in match(moved, by_name, "--audio-shift").items():
+            try:
+                by_name[name] = replace(by_name[name], sound_shift=int(moved[entry]["frames"]))
+            except (KeyError, ValueError):
+                raise UserError(f"--audio-shift: {shifts} has no frames=NUMBER behind {entry}") from None
+    chosen = list(by_name)
     if lists:
         entries = [entry for path in lists for entry in read_list(path)]
-        by_name = {name: by_name[name] for name in sorted(match(entries, by_name, "--list").values())}
-        if not by_name:
-            raise UserError(f"--list: none of the {len(entries)} clips listed is below --videos")
-    moved = read_list(shifts, "--audio-shift") if shifts else {}
-    for entry, name in match(moved, by_name, "--audio-shift").items():
-        try:
-            by_name[name] = replace(by_name[name], sound_shift=int(moved[entry]["frames"]))
-        except (KeyError, ValueError):
-            raise UserError(f"--audio-shift: {shifts} has no frames=NUMBER behind {entry}") from None
-    return list(by_name.values())[int(parsed[1]) - 1 :: int(parsed[2])]
+        chosen = sorted(match(entries, by_name, "--list").values())
+    return [by_name[name] for name in chosen][int(parsed[1]) - 1 :: int(parsed[2])]

@@ -226,7 +226,7 @@ def test_data_that_cannot_be_trained_on(config: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the 1 clips can be trained on: that takes 25 frames"):
         main(replace(config, cache=tmp_path / "short"))
     (tmp_path / "list.txt").write_text("elsewhere/clip\n")
-    with pytest.raises(UserError, match=r"--val-list: .*list.txt lists none of the clips"):
+    with pytest.raises(UserError, match="--val-list: no entry, such as elsewhere/clip, is one of the clips"):
         main(replace(config, split=replace(config.split, val_list=tmp_path / "list.txt")))
     write_clip(tmp_path / "other", "a", num_frames=30)
     write_clip(tmp_path / "other", "b", num_frames=30, size=64)

@@ -11,7 +11,7 @@ from command_line import UserError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and numbers of glibc's <malloc.h>
 
 
-def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
+def pick_device(name: str = "auto", local: int | None = None, flag: str = "--device") -> torch.device:
     """`auto` takes CUDA, then Apple's GPU, then the CPU; `cuda` is GPU number `local` where that is given.
 
     Raises:
@@ -26,7 +26,7 @@ def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch goes on with a list of all it could run on
-        raise UserError(f"--device {name}: not usable on this machine; use cpu or auto ({reason})") from None
+        raise UserError(f"{flag} {name}: not usable on this machine; use cpu or auto ({reason})") from None
     return device
 
 

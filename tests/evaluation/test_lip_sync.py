@@ -91,6 +91,14 @@ def test_silence_is_found_and_motion_in_it_measured() -> None:
     assert np.isnan(motion_in_silence(moving, np.zeros(seconds * FPS, bool)))
 
 
+def test_steady_noise_is_no_silence() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, 4 * SAMPLE_RATE).astype(np.float32)
+    assert not silent_frames(log_mel(noise), 4 * FPS).any()
+    noise[2 * SAMPLE_RATE :] *= 0.001
+    assert silent_frames(log_mel(noise), 4 * FPS)[60:95].all()
+    assert silent_frames(log_mel(0.001 * noise), 4 * FPS).all(), "quiet all along"
+
+
 def test_a_short_or_empty_sound_is_silent_beyond_its_end() -> None:
     loud = np.zeros((N_MELS, COLUMNS_PER_SECOND))
     assert silent_frames(loud, 50)[30:].all()

@@ -226,7 +226,7 @@ def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None
     shutil.copytree(videos / "ann", tmp_path / "one")
     for wrong, message in (
         ({"videos": tmp_path / "one", "protocol": "both"}, "needs two clips"),
-        ({"clip_list": tmp_path / "list.txt"}, "such as eve/nine"),
+        ({"clip_list": tmp_path / "list.txt"}, "no entry, such as eve/nine"),
         ({"methods": (f"A={tmp_path / 'theirs'}",)}, "named like a clip"),
         ({"methods": (f"A={tmp_path / 'theirs'}",), "protocol": "both"}, "theirs/reconstruction"),
         ({"methods": ("A",)}, "NAME=FOLDER"),

@@ -81,7 +81,7 @@ def test_lists_choose_clips(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("s0/0\ns1/4 MV\ns2/99\n")
     assert [s.name for s in choose(sources, [tmp_path / "val.txt"], "1/1", None)] == ["main/s0/0", "main/s1/4"]
     (tmp_path / "none.txt").write_text("t/0\n")
-    with pytest.raises(UserError, match=r"--list: none of the 1 clips listed"):
+    with pytest.raises(UserError, match="--list: no entry, such as .*, is one of the clips"):
         choose(sources, [tmp_path / "none.txt"], "1/1", None)
 
 
@@ -90,6 +90,11 @@ def test_sound_is_moved_where_a_file_says_so(tmp_path: Path) -> None:
     sources, _ = find_videos(tmp_path)
     (tmp_path / "shift.txt").write_text("s/b frames=-5\ns/unknown frames=1\n")
     assert [s.sound_shift for s in choose(sources, (), "1/1", tmp_path / "shift.txt")] == [0, -5]
+    (tmp_path / "a.txt").write_text("s/a\n")  # the list of moves is about other clips: no mistake
+    assert [s.name for s in choose(sources, [tmp_path / "a.txt"], "1/1", tmp_path / "shift.txt")] == ["s/a"]
+    (tmp_path / "shift.txt").write_text("t/b frames=-5\n")
+    with pytest.raises(UserError, match="--audio-shift: no entry, such as t/b, is one of the clips"):
+        choose(sources, (), "1/1", tmp_path / "shift.txt")
     (tmp_path / "shift.txt").write_text("s/b -5\n")
     with pytest.raises(UserError, match=r"--audio-shift: .*no frames=NUMBER behind s/b"):
         choose(sources, (), "1/1", tmp_path / "shift.txt")
