@@ -101,5 +101,5 @@ def test_a_list_written_by_notepad_and_one_that_fits_nothing(
     assert split(["a/1", "a/2"], SplitConfig(test_list=tmp_path / "bom.txt")).test == ["a/1"]
     assert "--test-list: 1 of 2 entries fit no clip, such as a/9" in capsys.readouterr().err
     wrong = _list(tmp_path / "wrong.txt", "a/1.mp4")
-    with pytest.raises(UserError, match="--test-list: .*, is one of the clips, whose names are like a/1"):
+    with pytest.raises(UserError, match=r"--test-list: .*, is one of the clips, whose names are like a/1"):
         split(["a/1", "a/2"], SplitConfig(test_list=wrong))
