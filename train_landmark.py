@@ -84,6 +84,8 @@ class Example(NamedTuple):
 class LandmarkStage:
     """The training step, the validation and the export of stage 1."""
 
+    warming_up = False
+
     def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Example]) -> None:
         self.config, self.engine, self.examples = config, engine, examples
         self.model: nn.Module = model
@@ -104,8 +106,10 @@ class LandmarkStage:
         rows, pictures = [], {}
         for number, (name, windows, boxes) in enumerate(self.examples):
             batch = to_device(windows, self.engine.device)
+            inputs = (batch[key].split(self.config.batch) for key in ("mel", "pose", "reference"))  # clips may be long
             with self.engine.autocast():
-                lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
+                parts = [model(*part) for part in zip(*inputs, strict=True)]
+            lip, jaw = map(torch.cat, zip(*parts, strict=True))
             losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
             true, predicted = (
                 torch.cat([batch["pose"], *rest], dim=2).flatten(0, 1).cpu().numpy()
@@ -175,6 +179,8 @@ def build(config: Config) -> Trainer:
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
     cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)
+    if engine.world.is_main:
+        print(clips)
     run = RunFolder(config, [*clips.val, "", *clips.test])
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(

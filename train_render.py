@@ -99,6 +99,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 class RenderStage:
     """Generator step, discriminator step, validation and export of stage 2."""
 
+    warming_up = False
+
     def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
         self.config, self.engine, self.examples = config, engine, examples
         self.model: nn.Module = model
@@ -118,12 +120,12 @@ class RenderStage:
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
-        warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
+        self.warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
         with self.engine.autocast():
             output = self.draw(self.forward, batch)
-            losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
+            losses = self.loss(output.face, output.warped_reference, batch["target"], self.warming_up)
         self.engine.backward(losses["L"])
-        if self.discriminator is not None and not warming_up:
+        if self.discriminator is not None and not self.warming_up:
             with self.engine.autocast():
                 losses["L_D"] = discriminator_loss(self.discriminator, output.face, batch["target"])
             self.engine.backward(losses["L_D"])
@@ -131,11 +133,10 @@ class RenderStage:
 
     @staticmethod
     def draw(model: nn.Module, batch: Batch) -> RendererOutput:
-        keys = (
-            "masked_target", "target_sketches", "reference_images", "reference_sketches", "mel", "landmarks",
-            "reference_landmarks",
-        )  # fmt: skip
-        return model(*(batch[key] for key in keys))
+        sketches = (batch[f"{of}_sketches"].expand(-1, -1, 3, -1, -1) for of in ("target", "reference"))  # grey
+        keys = ("masked_target", "reference_images", "mel", "landmarks", "reference_landmarks")
+        target, images, *rest = (batch[key] for key in keys)
+        return model(target, next(sketches), images, next(sketches), *rest)
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """PSNR, SSIM, LPIPS and the loss's distances on the fixed samples; a row of pictures for some of them."""
@@ -149,7 +150,8 @@ class RenderStage:
             scores = {name: metric(face, target) for name, metric in self.metrics.items()} | losses
             rows.append({name: value.item() for name, value in scores.items() if name not in ("L", "L_g")})
             if number in spread(len(self.examples), PICTURES):
-                images = [batch["target_sketches"][0, self.config.model.num_frames // 2], *batch["reference_images"][0]]
+                sketch = batch["target_sketches"][0, self.config.model.num_frames // 2]
+                images = [sketch.expand(3, -1, -1), *batch["reference_images"][0]]
                 flow = [] if output.flow is None else [flow_colours(flow) for flow in output.flow[0].float()]
                 images += [*flow, output.warped_reference[0], face[0], target[0]]
                 title = f"sketch, references, motion, warped, output, target/{sample['name']} frame {sample['frame']}"
@@ -174,6 +176,8 @@ def build(config: Config) -> Trainer:
         settings.check(model.settings, settings.current(config.model.size), f"--init: {config.init}")
     cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
+    if engine.world.is_main:
+        print(clips)
     run = RunFolder(config, [*clips.val, "", *clips.test])
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(

@@ -10,6 +10,7 @@ Frames without a face have their place in every array (so the sound stays aligne
 import contextlib
 import functools
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -97,12 +98,18 @@ def is_whole(root: Path, name: str) -> bool:
     return (root / (name + ARRAYS)).exists() and (root / (name + FACES)).exists()
 
 
+def _bytes(path: Path) -> np.ndarray:
+    """A file, mapped, read-only. `np.memmap` would resolve its whole path first, which takes as long as the rest."""
+    with open(path, "rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
 @functools.lru_cache(maxsize=OPEN_CLIPS)
 def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays (read-only, mapped from disk) and metadata of a clip. `faces` holds the bytes of all crops."""
     path = root / (name + ARRAYS)
     try:
-        data = np.memmap(path, np.uint8, "r")
+        data = _bytes(path)
         start = 8 + int(data[:8].view("<u8")[0])
         header = json.loads(data[8:start].tobytes())
         about = json.loads(header.pop("__metadata__")["clip"])
@@ -110,9 +117,9 @@ def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any
         for key, entry in header.items():
             begin, end = entry["data_offsets"]
             values = data[start + begin : start + end].view(_DTYPES[entry["dtype"]])
-            arrays[key] = values.reshape(entry["shape"]).view(np.ndarray)
+            arrays[key] = values.reshape(entry["shape"])
         arrays["mel"] = arrays.pop("mel_columns").T
-        arrays["faces"] = np.memmap(root / (name + FACES), np.uint8, "r").view(np.ndarray)
+        arrays["faces"] = _bytes(root / (name + FACES))
         if len(arrays["faces"]) != arrays["offsets"][-1]:
             raise ValueError(f"{name}{FACES} has {len(arrays['faces'])} bytes, not {arrays['offsets'][-1]}")
     except (OSError, ValueError, KeyError, IndexError) as error:

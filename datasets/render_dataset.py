@@ -17,8 +17,8 @@ class RenderDataset(SampledClips):
     """Frames with `num_frames` (T) sketches around them, and `num_references` (N) faces outside that window.
 
     Items (float32 tensors, RGB in [0, 1]): target (3, S, S), masked_target: the same with rows from S / 2 on zero,
-    target_sketches (T, 3, S, S), reference_images and reference_sketches (N, 3, S, S), mel (1, 80, 16), landmarks
-    (131, 2) and reference_landmarks (N, 131, 2) in the crop; name: of the clip, frame: the target's.
+    target_sketches (T, 1, S, S), reference_images (N, 3, S, S) and reference_sketches (N, 1, S, S), mel (1, 80, 16),
+    landmarks (131, 2) and reference_landmarks (N, 131, 2) in the crop; name: of the clip, frame: the target's.
 
     Raises:
         UserError: no clip is long enough.
@@ -59,11 +59,11 @@ class RenderDataset(SampledClips):
 def _draw(
     clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """The face of `frame` (3, S, S); of the frames of `window` sketches (n, 3, S, S) and landmarks (n, 131, 2)."""
+    """The face of `frame` (3, S, S); of the frames of `window` grey sketches (n, 1, S, S), landmarks (n, 131, 2)."""
     move = augmentation.move()
     face = augmentation.face(clip.face(frame), move)
     x0, y0, x1, y1 = (int(side) for side in clip.boxes[frame])
     landmarks_in_crop = augmentation.landmarks(clip.crop_landmarks(window), move)
     sketches = draw_sketches(landmarks_in_crop, y1 - y0, x1 - x0, len(face))  # (n, S, S)
     image = torch.from_numpy(face).permute(2, 0, 1).float().div_(255)
-    return image, torch.from_numpy(sketches).div_(255)[:, None].expand(-1, 3, -1, -1), landmarks_in_crop
+    return image, torch.from_numpy(sketches).div_(255)[:, None], landmarks_in_crop

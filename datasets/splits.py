@@ -1,6 +1,7 @@
 """Which clips train, which validate, which test: by published lists, else by speaker. Validation is never test."""
 
 import itertools
+import shlex
 import sys
 import zlib
 from collections.abc import Collection, Iterable
@@ -30,21 +31,38 @@ class Split:
     test: list[str]
     speakers: dict[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"{len(self.train)} clips to train on, {len(self.val)} for validation, {len(self.test)} left for test"
+
 
 def speaker_of(name: str) -> str:
     """The speaker by layout: the name of the folder that holds the clip; a clip in no folder is its own speaker."""
     return name.rsplit("/", 2)[-2] if "/" in name else name
 
 
+def words_of(line: str) -> list[str]:
+    """The words of a line; those with spaces stand in double quotes. Raises ValueError where one has no end."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split, lexer.quotes, lexer.escape, lexer.commenters = True, '"', "", ""
+    return list(lexer)
+
+
+def quoted(name: str) -> str:
+    """A name as a word of a list."""
+    return f'"{name}"' if len(name.split()) > 1 else name
+
+
 def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
     """Clip -> the key=value words behind it, in the list's order; empty lines and lines with # in front are left out.
+
+    A name with spaces stands in double quotes.
 
     Raises:
         UserError: the file can't be read or holds no clip.
     """
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [words_of(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
         raise UserError(f"{flag}: {path} cannot be read as a list of clips ({error})") from error
     entries = {
         words[0]: dict(word.split("=", 1) for word in words[1:] if "=" in word)
@@ -60,8 +78,8 @@ def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str
     """List entry -> clip, for the entries that have one (others failed in preprocessing).
 
     A list names clips as below some folder of the layout. Of several the one in a folder `main` is meant: LRS2 has the
-    same names in `main`, which its train, val and test lists are about, and in `pretrain`. Entries without a clip are
-    counted on stderr.
+    same names in `main`, which its train, val and test lists are about, and in `pretrain`. These entries, and those
+    without a clip, are counted on stderr.
 
     Raises:
         UserError: an entry fits several clips, or none fits one.
@@ -83,6 +101,9 @@ def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str
     if not matched:
         example = next(iter(entries))
         raise UserError(f"{flag}: no entry, such as {example}, is one of the clips, whose names are like {names[0]}")
+    if several := [entry for entry, name in matched.items() if len(by_end[entry]) > 1 and entry != name]:
+        print(f"{flag}: {len(several)} entries, such as {several[0]}, fit several clips; that in main is meant",
+              file=sys.stderr)  # fmt: skip
     if missing := [entry for entry in entries if entry not in matched]:
         print(f"{flag}: {len(missing)} of {len(entries)} entries fit no clip, such as {missing[0]}", file=sys.stderr)
     return matched

@@ -32,7 +32,7 @@ class SyncScore(NamedTuple):
 
     confidence: float
     distance: float
-    offset: int
+    offset: float
 
 
 def _audio(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, padding: int = 1) -> list[nn.Module]:
@@ -147,9 +147,9 @@ class SyncScorer:
         return lips, torch.cat([self.network.embed_sound(batch.to(self.device)).cpu() for batch in batches])
 
     def finish(self) -> SyncScore:
-        """The clip's scores; all NaN (offset 0) if it is too short for a window."""
+        """The clip's scores; all NaN if it is too short for a window."""
         if not self._lips and len(self._held) <= WINDOW:
-            return SyncScore(float("nan"), float("nan"), 0)
+            return SyncScore(float("nan"), float("nan"), float("nan"))
         return score(*self.embeddings())
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import command_line
 from datasets.clip_cache import ClipCache
+from datasets.splits import quoted
 from datasets.windows import MIN_FRAMES
 from evaluation.lip_sync import correlation
 from evaluation.validation import Faces, predict
@@ -66,7 +67,7 @@ def offsets(config: Config) -> None:
         faces = Faces(clip)
         offset = best_offset(correlations(dubber, faces, config.most)) if len(faces.frames) >= MIN_FRAMES else 0
         if frames := clip.metadata["sound_shift"] + offset:
-            lines.append(f"{clip.name} frames={frames}\n")
+            lines.append(f"{quoted(clip.name)} frames={frames}\n")
     head = "# Frames at 25 fps that the sound is moved by before training; negative: to earlier.\n"
     command_line.write_whole(config.output, "".join([head, *lines]))
     print(f"{config.output}: the sound of {len(lines)} of {len(cache.names)} clips is to be moved")

@@ -219,7 +219,7 @@ class _Comparison:
         if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:
-            values["LSE-C"], values["LSE-D"], values["offset"] = self.sync.finish()
+            values |= zip(("LSE-C", "LSE-D", "offset"), self.sync.finish(), strict=True)
         common = slice(count if self.compare else None)  # in dubbing the original may have another number of frames
         made, real = ((landmarks[common], boxes[common]) for landmarks, boxes in self.faces)
         silent, heard = np.zeros(count, bool), min(count, self.result.wanted)  # what outlasts the sound is no silence

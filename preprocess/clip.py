@@ -113,7 +113,8 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
             figures = measure(track, silent, sharpness)
             if lip_sync:  # of a clip of a few frames it knows nothing
                 result = lip_sync.finish()
-                figures |= {"offset": result.offset, "confidence": round(float(np.nan_to_num(result.confidence)), 3)}
+                offset, confidence = np.nan_to_num([result.offset, result.confidence])
+                figures |= {"offset": int(offset), "confidence": round(float(confidence), 3)}
             if reason := rejected_by(figures, filters):
                 raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
             metadata = {

@@ -91,5 +91,5 @@ def choose(sources: Sequence[Source], lists: Sequence[Path], shard: str, shifts:
     chosen = list(by_name)
     if lists:
         entries = [entry for path in lists for entry in read_list(path)]
-        chosen = sorted(match(entries, by_name, "--list").values())
+        chosen = sorted(set(match(entries, by_name, "--list").values()))
     return [by_name[name] for name in chosen][int(parsed[1]) - 1 :: int(parsed[2])]

@@ -73,6 +73,11 @@ def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: P
     assert models.load(config.run / "renderer.safetensors").config == TINY
 
 
+def test_dry_run_is_of_a_step_after_the_warm_up(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    main(replace(config, dry_run=True))
+    assert all(" L_D " in line for line in capsys.readouterr().out.splitlines() if line.startswith("a step"))
+
+
 def test_overfitting_validates_on_the_samples_it_trains_on(config: Config) -> None:
     trainer = build(replace(config, overfit=2))
     stage: Any = trainer.stage

@@ -1,5 +1,6 @@
 """The training loop of both stages: samples in order, steps, logs, validation, checkpoints, and when to stop."""
 
+import functools
 import itertools
 import math
 import multiprocessing
@@ -33,6 +34,7 @@ class Stage(Protocol):
     networks: dict[str, nn.Module]  # all that is trained
     optimisers: dict[str, Optimizer]  # of each of them
     engine: Engine
+    warming_up: bool  # after a training step: whether what validation looks at wasn't trained yet
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         """Forward and backward passes of a batch, or of each part of it; named scalars."""
@@ -74,11 +76,11 @@ class Stream(Sampler[list[int]]):
         if self.options.overfit:
             return (positions % self.options.overfit).tolist()
         first, last = positions[0] // self.length, positions[-1] // self.length
-        orders = [
-            np.random.default_rng((self.options.seed, epoch)).permutation(self.length) + epoch * self.length
-            for epoch in range(first, last + 1)
-        ]
-        return np.concatenate(orders)[positions - first * self.length].tolist()
+        orders = [_order(self.options.seed, epoch, self.length) for epoch in range(first, last + 1)]
+        return np.concatenate([
+            order[positions[positions // self.length == epoch] % self.length] + epoch * self.length
+            for epoch, order in enumerate(orders, start=first)
+        ]).tolist()  # fmt: skip
 
     def __iter__(self) -> Iterator[list[int]]:
         part = self.options.batch // (self.size * self.options.accumulate)
@@ -87,12 +89,19 @@ class Stream(Sampler[list[int]]):
             yield from (mine[i : i + part] for i in range(0, len(mine), part))
 
 
+@functools.lru_cache(maxsize=2)  # a batch may begin in one epoch and end in the next
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The permutation of an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(length)
+
+
 class Trainer:
     """Trains a stage until the steps, the minutes or the patience are used up, from the run's last checkpoint on."""
 
     def __init__(self, stage: Stage, data: Dataset[dict[str, Any]], options: Options, run: RunFolder) -> None:
         self.stage, self.data, self.options, self.run = stage, data, options, run
         self.length = len(data)  # type: ignore[arg-type]
+        self.epoch_steps = (options.overfit or self.length) / options.batch
         self.engine, self.world = stage.engine, stage.engine.world
         Stream(self.length, options, size=self.world.size)  # refuses wrong sizes before anything is written
         for network in stage.networks.values():
@@ -136,7 +145,8 @@ class Trainer:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
         key = (self.options.seed, self.step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        rows = [self.stage.train_step(part, self.step * self.options.batch / self.length) for part in parts]
+        epoch = math.inf if self.options.dry_run else self.step / self.epoch_steps  # its sizes are of no warm-up
+        rows = [self.stage.train_step(part, epoch) for part in parts]
         losses = {name: torch.stack([row[name].detach().float() for row in rows]).mean() for name in rows[0]}
         for name, network in self.stage.networks.items():
             if any(parameter.grad is not None for parameter in network.parameters()):  # none: it is not its turn yet
@@ -189,9 +199,8 @@ class Trainer:
         """Prints sizes, and time and memory of a step on few samples and on the whole batch; writes nothing."""
         for name, network in self.stage.networks.items():
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-        epoch = self.length / self.options.batch
-        epochs = self.options.steps / epoch
-        self._say(f"{self.length} samples an epoch, {epoch:.1f} steps; {self.options.steps} steps, {epochs:.1f} epochs")
+        steps, epochs = self.options.steps, self.options.steps / self.epoch_steps
+        self._say(f"{self.length} samples an epoch, {self.epoch_steps:.1f} steps; {steps} steps, {epochs:.1f} epochs")
         count = self.options.batch // (self.world.size * self.options.accumulate)
         if count > 8:  # what a step needs is said before it may be too much
             samples = [self.data[i] for i in range(4)]
@@ -226,7 +235,8 @@ class Trainer:
             for name, optimiser in self.stage.optimisers.items():
                 optimiser.load_state_dict(state["optimisers"][name])
             self.average.module.load_state_dict(state["average"])
-            self.engine.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # else of a run in another --precision
+                self.engine.scaler.load_state_dict(state["scaler"])
             self.step, self.best_step = state["step"], state["best_step"]
             self.best, self.stale = state["best"], state["stale"]
         except (KeyError, ValueError, RuntimeError) as error:
@@ -252,7 +262,7 @@ class Trainer:
         self.run.log(self.step, numbers, "validation")
         self.run.show(self.step, pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")
-        self.stale += 1
+        self.stale += not self.stage.warming_up
         if numbers["selection"] < self.best:
             self.best, self.best_step, self.stale = numbers["selection"], self.step, 0
             self.stage.export(self.average.module, self.step, numbers)
@@ -265,7 +275,7 @@ class Trainer:
         shown = dict(zip(numbers, values.tolist(), strict=True)) | {
             "learning_rate": self.options.learning_rate_at(self.step - 1),
             "samples_per_second": samples / seconds, "waiting_for_data": self.waited / seconds,
-            "epoch": self.step * self.options.batch / self.length, "memory_gib": memory_gib(self.world.device),
+            "epoch": self.step / self.epoch_steps, "memory_gib": memory_gib(self.world.device),
         }  # fmt: skip
         if self.world.is_main:
             self.run.log(self.step, shown, "train")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from command_line import UserError
-from datasets.splits import SplitConfig, match, read_list, speaker_of, split
+from datasets.splits import SplitConfig, match, quoted, read_list, speaker_of, split
 
 
 def _list(path: Path, *lines: str) -> Path:
@@ -16,6 +16,22 @@ def _list(path: Path, *lines: str) -> Path:
 def test_second_words_comments_and_speakers(tmp_path: Path) -> None:
     entries = read_list(_list(tmp_path / "l.txt", "a/1 NF", "", "# note", "b/2  MV speaker=eve x=1"))
     assert entries == {"a/1": {}, "b/2": {"speaker": "eve", "x": "1"}}
+
+
+def test_names_with_spaces_stand_in_quotes(tmp_path: Path) -> None:
+    names = ["a/my talk", "a/don't", "a/it is  it"]
+    lines = [f"{quoted(name)} frames={k}" for k, name in enumerate(names)]
+    entries = read_list(_list(tmp_path / "l.txt", *lines))
+    assert entries == {name: {"frames": str(k)} for k, name in enumerate(names)}
+    with pytest.raises(UserError, match=r"--list: .*cannot be read as a list of clips \(No closing quotation"):
+        read_list(_list(tmp_path / "l.txt", '"a/my talk'))
+
+
+def test_that_main_is_meant_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert match(["1/2"], ["main/1/2", "pretrain/1/2"], "--list") == {"1/2": "main/1/2"}
+    assert "--list: 1 entries, such as 1/2, fit several clips; that in main is meant" in capsys.readouterr().err
+    assert match(["main/1/2"], ["main/1/2", "pretrain/1/2"], "--list") == {"main/1/2": "main/1/2"}
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"# only a note\n", b"\xff\xfe\x00"])

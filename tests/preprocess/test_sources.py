@@ -80,6 +80,8 @@ def test_lists_choose_clips(tmp_path: Path) -> None:
     sources, _ = find_videos(tmp_path)
     (tmp_path / "val.txt").write_text("s0/0\ns1/4 MV\ns2/99\n")
     assert [s.name for s in choose(sources, [tmp_path / "val.txt"], "1/1", None)] == ["main/s0/0", "main/s1/4"]
+    (tmp_path / "twice.txt").write_text("s0/0\nmain/s0/0\n")
+    assert [s.name for s in choose(sources, [tmp_path / "twice.txt"], "1/1", None)] == ["main/s0/0"]
     (tmp_path / "none.txt").write_text("t/0\n")
     with pytest.raises(UserError, match="--list: no entry, such as t/0, is one of the clips"):
         choose(sources, [tmp_path / "none.txt"], "1/1", None)

@@ -11,12 +11,14 @@ from types import ModuleType
 import pytest
 import torch
 import tyro
+from torch import nn
 from torch.distributed import run as torchrun
 
 import train_landmark
 import train_render
 from tests.datasets.made_up import write_clip
 from tests.training.toy import STEPS, toy_trainer
+from training import distributed
 from training.options import with_preset
 from training.run_folder import read_metrics
 
@@ -68,6 +70,15 @@ def test_torchrun_takes_the_documented_command(text: str) -> None:
     assert command
     parsed = torchrun.parse_args([*command.group(1).split(), "--cache", "C", "--run", "R"])
     assert (ROOT / parsed.training_script).exists() and parsed.training_script_args == ["--cache", "C", "--run", "R"]
+
+
+def test_on_gpus_batch_statistics_are_pytorchs() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4)), nn.BatchNorm1d(4))
+    names, parameters = list(network.state_dict()), list(network.parameters())
+    distributed.share_batch_norm(network, distributed.World(0, 2, torch.device("cuda:0")))
+    assert [type(layer) for layer in network.modules() if "Norm" in type(layer).__name__] == [nn.SyncBatchNorm] * 2
+    assert list(network.state_dict()) == names, "weight files stay the same"
+    assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True)), "the optimiser's own"
 
 
 @pytest.mark.slow

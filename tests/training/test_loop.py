@@ -213,6 +213,31 @@ def test_patience_keeps_the_best_and_the_last(tmp_path: Path) -> None:
     ]
 
 
+def test_patience_waits_for_the_end_of_the_warm_up(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, patience=1)
+    stage: Any = trainer.stage
+    stage.selections, step = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], stage.train_step
+
+    def train_step(batch: Any, epoch: float) -> Any:
+        stage.warming_up = epoch < 3  # of two steps each
+        return step(batch, epoch)
+
+    stage.train_step = train_step
+    trainer.fit()
+    assert (trainer.step, trainer.best_step) == (8, 2)
+
+
+def test_a_few_samples_are_an_epoch_when_overfitting(tmp_path: Path) -> None:
+    train(tmp_path, overfit=4)
+    assert [row["epoch"] for row in read_metrics(tmp_path) if row["group"] == "train"][:3] == [1, 2, 3]
+
+
+def test_goes_on_in_another_precision(tmp_path: Path) -> None:
+    for steps, precision in enumerate(("fp32", "fp16", "bf16"), start=2):
+        train(tmp_path, steps=steps, precision=precision)
+    assert read_metrics(tmp_path)[-1]["step"] == 4
+
+
 def test_accumulated_parts_are_one_batch(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", dropout=0.0, clip_norm=0.5)
     parts = train(tmp_path / "parts", dropout=0.0, clip_norm=0.5, accumulate=4)

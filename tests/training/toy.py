@@ -40,6 +40,8 @@ class Numbers(Dataset[dict[str, Any]]):
 
 
 class ToyStage:
+    warming_up = False
+
     def __init__(self, options: Options, engine: Engine, dropout: float = 0.3) -> None:
         self.options, self.engine = options, engine
         layers = nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)
