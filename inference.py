@@ -21,7 +21,7 @@ from command_line import UserError
 from datasets import settings
 from datasets.windows import ping_pong, window_frames
 from face.compositing import add_panel, paste_face
-from face.crop import crop_face, to_crop, to_frame
+from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.references import lip_openness, nearest_references, spread_over_openness
 from face.sketch import draw_sketch
@@ -36,6 +36,7 @@ from training.device import computes_in_bf16, keep_memory, out_of_memory, pick_d
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 SHORTEST_SOUND = 0.2  # seconds: one mel window
+TOLD = 5  # changes of the shot
 MOST_DETAIL = 4  # times the network's size, up to which references are kept for their detail
 STAGES: tuple[str, ...] = ("listen", "track", "landmarks", "references", "draw")  # of a dub, timed
 WEIGHT_FILES = ("landmark_generator.safetensors", "renderer.safetensors")
@@ -84,7 +85,7 @@ class Summary:
     frames_without_face: int
     seconds: float  # wall time of the whole job
     stage_seconds: dict[str, float]  # wall time by stage
-    damage: list[str]  # of video and sound: what could not be decoded
+    remarks: list[str]  # what could not be decoded, and where the shot changes
 
     @property
     def fps(self) -> float:
@@ -277,6 +278,7 @@ class Dubber:
         if seconds < SHORTEST_SOUND:
             raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
         mel = sound.log_mel(wav)  # (80, columns)
+        del wav  # may be long
         source = Picture(video) if is_picture(video) else Video(video, fps=None if keep_fps else sound.FPS)
         fps = source.fps
         wanted = int(np.ceil(round(seconds * fps, 6)))
@@ -296,7 +298,11 @@ class Dubber:
         with_face = np.flatnonzero(track.found)
         openness = lip_openness(in_crop[with_face], 1.0)
         listened = with_face[spread_over_openness(openness, NUM_LANDMARK_REFERENCES)]
-        predicted = self.predict_landmarks(in_crop[filled[order]], in_crop[listened], mel, fps)
+        # A box that ends at the frame's edge would show stage 1 a stretched face, as of another pose.
+        whole = smooth_boxes(box_around(track.landmarks_in_frame), track.found)  # (F, 4), may reach beyond the frame
+        seen, places = to_crop(track.landmarks_in_frame, whole), filled[order]
+        predicted = self.predict_landmarks(seen[places], seen[listened], mel, fps)
+        predicted = to_crop(to_frame(predicted, whole[places]), track.boxes[places])
         times.append(time.perf_counter())
 
         shown = np.sort(with_face[spread_over_openness(openness, self.num_candidates)])
@@ -317,8 +323,13 @@ class Dubber:
                 writer.write(frame)
         times.append(time.perf_counter())
         stages = dict(zip(STAGES, np.diff(times).tolist(), strict=True))
-        told = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
-        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, told)
+        damaged = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
+        remarks = [f"damaged, the rest of it was used: {x}" for x in damaged]
+        if len(cuts := np.flatnonzero(track.cuts) / fps):
+            places = ", ".join(f"{second:.1f}" for second in cuts[:TOLD]) + ", ..." * (len(cuts) > TOLD)
+            remarks.append(f"{video}: the shot changes at {places} s; whoever is seen then was redrawn too, as if it "
+                           "were one person: if not, dub each shot by itself")  # fmt: skip
+        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, remarks)
 
     def _sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
@@ -373,8 +384,8 @@ def main(config: Config) -> None:
         f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without a face (left as they were), "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} frames a second on {dubber.device}"
     )
-    for line in summary.damage:
-        print(f"damaged, the rest of it was used: {line}")
+    for line in summary.remarks:
+        print(line)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import torch
 from scipy.io import wavfile
 
 import command_line
+from command_line import UserError
 from face.landmarks import NUM_FULL
-from inference import SHIPPED_WEIGHTS, Dubber
+from inference import SHIPPED_WEIGHTS, SHORTEST_SOUND, Dubber
 from inference import Config as Command
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
@@ -74,7 +75,9 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
 
 
 def main(config: Config) -> None:
-    command_line.at_least(1, repeats=config.repeats)
+    command_line.at_least(1, repeats=config.repeats, num_references=min(config.num_references, default=1))
+    if min(config.seconds, default=SHORTEST_SOUND) < SHORTEST_SOUND:
+        raise UserError(f"--seconds {min(config.seconds)}: at least {SHORTEST_SOUND} s are needed")
     asked = {name: getattr(Command, name) for name in ("num_candidates", "detail", "half")}  # as the command does
     dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size, **asked)
     print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")

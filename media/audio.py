@@ -4,8 +4,11 @@ The analysis is that of Wav2Lip and IP-LAP: pre-emphasis, an 800-point STFT ever
 decibels mapped to [-4, 4]. A video frame sees the 16 columns (0.2 s) centred on the time that it is shown.
 """
 
+import importlib
+import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +34,24 @@ assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 
 @cache
-def _mel_basis() -> np.ndarray:
-    import librosa  # takes seconds to import, so only where a spectrogram is really computed
+def _librosa() -> Any:
+    """librosa, which takes seconds to import, so only where a spectrogram is really computed."""
+    import librosa
 
-    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)  # (80, 401)
+    try:
+        _ = librosa.filters, librosa.stft  # loaded when asked for
+    except (
+        RuntimeError
+    ):  # neither its folder nor HOME can be written, and numba wants to keep there what isn't used here
+        numba: Any = importlib.import_module("numba.core.config")
+        with tempfile.TemporaryDirectory() as numba.CACHE_DIR:
+            _ = librosa.filters, librosa.stft
+    return librosa
+
+
+@cache
+def _mel_basis() -> np.ndarray:
+    return _librosa().filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)  # (80, 401)
 
 
 def blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -66,15 +83,15 @@ class LogMel:
         return self._columns(np.zeros(N_FFT // 2, np.float32))
 
     def _columns(self, samples: np.ndarray) -> np.ndarray:
-        import librosa
-
         self._held = np.concatenate([self._held, samples])
         columns = max(0, (len(self._held) - N_FFT) // HOP + 1)
         if not columns:
             return np.empty((N_MELS, 0), np.float32)
         seen = self._held[: (columns - 1) * HOP + N_FFT]
         self._held = self._held[columns * HOP :]
-        spectrum = np.abs(librosa.stft(seen, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False))  # (401, m)
+        spectrum = np.abs(
+            _librosa().stft(seen, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)
+        )  # (401, m)
         decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ spectrum)) - _REFERENCE_DB
         scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
         return np.clip(scaled, SILENCE, _LOUDEST).astype(np.float32)

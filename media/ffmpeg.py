@@ -67,8 +67,9 @@ def open_input(path: Path) -> InputContainer:
 
 
 def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """The largest moving picture; a cover picture attached to a sound file is none."""
-    moving = (s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic)
+    """The largest moving picture; a cover picture attached to a sound file, and a tile of a phone's HEIC, is none."""
+    parts = Disposition.attached_pic | Disposition.dependent
+    moving = (s for s in container.streams.video if s.codec_context and not s.disposition & parts)
     return max(moving, key=lambda s: s.width * s.height, default=None)
 
 
@@ -194,7 +195,12 @@ def sound_pieces(
             if frame is not None:
                 seconds = None if frame.pts is None else frame.pts * frame.time_base - begin
                 frame.pts = None if seconds is None or seconds > latest else round(seconds / frame.time_base)
-            for piece in resampler.resample(frame):
+            try:
+                pieces = resampler.resample(frame)
+            except ERRORS as error:  # more channels than FFmpeg knows places for
+                what = f"{container.name.removeprefix('file:')}: its sound cannot be mixed ({reason(error)})"
+                raise UserError(f"{what}; give mono or stereo") from error
+            for piece in pieces:
                 done += piece.samples
                 yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)
 

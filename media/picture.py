@@ -16,7 +16,12 @@ def is_picture(path: str | Path) -> bool:
     """Whether a file is a still picture (an animated GIF is a video). Raises a UserError if it can't be opened."""
     ffmpeg.check_file(Path(path))
     with open(path, "rb") as file:
-        return file.read(4) != b"GIF8" and cv2.haveImageReader(str(path))
+        head = file.read(4)
+    try:
+        str(path).encode()  # OpenCV crashes on names that are not UTF-8
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: its name is not UTF-8; rename it") from None
+    return head != b"GIF8" and cv2.haveImageReader(str(path))
 
 
 def read_picture(path: str | Path) -> np.ndarray:

@@ -84,7 +84,7 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
     try:
         module.load_state_dict(renamed)
     except RuntimeError as error:
-        raise UserError(f"not the released sizes: {str(error).splitlines()[-1].strip()}") from error
+        raise UserError(f"not the released sizes: {str(error).splitlines()[-1].strip()[:200]}") from error
     return module.eval()
 
 

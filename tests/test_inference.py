@@ -1,5 +1,6 @@
 """The dubbing command on tiny networks: lengths, frames without a face, and every wrong input in one line."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_as_many_frames_as_the_sound_needs(
     order = ping_pong(15, frames)
     assert summary.frames == frames
     assert summary.frames_without_face == np.isin(order, [6, 7, 8]).sum()
+    assert re.fullmatch(r".*face\.mp4: the shot changes at 0\.2.* s; whoever is seen then .*", *summary.remarks)
     assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
     heard = read_audio(tmp_path / "out.mp4")
     assert abs(len(heard) / SAMPLE_RATE - frames / FPS) < 0.05
@@ -230,6 +232,31 @@ def test_a_damaged_video_is_dubbed_and_the_damage_told(
     call(monkeypatch, *flags, "--num-references", 1)
     out = capsys.readouterr().out
     assert "15 frames" in out and re.search(r"damaged, .*cut\.mp4: ", out)
+
+
+def test_a_face_at_the_frames_edge_is_heard_as_a_whole_one(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "edge.png"), data.astronaut()[:320, 205:380, ::-1])  # cut through her right cheek
+    given, predict = [], inference.Dubber.predict_landmarks
+    monkeypatch.setattr(inference.Dubber, "predict_landmarks", lambda *a: given.append(a[1]) or predict(*a))
+    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=1)
+    dubber.dub(tmp_path / "edge.png", write_wav(tmp_path / "a.wav", speech(0.3)), tmp_path / "o.mp4", progress=False)
+    assert 0 < given[0].min() < 0.1 and 0.9 < given[0].max() < 1, "no point lies beyond the box that stage 1 sees"
+
+
+def test_a_name_that_is_not_utf8_is_one_line(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        picture = tmp_path / os.fsdecode(b"p\xe9.png")
+        picture.write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    wav = write_wav(tmp_path / "a.wav", speech(0.3))
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, "--video", picture, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights)
+    assert "its name is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

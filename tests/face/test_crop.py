@@ -11,6 +11,7 @@ def test_margin_is_relative_and_clipped() -> None:
     np.testing.assert_allclose(crop.box_around(points, (640, 480)), [95, 40, 205, 260], atol=1e-4)
     np.testing.assert_allclose(crop.box_around(points, (203, 255)), [95, 40, 203, 255], atol=1e-4)
     np.testing.assert_allclose(crop.box_around(points - 98, (640, 480)), [0, 0, 107, 162], atol=1e-4)
+    np.testing.assert_allclose(crop.box_around(points - 98), [-3, -58, 107, 162], atol=1e-4)
 
 
 @pytest.mark.parametrize("centre", [(-500, -500), (900, 900), (50, 50), (-3, 20)])

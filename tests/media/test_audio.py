@@ -1,5 +1,10 @@
 """Mel spectrograms against the released implementation, and the arithmetic of windows."""
 
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -87,3 +92,19 @@ def test_settings_are_plain_and_prefixed():
     assert all(
         name.startswith("audio.") and isinstance(value, int | float | str) for name, value in audio.settings().items()
     )
+
+
+def test_a_machine_without_a_place_for_numbas_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy:
+        filters = "filters"
+
+        @property
+        def stft(self) -> str:
+            if not (config.CACHE_DIR and Path(config.CACHE_DIR).is_dir()):
+                raise RuntimeError("cannot cache function '__o_fold': no locator available")
+            return "stft"
+
+    config: Any = importlib.import_module("numba.core.config")
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.setitem(sys.modules, "librosa", Lazy())
+    assert audio._librosa.__wrapped__().filters == "filters"

@@ -320,6 +320,12 @@ def test_writes_what_it_reads_from_a_real_clip(tmp_path, shared):
     assert abs(int(np.argmax(shifts)) - 50) <= 8  # half a millisecond
 
 
+def test_more_channels_than_can_be_mixed_are_one_line(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros((16000, 9), np.int16), 16000)
+    with pytest.raises(UserError, match=r"a\.wav: its sound cannot be mixed \(.*\); give mono or stereo"):
+        read_audio(tmp_path / "a.wav")
+
+
 def test_sound_that_is_damaged_is_told(tmp_path):
     noise = np.random.default_rng(0).integers(-9000, 9000, 48000, dtype=np.int16)
     soundfile.write(tmp_path / "a.flac", noise, 16000)
