@@ -17,7 +17,6 @@ import command_line
 from command_line import UserError
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import speaker_of
-from face.crop import SIZE
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.sketch import draw_sketch
 from media.audio import FPS, SILENCE, mel_windows
@@ -37,12 +36,11 @@ class Config:
     clips: tuple[str, ...] = ()  # Clips to show; without it, some of different speakers.
     num_clips: int = 8  # How many, if --clips doesn't say which.
     num_frames: int = 8  # Moments of each, spread over its length.
-    size: int = SIZE  # Pixels of a face crop's side in this cache.
 
 
 def main(config: Config) -> None:
     """Writes the three files: see `Config`."""
-    cache = ClipCache(config.cache, config.size)
+    cache = ClipCache(config.cache, None)
     if unknown := set(config.clips) - set(cache.names):
         raise UserError(f"--clips: {min(unknown)} is not in {config.cache}; names are like {cache.names[0]}")
     command_line.at_least(1, num_clips=config.num_clips, num_frames=config.num_frames)

@@ -139,7 +139,8 @@ def test_as_many_frames_as_the_sound_needs(
     order = ping_pong(15, frames)
     assert summary.frames == frames
     assert summary.frames_without_face == np.isin(order, [6, 7, 8]).sum()
-    assert re.fullmatch(r".*face\.mp4: the shot changes at 0\.2.* s; whoever is seen then .*", *summary.remarks)
+    [remark] = summary.remarks
+    assert re.fullmatch(r".*face\.mp4: the shot changes at 0\.2.* s; whoever is seen then .*", remark)
     assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
     heard = read_audio(tmp_path / "out.mp4")
     assert abs(len(heard) / SAMPLE_RATE - frames / FPS) < 0.05
