@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +112,7 @@ def main(config: Config) -> None:
             settings |= {"vgg": config.vgg, "loss": replace(loss, warmup_epochs=0)}
         flops = first = 0.0
         for variant, changes in VARIANTS.items():
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):  # how many clips there are
                 trainer = script.build(script.Config(run=Path(folder) / "run", **{**settings, **changes}))
             batch, device = trainer.options.batch, trainer.world.device
             if not flops:
