@@ -326,8 +326,8 @@ class Dubber:
         damaged = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
         remarks = [f"damaged, the rest of it was used: {x}" for x in damaged]
         if len(cuts := np.flatnonzero(track.cuts) / fps):
-            places = ", ".join(f"{second:.1f}" for second in cuts[:TOLD]) + ", ..." * (len(cuts) > TOLD)
-            remarks.append(f"{video}: the shot changes at {places} s; whoever is seen then was redrawn too, as if it "
+            when = ", ".join(f"{second:.1f}" for second in cuts[:TOLD]) + ", ..." * (len(cuts) > TOLD)
+            remarks.append(f"{video}: the shot changes at {when} s; whoever is seen then was redrawn too, as if it "
                            "were one person: if not, dub each shot by itself")  # fmt: skip
         return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, remarks)
 

@@ -133,10 +133,12 @@ class RenderStage:
 
     @staticmethod
     def draw(model: nn.Module, batch: Batch) -> RendererOutput:
-        sketches = (batch[f"{of}_sketches"].expand(-1, -1, 3, -1, -1) for of in ("target", "reference"))  # grey
-        keys = ("masked_target", "reference_images", "mel", "landmarks", "reference_landmarks")
-        target, images, *rest = (batch[key] for key in keys)
-        return model(target, next(sketches), images, next(sketches), *rest)
+        grey = {key: batch[key].expand(-1, -1, 3, -1, -1) for key in ("target_sketches", "reference_sketches")}
+        keys = (
+            "masked_target", "target_sketches", "reference_images", "reference_sketches", "mel", "landmarks",
+            "reference_landmarks",
+        )  # fmt: skip
+        return model(*((batch | grey)[key] for key in keys))
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """PSNR, SSIM, LPIPS and the loss's distances on the fixed samples; a row of pictures for some of them."""

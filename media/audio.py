@@ -40,9 +40,7 @@ def _librosa() -> Any:
 
     try:
         _ = librosa.filters, librosa.stft  # loaded when asked for
-    except (
-        RuntimeError
-    ):  # neither its folder nor HOME can be written, and numba wants to keep there what isn't used here
+    except RuntimeError:  # numba wants to keep there, or in HOME, what isn't used here, and can write neither
         numba: Any = importlib.import_module("numba.core.config")
         with tempfile.TemporaryDirectory() as numba.CACHE_DIR:
             _ = librosa.filters, librosa.stft
@@ -89,10 +87,8 @@ class LogMel:
             return np.empty((N_MELS, 0), np.float32)
         seen = self._held[: (columns - 1) * HOP + N_FFT]
         self._held = self._held[columns * HOP :]
-        spectrum = np.abs(
-            _librosa().stft(seen, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)
-        )  # (401, m)
-        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ spectrum)) - _REFERENCE_DB
+        waves = _librosa().stft(seen, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)  # (401, m)
+        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ np.abs(waves))) - _REFERENCE_DB
         scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
         return np.clip(scaled, SILENCE, _LOUDEST).astype(np.float32)
 

@@ -84,7 +84,7 @@ def load(path: str | Path, stage: Stage | None = None) -> LandmarkGenerator | Re
         module = network(config(**sizes))
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = str(error).splitlines()[-1].strip()[:200]  # not each of a hundred names
         raise UserError(f"{path} holds {NAMES[found]} that this version does not fit: {reason}") from error
     module.settings, module.extra, module.step = settings, extra, int(extra.get("step", 0))
     return module.eval().requires_grad_(False)

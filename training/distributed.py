@@ -133,6 +133,7 @@ def share_batch_norm(module: nn.Module, world: World) -> None:
         return
     if world.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for layer in module.modules() if world.device.type != "cuda" else ():
+        return
+    for layer in module.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.forward = partial(shared_batch_norm, layer)  # type: ignore[method-assign]

@@ -72,15 +72,11 @@ class Stream(Sampler[list[int]]):
 
     def indices(self, step: int) -> list[int]:
         """The whole batch of a step."""
-        positions = np.arange(step * self.options.batch, (step + 1) * self.options.batch)
+        positions = range(step * self.options.batch, (step + 1) * self.options.batch)
         if self.options.overfit:
-            return (positions % self.options.overfit).tolist()
-        first, last = positions[0] // self.length, positions[-1] // self.length
-        orders = [_order(self.options.seed, epoch, self.length) for epoch in range(first, last + 1)]
-        return np.concatenate([
-            order[positions[positions // self.length == epoch] % self.length] + epoch * self.length
-            for epoch, order in enumerate(orders, start=first)
-        ]).tolist()  # fmt: skip
+            return [position % self.options.overfit for position in positions]
+        places = (divmod(position, self.length) for position in positions)  # epoch, and where in it
+        return [epoch * self.length + int(_order(self.options.seed, epoch, self.length)[k]) for epoch, k in places]
 
     def __iter__(self) -> Iterator[list[int]]:
         part = self.options.batch // (self.size * self.options.accumulate)
