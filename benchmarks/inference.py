@@ -18,10 +18,11 @@ from scipy.io import wavfile
 import command_line
 from command_line import UserError
 from face.landmarks import NUM_FULL
-from inference import SHIPPED_WEIGHTS, SHORTEST_SOUND, Dubber
+from inference import SHORTEST_SOUND, Dubber
 from inference import Config as Command
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
+from networks import SHIPPED_WEIGHTS
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 

@@ -13,8 +13,9 @@ from scipy import linalg
 
 from evaluation.geometry import fit_similarity, move, similarity_transform
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
-from inference import Dubber, References
+from inference import Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
+from networks import References
 
 CONTENT = slice(JAW_SLICE.start, LIP_SLICE.stop)  # jaw and lips: what the pose does not tell
 CANDIDATES = 25  # references that the nearest is chosen from
@@ -105,7 +106,7 @@ class StaticLips(Dubber):
     """Draws a mouth that never moves: what stage 2 alone makes of a face."""
 
     def predict_landmarks(
-        self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = FPS
+        self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = FPS, first: int = 0
     ) -> np.ndarray:
         return static_lips(landmarks_in_crop, references)
 

@@ -18,8 +18,8 @@ from datasets.windows import MIN_FRAMES
 from evaluation.lip_sync import correlation
 from evaluation.validation import Faces, predict
 from face.references import lip_openness
-from inference import SHIPPED_WEIGHTS, Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS
+from networks import SHIPPED_WEIGHTS, Networks
 
 LEAST = 0.2  # correlation under which a clip tells nothing
 GAIN = 0.02  # of the correlation, for which sound is moved
@@ -42,12 +42,12 @@ class Config:
     """cpu, cuda, mps or auto."""
 
 
-def correlations(dubber: Dubber, faces: Faces, most: int) -> np.ndarray:
+def correlations(networks: Networks, faces: Faces, most: int) -> np.ndarray:
     """Of the heard lips' openness with the true one's, with sound moved by -most to most frames: (2 * most + 1,)."""
     heights, found = faces.boxes[:, 3] - faces.boxes[:, 1], []
     for frames in range(-most, most + 1):
         moved = np.roll(faces.clip.mel, round(frames * COLUMNS_PER_SECOND / FPS), axis=1)
-        found.append(correlation(lip_openness(predict(dubber, faces, mel=moved), heights), faces.openness))
+        found.append(correlation(lip_openness(predict(networks, faces, mel=moved), heights), faces.openness))
     return np.nan_to_num(found)
 
 
@@ -61,11 +61,11 @@ def best_offset(found: np.ndarray) -> int:
 def offsets(config: Config) -> None:
     command_line.check_output(config.output, "--output", (".txt",))
     command_line.at_least(1, most=config.most)
-    cache, dubber = ClipCache(config.cache, None), Dubber.from_weights(config.weights, config.device)
+    cache, networks = ClipCache(config.cache, None), Networks.from_weights(config.weights, config.device)
     lines = []
     for clip in tqdm(cache, "listening", len(cache.names), unit="clip"):
         faces = Faces(clip)
-        offset = best_offset(correlations(dubber, faces, config.most)) if len(faces.frames) >= MIN_FRAMES else 0
+        offset = best_offset(correlations(networks, faces, config.most)) if len(faces.frames) >= MIN_FRAMES else 0
         if frames := clip.metadata["sound_shift"] + offset:
             lines.append(f"{quoted(clip.name)} frames={frames}\n")
     head = "# Frames at 25 fps that the sound is moved by before training; negative: to earlier.\n"

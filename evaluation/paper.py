@@ -22,9 +22,9 @@ from evaluation.scoring import Options, Pools, Scorers
 from evaluation.tables import ClipScore, Row, Table, reason_of, row_of
 from face.crop import SIZE
 from face.tracking import track_faces
-from inference import SHIPPED_WEIGHTS, Dubber
 from media.audio import frames_for_samples
 from media.video import Video
+from networks import SHIPPED_WEIGHTS, Networks
 
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
 Files = dict[str, dict[str, Path | str]]  # row -> name of a result -> video, or why there is none
@@ -73,7 +73,7 @@ def our_methods(config: Config) -> list[Method]:
         for n in config.num_references
     ]
     for method in made:  # a wrong folder is found now, not after the first hour
-        Dubber.from_weights(method.weights, "cpu", num_references=method.num_references)
+        Networks.from_weights(method.weights, "cpu", num_references=method.num_references)
     if config.baselines and made:
         made += [replace(made[0], name=kind, kind=kind) for kind in KINDS if kind != "ours"]
     names = [ORIGINAL, UNTOUCHED, *named(config.methods, "--methods"), *(method.name for method in made)]
@@ -249,11 +249,11 @@ def table3(config: Table3) -> None:
     cache, rows = ClipCache(config.cache, None), []
     names = validation.clips_of(cache, config.clip_list, "--clip-list")
     for name, folder in named(config.weights, "--weights").items():
-        dubber, clips = Dubber.from_weights(folder, config.device), []
+        networks, clips = Networks.from_weights(folder, config.device), []
         for faces in tqdm(map(validation.Faces, map(cache.open, names)), name, len(names)):
             score = ClipScore(faces.clip.name, frames=len(faces.frames))
             if score.frames:
-                score.values["Landmark Error"] = faces.error(validation.predict(dubber, faces), CONTENT) * SIZE
+                score.values["Landmark Error"] = faces.error(validation.predict(networks, faces), CONTENT) * SIZE
             else:
                 score.reason = "no face"
             clips.append(score)

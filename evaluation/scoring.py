@@ -21,9 +21,9 @@ from evaluation.tables import ClipScore, reason_of
 from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, fill_gaps, track_faces
-from inference import to_tensor
 from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
+from networks import to_tensor
 from training.device import pick_device
 
 SAME_PLACE = 0.7  # overlap of output's and original's face boxes above which both are framed alike

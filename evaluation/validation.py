@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-import inference
 from checkpoints import registry
 from command_line import UserError, at_least
 from datasets.clip_cache import Clip, ClipCache
@@ -29,10 +28,9 @@ from face.compositing import contour
 from face.crop import SIZE, to_crop, to_frame
 from face.landmarks import LIP_SLICE
 from face.references import lip_openness, spread_over_openness
-from face.sketch import draw_sketch
 from face.tracking import fill_gaps
-from inference import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, Dubber, to_tensor
 from media.audio import FPS, mel_windows
+from networks import NUM_LANDMARK_REFERENCES, NUM_REFERENCES, SHIPPED_WEIGHTS, Networks, to_tensor
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Config:
     """1 is landmarks only."""
     frames: int = 40
     """Frames of each clip that stage 2 draws, evenly spread; references themselves are never scored."""
-    num_references: int = inference.Config.num_references
+    num_references: int = NUM_REFERENCES
     """Reference pictures of the renderer (the baseline chooses from 25)."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
@@ -101,7 +99,7 @@ def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
     return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found}
 
 
-def predict(dubber: Dubber, faces: Faces, other_pose: bool = False, mel: np.ndarray | None = None) -> np.ndarray:
+def predict(networks: Networks, faces: Faces, other_pose: bool = False, mel: np.ndarray | None = None) -> np.ndarray:
     """Stage 1 as in dubbing, on the clip's own sound (or `mel`, (80, C)): landmarks in frame (F, 131, 2).
 
     With `other_pose` the face moves as at another moment, as it does in dubbing, so that the pose can't tell the mouth;
@@ -111,7 +109,7 @@ def predict(dubber: Dubber, faces: Faces, other_pose: bool = False, mel: np.ndar
     moving = baselines.half_a_clip_later(seen) if other_pose else seen
     own = seen[faces.frames]
     mel = faces.clip.mel if mel is None else mel
-    predicted = dubber.predict_landmarks(moving, own[faces.listened], mel)[faces.frames]
+    predicted = networks.predict_landmarks(moving, own[faces.listened], mel)[faces.frames]
     if other_pose:
         predicted = baselines.with_content(own, baselines.moved_content(predicted, own))
     return to_frame(predicted, faces.boxes)
@@ -123,12 +121,12 @@ def learn_ridge(cache: ClipCache, names: Iterable[str]) -> baselines.Ridge:
     return baselines.Ridge((faces.heard(), faces.change()) for faces in clips)
 
 
-def guess_lips(dubber: Dubber, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
+def guess_lips(networks: Networks, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
     """Row -> landmarks in frame (F, 131, 2)."""
     static, later = faces.static(), baselines.half_a_clip_later(faces.landmarks)
     guesses = {
-        "ours": predict(dubber, faces),
-        "ours, pose of another moment": predict(dubber, faces, other_pose=True),
+        "ours": predict(networks, faces),
+        "ours, pose of another moment": predict(networks, faces, other_pose=True),
         "static lips": static,
         "shifted lips": baselines.with_content(static, baselines.moved_content(later, faces.landmarks)),
     }
@@ -153,7 +151,7 @@ def score_lips(faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
 
 
 def score_faces(
-    dubber: Dubber, faces: Faces, guesses: dict[str, np.ndarray], frames: int, distance: LPIPS | None
+    networks: Networks, faces: Faces, guesses: dict[str, np.ndarray], frames: int, distance: LPIPS | None
 ) -> Scores:
     """The drawn face crop of some frames against the true one, for every guess of the landmarks.
 
@@ -161,8 +159,8 @@ def score_faces(
     shows a background that does not move with it.
     """
     clip, truth = faces.clip, faces.in_crop(faces.landmarks)
-    paster = baselines.NearestReference(dubber.landmark_generator, dubber.renderer, str(dubber.device))
-    drawers = {"nearest reference": paster, "ours": dubber}
+    paster = baselines.NearestReference(networks.landmark_generator, networks.renderer, str(networks.device))
+    drawers = {"nearest reference": paster, "ours": networks}
     others, references = np.arange(len(faces.frames)), {}
     for row, drawer in drawers.items():
         chosen = spread_over_openness(faces.openness, drawer.num_candidates)
@@ -171,27 +169,23 @@ def score_faces(
         references[row] = drawer.encode_references(crops, truth[chosen], faces.boxes[chosen])
     if not len(others):
         return {}
-    windows = window_frames(clip.num_frames, dubber.renderer.config.num_frames, FPS)[faces.frames]
+    windows = window_frames(clip.num_frames, networks.renderer.config.num_frames, FPS)[faces.frames]
     position = np.searchsorted(faces.frames, fill_gaps(clip.found))  # frame of the clip -> nearest frame with a face
-    sides = faces.boxes[:, 2:] - faces.boxes[:, :2]  # (F, 2)
     scored = others[np.unique(np.linspace(0, len(others) - 1, min(frames, len(others))).astype(int))]
-    half = dubber.size // 2
+    half = networks.size // 2
     rows: dict[str, dict[str, list[float]]] = {}
-    for batch in np.array_split(scored, -(-len(scored) // dubber.batch_size)):
+    for batch in np.array_split(scored, -(-len(scored) // networks.batch_size)):
         crops = np.stack([clip.face(int(i)) for i in faces.frames[batch]])
-        target, mel = to_tensor(crops).to(dubber.device), mel_windows(clip.mel, faces.frames[batch])
+        target, mel = to_tensor(crops).to(networks.device), mel_windows(clip.mel, faces.frames[batch])
         for name, guess in guesses.items():
             points = faces.in_crop(guess)
-            lines = [
-                [draw_sketch(points[j], int(sides[j, 1]), int(sides[j, 0]), dubber.size) for j in position[windows[i]]]
-                for i in batch
-            ]
-            contours = np.stack([contour(truth[i], points[i], (dubber.size, dubber.size)) for i in batch])
+            lines = [[networks.sketch(points[j], faces.boxes[j]) for j in position[windows[i]]] for i in batch]
+            contours = np.stack([contour(truth[i], points[i], (networks.size, networks.size)) for i in batch])
             contours[:, :half] = 0
             inside = torch.from_numpy(contours)[:, None].to(target)
             for row, drawer in drawers.items():
                 drawn, _ = drawer.draw_faces(crops, points[batch], np.array(lines), references[row], mel)
-                made = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(dubber.device)
+                made = torch.from_numpy(drawn).permute(0, 3, 1, 2).to(networks.device)
                 values = rows.setdefault(f"{row}, {name} landmarks", defaultdict(list))
                 values["PSNR"] += psnr(made, target).tolist()
                 values["SSIM"] += ssim(made, target).tolist()
@@ -219,11 +213,11 @@ def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Ta
 def main(config: Config) -> None:
     at_least(1, frames=config.frames)
     output_folder(config.output)
-    dubber = Dubber.from_weights(config.weights, config.device, num_references=config.num_references)
-    cache = ClipCache(config.cache, None if config.stage == "1" else dubber.size)
+    networks = Networks.from_weights(config.weights, config.device, num_references=config.num_references)
+    cache = ClipCache(config.cache, None if config.stage == "1" else networks.size)
     persons = clips_of(cache, config.val_list, "--val-list")
     path = registry.find("lpips_alex")
-    distance = LPIPS("alex", path).to(dubber.device) if path and config.stage != "1" else None
+    distance = LPIPS("alex", path).to(networks.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:
         print(registry.missing("LPIPS", "lpips_alex"), file=sys.stderr)
     ridge = None
@@ -238,12 +232,12 @@ def main(config: Config) -> None:
         if len(faces.frames) < 2:
             print(f"{name}: fewer than two frames with a face, left out", file=sys.stderr)
             continue
-        guesses = guess_lips(dubber, faces, ridge)
+        guesses = guess_lips(networks, faces, ridge)
         if config.stage != "2":
             stages["stage 1"][name] = score_lips(faces, guesses)
         if config.stage != "1":
             drawn = {"true": faces.landmarks, "predicted": guesses["ours"], "static": guesses["static lips"]}
-            if scores := score_faces(dubber, faces, drawn, config.frames, distance):
+            if scores := score_faces(networks, faces, drawn, config.frames, distance):
                 stages["stage 2"][name] = scores
             else:
                 print(f"{name}: all its frames serve as references, left out of stage 2", file=sys.stderr)

@@ -32,7 +32,8 @@ class FaceTrack:
         boxes: (F, 4) int32 x0, y0, x1, y1, smoothed; zeros where not found.
         frame_size: width, height.
         several: (F,) int, how many faces the last count saw, the followed one included.
-        cuts: (F,) bool, where the shot changed or the face is not where it was: it may be somebody else's.
+        shots: (F,) int, the number of the shot that each frame belongs to: another where everything looks otherwise,
+            or where the face is not where it was and may be somebody else's. A shot that comes back keeps its number.
     """
 
     landmarks_in_frame: np.ndarray
@@ -40,7 +41,12 @@ class FaceTrack:
     boxes: np.ndarray
     frame_size: tuple[int, int]
     several: np.ndarray
-    cuts: np.ndarray
+    shots: np.ndarray
+
+    @property
+    def cuts(self) -> np.ndarray:
+        """(F,) bool, the first frames of another shot."""
+        return np.diff(self.shots, prepend=self.shots[:1]) != 0
 
 
 class Tracker:
@@ -60,11 +66,12 @@ class Tracker:
         self._detector, self._shared = detector or FaceDetector(), detector is not None
         self._detector.forget()
         self._landmarks = array("f")  # the most of what grows with the clip
-        self._several, self._cuts = [], []
+        self._several, self._shots = [0], [0]  # of the frame before the first, too
+        self._views: list[np.ndarray] = []  # of each shot, its last frame
         self._frame_size = (0, 0)
-        self._thumbnail: np.ndarray | None = None
         self._box: np.ndarray | None = None  # where the followed face was seen last
         self._missed = 0  # frames since then
+        self._elsewhere = False  # whether the shot has changed since then
         self._company = 0  # faces counted while it was seen
 
     def add(self, frame: np.ndarray) -> None:
@@ -74,13 +81,16 @@ class Tracker:
             UserError: in the first frame with a face, `pick` names one that is not there.
         """
         self._frame_size = (frame.shape[1], frame.shape[0])
-        before, self._thumbnail = self._thumbnail, _thumbnail(frame)
-        jumped, cut = False, before is not None and float(before @ self._thumbnail) < SAME_SHOT
+        view, shot, jumped = _thumbnail(frame), self._shots[-1], False
+        cut = bool(self._views) and float(view @ self._views[shot]) < SAME_SHOT
         if cut:
             self._detector.forget()
+            self._elsewhere = True
+            likeness = np.array(self._views) @ view
+            shot = int(likeness.argmax()) if likeness.max() >= SAME_SHOT else len(self._views)
         mesh = None if self._box is None else self._follow(frame, self._box, self._company)
-        several = self._several[-1] if self._several else 0
-        if mesh is None or len(self._several) % SURVEY == 0:
+        several = self._several[-1]
+        if mesh is None or (len(self._several) - 1) % SURVEY == 0:
             faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
             several = len(faces)
             if mesh is None:
@@ -88,6 +98,9 @@ class Tracker:
                 chosen, jumped = self._choose(faces)
                 steady = None if chosen is None else self._follow(frame, extent(chosen), several)  # as in later frames
                 mesh = chosen if steady is None else steady
+        if jumped and not cut:
+            shot = len(self._views)
+        self._views[shot : shot + 1] = [view]
         if mesh is None:
             self._missed += 1
             if self._missed >= LOST:
@@ -95,12 +108,12 @@ class Tracker:
             landmarks = np.full((NUM_FULL, 2), np.nan, np.float32)
         else:
             several = max(several, 1)
-            self._missed, self._company = 0, several
+            self._missed, self._company, self._elsewhere = 0, several, False
             landmarks = mesh[list(FULL)]
             self._box = box_around(landmarks, self._frame_size)
         self._landmarks.frombytes(landmarks.tobytes())
         self._several.append(several)
-        self._cuts.append(cut or jumped)
+        self._shots.append(shot)
 
     def finish(self) -> FaceTrack:
         """Everything seen; the tracker takes no more frames."""
@@ -109,8 +122,8 @@ class Tracker:
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
         found = np.isfinite(landmarks).all(axis=(1, 2))
         boxes = box_around(landmarks, self._frame_size)
-        several, cuts = np.array(self._several, int), np.array(self._cuts, bool)
-        return FaceTrack(landmarks, found, smooth_boxes(boxes, found), self._frame_size, several, cuts)
+        several, shots = np.array(self._several[1:], int), np.array(self._shots[1:], int)
+        return FaceTrack(landmarks, found, smooth_boxes(boxes, found), self._frame_size, several, shots)
 
     def _follow(self, frame: np.ndarray, box: np.ndarray, company: int) -> np.ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
@@ -128,8 +141,10 @@ class Tracker:
         nearest = faces[int(np.argmax(overlaps))]
         if max(overlaps) >= SAME_FACE:
             return nearest, False
-        alone = len(faces) == 1 and self._company == 1  # nobody else is or was there: the camera jumped
-        return (nearest if alone else None), alone
+        if len(faces) == 1 and self._company == 1:  # nobody else is or was there: the camera jumped
+            return nearest, True
+        chosen = _picked(faces, self._pick, must=False) if self._elsewhere else None
+        return chosen, chosen is not None
 
 
 def track_faces(frames: Iterable[np.ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:

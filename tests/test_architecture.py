@@ -23,9 +23,10 @@ ALLOWED: dict[str, set[str]] = {
     "datasets": {"face", "media"},
     "training": {"models.weights"},
     "preprocess": {"face", "media", "datasets", "evaluation"},
-    "evaluation": {"face", "media", "datasets", "models", "training.device", "inference"},
-    "benchmarks": {*LIBRARY, "preprocess", "inference", "train_landmark", "train_render"},
-    "inference": LIBRARY,
+    "evaluation": {"face", "media", "datasets", "models", "training.device", "networks", "inference"},
+    "benchmarks": {*LIBRARY, "preprocess", "networks", "inference", "train_landmark", "train_render"},
+    "networks": LIBRARY,
+    "inference": LIBRARY | {"networks"},
     "train_landmark": LIBRARY | {"evaluation.lip_sync"},  # validation by the metrics of the tables
     "train_render": LIBRARY | {"evaluation.image_quality"},
 }

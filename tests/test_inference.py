@@ -14,6 +14,7 @@ from skimage import data
 
 import command_line
 import inference
+import networks
 from datasets import settings
 from datasets.windows import ping_pong, window_frames
 from face import tracking
@@ -26,6 +27,7 @@ from models.weights import save
 from training.device import computes_in_bf16
 
 FACELESS = 3
+PORTRAIT = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
 
 
 def speech(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -99,7 +101,7 @@ def test_overlapping_windows_are_averaged() -> None:
             place = posture[:, :, None].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
             return place, place[:, :, :17]
 
-    dubber: Any = inference.Dubber.__new__(inference.Dubber)
+    dubber: Any = networks.Networks.__new__(networks.Networks)
     dubber.landmark_generator, dubber.device = Place(), torch.device("cpu")
     frames = np.zeros((7, 131, 2), np.float32)
     frames[3, 0, 0] = 5
@@ -216,8 +218,7 @@ def test_half_precision_looks_the_same(weights: Path) -> None:
 
 def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(0.3))
-    picture = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
-    flags = ["--video", picture, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
+    flags = ["--video", PORTRAIT, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
     call(monkeypatch, *flags)
     assert Video(tmp_path / "o.mp4").width == 512 + 128
     assert "8 frames, 0 without a face" in capsys.readouterr().out
@@ -246,18 +247,48 @@ def test_a_face_at_the_frames_edge_is_heard_as_a_whole_one(
     assert 0 < given[0].min() < 0.1 and 0.9 < given[0].max() < 1, "no point lies beyond the box that stage 1 sees"
 
 
-def test_a_name_that_is_not_utf8_is_one_line(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_not_utf8(weights: Path, tmp_path: Path) -> None:
     try:
         picture = tmp_path / os.fsdecode(b"p\xe9.png")
-        picture.write_bytes(b"x")
+        picture.write_bytes(PORTRAIT.read_bytes())
     except OSError:
         pytest.skip("this file system takes no such names")
-    wav = write_wav(tmp_path / "a.wav", speech(0.3))
-    with pytest.raises(SystemExit, match="2"):
-        call(monkeypatch, "--video", picture, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights)
-    assert "its name is not UTF-8" in capsys.readouterr().err
+    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=1)
+    output = tmp_path / os.fsdecode(b"o\xe9.mp4")
+    summary = dubber.dub(picture, write_wav(tmp_path / "a.wav", speech(0.3)), output, progress=False)
+    assert summary.frames == 8 and summary.frames_without_face == 0 and output.is_file()
+
+
+def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cameras take turns, then it is dark: a face is never drawn from the other camera's pictures."""
+    face = cv2.resize(data.astronaut()[:320, 60:380], (192, 192), interpolation=cv2.INTER_AREA)
+    near, far = np.zeros((2, 256, 256, 3), np.uint8)
+    near[:192, :192], far[64:, 64:], near[..., 2], far[..., 0] = face, face[:, ::-1], 0, 0  # yellow and cyan
+    pictures = [near, np.roll(near, 3, 1), far, np.roll(near, 6, 1), np.zeros_like(near), far]
+    with VideoWriter(tmp_path / "shots.mkv", FPS, (256, 256), lossless=True) as writer:
+        for picture in pictures:
+            writer.write(picture)
+    encode, predict = inference.Dubber.encode_references, inference.Dubber.predict_landmarks
+    encoded, predicted = [], []
+    monkeypatch.setattr(
+        inference.Dubber,
+        "encode_references",
+        lambda self, images, *of: encoded.append(images) or encode(self, images, *of),
+    )
+    monkeypatch.setattr(
+        inference.Dubber, "predict_landmarks", lambda *given: predicted.append(given[1:]) or predict(*given)
+    )
+    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=5)
+    wav = write_wav(tmp_path / "speech.wav", speech(0.24))
+    summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv", panel=True, lossless=True, progress=False)
+    assert (summary.frames, summary.frames_without_face) == (6, 1)
+    assert "changes at 0.1, 0.1, 0.2, 0.2 s" in summary.remarks[0]
+    assert [len(images) for images in encoded] == [3, 2], "each shot's, once, though it comes back"
+    assert encoded[0][..., 2].max() == encoded[1][..., 0].max() == 0, "of one colour"
+    assert [(first, len(points), len(own)) for points, own, _, _, first in predicted] == [
+        (0, 2, 3), (2, 1, 2), (3, 1, 3), (5, 1, 2),
+    ]  # fmt: skip
+    assert list(Video(tmp_path / "o.mkv"))[4].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -354,7 +385,7 @@ def test_too_little_memory_is_one_line(
 
 
 def test_stage_1_serves_a_renderer_of_any_size(weights: Path, tmp_path: Path) -> None:
-    for name in inference.WEIGHT_FILES:
+    for name in networks.WEIGHT_FILES:
         (tmp_path / name).write_bytes((weights / name).read_bytes())
     save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", settings.current(64))
     assert inference.Dubber.from_weights(tmp_path, "cpu").size == 64

@@ -8,7 +8,6 @@ import pytest
 
 from command_line import UserError
 from evaluation.pictures import CELL, Compare, Sheet, compare, mouth_box, sheet
-from media.picture import read_picture
 from media.video import Video
 
 from .conftest import frame, write
@@ -51,7 +50,8 @@ def test_sheet_has_a_row_for_each_video_and_a_pair_for_each_frame(tmp_path: Path
     cut = [cv2.resize(frame(i + 4, 40)[20:180, 20:180], (256, 256)) for i in range(4)]
     other = write(tmp_path / "other.mp4", cut)
     sheet(Sheet(original, (f"Other={other}",), tmp_path / "sheet.png", (0, 3)))
-    picture = read_picture(tmp_path / "sheet.png")
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert picture is not None
     assert picture.shape == (24 * 3 + CELL * 2, 2 * (2 * CELL + 6), 3)
     face, face_of_other = picture[48 : 48 + CELL, :CELL], picture[72 + CELL : 72 + 2 * CELL, :CELL]
     assert face_of_other.mean() - face.mean() > 20, "the other is brighter"

@@ -25,8 +25,8 @@ from evaluation.offsets import best_offset
 from evaluation.tables import read_table
 from evaluation.validation import Config, Faces, main, table_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
-from inference import Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
+from networks import Networks
 
 from ..datasets.made_up import write_clip
 
@@ -150,7 +150,7 @@ def test_sound_that_is_off_is_found_by_weights_that_hear(
     with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):
         main(replace(config, stage="2"))
 
-    def hear(_: Dubber, faces: Faces, mel: np.ndarray) -> np.ndarray:
+    def hear(_: Networks, faces: Faces, mel: np.ndarray) -> np.ndarray:
         """Knows the clips' lips, by the sound that lies over them; bob's sound came 3 frames too early."""
         moved = [np.array_equal(mel, np.roll(faces.clip.mel, round(3.2 * k), axis=1)) for k in range(-5, 6)]
         return np.roll(faces.landmarks, moved.index(True) - 5 - 3 * (faces.clip.name == "bob/two"), axis=0)

@@ -123,8 +123,18 @@ def test_shots_of_the_same_framing_are_told_apart(portrait: np.ndarray) -> None:
     track = track_faces([portrait, portrait, other, other, portrait, brighter])
     assert track.found.all()
     np.testing.assert_array_equal(track.cuts, [0, 0, 1, 0, 1, 0])
+    np.testing.assert_array_equal(track.shots, [0, 0, 1, 1, 0, 0])  # one that comes back keeps its number
     flat = [np.full((60, 80, 3), value, np.uint8) for value in (0, 0, 1, 90, 91)]
     assert not track_faces(flat).cuts.any()
+
+
+def test_in_another_shot_the_rule_applies_where_nobody_stands_in_the_old_place(place: Place, pair: np.ndarray) -> None:
+    alone = place(noise(480, 900), 560, 160, 0.7)
+    for pick, side in (("left", 0), ("largest", 1)):
+        track = track_faces([alone, alone, pair, pair], pick)
+        assert track.found.all()
+        np.testing.assert_array_equal(track.shots, [0, 0, 1, 1])
+        assert ((track.boxes[2:, 0] > 390) == side).all()
 
 
 def test_faces_are_counted_again_from_time_to_time(place: Place, pair: np.ndarray) -> None:

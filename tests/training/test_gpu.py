@@ -19,7 +19,7 @@ from torch.optim import Adam
 
 import train_landmark
 import train_render
-from inference import SHIPPED_WEIGHTS, Dubber
+from networks import SHIPPED_WEIGHTS, Networks
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import COMMON, LANDMARK, RENDER, write_vgg
 from training.options import with_preset
@@ -94,16 +94,16 @@ def test_dubbing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tensor.device.type == "cpu"
         return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
-    dubber = Dubber.from_weights(SHIPPED_WEIGHTS, "cpu", detail=True)
+    networks = Networks.from_weights(SHIPPED_WEIGHTS, "cpu", detail=True)
     monkeypatch.setattr(Tensor, "numpy", numpy)
     random = np.random.default_rng(0)
     points, mel = random.random((40, 131, 2), np.float32), random.random((80, 200), np.float32)
     faces, larger = (random.integers(0, 255, (30, size, size, 3), np.uint8) for size in (128, 256))
-    with on_gpu(dubber.landmark_generator, dubber.renderer):
-        dubber.device = GPU
-        assert dubber.predict_landmarks(points, points[:15], mel).shape == points.shape
-        references = dubber.encode_references(faces, points[:30], np.tile([0, 0, 200, 200], (30, 1)), larger)
+    with on_gpu(networks.landmark_generator, networks.renderer):
+        networks.device = GPU
+        assert networks.predict_landmarks(points, points[:15], mel).shape == points.shape
+        references = networks.encode_references(faces, points[:30], np.tile([0, 0, 200, 200], (30, 1)), larger)
         assert references.features.landmarks is not None and references.features.landmarks.device == GPU
         sketches, heard = random.random((4, 5, 128, 128, 3), np.float32), random.random((4, 1, 80, 16), np.float32)
-        drawn, warped = dubber.draw_faces(faces[:4], points[:4], sketches, references, heard)
+        drawn, warped = networks.draw_faces(faces[:4], points[:4], sketches, references, heard)
         assert drawn.shape == (4, 256, 256, 3) and warped.shape == (4, 128, 128, 3)
