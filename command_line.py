@@ -42,8 +42,12 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
             stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and most names
     try:
         main(parse(config, prog))
+        sys.stdout.flush()
     except UserError as error:
         fail(str(error))
+    except BrokenPipeError:  # nobody reads on, as with "| head"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what is left to be written at the end)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -23,7 +23,7 @@ from face.compositing import add_panel, paste_face
 from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
-from face.tracking import FaceTrack, Tracker, fill_gaps
+from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
 from media import audio as sound
 from media.video import WRITTEN, Video, VideoWriter, read_audio
 from networks import (
@@ -120,6 +120,7 @@ class Dubber(Networks):
         times = [time.perf_counter()]
         video, audio, output = map(Path, (video, audio, output))
         command_line.check_output(output, "--output", WRITTEN, inputs=(video, audio))
+        parse_pick(face)
         damage: list[str] = []
         wav = read_audio(audio, damage)
         seconds = len(wav) / sound.SAMPLE_RATE
@@ -132,10 +133,8 @@ class Dubber(Networks):
         wanted = int(np.ceil(round(seconds * fps, 6)))
         times.append(time.perf_counter())
 
-        tracker = Tracker(face)
-        for frame in tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame"):
-            tracker.add(frame)
-        track = tracker.finish()
+        sought = tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame")
+        track = track_faces(sought, face)
         if not track.found.any():
             raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
         times.append(time.perf_counter())

@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,15 +56,15 @@ class Tracker:
     Args:
         pick: whom to follow if there are several: "largest", "left" or "right" of the picture, a number counted from
             the left ("0" is the first), or a point "x,y" of the frame in pixels.
-        detector: one to use, and to leave open, in place of an own one, whose making takes as long as some frames.
+        detector: what looks for faces; one at a time may use it.
 
     Raises:
         UserError: `pick` is none of these.
     """
 
-    def __init__(self, pick: str = "largest", detector: FaceDetector | None = None) -> None:
+    def __init__(self, pick: str, detector: FaceDetector) -> None:
         self._pick: Pick = parse_pick(pick)
-        self._detector, self._shared = detector or FaceDetector(), detector is not None
+        self._detector = detector
         self._detector.forget()
         self._landmarks = array("f")  # the most of what grows with the clip
         self._several, self._shots = [0], [0]  # of the frame before the first, too
@@ -117,8 +118,6 @@ class Tracker:
 
     def finish(self) -> FaceTrack:
         """Everything seen; the tracker takes no more frames."""
-        if not self._shared:
-            self._detector.close()
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
         found = np.isfinite(landmarks).all(axis=(1, 2))
         boxes = box_around(landmarks, self._frame_size)
@@ -135,8 +134,8 @@ class Tracker:
         if not faces:
             return None, False
         if self._box is None:
-            first = self._company == 0
-            return _picked(faces, self._pick, must=first), not first
+            chosen = _picked(faces, self._pick, must=self._company == 0)
+            return chosen, chosen is not None and self._company > 0
         overlaps = [float(overlap(self._box, extent(face))) for face in faces]
         nearest = faces[int(np.argmax(overlaps))]
         if max(overlaps) >= SAME_FACE:
@@ -148,11 +147,12 @@ class Tracker:
 
 
 def track_faces(frames: Iterable[np.ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
-    """Follows one person through all frames: see `Tracker`."""
-    tracker = Tracker(pick, detector)
-    for frame in frames:
-        tracker.add(frame)
-    return tracker.finish()
+    """Follows one person through all frames: see `Tracker`. Without a detector it makes one, which takes a moment."""
+    with nullcontext(detector) if detector else closing(FaceDetector()) as eyes:
+        tracker = Tracker(pick, eyes)
+        for frame in frames:
+            tracker.add(frame)
+        return tracker.finish()
 
 
 def parse_pick(pick: str) -> Pick:

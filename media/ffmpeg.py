@@ -1,5 +1,6 @@
 """What the project needs of FFmpeg, through PyAV; the only file that imports it. `media.video` builds on it."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -18,6 +19,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from PIL import ExifTags, Image
 
 from command_line import UserError
 from media.audio import FPS
@@ -116,7 +118,7 @@ def decode(container: InputContainer, stream: av.VideoStream | av.AudioStream, e
     while True:
         try:
             packet = next(packets)
-            if packet.is_corrupt:
+            if packet.is_corrupt and not stream.codec_context.name.startswith("pcm_"):  # every sample of which counts
                 errors.append("cut off")
                 continue
             frames = packet.decode()
@@ -135,13 +137,15 @@ def frame_rate(stream: av.VideoStream) -> Fraction:
     return Fraction(rate) if rate and rate < 1000 else Fraction(FPS)
 
 
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How a stored picture becomes upright: transpose it, then flip it vertically, then horizontally."""
+def orientation(frame: av.VideoFrame, path: Path) -> tuple[bool, bool, bool]:
+    """How a stored picture of a file becomes upright: transpose it, then flip it vertically, then horizontally."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV stops at kinds of data that are new to it, such as EXIF; at least the turn is known
-        turns = round(frame.rotation / 90) % 4  # counterclockwise
-        return turns % 2 == 1, turns in (1, 2), turns in (2, 3)
+    except ValueError:  # PyAV stops at kinds of data that are new to it, such as EXIF
+        with contextlib.suppress(OSError), Image.open(path) as picture:
+            tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
+            return tag in (5, 6, 7, 8), tag in (3, 4, 7, 8), tag in (2, 3, 6, 7)
+        matrix = None
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
@@ -184,7 +188,7 @@ def sound_pieces(
     Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded is
     noted in `errors`.
     """
-    begin, latest, done = zero(container), last_credible_time(container), 0
+    begin, latest, done, last = zero(container), last_credible_time(container), 0, -math.inf
     form = attrgetter("sample_rate", "format.name", "layout.name")  # may change on the way
     for (source_rate, *_), frames in itertools.groupby(decode(container, stream, errors), form):
         # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without one
@@ -194,7 +198,11 @@ def sound_pieces(
         for frame in itertools.chain(frames, [None]):
             if frame is not None:
                 seconds = None if frame.pts is None else frame.pts * frame.time_base - begin
+                if seconds is not None and seconds < last - 1:  # time starts again, as in files joined end to end
+                    begin, seconds = begin + seconds - last, last
                 frame.pts = None if seconds is None or seconds > latest else round(seconds / frame.time_base)
+                if seconds is not None and frame.pts is not None:
+                    last = seconds + Fraction(frame.samples, frame.sample_rate)
             try:
                 pieces = resampler.resample(frame)
             except ERRORS as error:  # more channels than FFmpeg knows places for

@@ -82,7 +82,7 @@ class Video:
             self._least = stated if stated or self.has_audio else longest
         aspect = aspect if 0.01 < abs(math.log(aspect)) < 1 else 1  # 1 is meant where it is close to that, or absurd
         self._stored_size = round(first.width * aspect), first.height  # in square pixels
-        self._orientation = ffmpeg.orientation(first)
+        self._orientation = ffmpeg.orientation(first, self.path)
         self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
         self.fps, self.num_frames = float(self._rate), max(1, round((stated or longest) * self._rate))
         # The source frames met so far, in the order they are shown; all of them once `_complete`.
@@ -93,12 +93,12 @@ class Video:
         self._complete = False
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """All frames in order, (H, W, 3) uint8 RGB each, which the caller may change."""
+        """All frames in order, (H, W, 3) uint8 RGB each, not to be written to: one that is held is the same array."""
         pictures = map(_Reader(self, keep=2).picture, itertools.count())
         return itertools.takewhile(lambda picture: picture is not None, pictures)  # pyright: ignore
 
     def frames(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """The frames of these numbers, in any order, (H, W, 3) uint8 RGB each; neighbours in turn are cheap both ways.
+        """The frames of these numbers, in any order, as above; neighbours in turn are cheap both ways.
 
         Raises:
             IndexError: a number below 0 or past the end.
@@ -186,6 +186,7 @@ class _Reader:
         self._cursor: Iterator[tuple[int, Any]] | None = None
         self._next = 0  # the position that the cursor is about to decode
         self._converter = ffmpeg.Converter(video._threads)
+        self._converted, self._picture = None, np.empty(0)  # the last frame asked for
 
     def picture(self, index: int) -> np.ndarray | None:
         """Output frame `index`, (H, W, 3), or None where there is none."""
@@ -195,8 +196,11 @@ class _Reader:
         if index < 0 or (video._complete and index >= video.num_frames):
             return None
         frame = self._source(max(0, bisect_right(video._shown_from, index) - 1))
-        rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
-        return ffmpeg.upright(rgb, video._orientation)
+        if frame is not self._converted:
+            rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
+            self._converted, self._picture = frame, ffmpeg.upright(rgb, video._orientation)
+            self._picture.flags.writeable = False
+        return self._picture
 
     def _source(self, position: int) -> Any:
         """The source frame at a position; asked for the one after the last known, the last there is."""

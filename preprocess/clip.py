@@ -19,7 +19,7 @@ from datasets.clip_cache import Clip, ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
 from face.crop import SIZE, crop_face
 from face.detector import FaceDetector
-from face.tracking import FaceTrack, Tracker
+from face.tracking import FaceTrack, track_faces
 from media.audio import FPS, SAMPLE_RATE, LogMel, blocks, frames_for_samples
 from media.video import Video, audio_pieces, sound_file
 from preprocess.quality import Filters, measure, rejected_by, sharpness_of, silent_frames, sync_scorer
@@ -65,7 +65,8 @@ def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = 
     except Exception as error:  # whatever a strange file brings about: the run goes on
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-        unusable = _Unusable("unexpected error", what)
+        short = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's
+        unusable = _Unusable("too little memory" if short else "unexpected error", what)
         shared_detector.cache_clear()  # nobody knows its state
     detail = unusable.record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder lies
     return {"name": source.name, **unusable.record, "detail": detail}
@@ -141,13 +142,16 @@ def _hear(pieces: Iterable[np.ndarray], mel: IO[bytes]) -> tuple[np.ndarray, int
 
 def _follow(frames: Iterable[np.ndarray]) -> tuple[FaceTrack, list[np.ndarray]]:
     """The face in all frames, and the frames, or none where they are too many to keep."""
-    tracker, kept = Tracker(detector=shared_detector()), []
-    for seen, frame in enumerate(frames, start=1):
-        tracker.add(frame)
-        kept.append(frame)
-        if seen * frame.nbytes > KEPT_BYTES:
-            kept.clear()
-    return tracker.finish(), kept
+    kept: list[np.ndarray] = []
+
+    def keep() -> Iterator[np.ndarray]:
+        for seen, frame in enumerate(frames, start=1):
+            kept.append(frame)
+            if seen * frame.nbytes > KEPT_BYTES:
+                kept.clear()
+            yield frame
+
+    return track_faces(keep(), detector=shared_detector()), kept
 
 
 def shift_sound(pieces: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from datasets.splits import speaker_of
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.sketch import draw_sketch
 from media.audio import FPS, SILENCE, mel_windows
-from preprocess.report import Record, read, summary
+from preprocess.report import Record, read_all, summary
 
 COLOURS = ((POSE_SLICE, (90, 200, 255)), (JAW_SLICE, (255, 210, 60)), (LIP_SLICE, (255, 70, 90)))  # RGB
 CELL = 192  # pixels of a face's side in the contact sheet
@@ -45,7 +45,7 @@ def main(config: Config) -> None:
         raise UserError(f"--clips: {min(unknown)} is not in {config.cache}; names are like {cache.names[0]}")
     command_line.at_least(1, num_clips=config.num_clips, num_frames=config.num_frames)
     names = config.clips or spread_over_speakers(cache.names, config.num_clips)
-    figures, records = figures_of(cache), read(sorted(config.cache.glob("report*.jsonl")))
+    figures, records = figures_of(cache), read_all(config.cache)
     text = describe(figures, records)
     try:
         config.output.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,9 @@ from command_line import UserError, write_whole
 
 Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
 
-PASSING = frozenset({"no permission", "disk full", "system error", "process died"})  # worth another try on the next run
+PASSING = frozenset(
+    {"no permission", "disk full", "system error", "too little memory", "process died"}
+)  # worth another try on the next run
 
 
 class Report:
@@ -39,10 +41,11 @@ class Report:
         except OSError:
             pass  # a cluster's file system may have no locks
         self.records = {record["name"]: record for record in read([self.path])}
+        self._known = {record["name"]: record for record in read_all(root)}  # shards may have been cut otherwise
 
     def settled(self, name: str) -> bool:
         """Whether an earlier run failed on or rejected the clip for a reason that will not go away by itself."""
-        record = self.records.get(name, {})
+        record = self._known.get(name, {})
         return record.get("status") in ("failed", "rejected") and record["reason"] not in PASSING
 
     def add(self, record: Record) -> None:
@@ -64,6 +67,11 @@ class Report:
 
 def _line(record: Record) -> str:
     return json.dumps(record, sort_keys=True) + "\n"
+
+
+def read_all(root: Path) -> list[Record]:
+    """The records of all shards of a cache, the newest of each name."""
+    return read(sorted(root.glob("report*.jsonl"), key=lambda path: path.stat().st_mtime))
 
 
 def read(paths: Iterable[Path]) -> list[Record]:

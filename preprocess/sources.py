@@ -54,7 +54,7 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
         paths = sorted(Path(folder, name) for name in below)
         below[:] = [p.name for p in paths if not (p.is_symlink() and p.resolve().is_relative_to(inside))]
         for path in (Path(folder, file) for file in sorted(files)):
-            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("._"):  # macOS' notes on a file
+            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):  # unfinished, or macOS' notes
                 source = Source(name_of(path.with_name(path.stem)), path)
                 if sources.setdefault(source.name, source) is not source:
                     taken = sources[source.name].path.name

@@ -106,6 +106,11 @@ def test_what_a_terminal_cannot_show_is_escaped() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "PSNR \\u2191\n", "")
 
 
+def test_when_nobody_reads_on_it_ends_quietly() -> None:
+    into_nothing = "(p := os.pipe(), os.close(p[0]), os.dup2(p[1], 1), print(1))"
+    assert run_script(f"{sys.executable} -c", into_nothing).stderr == ""
+
+
 def test_closed_streams_are_nobody_elses() -> None:
     ended = run_script(f"exec <&- 2>&-; exec {sys.executable} -c", "print(os.open(os.devnull, 0) > 2, file=sys.stdout)")
     assert (ended.returncode, ended.stdout) == (0, "True\n")

@@ -8,6 +8,7 @@ import pytest
 
 from command_line import UserError
 from face.crop import box_around, overlap
+from face.detector import FaceDetector
 from face.landmarks import FULL
 from face.tracking import LOST, SURVEY, Tracker, parse_pick, track_faces
 from tests.face.conftest import grey, noise
@@ -66,14 +67,14 @@ def test_the_picked_face_is_followed(pair: np.ndarray, left_box: np.ndarray, pic
 
 
 @pytest.mark.parametrize("pick", ["nonsense", "", "1,2,3", "-1", "nan,3", "left right"])
-def test_unusable_picks_are_refused_at_once(pick: str) -> None:
+def test_unusable_picks_are_refused_at_once(pick: str, detector: FaceDetector) -> None:
     with pytest.raises(UserError, match="--face"):
-        Tracker(pick=pick)
+        Tracker(pick, detector)
 
 
 @pytest.mark.parametrize(("pick", "hint"), [("2", "0: at "), ("450,20", "1: at "), ("5000,5000", "1: at ")])
-def test_picks_that_are_not_there(pair: np.ndarray, pick: str, hint: str) -> None:
-    tracker = Tracker(pick=pick)
+def test_picks_that_are_not_there(pair: np.ndarray, pick: str, hint: str, detector: FaceDetector) -> None:
+    tracker = Tracker(pick, detector)
     tracker.add(noise(480, 900))  # no face yet: nothing to complain about
     with pytest.raises(UserError, match=hint):
         tracker.add(pair)
@@ -104,6 +105,8 @@ def test_after_a_long_loss_the_rule_applies_again(pair: np.ndarray) -> None:
     assert track.found[LOST + 1 :].all()
     assert track.cuts.nonzero()[0].tolist() == [LOST + 1]
     assert (track.boxes[LOST + 1 :, 0] > 390).all()
+    gone = track_faces([pair, *[alone] * (LOST + 2)], "120,200")
+    assert gone.found.tolist() == [True] + [False] * (LOST + 2) and not gone.cuts.any(), "nobody is at that point"
 
 
 def test_a_jump_of_the_camera_is_followed_and_marked(place: Place) -> None:

@@ -158,11 +158,11 @@ def test_backward_decodes_each_group_a_few_times_only(tmp_path, monkeypatch):
     assert decoded["frames"] < 3 * len(back_and_forth) and max(kept) <= 31
 
 
-def test_repeated_frames_are_copies(tmp_path):
-    clip = Video(write(tmp_path / "a.mp4", map(numbered, range(4)), 5))
-    for picture in itertools.islice(clip, 3):
-        assert number(picture) == 0
-        picture[:] = 255
+def test_a_held_frame_is_converted_once_and_cannot_be_written_to(tmp_path):
+    first, *others, last = itertools.islice(Video(write(tmp_path / "a.mp4", map(numbered, range(4)), 5)), 6)
+    assert all(picture is first for picture in others) and last is not first and (number(first), number(last)) == (0, 1)
+    with pytest.raises(ValueError, match="read-only"):
+        first[:] = 255
 
 
 @pytest.mark.parametrize("index", [-1, 10])

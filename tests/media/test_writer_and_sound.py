@@ -244,6 +244,20 @@ def test_sound_longer_than_stated_is_kept_and_packing_is_cut(tmp_path, monkeypat
     assert len(read_audio(path)) > 16000
 
 
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_wav_from_a_pipe_says_no_length_and_is_heard_to_its_end(tmp_path, size):
+    whole, damage = wav_bytes(bytes(2 * 2205), 22050, 1), []
+    (tmp_path / "a.wav").write_bytes(whole.replace(struct.pack("<I", 2 * 2205), struct.pack("<I", size)))
+    assert len(read_audio(tmp_path / "a.wav", damage)) == 1600 and not damage
+
+
+def test_sound_of_files_joined_end_to_end_goes_on(tmp_path):
+    """Their time starts again with every part."""
+    part = write(tmp_path / "part.ts", map(numbered, range(75)), sound=clicks(3, [1.0]))
+    (tmp_path / "joined.ts").write_bytes(3 * part.read_bytes())
+    assert np.allclose(click_times(read_audio(tmp_path / "joined.ts")), [1, 4, 7], atol=0.1)
+
+
 def test_no_sound(tmp_path):
     silent = write(tmp_path / "silent.mp4", [numbered(0)])
     (tmp_path / "empty.wav").write_bytes(wav_bytes(b"", 16000, 1))
@@ -275,11 +289,15 @@ def test_pictures(tmp_path):
     assert np.abs(read.astype(int) - 40000 // 256).max() <= 1
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(("tag", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
-def test_picture_of_a_phone_is_upright(tmp_path, tag, turns):
+def test_picture_of_a_phone_is_upright(tmp_path, tag, turns, mirrored):
     """To PyAV its EXIF data is of no known kind."""
     stored = np.zeros((32, 48, 3), np.uint8)
     stored[:16, :16] = 255
+    upright = np.rot90(stored, turns)
+    if mirrored:
+        tag, upright = {1: 2, 3: 4, 6: 5, 8: 7}[tag], upright[:, ::-1]
     jpeg = cv2.imencode(".jpg", stored)[1].tobytes()
     orientation = struct.pack("<HHIHH", 0x0112, 3, 1, tag, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + orientation + bytes(4)
@@ -289,7 +307,7 @@ def test_picture_of_a_phone_is_upright(tmp_path, tag, turns):
     body = b"WEBP" + sizes + webp[12:] + b"EXIF" + struct.pack("<I", len(tiff)) + tiff
     (tmp_path / "a.webp").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     for picture in (*Video(tmp_path / "a.jpg"), *Video(tmp_path / "a.webp")):
-        assert np.abs(picture.astype(int) - np.rot90(stored, turns)).mean() < 5
+        assert np.abs(picture.astype(int) - upright).mean() < 5
 
 
 def test_not_a_picture(tmp_path):

@@ -1,12 +1,14 @@
 """The report survives a kill, keeps the last word on each clip, and reads the same whatever the order of work."""
 
 import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from command_line import UserError
-from preprocess.report import Report, read, summary
+from preprocess.report import Report, read, read_all, summary
 
 CACHED = {"name": "a", "status": "cached", "frames": 30}
 FAILED = {"name": "b", "status": "failed", "reason": "no face", "detail": ""}
@@ -40,6 +42,17 @@ def test_a_killed_run_is_remembered(tmp_path: Path) -> None:
     again.add({**FULL, "status": "cached"})
     again.finish()
     assert [record["status"] for record in read([path])] == ["cached", "failed", "cached"]
+
+
+def test_shards_may_be_cut_otherwise(tmp_path: Path) -> None:
+    """What any of them found out counts, the newest last."""
+    died = {"name": "a", "status": "failed", "reason": "process died"}
+    for time, (part, records) in enumerate({"": [died, FAILED], ".1-of-2": [CACHED]}.items()):
+        path = tmp_path / f"report{part}.jsonl"
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        os.utime(path, (time, time))
+    assert sorted(read_all(tmp_path), key=str) == sorted([CACHED, FAILED], key=str)
+    assert Report(tmp_path, "2/2").settled("b")
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

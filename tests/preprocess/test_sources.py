@@ -34,7 +34,7 @@ def test_names_come_from_the_layout(tmp_path: Path) -> None:
 
 
 def test_two_videos_of_one_name(tmp_path: Path) -> None:
-    _touch(tmp_path, "s/a.mp4", "s/a.avi", "s/._a.mp4")
+    _touch(tmp_path, "s/a.mp4", "s/a.avi", "s/._a.mp4", "s/.0a1b.part.mp4")
     sources, refused = find_videos(tmp_path)
     assert [source.path.name for source in sources] == ["a.avi"]
     assert refused == {"s/a.mp4": "has the same name as a.avi, which is taken"}
