@@ -161,7 +161,7 @@ class Dubber(Networks):
     ) -> Iterator[np.ndarray]:
         """Yields the finished frames (wanted,), each shot as if there were no other; adds to the times of `stages`."""
         # A box that ends at the frame's edge would show stage 1 a stretched face, as of another pose.
-        whole = smooth_boxes(box_around(track.landmarks_in_frame), track.found)  # (F, 4), may reach beyond the frame
+        whole = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
         heard = to_crop(track.landmarks_in_frame, whole)  # (F, 131, 2)
         openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
         references_of = lru_cache(maxsize=2)(partial(self._references, source, track))  # two cameras often take turns

@@ -38,22 +38,24 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(shared, areas - shared, out=np.zeros_like(shared), where=shared > 0)
 
 
-def smooth_boxes(boxes: np.ndarray, found: np.ndarray) -> np.ndarray:
+def smooth_boxes(boxes: np.ndarray, found: np.ndarray, shots: np.ndarray | int = 0) -> np.ndarray:
     """Averages each box with those of the neighbouring frames that show the same face, and rounds.
 
     Args:
         boxes: (F, 4) pixels, clipped to the frame.
         found: (F,) bool; boxes of other frames are neither used nor kept.
+        shots: (F,) numbers of the shots that the frames belong to, if there are several.
 
     Returns:
         (F, 4) int32; zeros where no face was found.
     """
     count = len(boxes)
-    boxes = np.where(found[:, None], boxes, np.nan).astype(np.float64)
+    boxes, shots = np.where(found[:, None], boxes, np.nan).astype(np.float64), np.broadcast_to(shots, count)
     total, weight = np.zeros_like(boxes), np.zeros(count)
     for shift in range(-SMOOTHING, SMOOTHING + 1):
         frame = np.arange(max(0, -shift), min(count, count - shift))
-        frame = frame[overlap(boxes[frame], boxes[frame + shift]) >= SAME_FACE]
+        same = overlap(boxes[frame], boxes[frame + shift]) >= SAME_FACE
+        frame = frame[same & (shots[frame] == shots[frame + shift])]
         total[frame] += boxes[frame + shift]
         weight[frame] += 1
     smooth = total / np.maximum(weight, 1)[:, None]

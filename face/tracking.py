@@ -122,7 +122,7 @@ class Tracker:
         found = np.isfinite(landmarks).all(axis=(1, 2))
         boxes = box_around(landmarks, self._frame_size)
         several, shots = np.array(self._several[1:], int), np.array(self._shots[1:], int)
-        return FaceTrack(landmarks, found, smooth_boxes(boxes, found), self._frame_size, several, shots)
+        return FaceTrack(landmarks, found, smooth_boxes(boxes, found, shots), self._frame_size, several, shots)
 
     def _follow(self, frame: np.ndarray, box: np.ndarray, company: int) -> np.ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""

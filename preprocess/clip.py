@@ -19,7 +19,7 @@ from datasets.clip_cache import Clip, ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
 from face.crop import SIZE, crop_face
 from face.detector import FaceDetector
-from face.tracking import FaceTrack, track_faces
+from face.tracking import FaceTrack, fill_gaps, track_faces
 from media.audio import FPS, SAMPLE_RATE, LogMel, blocks, frames_for_samples
 from media.video import Video, audio_pieces, sound_file
 from preprocess.quality import Filters, measure, rejected_by, sharpness_of, silent_frames, sync_scorer
@@ -104,13 +104,14 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
 
         with ClipWriter(cache, source.name) as writer:
             sharpness: list[float] = []
-            for frame, box, found in zip(kept or islice(video, seen), track.boxes, track.found, strict=True):
+            nearest = track.boxes[fill_gaps(track.found)]  # (F, 4)
+            for frame, box, found in zip(kept or islice(video, seen), nearest, track.found, strict=True):
                 face = crop_face(frame, box, size) if found else None
                 writer.add(face)
                 if face is not None:
                     sharpness.append(sharpness_of(face))
                 if lip_sync:
-                    lip_sync.add(frame, box if found else None)
+                    lip_sync.add(frame, box)
             figures = measure(track, silent, sharpness)
             if lip_sync:  # of a clip of a few frames it knows nothing
                 result = lip_sync.finish()

@@ -44,6 +44,9 @@ def test_smoothing_keeps_off_missing_frames_and_cuts() -> None:
     np.testing.assert_array_equal(smooth[1], 0)
     np.testing.assert_array_equal(smooth[3:], [[310, 320, 410, 440]] * 3)
     assert crop.smooth_boxes(np.zeros((0, 4)), np.zeros(0, bool)).shape == (0, 4)
+    near = np.repeat([[10.0, 20, 110, 140], [20, 20, 120, 140]], 3, axis=0)  # a cut to a face in much the same place
+    np.testing.assert_array_equal(crop.smooth_boxes(near, np.ones(6, bool), np.repeat([0, 1], 3)), near)
+    assert (crop.smooth_boxes(near, np.ones(6, bool)) != near).any()
 
 
 def test_smoothing_steadies_a_shaking_box() -> None:
