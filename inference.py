@@ -85,7 +85,7 @@ class Summary:
     frames_without_face: int
     seconds: float  # wall time of the whole job
     stage_seconds: dict[str, float]  # wall time by stage
-    remarks: list[str]  # what could not be decoded, and where the shot changes
+    remarks: list[str]  # what could not be decoded, what was shrunk, and where the shot changes
 
     @property
     def fps(self) -> float:
@@ -151,6 +151,8 @@ class Dubber(Networks):
         stages["draw"] = times[-1] - times[0] - sum(stages.values())
         damaged = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
         remarks = [f"damaged, the rest of it was used: {x}" for x in damaged]
+        if source.shrunk:
+            remarks.append(f"{video}: shrunk to {width} x {height} pixels")
         if len(cuts := np.flatnonzero(track.cuts) / fps):
             when = ", ".join(f"{second:.1f}" for second in cuts[:TOLD]) + ", ..." * (len(cuts) > TOLD)
             remarks.append(f"{video}: the shot changes at {when} s; whoever is seen then was redrawn too")

@@ -23,6 +23,7 @@ from media import ffmpeg
 from media.audio import FPS, SAMPLE_RATE
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
+MOST_OF_A_PICTURE = 1920 * 1080  # pixels: a video as large as a camera's picture would play on few machines
 _BUFFER_BYTES = 256 << 20  # decoded pictures kept by `Video.frames`, so that playing backward decodes a group few times
 _WORTH_SEEKING = 25  # frames: fewer than this are decoded and passed over rather than jumped over
 _SHORTER = 0.5  # seconds by which a stream may fall short of what the file states without being called damaged
@@ -42,7 +43,8 @@ class Video:
         threads: that decode and convert; 0: as many as there are cores. The pictures are the same.
 
     Attributes:
-        width, height: pixels, upright.
+        width, height: pixels, upright; a still picture of more than `MOST_OF_A_PICTURE` is shrunk to as many.
+        shrunk: whether it was.
         fps: frames a second that it yields.
         num_frames: how many; estimated from the header until it has been read to its end once.
         has_audio: whether there is sound that can be decoded.
@@ -76,12 +78,15 @@ class Video:
             self._scale, self._shift = int(scale * self._parts), int(shift * self._parts)
             self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
             aspect = float(stream.sample_aspect_ratio or 1)  # of a pixel
+            still = container.format.name == "image2" or container.format.name.endswith("_pipe")
             self.has_audio = ffmpeg.sound_stream(container) is not None
             # Seconds. Some headers have those of the longest stream only, which may be the sound's.
             stated, longest = ffmpeg.stated_duration(stream), ffmpeg.duration(container)
             self._least = stated if stated or self.has_audio else longest
         aspect = aspect if 0.01 < abs(math.log(aspect)) < 1 else 1  # 1 is meant where it is close to that, or absurd
-        self._stored_size = round(first.width * aspect), first.height  # in square pixels
+        scale = min(1, math.sqrt(MOST_OF_A_PICTURE / (first.width * aspect * first.height))) if still else 1
+        self.shrunk = scale < 1
+        self._stored_size = round(first.width * aspect * scale), round(first.height * scale)  # in square pixels
         self._orientation = ffmpeg.orientation(first, self.path)
         self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
         self.fps, self.num_frames = float(self._rate), max(1, round((stated or longest) * self._rate))

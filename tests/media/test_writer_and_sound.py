@@ -310,6 +310,14 @@ def test_picture_of_a_phone_is_upright(tmp_path, tag, turns, mirrored):
         assert np.abs(picture.astype(int) - upright).mean() < 5
 
 
+def test_a_cameras_picture_is_shrunk_and_a_video_is_not(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((2000, 3000, 3), 77, np.uint8))
+    picture, clip = Video(tmp_path / "a.png"), Video(write(tmp_path / "a.mp4", [np.zeros((1200, 1920, 3), np.uint8)]))
+    assert (picture.width, picture.height, picture.shrunk) == (1764, 1176, True)
+    assert {frame.shape for frame in picture} == {(1176, 1764, 3)}
+    assert (clip.width, clip.height, clip.shrunk) == (1920, 1200, False)
+
+
 def test_not_a_picture(tmp_path):
     gif = write(tmp_path / "a.gif", map(numbered, range(3)), codec="gif", pixels="rgb8")
     assert numbers(Video(gif)) == [0, 1, 2]
