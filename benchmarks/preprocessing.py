@@ -28,7 +28,7 @@ from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter
 from preprocess.clip import make_clip, shared_detector
 from preprocess.sources import Source, find_videos
-from preprocess.workers import each
+from workers import each
 from training.device import memory_gib
 
 LIST_CLIPS, LIST_HOURS = 45_839, 28  # LRS2's training list: so a clip of it has 55 frames

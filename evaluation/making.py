@@ -5,24 +5,20 @@ Workers are processes of their own.
 """
 
 import hashlib
-import multiprocessing
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.io import wavfile
 
-from command_line import UserError
 from evaluation.baselines import NearestReference, StaticLips
 from evaluation.tables import reason_of
 from inference import Dubber
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio, sound_file
+from workers import each
 
 KINDS = {"ours": Dubber, "nearest reference": NearestReference, "static lips": StaticLips}
 
@@ -96,23 +92,9 @@ def make(job: Job) -> str:
 
 
 def make_all(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str]]:
-    """Each job with its error or nothing, as they are done; in this process with one worker.
-
-    Raises UserError if a worker was killed.
-    """
+    """Each job with its error or nothing, as they are done; in this process with one worker."""
     jobs = list(jobs)
     for unfinished in {part for job in jobs for part in job.output.parent.glob(".*.part.mp4")}:  # a killed run's
         unfinished.unlink(missing_ok=True)
-    if workers <= 1:
-        yield from ((job, make(job)) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # a forked torch may hang
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        tasks = {pool.submit(make, job): job for job in jobs}
-        try:
-            for task in as_completed(tasks):
-                yield tasks[task], task.result()
-        except BrokenProcessPool as error:
-            raise UserError("--workers: one was killed, as happens when memory is short; try fewer") from error
-        finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the videos at hand, not for all
+    done = each(make, jobs, workers) if workers > 1 else ((job, make(job)) for job in jobs)
+    return ((job, "its process died, as happens when memory is short" if why is None else why) for job, why in done)

@@ -62,14 +62,18 @@ def study(config: Study) -> None:
         if others := len(files) - len(common):
             left_out = f"--methods {name}: {others} of {len(files)} videos are not in all folders, left out"
             print(left_out, file=sys.stderr)
-    random, key, videos = np.random.default_rng(config.seed), {}, {}
-    for clip in protocol.choose(common, config.count, config.seed):
-        for name, files in matched.items():
-            trial = f"{random.integers(1 << 40):010x}"
-            key[trial], videos[trial] = {"method": name, "clip": clip}, data_address(files[clip], config.crf)
+    clips = protocol.choose(common, config.count, config.seed)
+    chosen = [(name, clip, files[clip]) for clip in clips for name, files in matched.items()]
+    content = [(name, clip, hashlib.sha256(path.read_bytes()).hexdigest()) for name, clip, path in chosen]
+    # Other videos or settings are another study. What is drawn comes from the whole hash, which the page does not show:
+    # the order of drawing would give the methods away.
+    whole = hashlib.sha256(json.dumps([content, config.seed, config.checks, config.crf]).encode()).hexdigest()
+    random, key, videos, ident = np.random.default_rng(int(whole, 16)), {}, {}, whole[:12]
+    for name, clip, path in chosen:
+        trial = f"{random.integers(1 << 40):010x}"
+        key[trial], videos[trial] = {"method": name, "clip": clip}, data_address(path, config.crf)
     trials = [{"id": trial, "video": videos[trial]} for trial in sorted(videos)]
     checks = [{"id": f"check{i}", "value": int(random.integers(1, 6))} for i in range(config.checks)]
-    ident = hashlib.sha256(json.dumps([sorted(key), checks]).encode()).hexdigest()[:12]
     shown = {"id": ident, "seed": config.seed, "questions": [*QUESTIONS.values()], "checks": checks, "trials": trials}
     text = json.dumps(shown).replace("</", "<\\/")
     secret = {"id": ident, "questions": [*QUESTIONS], "trials": key, "checks": {c["id"]: c["value"] for c in checks}}

@@ -20,7 +20,7 @@ from preprocess import report
 from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters, syncnet
 from preprocess.sources import choose, find_videos
-from preprocess.workers import each
+from workers import each
 
 CACHE_FILE = "cache.json"
 NOT_TAKEN = "not taken"

@@ -61,6 +61,18 @@ def test_the_key_of_another_study_is_not_overwritten(page: Path, tmp_path: Path)
     study(Study(both, tmp_path / "page.html", count=2, checks=1))  # the same again
 
 
+def test_studies_of_other_videos_share_nothing(page: Path, tmp_path: Path) -> None:
+    first = json.loads(key_of(page).read_text())
+    for change, brightness in enumerate((0, 1)):  # another name of a method; another content
+        shutil.copytree(page.parent / "Theirs", tmp_path / f"{change}")
+        write(tmp_path / f"{change}" / "b.mp4", [frame(i, 40 + brightness)[::2, ::2] for i in range(4)])
+        methods = f"Ours={page.parent / 'Ours'}", f"{'Third' if change == 0 else 'Theirs'}={tmp_path / f'{change}'}"
+        study(Study(methods, tmp_path / f"{change}.html", count=2, checks=1))
+        other = json.loads((tmp_path / f"{change}.key.json").read_text())
+        assert other["id"] != first["id"]
+        assert not other["trials"].keys() & first["trials"].keys()
+
+
 def test_no_common_clip_is_one_line(page: Path, tmp_path: Path) -> None:
     write(tmp_path / "other" / "c.mp4", [frame(0)[::2, ::2]] * 2)
     with pytest.raises(UserError, match="in all folders"):

@@ -1,5 +1,6 @@
 """The tables' commands from videos and weights to files, on two made-up clips and tiny untrained networks."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_any_error_of_a_clip_is_the_clips(tiny: Path, videos: Path, tmp_path: Pa
         job = Job(Method("Ours", tiny), "x", video, audio, tmp_path / "out" / "x.mp4")
         assert reason in make(job)
         assert not list(tmp_path.glob("out/*"))
+
+
+class Deadly(type(Path())):
+    def stat(self, **_: bool) -> os.stat_result:
+        os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_costs_its_video_only(tiny: Path, videos: Path, tmp_path: Path) -> None:
+    source = videos / "ann" / "one.mp4"
+    good = Job(Method("Ours", tiny, "static lips", 1), "good", source, source, tmp_path / "good.mp4")
+    bad = replace(good, name="bad", video=Deadly(source), output=tmp_path / "bad.mp4")
+    reasons = {job.name: why for job, why in make_all([bad, good], 2)}
+    assert reasons == {"good": "", "bad": "its process died, as happens when memory is short"}
 
 
 def test_a_video_whose_making_was_cut_off_is_made_again(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preprocess import workers
-from preprocess.workers import each
+import workers
+from workers import each
 
 
 def square(number: int) -> int:
@@ -74,13 +74,13 @@ def _wait_for(path: Path, text: str = "") -> None:
 def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
     code = (
         "from pathlib import Path\n"
-        "from preprocess.workers import each\n"
-        "from tests.preprocess.test_workers import note_and_wait\n"
+        "from workers import each\n"
+        "from tests.test_workers import note_and_wait\n"
         f"if __name__ == '__main__': list(each(note_and_wait, [Path({str(tmp_path / 'note')!r})], 1))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     parent = subprocess.Popen(
         [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL
     )
