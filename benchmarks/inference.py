@@ -23,6 +23,7 @@ from inference import Config as Command
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
 from networks import SHIPPED_WEIGHTS
+from training.device import wait
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -49,30 +50,26 @@ def median_ms(run: Callable[[], object], device: torch.device, repeats: int) -> 
     for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[1:])
 
 
 def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[float, float]:
-    """Milliseconds a frame of the renderer on random input: as shipped, and references encoded again for each frame."""
-    c = dubber.renderer.config
-    face = torch.rand(batch, 3, c.size, c.size, device=dubber.device)
-    sketches = torch.rand(batch, c.num_frames, 3, c.size, c.size, device=dubber.device)
-    mel = torch.rand(batch, 1, N_MELS, MEL_COLUMNS, device=dubber.device)
-    images = torch.rand(1, count, 3, c.size, c.size, device=dubber.device)
-    points = torch.rand(1, NUM_FULL, 2, device=dubber.device).expand(batch, -1, -1)
-    theirs = points[:1, None] + 0.01 * torch.randn(1, count, NUM_FULL, 2, device=dubber.device)  # as faces of one clip
+    """Milliseconds a frame of the renderer on a random batch: as shipped, and references encoded for every frame."""
+    renderer, device, c = dubber.renderer, dubber.device, dubber.renderer.config
+    face = torch.rand(batch, 3, c.size, c.size, device=device)
+    sketches = torch.rand(batch, c.num_frames, 3, c.size, c.size, device=device)
+    mel = torch.rand(batch, 1, N_MELS, MEL_COLUMNS, device=device)
+    images = torch.rand(1, count, 3, c.size, c.size, device=device).expand(batch, -1, -1, -1, -1)
+    points = torch.rand(1, NUM_FULL, 2, device=device).expand(batch, -1, -1)
+    theirs = 0.01 * torch.randn(1, count, NUM_FULL, 2, device=device) + points[:, None]  # as faces of one clip
     with torch.inference_mode():
-        features = dubber.renderer.encode_references(images, images, theirs)
-        one = (face[:1], sketches[:1], images, images, mel[:1], points[:1], theirs)
-        with torch.autocast(dubber.device.type, torch.bfloat16, enabled=dubber.half):
-            cached = median_ms(
-                lambda: dubber.renderer.render(face, sketches, features, mel, points), dubber.device, repeats
-            )
-            plain = median_ms(lambda: dubber.renderer(*one), dubber.device, repeats)
-    return cached / batch, plain
+        features = renderer.encode_references(images[:1], images[:1], theirs[:1])
+        with torch.autocast(device.type, torch.bfloat16, enabled=dubber.half):
+            shipped = median_ms(lambda: renderer.render(face, sketches, features, mel, points), device, repeats)
+            plain = median_ms(lambda: renderer(face, sketches, images, images, mel, points, theirs), device, repeats)
+    return shipped / batch, plain / batch
 
 
 def main(config: Config) -> None:

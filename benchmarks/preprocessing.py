@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset, default_collate
 
 import command_line
 from command_line import UserError
-from datasets.clip_cache import ARRAYS, FACES, OPEN_CLIPS, Clip, is_whole, open_clip
+from datasets.clip_cache import ARRAYS, FACES, OPEN_CLIPS, Clip, open_clip
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import SamplingConfig
@@ -28,8 +29,8 @@ from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter
 from preprocess.clip import make_clip, shared_detector
 from preprocess.sources import Source, find_videos
-from workers import each
 from training.device import memory_gib
+from workers import each
 
 LIST_CLIPS, LIST_HOURS = 45_839, 28  # LRS2's training list: so a clip of it has 55 frames
 CORES = (2, 16, 64)
@@ -54,6 +55,8 @@ class Config:
 def main(config: Config) -> None:
     """Prints the figures, a line each, as they come."""
     command_line.at_least(1, num_clips=config.num_clips, samples=config.samples)
+    if (shortest := min(config.memory_minutes, default=1)) * 60 * FPS < 1:
+        raise UserError(f"--memory-minutes {shortest:g}: at least a frame is needed, {1 / 60 / FPS:.1g} minutes")
     cv2.setNumThreads(1)  # as in a data loader; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -75,7 +78,8 @@ def main(config: Config) -> None:
             write_portrait(folder / "long.mp4", 60 * minutes, (1920, 1080))
             source = Source(f"long{minutes}", folder / "long.mp4")
             [(_, peak)] = each(partial(peak_memory, cache=folder / "cache"), [source], 1)
-            print(f"1080p video of {minutes:g} minutes: {peak:.0f} MiB at the peak")
+            told = "its process died" if peak is None else f"{peak:.0f} MiB at the peak"
+            print(f"1080p video of {minutes:g} minutes: {told}")
 
 
 def write_portrait(path: Path, seconds: float, size: tuple[int, int], seed: int = 0) -> None:
@@ -92,30 +96,33 @@ def write_portrait(path: Path, seconds: float, size: tuple[int, int], seed: int 
 
 def speed(sources: list[Source], cache: Path) -> list[Clip]:
     """Preprocesses clips, in turn with the detector alone on the same frames; prints both rates and their ratio."""
-    detector = whole = frames = 0.0
-    make_clip(sources[0], cache)  # loads all there is to load
-    for source in sources:
-        pictures = list(Video(source.path))
-        frames += len(pictures)
-        detector += seconds(lambda pictures=pictures: track_faces(pictures, detector=shared_detector()))
-        whole += seconds(lambda source=source: make_clip(source, cache))
-    rate = len(sources) / whole
-    print(f"{len(sources)} clips of {frames / len(sources):.0f} frames on one core")
-    print(f"preprocessing {rate:.2f} clips a second, {frames / whole:.0f} frames a second")
-    print(f"detector alone {len(sources) / detector:.2f}: preprocessing runs at {detector / whole:.1%} of it")
+    detector = whole = 0.0
+    records = {source: make_clip(source, cache) for source in sources}  # loads all there is to load
+    lengths = {source: record["frames"] for source, record in records.items() if record["status"] == "cached"}
+    for source, length in lengths.items():
+        decoding = seconds(deque, islice(Video(source.path), length), 0)  # which keeps none
+        pictures = islice(Video(source.path), length)
+        detector += seconds(track_faces, pictures, "largest", shared_detector()) - decoding
+        whole += seconds(make_clip, source, cache)
+    if not (count := len(lengths)):
+        return []
+    frames = sum(lengths.values())
+    print(f"{count} clips of {frames / count:.0f} frames on one core; {len(records) - count} videos became none")
+    print(f"preprocessing {count / whole:.2f} clips a second, {frames / whole:.0f} frames a second")
+    print(f"detector alone {count / detector:.2f}: preprocessing runs at {detector / whole:.1%} of it")
     need = LIST_HOURS * 60 * FPS * whole / frames
     print(f"{LIST_CLIPS} clips, {LIST_HOURS} hours: " + ", ".join(f"{need / n:.0f} min on {n} cores" for n in CORES))
-    return [open_clip(cache, source.name) for source in sources if is_whole(cache, source.name)]
+    return [open_clip(cache, source.name) for source in lengths]
 
 
 def storage(clips: list[Clip], paths: dict[str, Path]) -> None:
     """Bytes a frame, and how close the stored crops are to those cut from the video."""
     decibels = []
     for clip in clips:
-        for frame, picture in enumerate(islice(Video(paths[clip.name]), clip.num_frames)):
-            if clip.found[frame] and frame % FPS == 0:
-                error = crop_face(picture, clip.boxes[frame]).astype(float) - clip.face(frame)
-                decibels.append(10 * np.log10(255**2 / max(np.mean(error**2), 1e-9)))
+        chosen = np.flatnonzero(clip.found)[::FPS].tolist()
+        for frame, picture in zip(chosen, Video(paths[clip.name]).frames(chosen), strict=True):
+            error = crop_face(picture, clip.boxes[frame]).astype(float) - clip.face(frame)
+            decibels.append(10 * np.log10(255**2 / max(np.mean(error**2), 1e-9)))
     size = sum(clip.num_bytes for clip in clips) / sum(clip.num_found for clip in clips)
     print(f"stored crops: {size:.0f} bytes a frame, PSNR {np.mean(decibels):.1f} dB, lowest {min(decibels):.1f} dB")
 
@@ -136,10 +143,10 @@ def samples_a_second(dataset: Dataset[dict[str, object]], count: int) -> float:
     return count / seconds(lambda: [default_collate([dataset[i] for i in batch]) for batch in batches])
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[..., object], *given: object) -> float:
     """Processor time that `work` takes over all threads, so that nothing else on the machine counts."""
     start = time.process_time()
-    work()
+    work(*given)
     return time.process_time() - start
 
 

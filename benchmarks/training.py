@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import command_line
 import train_landmark
 import train_render
+from training.device import wait
 from training.loop import Trainer
 
 STAGES = {"landmark": train_landmark, "render": train_render}
@@ -73,11 +74,6 @@ class Phases:
         return before
 
 
-def wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
-
-
 def run(trainer: Trainer, steps: int, phases: Phases | None = None) -> float:
     """Seconds of the loop's own steps after a warm-up."""
     parts, take = trainer.steps(), phases.phase("data")(next) if phases else next
@@ -97,12 +93,14 @@ def run(trainer: Trainer, steps: int, phases: Phases | None = None) -> float:
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP a second of a large matrix product."""
     side = 1024 if device.type == "cpu" else 8192
-    timer = Timer("a @ a", globals={"a": torch.ones(side, side, device=device, dtype=dtype)})
+    square = torch.ones(side, side, device=device, dtype=dtype)
+    timer = Timer("a @ a", globals={"a": square}, num_threads=torch.get_num_threads())
     return 2 * side**3 / timer.blocked_autorange().median
 
 
 def main(config: Config) -> None:
     """Prints a line for each stage and variant, as they come."""
+    command_line.at_least(1, steps=config.steps)
     for stage in config.stages:
         script = STAGES[stage]
         given = {name: getattr(config, name) for name in ("cache", "preset", "workers", "device", "batch")}

@@ -25,20 +25,23 @@ def main(config: Config) -> None:
     if unknown := [key for key in wanted if key not in registry.FILES]:
         raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)}, or give no name for all")
     print("looked for in", *(f"{f}{'' if f.is_dir() else ' (no such folder)'}" for f in registry.folders()))
+    status = 0
     for key in wanted:
-        if not registry.find(key):
-            registry.download(key)
-    broken = 0
+        try:
+            _ = registry.find(key) or registry.download(key)
+        except UserError as error:  # the others are fetched all the same
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
     for key, file in registry.FILES.items():
         path = registry.find(key)
         state = f"here: {path}" if path else f"missing, {file.source}"
         if path and config.verify:
             verdict = registry.verify(key, path)
-            broken += verdict.startswith("DIFFERS")
+            status = status or int(verdict.startswith("DIFFERS"))
             state += f" [{verdict}]"
         print(f"{key:13} {file.name:38} {file.size:>7}  {file.purpose}; {file.licence}\n{'':13} {state}")
-    if broken:
-        sys.exit(1)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

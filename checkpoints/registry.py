@@ -61,7 +61,7 @@ def missing(column: str, *keys: str) -> str:
 
 
 @contextmanager
-def reading(path: Path, network: str) -> Iterator[None]:
+def reading(path: Path | str, network: str) -> Iterator[None]:
     """Around the loading of a file: whatever another network's, or half a file, makes it raise is one UserError."""
     try:
         yield

@@ -77,9 +77,9 @@ def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
 def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str, str]:
     """List entry -> clip, for the entries that have one (others failed in preprocessing).
 
-    A list names clips as below some folder of the layout. Of several the one in a folder `main` is meant: LRS2 has the
-    same names in `main`, which its train, val and test lists are about, and in `pretrain`. These entries, and those
-    without a clip, are counted on stderr.
+    A list names clips as below some folder of the layout. Of several the one of exactly that name is meant, or else the
+    one in a folder `main`: LRS2 has the same names in `main`, which its train, val and test lists are about, and in
+    `pretrain`. The latter entries, and those without a clip, are counted on stderr.
 
     Raises:
         UserError: an entry fits several clips, or none fits one.
@@ -93,7 +93,7 @@ def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str
     matched = {}
     for entry in entries:
         fitting = by_end.get(entry, [])
-        exact = [name for name in fitting if name in (entry, f"main/{entry}") or name.endswith(f"/main/{entry}")]
+        exact = [entry] if entry in fitting else [n for n in fitting if f"/{n}".endswith(f"/main/{entry}")]
         if len(exact or fitting) > 1:
             raise UserError(f"list entry {entry} fits several clips ({', '.join(fitting)}); write their whole names")
         if fitting:

@@ -72,12 +72,12 @@ class FaceEmbedder:
             if path.suffix == ".onnx":
                 import onnxruntime
 
-                providers = onnxruntime.get_available_providers()
-                self.session = onnxruntime.InferenceSession(str(path), providers=providers)
+                self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
             else:
                 self.network = iresnet(blocks)
                 self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-                self.network.to(device).requires_grad_(False).eval()
+        if not self.session:
+            self.network.to(device).requires_grad_(False).eval()
 
     @torch.inference_mode()
     def __call__(self, faces: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ Workers are processes of their own.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -91,9 +91,8 @@ def make(job: Job) -> str:
     return ""
 
 
-def make_all(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, str]]:
+def make_all(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     """Each job with its error or nothing, as they are done; in this process with one worker."""
-    jobs = list(jobs)
     for unfinished in {part for job in jobs for part in job.output.parent.glob(".*.part.mp4")}:  # a killed run's
         unfinished.unlink(missing_ok=True)
     done = each(make, jobs, workers) if workers > 1 else ((job, make(job)) for job in jobs)

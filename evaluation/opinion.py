@@ -60,8 +60,7 @@ def study(config: Study) -> None:
         raise UserError(f"--methods: no clip is in all folders; the first has {min(clips)}")
     for name, files in found.items():
         if others := len(files) - len(common):
-            left_out = f"--methods {name}: {others} of {len(files)} videos are not in all folders, left out"
-            print(left_out, file=sys.stderr)
+            print(f"--methods {name}: {others} of {len(files)} videos are not in all folders", file=sys.stderr)
     clips = protocol.choose(common, config.count, config.seed)
     chosen = [(name, clip, files[clip]) for clip in clips for name, files in matched.items()]
     content = [(name, clip, hashlib.sha256(path.read_bytes()).hexdigest()) for name, clip, path in chosen]

@@ -43,9 +43,9 @@ class Sheet:
 
 def mouth_box(lips: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A square (4,) int around lips (40, 2), within the frame (width, height)."""
-    middle, half = lips.mean(0), np.ptp(lips[:, 0]) * (0.5 + ZOOM)
-    low, high = np.maximum(middle - half, 0), np.minimum(middle + half, size)
-    return np.concatenate([low, high]).astype(np.int32)
+    side = int(min(np.ptp(lips[:, 0]) * (1 + 2 * ZOOM), *size))
+    low = np.clip(lips.mean(0) - side / 2, 0, np.array(size) - side).astype(np.int32)
+    return np.concatenate([low, low + side])
 
 
 def label(text: str, width: int) -> np.ndarray:
@@ -58,16 +58,16 @@ def label(text: str, width: int) -> np.ndarray:
 def sheet(config: Sheet) -> None:
     """A row for each video, face and mouth side by side for each frame."""
     command_line.check_output(config.output, "--output", (".png", ".jpg", ".webp"))
-    frames, rows, gap = config.frames, [], np.full((CELL, GAP, 3), 255, np.uint8)
-    for name, path in named((f"original={config.original}", *config.methods), "--methods").items():
-        video = Video(path)
-        track = track_faces(video)
-        last = len(track.found) - 1
-        frames = frames or tuple(np.linspace(0, last, 5).astype(int).tolist())
-        if beyond := [i for i in frames if not 0 <= i <= last]:
-            raise UserError(f"--frames {beyond[0]}: {path} has frames 0 to {last}")
-        cells = []
-        for i, picture in zip(frames, video.frames(frames), strict=True):
+    paths = named((f"original={config.original}", *config.methods), "--methods")
+    tracks = {name: track_faces(Video(path)) for name, path in paths.items()}
+    last, shortest = min((len(tracks[name].found) - 1, path) for name, path in paths.items())
+    frames = config.frames or tuple(np.linspace(0, last, 5).astype(int).tolist())
+    if beyond := [i for i in frames if not 0 <= i <= last]:
+        raise UserError(f"--frames {beyond[0]}: {shortest} has frames 0 to {last}")
+    rows, gap = [], np.full((CELL, GAP, 3), 255, np.uint8)
+    for name, path in paths.items():
+        track, cells = tracks[name], []
+        for i, picture in zip(frames, Video(path).frames(frames), strict=True):
             pair = [np.full((CELL, CELL, 3), 128, np.uint8)] * 2
             if track.found[i]:
                 mouth = mouth_box(track.landmarks_in_frame[i, LIP_SLICE], track.frame_size)
@@ -75,8 +75,12 @@ def sheet(config: Sheet) -> None:
             cells += [*pair, gap]
         rows += [label(name, len(frames) * (2 * CELL + GAP)), np.concatenate(cells, axis=1)]
     head = np.concatenate([label(f"frame {i}", 2 * CELL + GAP) for i in frames], axis=1)
-    if not cv2.imwrite(str(config.output), np.concatenate([head, *rows])[..., ::-1]):
-        raise UserError(f"--output {config.output}: cannot be written")
+    whole, picture = cv2.imencode(config.output.suffix, np.concatenate([head, *rows])[..., ::-1])
+    if not whole:
+        raise UserError(
+            f"--output {config.output}: the sheet is too large for such a file; take a .png or fewer frames"
+        )
+    write_whole(config.output, picture.tobytes())
 
 
 @dataclass(frozen=True)

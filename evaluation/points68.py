@@ -17,10 +17,8 @@ class Points68:
     def __init__(self, fan: Path, s3fd: Path, device: str = "cpu") -> None:
         from face_alignment import api
 
-        with (
-            registry.reading(fan, "2DFAN4, or its detector"),
-            patch.object(api, "load_file_from_url", lambda _: str(fan)),
-        ):
+        local = patch.object(api, "load_file_from_url", lambda _: str(fan))
+        with registry.reading(f"{fan} or {s3fd}", "2DFAN4 and S3FD"), local:
             self.network = api.FaceAlignment(
                 api.LandmarksType.TWO_D, device=device, flip_input=True, compile=False,
                 face_detector_kwargs={"path_to_detector": str(s3fd)},

@@ -4,17 +4,19 @@ The paper samples 45 clips of LRS2's test list and 45 of LRS3 without saying whi
 permuted by `SEED`, the first `COUNT`. In dubbing each gets the sound of the next one, so that nobody keeps theirs.
 """
 
-import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from command_line import UserError, at_least, write_whole
+from datasets.splits import quoted, words_of
 
 SEED, COUNT = 2023, 45
-SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".webm")
+SUFFIXES = (  # of videos
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"
+)  # fmt: skip
 
 
 class Pair(NamedTuple):
@@ -49,9 +51,10 @@ def pairs(clips: list[str], dubbing: bool, seed: int = SEED) -> list[Pair]:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """A list with `video sound` in each line; both are names below the folder of videos, quoted if they hold spaces."""
+    """A list with `video sound` in each line; both are names below the folder of videos, and stand in double
+    quotes if they hold spaces."""
     try:
-        lines = [shlex.split(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [words_of(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"--pairs: {path} cannot be read ({error})") from error
     if not lines or any(len(words) != 2 for words in lines):
@@ -63,7 +66,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 def write_pairs(path: Path, listed: list[Pair]) -> None:
     """A list that `read_pairs` reads."""
-    write_whole(path, "".join(shlex.join((pair.clip, pair.sound)) + "\n" for pair in listed))
+    write_whole(path, "".join(f"{quoted(pair.clip)} {quoted(pair.sound)}\n" for pair in listed))
 
 
 def named(values: tuple[str, ...], flag: str) -> dict[str, Path]:
@@ -99,12 +102,18 @@ def index(folder: Path, flag: str) -> dict[str, Path]:
 def match(clips: list[str], found: dict[str, Path]) -> dict[str, Path]:
     """Clip -> its video in somebody's folder: by name, or else by the one file whose name ends, or is flattened, alike.
 
-    Public code writes `speaker/clip`, `speaker_clip`, `speaker-clip` or `main/speaker/clip`.
+    Public code writes `speaker/clip`, `speaker_clip`, `speaker-clip` or `main/speaker/clip`. A file is of one clip
+    only: of that name, or else of the longest that fits; of none where two names differ by such signs alone.
     """
 
     def flat(name: str) -> str:
         return "/" + name.replace("_", "/").replace("-", "/")
 
-    by_end = {clip: [path for name, path in found.items() if flat(name).endswith(flat(clip))] for clip in clips}
-    exact = {clip: found[clip] for clip in clips if clip in found}
-    return {clip: ends[0] for clip, ends in by_end.items() if len(ends) == 1} | exact
+    wanted, files = set(clips), defaultdict(list)
+    for name, path in found.items():
+        fitting = {name} & wanted or {clip for clip in wanted if flat(name).endswith(flat(clip))}
+        longest = [clip for clip in fitting if len(clip) == max(map(len, fitting))]
+        if len(longest) == 1:
+            files[longest[0]].append(path)
+    exact = {clip: found[clip] for clip in wanted & found.keys()}
+    return {clip: own[0] for clip, own in files.items() if len(own) == 1} | exact

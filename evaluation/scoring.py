@@ -5,6 +5,7 @@ counted, a clip that can't be scored has a reason, a column whose network is not
 """
 
 from collections import defaultdict
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -102,7 +103,7 @@ class Scorers:
             result.produced = min(len(mine.found), result.wanted)
             if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
                 result.remark(f"{rate:.4g} frames a second, read at {FPS}")
-            comparison = _Comparison(self, result, track, mine, wav, pools, compare)
+            comparison = _Comparison(self, result, track, mine, wav, deepcopy(pools), compare)
             if self.syncnet or compare:
                 alone = output == original or not compare
                 pairs = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
@@ -110,6 +111,7 @@ class Scorers:
                 while batch := list(islice(numbered, BATCH)):
                     comparison.add(batch)
             comparison.finish()
+            pools |= comparison.pools  # which stay as they were where a clip fails half-way
         except Exception as error:
             result.reason = reason_of(error)
         return result
@@ -157,10 +159,8 @@ class _Comparison:
                 self.sync.add(frame, self.nearest[i] if self.options.sync == "pipeline" else None)
         if not self.compare:
             return
-        if self.options.crop == "frame":
-            made, real = zip(*(pair for _, pair in batch), strict=True)
-            height, width, _ = real[0].shape
-            self._pictures([np.stack([resize_face(frame, (width, height)) for frame in made]), np.stack(real)])
+        for _, (made, real) in batch if self.options.crop == "frame" else ():  # LPIPS takes GBs for each of 1080p
+            self._pictures([resize_face(made, (real.shape[1], real.shape[0]))[None], real[None]])
         if seen := [(i, pair) for i, pair in batch if self.seen[i]]:
             numbers = [i for i, _ in seen]
             frames = list(zip(*(pair for _, pair in seen), strict=True))  # of output and original
@@ -183,8 +183,7 @@ class _Comparison:
 
     def _pool(self, column: str, *features: torch.Tensor) -> None:
         """Adds features (n, d) of originals and outputs to those of all clips."""
-        pools = self.pools.setdefault(column, (FeaturePool(), FeaturePool()))
-        for pool, found in zip(pools, features, strict=True):
+        for pool, found in zip(self.pools.setdefault(column, (FeaturePool(), FeaturePool())), features, strict=True):
             pool.add(found)
 
     def _faces(self, numbers: list[int], frames: list[tuple[np.ndarray, ...]], crops: list[np.ndarray]) -> None:
@@ -210,6 +209,8 @@ class _Comparison:
     def finish(self) -> None:
         """Fills in the scores of the whole clip."""
         options, values, count = self.options, self.result.values, self.count
+        if lost := int(np.isnan(self.sums.get("LipLMD", ())).sum()):
+            self.result.remark(f"68 points missing in {lost} frames, which count for no LipLMD")
         values |= {column: lip_sync.nan_mean(each) for column, each in self.sums.items()}
         if self.vectors[0]:
             made, real = map(np.concatenate, self.vectors)

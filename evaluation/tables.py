@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError, check_output, write_whole
+from command_line import UserError, check_output, write_whole, writing
 
 RESAMPLES = 2000  # of the bootstrap
 TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"})
@@ -184,12 +184,10 @@ class Table:
 
 def output_folder(folder: Path | None) -> None:
     """Makes the folder for the results, before any work is done. Raises UserError if that can't be."""
-    try:
-        if folder:
+    if folder:
+        with writing(f"--output: the folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-            check_output(folder / "table.json", "--output")
-    except OSError as error:
-        raise UserError(f"--output: {folder} can't be made a folder ({error.strerror})") from error
+        check_output(folder / "table.json", "--output")
 
 
 def read_table(path: Path) -> Table:
@@ -201,7 +199,7 @@ def read_table(path: Path) -> Table:
             for row in content["rows"]
         ]
         return Table(content["title"], rows, content["notes"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--tables: {path} is no table written by these commands ({error})") from error
 
 

@@ -7,7 +7,6 @@ landmarks. Quick enough to choose between training runs; the tables of the paper
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -115,12 +114,6 @@ def predict(networks: Networks, faces: Faces, other_pose: bool = False, mel: np.
     return to_frame(predicted, faces.boxes)
 
 
-def learn_ridge(cache: ClipCache, names: Iterable[str]) -> baselines.Ridge:
-    """The ridge regression on clips of the cache."""
-    clips = (faces for faces in map(Faces, map(cache.open, names)) if len(faces.frames))
-    return baselines.Ridge((faces.heard(), faces.change()) for faces in clips)
-
-
 def guess_lips(networks: Networks, faces: Faces, ridge: baselines.Ridge | None) -> dict[str, np.ndarray]:
     """Row -> landmarks in frame (F, 131, 2)."""
     static, later = faces.static(), baselines.half_a_clip_later(faces.landmarks)
@@ -225,8 +218,9 @@ def main(config: Config) -> None:
         trained = clips_of(cache, config.train_list, "--train-list")
         if shared := sorted(trained.keys() & persons.keys()):
             raise UserError(f"--train-list: {shared[0]} is also in --val-list; a clip can be in one of them only")
-        ridge = learn_ridge(cache, trained)
-    stages: dict[str, dict[str, Scores]] = {"stage 1": {}, "stage 2": {}}
+        learnt = (faces for faces in map(Faces, map(cache.open, trained)) if len(faces.frames))
+        ridge = baselines.Ridge((faces.heard(), faces.change()) for faces in learnt)
+    stages: dict[str, dict[str, Scores]] = defaultdict(dict)
     for name in persons:
         faces = Faces(cache.open(name))
         if len(faces.frames) < 2:
@@ -243,6 +237,5 @@ def main(config: Config) -> None:
                 print(f"{name}: all its frames serve as references, left out of stage 2", file=sys.stderr)
     print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
     for stage, clips in stages.items():
-        for over, groups in {"persons": persons, "clips": {name: name for name in persons}}.items() if clips else ():
-            name = f"{stage} over {over}"
-            table_of(f"{name}, means", clips, groups).publish(config.output, name.replace(" ", "_"))
+        table = table_of(f"{stage} over persons, means", clips, persons)
+        table.publish(config.output, f"{stage} over persons".replace(" ", "_"))

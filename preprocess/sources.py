@@ -8,10 +8,7 @@ from pathlib import Path
 
 from command_line import UserError
 from datasets.splits import match, read_list
-
-VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"
-)  # fmt: skip
+from evaluation.protocol import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,14 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
         paths = sorted(Path(folder, name) for name in below)
         below[:] = [p.name for p in paths if not (p.is_symlink() and p.resolve().is_relative_to(inside))]
         for path in (Path(folder, file) for file in sorted(files)):
-            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):  # unfinished, or macOS' notes
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):  # unfinished, or macOS' notes
                 source = Source(name_of(path.with_name(path.stem)), path)
                 if sources.setdefault(source.name, source) is not source:
                     taken = sources[source.name].path.name
                     refused[name_of(path)] = f"has the same name as {taken}, which is taken"
     if not sources:
         problem = f"cannot be read ({next(iter(refused.values()))})" if refused else "holds no video"
-        raise UserError(f"--videos: {root} {problem}; known suffixes are {' '.join(VIDEO_SUFFIXES)}")
+        raise UserError(f"--videos: {root} {problem}; known suffixes are {' '.join(SUFFIXES)}")
     return [sources[name] for name in sorted(sources)], refused
 
 

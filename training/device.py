@@ -30,6 +30,12 @@ def pick_device(name: str = "auto", local: int | None = None, flag: str = "--dev
     return device
 
 
+def wait(device: torch.device) -> None:
+    """Until all that was asked of it is done."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether products of bfloat16 are faster there than of float32."""
     if device.type == "cuda":

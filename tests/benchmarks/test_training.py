@@ -4,8 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.training import Phases, run
+from benchmarks import training
+from benchmarks.training import Config, Phases, main, matmul_peak, run
+from command_line import UserError
 from tests.training.toy import toy_trainer
 
 
@@ -30,3 +33,20 @@ def test_a_phase_inside_another_counts_for_itself(tmp_path: Path) -> None:
     assert phases.seconds["inner"] >= 0.2
     assert phases.seconds["outer"] >= 0.1
     assert phases.seconds["inner"] + phases.seconds["outer"] == pytest.approx(passed, abs=0.01)
+
+
+def test_the_peak_is_of_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Timer(training.Timer):
+        def __init__(self, *given: object, num_threads: int = 1, **more: object) -> None:
+            assert num_threads == 7
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(training, "Timer", Timer)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.raises(ZeroDivisionError):
+        matmul_peak(torch.device("cpu"), torch.float32)
+
+
+def test_no_steps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--steps 0"):
+        main(Config(tmp_path, steps=0))

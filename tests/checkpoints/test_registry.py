@@ -112,6 +112,17 @@ def test_no_network_is_one_line(folder: Path, tmp_path: Path, monkeypatch: pytes
         registry.download("arcface")
 
 
+def test_a_dead_link_costs_one_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offer(tmp_path, monkeypatch, b"weights", b"weights")
+    with pytest.raises(SystemExit) as end:
+        main(Config(download=("arcface", "syncnet")))  # the first has no link
+    assert end.value.code == 2
+    assert "error: " in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["net.model"]
+
+
 def test_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "checkpoints"], cwd=ROOT, capture_output=True, text=True, check=True)
     for file in registry.FILES.values():

@@ -51,6 +51,7 @@ def test_entries_match_below_any_folder() -> None:
         "66/03": "x/y/main/66/03",
     }
     assert match(["01"], ["main/55/01"], "--list") == {"01": "main/55/01"}
+    assert match(["a"], ["a", "main/a"], "--list") == {"a": "a"}
     with pytest.raises(UserError, match=r"list entry 01 fits several clips \(a/01, b/01\)"):
         match(["01"], ["a/01", "b/01"], "--list")
 

@@ -18,7 +18,8 @@ def test_mouth_box_is_a_square_around_the_lips_within_the_frame() -> None:
     x0, y0, x1, y1 = mouth_box(lips, (200, 200))
     assert x1 - x0 == y1 - y0 == 44  # the mouth's 20 and 0.6 of it on either side
     assert (x0 + x1, y0 + y1) == (100, 120)
-    assert mouth_box(lips - 45, (200, 200)).min() == 0
+    assert mouth_box(lips - 45, (200, 200)).tolist() == [0, 0, 44, 44], "at the edge it stays a square"
+    assert mouth_box(lips, (120, 30)).tolist() == [35, 0, 65, 30]
 
 
 def test_side_by_side_in_step_with_names_and_sound(tmp_path: Path) -> None:
@@ -57,6 +58,10 @@ def test_sheet_has_a_row_for_each_video_and_a_pair_for_each_frame(tmp_path: Path
     assert face_of_other.mean() - face.mean() > 20, "the other is brighter"
     likeness = np.corrcoef(face.astype(float).ravel(), face_of_other.astype(float).ravel())[0, 1]
     assert likeness > 0.9, "both are cut by the face, whatever their framing"
+    write(other, cut[:2])
+    sheet(Sheet(original, (f"Other={other}",), tmp_path / "spread.png"))
+    spread = cv2.imread(str(tmp_path / "spread.png"))
+    assert spread is not None and spread.shape[1] == 5 * (2 * CELL + 6), "over the shortest"
     with pytest.raises(UserError, match="--frames 9"):
         sheet(Sheet(original, (), tmp_path / "sheet.png", (9,)))
     with pytest.raises(UserError, match="--frames -1"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import UserError
 from evaluation.points68 import COUNT, EYES, LIPS, Points68
 
 
@@ -20,6 +21,9 @@ def test_files_of_the_published_shapes_load_without_a_network(tmp_path: Path) ->
     torch.save(fan.state_dict(), tmp_path / "2DFAN4.pth.tar")
     torch.save(s3fd().state_dict(), tmp_path / "s3fd.pth")
     points = Points68(tmp_path / "2DFAN4.pth.tar", tmp_path / "s3fd.pth")
+    (tmp_path / "half.pth").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"half\.pth: not the weights of 2DFAN4 and S3FD"):
+        Points68(tmp_path / "2DFAN4.pth.tar", tmp_path / "half.pth")
     assert points.network.flip_input, "averaged with the mirror image"
     network: Any = points.network.face_alignment_net
     loaded = network.state_dict()

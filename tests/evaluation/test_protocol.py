@@ -37,9 +37,11 @@ def test_pair_lists(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "pairs.txt") == [Pair("a", "b", "a"), Pair("c", "d", "c")]
     (tmp_path / "pairs.txt").write_text("s/a s/b\ns/a s/c\ns/a s/b\n")  # as in Wav2Lip's lists: one video, more sounds
     assert [pair.name for pair in read_pairs(tmp_path / "pairs.txt")] == ["s/a_s_b", "s/a_s_c"]
-    spaced = [Pair("my clip", "b", "my clip")]
-    write_pairs(tmp_path / "pairs.txt", spaced)
-    assert read_pairs(tmp_path / "pairs.txt") == spaced
+    odd = [Pair("my clip", "b", "my clip"), Pair("Bob's/clip", "my clip", "Bob's/clip")]
+    write_pairs(tmp_path / "pairs.txt", odd)
+    assert read_pairs(tmp_path / "pairs.txt") == odd
+    (tmp_path / "pairs.txt").write_text("Bob's/clip other\n")
+    assert read_pairs(tmp_path / "pairs.txt") == [Pair("Bob's/clip", "other", "Bob's/clip")]
     (tmp_path / "bad.txt").write_text("a b\nc\n")
     (tmp_path / "quoted.txt").write_text('a "b\n')
     for name in ("bad.txt", "quoted.txt", "missing.txt"):
@@ -73,6 +75,19 @@ def test_files_of_others_are_matched_by_name(tmp_path: Path) -> None:
         index(empty(tmp_path), "--methods")
     with pytest.raises(UserError, match="not a folder"):
         index(tmp_path / "nothing", "--methods")
+
+
+@pytest.mark.parametrize(("clips", "files", "matched"), [
+    ("x_y x_z y", "x_y x_z", {"x_y": "x_y", "x_z": "x_z"}),  # y was not made
+    ("s1/may may", "s1_may", {"s1/may": "s1_may"}),
+    ("s1/may may", "s1_may may", {"s1/may": "s1_may", "may": "may"}),
+    ("a/b a_b", "a-b", {}),
+    ("a/b a_b", "a_b", {"a_b": "a_b"}),
+    ("a", "a main/a", {"a": "a"}),
+])  # fmt: skip
+def test_no_file_serves_two_clips(clips: str, files: str, matched: dict[str, str]) -> None:
+    found = {name: Path(name) for name in files.split()}
+    assert match(clips.split(), found) == {clip: Path(name) for clip, name in matched.items()}
 
 
 def empty(tmp_path: Path) -> Path:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from command_line import UserError
 from evaluation import lip_sync_net, scoring
-from evaluation.image_quality import FeaturePool
 from evaluation.paper import over_all
 from evaluation.points68 import COUNT
 from evaluation.scoring import Options, Scorers
@@ -69,22 +68,24 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path, monkeypat
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(FRAMES)])
     bright = write(tmp_path / "bright.mp4", [frame(i + 2, 30) for i in range(FRAMES)])
     track = track_faces(Video(original))
-    pools = FeaturePool(), FeaturePool()
-    vectors = FeaturePool(), FeaturePool()
+    pools: scoring.Pools = {}
 
-    itself = scorers.score("one", original, track, original, WAV, {"FID": pools})
+    itself = scorers.score("one", original, track, original, WAV, pools)
     assert (itself.reason, itself.frames, itself.produced, itself.wanted) == ("", FRAMES, FRAMES, FRAMES)
     assert itself.values["PSNR"] == pytest.approx(80)
     assert itself.values["CSIM"] == pytest.approx(1)
     assert "LipLMD" not in itself.values, "the files for the points asked for are not here"
-    assert pools[0].count == pools[1].count == FRAMES
-    np.testing.assert_array_equal(pools[0].total, pools[1].total)
+    real, made = pools["FID"]
+    assert real.count == made.count == FRAMES
+    np.testing.assert_array_equal(real.total, made.total)
 
     scorers.options = replace(scorers.options, pairs="set")
-    other = scorers.score("one", original, track, bright, WAV, {"FID": pools, "CSIM": vectors})
+    other = scorers.score("one", original, track, bright, WAV, pools)
     assert 15 < other.values["PSNR"] < 20  # 20 log10(255 / 30) = 18.6, where nothing saturates
     assert 0.8 < other.values["CSIM"] < 1
-    assert (pools[1].total > pools[0].total).all()
+    real, made = pools["FID"]
+    assert (made.total > real.total).all()
+    vectors = pools["CSIM"]
     assert over_all({"CSIM": vectors}) == {"CSIM": pytest.approx(vectors[0].mean @ vectors[1].mean)}
     assert vectors[0].count == FRAMES
     assert {"LSE-C", "LSE-D", "offset"} <= other.values.keys()
@@ -102,6 +103,9 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path, monkeypat
     broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV, {})
     assert "broken.mp4" in broken.reason
     assert (broken.produced, broken.values) == (0, {})
+    monkeypatch.setattr(scoring.lip_sync, "motion", lambda *_, **__: 1 / 0)
+    assert scorers.score("one", original, track, bright, WAV, pools).reason
+    assert [pool.count for pool in pools["FID"]] == [2 * FRAMES] * 2, "of a clip that failed half-way FID has no frames"
     monkeypatch.setattr(scoring, "track_faces", lambda _: 1 / 0)  # what nobody foresaw ends no table either
     assert scorers.score("one", original, track, bright, WAV, {}).reason.startswith("ZeroDivisionError: ")
 
@@ -138,8 +142,11 @@ def test_frames_without_a_face_weigh_nothing_in_the_means_over_frames(scorers: S
     score = scorers.score("one", original, track, original, sound, {})
     assert (score.frames, score.faceless, score.produced) == (5, 1, 6)
     scorers.options = Options(crop="frame")
+    sizes: list[int] = []
+    scorers.lpips = {"LPIPS": lambda made, _: sizes.append(len(made)) or torch.zeros(len(made))}  # pyright: ignore
     score = scorers.score("one", original, track, original, sound, {})
     assert (score.frames, score.faceless, score.produced) == (6, 1, 6)
+    assert sizes == [1] * 6, "whole frames are many: one at a time"
 
 
 def test_a_device_that_is_not_here_is_one_line() -> None:
@@ -154,12 +161,13 @@ def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None
     copy = write(tmp_path / "copy.mp4", [frame(2)] * 4)
     track = track_faces(Video(original))
     points = np.random.default_rng(0).random((COUNT, 2)) * 50
-    calls = iter([points + np.array([3, 4])] * 4 + [points] * 4)
+    calls = iter([points + np.array([3, 4])] * 4 + [points] * 3 + [np.full((COUNT, 2), np.nan)])
     scorers.points68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
     scorers.options = Options(points="68")
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T
     score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25], {})
-    assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height).mean(), rel=1e-6)
+    assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height)[:3].mean(), rel=1e-6)
+    assert score.note == "68 points missing in 1 frames, which count for no LipLMD"
 
 
 def test_what_outlasts_the_sound_is_no_silence(scorers: Scorers, tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def test_names_and_gaps_spoil_no_format() -> None:
 
 
 def test_what_is_no_table_and_no_folder_is_one_line(tmp_path: Path) -> None:
-    for content in ("no json", "[]", "3", '{"rows": [{"name": "x"}]}', '{"rows": [1]}'):
+    empty = (
+        '{"title": "t", "notes": [], "rows": [{"name": "x", "cells": {"PSNR": []}, "clips": [], "published": false}]}'
+    )
+    for content in (empty, "no json", "[]", "3", '{"rows": [{"name": "x"}]}', '{"rows": [1]}'):
         (tmp_path / "t.json").write_text(content)
         with pytest.raises(UserError, match="no table"):
             read_table(tmp_path / "t.json")

@@ -114,7 +114,7 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert lips["original"]["openness r"][0] == pytest.approx(1)
     assert lips["static lips"]["articulation"][0] < 0.5
     assert lips["shifted lips"]["openness r"][0] < 0.5, "another moment"
-    drawn = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_2_over_clips.json").rows}
+    drawn = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_2_over_persons.json").rows}
     assert "nearest reference, true landmarks" in drawn
     assert drawn["ours, static landmarks"]["PSNR"][0] > drawn["ours, static landmarks"]["PSNR lower half"][0]
     for cells in drawn.values():  # the frame's own picture around the face takes errors away
