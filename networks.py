@@ -120,8 +120,8 @@ class Networks:
         heard_at = (first + np.arange(num_frames)) * sound.FPS / fps  # (F,) in 1/25 s
         times = heard_at[:, None] + np.arange(window) - window // 2  # (F, T)
         # Neighbouring windows share most moments, and moments between the same two columns sound alike.
-        _, first, heard = np.unique(sound.first_columns(times.ravel()), return_index=True, return_inverse=True)
-        moments, heard = times.ravel()[first], torch.from_numpy(heard.reshape(times.shape))
+        _, places, heard = np.unique(sound.first_columns(times.ravel()), return_index=True, return_inverse=True)
+        moments, heard = times.ravel()[places], torch.from_numpy(heard.reshape(times.shape))
         pose = points_tensor(landmarks_in_crop[:, POSE_SLICE])  # (F, 74, 2)
         reference = points_tensor(references).to(self.device)[None]  # (1, N, 131, 2)
         network = self.landmark_generator
