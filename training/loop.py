@@ -1,5 +1,6 @@
 """The training loop of both stages: samples in order, steps, logs, validation, checkpoints, and when to stop."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -24,6 +25,8 @@ from training.options import Config, Options
 from training.run_folder import RunFolder
 
 LEAST_SCALE = 2**-4  # of fp16's loss, which begins at 2**16: below it's not the scale that makes gradients infinite
+# What lets a step end, then saves; SIGHUP (not on Windows): the terminal is gone.
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 Batch = dict[str, Any]
 
 
@@ -107,18 +110,23 @@ class Trainer:
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
         self.lap = self.waited = 0.0  # when the steps not yet logged began, and seconds of waiting for data since then
-        self.signal = ""
+        self.signal: signal.Signals | None = None
+
+    @property
+    def out_of_patience(self) -> bool:
+        return 0 < self.options.patience <= self.stale
 
     def fit(self) -> None:
         """Raises UserError when the loss is no number or something cannot be written."""
         self._restore()
         if self.world.is_main:
             self.run.open(self.step)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note_signal)
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup's
+                signal.signal(number, self._note_signal)
         steps, began = self.steps(), time.monotonic()
         self.lap, self.waited = began, 0.0
-        stop = self.step >= self.options.steps
+        stop = self.step >= self.options.steps or self.out_of_patience
         while not stop:
             self.train_step(next(steps))
             late = self.options.minutes is not None and time.monotonic() - began > 60 * self.options.minutes
@@ -132,10 +140,16 @@ class Trainer:
                         self._validate()
                     self._save()
                 if validate:
-                    stop |= any(distributed.any_process([0 < self.options.patience <= self.stale], self.world))
+                    stop |= any(distributed.any_process([self.out_of_patience], self.world))
                 self.lap, self.waited = time.monotonic(), 0.0
-        why = f"stopped by {self.signal}" if self.signal else "done"
-        self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
+        why, more = f"--minutes {self.options.minutes} are over", "the same command"
+        if self.signal:
+            why = f"stopped by {self.signal.name}"
+        elif self.step >= self.options.steps:
+            why, more = "done", "a larger --steps"
+        elif self.out_of_patience:
+            why, more = f"nothing better in {self.stale} validations", "a larger --patience"
+        self._say(f"{why} at step {self.step}, best {self.best:.5g}; {more} continues, see {self.run.path}")
 
     def train_step(self, parts: list[Batch]) -> None:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
@@ -279,12 +293,13 @@ class Trainer:
 
     def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends at once."""
-        self.signal = signal.Signals(number).name
+        self.signal = signal.Signals(number)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _say(self, line: str) -> None:
         if self.world.is_main:
-            print(line, flush=True)
+            with contextlib.suppress(OSError):  # a lost terminal is no reason to lose the run
+                print(line, flush=True)
 
 
 def train(build: Callable[[Config], Trainer], config: Config) -> None:
@@ -293,14 +308,16 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
         trainer = build(config)
         trainer.dry_run() if config.dry_run else trainer.fit()
         distributed.stop()
-        if trainer.signal == "SIGINT":  # as other commands end: a script must not go on with its next line
+        if trainer.signal == signal.SIGINT:  # as other commands end: a script must not go on with its next line
             raise KeyboardInterrupt
         if trainer.signal:
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(128 + trainer.signal)
     except BaseException as error:
         end_workers()
         if not isinstance(error, MemoryError | RuntimeError):
             raise
+        if distributed.lost_another(error):
+            raise UserError("another process of this training has ended; its own line says why") from error
         if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
             raise UserError(f"--workers: {error}; use fewer of them, or a smaller --batch") from error
         if out_of_memory(error):
@@ -323,7 +340,7 @@ def end_workers() -> None:
 
 def prepare_worker(_: int) -> None:
     """In a process that loads data: the main process decides when to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -71,7 +71,7 @@ class ToyStage:
 def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **settings: Any) -> Trainer:
     options = Options(**{
         "cache": run, "run": run, "batch": 4, "steps": STEPS, "workers": 0, "log_every": 1, "validate_every": 2,
-        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "threads": 1, **settings,
+        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "precision": "fp32", **settings,
     })  # fmt: skip
     torch.manual_seed(options.seed)
     stage = ToyStage(options, Engine(options), dropout)
