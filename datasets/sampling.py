@@ -36,11 +36,11 @@ class AugmentConfig:
 class SamplingConfig:
     """How samples are drawn. An epoch is `samples_per_epoch` samples, or as many as there are clips.
 
-    Balance: "clip" draws every clip equally often; "frame" every frame; "speaker" draws speakers by the square root
+    Balance: "clip" draws every clip equally often; "speaker" draws speakers by the square root
     of their frames, so that one who has most of them does not dominate, nor one with a single clip repeat for ever.
     """
 
-    balance: Literal["clip", "speaker", "frame"] = "clip"
+    balance: Literal["clip", "speaker"] = "clip"
     samples_per_epoch: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -82,11 +82,9 @@ class SampledClips(Dataset[dict[str, object]]):
 
 
 def _weights(clips: Sequence[Clip], balance: str, speakers: Mapping[str, str]) -> np.ndarray:
-    frames = np.array([clip.num_found for clip in clips], dtype=np.float64)
     if balance == "clip":
         return np.ones(len(clips))
-    if balance == "frame":
-        return frames
+    frames = np.array([clip.num_found for clip in clips])
     who = np.unique([speakers.get(clip.name, speaker_of(clip.name)) for clip in clips], return_inverse=True)[1]
     return frames / np.sqrt(np.bincount(who, frames)[who])
 
