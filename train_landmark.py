@@ -30,7 +30,7 @@ from losses.landmark import LandmarkLossConfig, landmark_loss
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from training.engine import Engine
-from training.loop import Batch, Trainer, to_device, train
+from training.loop import Batch, Stage, Trainer, to_device, train
 from training.options import Options, spread, with_preset, with_sizes_of
 from training.run_folder import RunFolder
 
@@ -75,17 +75,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class LandmarkStage:
-    """The training step, the validation and the export of stage 1."""
+class LandmarkStage(Stage):
+    """The training step and the validation of stage 1."""
 
-    warming_up = False
+    name = "landmark_generator"
 
     def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Batch]) -> None:
-        self.config, self.engine, self.examples = config, engine, examples
-        self.model: nn.Module = model
-        self.networks: dict[str, nn.Module] = {"landmark_generator": model}
-        self.optimisers = {"landmark_generator": engine.adam(model)}
-        self.forward = engine.compiled(model)
+        super().__init__(model, engine, examples, settings.current())
+        self.config = config
         self.openings = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
@@ -100,10 +97,8 @@ class LandmarkStage:
         rows, pictures = [], {}
         for number, windows in enumerate(self.examples):
             batch, boxes = to_device(windows, self.engine.device), windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
-            inputs = (batch[key].split(self.config.batch) for key in ("mel", "pose", "reference"))  # clips may be long
             with self.engine.autocast():
-                parts = [model(*part) for part in zip(*inputs, strict=True)]
-            lip, jaw = map(torch.cat, zip(*parts, strict=True))
+                lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
             losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
             true, predicted = (
                 torch.cat([batch["pose"], *rest], dim=2).flatten(0, 1).cpu().numpy()
@@ -123,11 +118,6 @@ class LandmarkStage:
         numbers = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
         known = {name: value for name, value in numbers.items() if np.isfinite(value)}  # lips may never close or move
         return {"selection": numbers["L"], **known}, pictures
-
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
-        assert isinstance(model, LandmarkGenerator)
-        about = {"step": step, "validation": numbers, "validation_clips": len(self.examples)}
-        weights.save(model, self.config.run / "landmark_generator.safetensors", settings.current(), about, half=True)
 
 
 def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
@@ -160,7 +150,6 @@ def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.nd
 def build(config: Config) -> Trainer:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
     engine = Engine(config)
-    torch.manual_seed(config.seed)
     model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
     if config.init:
         settings.check(model.settings, settings.current(), f"--init: {config.init}")
@@ -182,7 +171,7 @@ def build(config: Config) -> Trainer:
     elif engine.world.is_main:  # which alone validates
         usable = make_data([cache.open(val[i]) for i in spread(len(val), config.val_clips)]).clips
         examples = [whole_clip(clip, config.model.num_frames, config.num_references) for clip in usable]
-    stage = LandmarkStage(config, model.requires_grad_(True).to(engine.device), engine, examples)
+    stage = LandmarkStage(config, model, engine, examples)
     return Trainer(stage, data, config, run)
 
 

@@ -32,7 +32,7 @@ from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
 from models.renderer import Renderer, RendererConfig, RendererOutput
 from training.engine import Engine
-from training.loop import Batch, Trainer, to_device, train
+from training.loop import Batch, Stage, Trainer, to_device, train
 from training.options import Options, flag, spread, with_preset, with_sizes_of
 from training.run_folder import RunFolder
 
@@ -94,17 +94,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class RenderStage:
-    """Generator step, discriminator step, validation and export of stage 2."""
+class RenderStage(Stage):
+    """Generator step, discriminator step and validation of stage 2."""
 
-    warming_up = False
+    name = "renderer"
 
     def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
-        self.config, self.engine, self.examples = config, engine, examples
-        self.model: nn.Module = model
-        self.networks: dict[str, nn.Module] = {"renderer": model}
-        self.optimisers = {"renderer": engine.adam(model)}
-        self.forward = engine.compiled(model)
+        super().__init__(model, engine, examples, settings.current(config.model.size))
+        self.config = config
         vgg = load_vgg(config.vgg, config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
         self.discriminator = None
         if config.loss.needs_discriminator:
@@ -160,17 +157,10 @@ class RenderStage:
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return {"selection": numbers.get("L_r", -numbers["psnr"]), **numbers}, pictures
 
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
-        assert isinstance(model, Renderer)
-        about = {"step": step, "validation": numbers, "validation_samples": len(self.examples)}
-        current = settings.current(self.config.model.size)
-        weights.save(model, self.config.run / "renderer.safetensors", current, about, half=True)
-
 
 def build(config: Config) -> Trainer:
     """Data, networks and loop of a configuration. Raises UserError when they don't fit together."""
     engine = Engine(config)
-    torch.manual_seed(config.seed)
     model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
     if config.init:
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
@@ -191,7 +181,7 @@ def build(config: Config) -> Trainer:
         count = config.val_samples
         fixed = make_data([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=count))
     examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
-    stage = RenderStage(config, model.requires_grad_(True).to(engine.device), engine, examples)
+    stage = RenderStage(config, model, engine, examples)
     return Trainer(stage, data, config, run)
 
 

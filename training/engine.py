@@ -16,6 +16,7 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         """Raises UserError when the device isn't there."""
+        torch.manual_seed(options.seed)  # networks are made next
         self.options = options
         self.world = distributed.start(options.device)
         self.device = self.world.device

@@ -8,16 +8,17 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from command_line import UserError
+from models import weights
 from training import checkpoint, distributed
 from training.device import memory_gib, out_of_memory
 from training.engine import Average, Engine
@@ -30,26 +31,32 @@ SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if 
 Batch = dict[str, Any]
 
 
-class Stage(Protocol):
-    """What a script gives to `Trainer`."""
+class Stage(ABC):
+    """What a script gives to `Trainer`: its networks, and how they are trained and validated."""
 
-    model: nn.Module  # the network that is averaged, validated and exported
-    networks: dict[str, nn.Module]  # all that is trained
-    optimisers: dict[str, Optimizer]  # of each of them
-    engine: Engine
-    warming_up: bool  # after a training step: whether what validation looks at wasn't trained yet
+    name: str  # of its file of weights
+    warming_up = False  # after a training step: whether what validation looks at wasn't trained yet
 
+    def __init__(self, model: nn.Module, engine: Engine, examples: list[Batch], settings: Mapping[str, Any]) -> None:
+        """`model` is averaged, validated on the `examples` and exported, with the `settings` of its data."""
+        self.engine, self.examples, self.settings = engine, examples, settings
+        self.model = model.requires_grad_(True).to(engine.device)
+        self.forward = engine.compiled(self.model)
+        self.networks = {self.name: self.model}  # all that is trained
+        self.optimisers = {self.name: engine.adam(self.model)}  # of each of them
+
+    @abstractmethod
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         """Forward and backward passes of a batch, or of each part of it; named scalars."""
-        ...
 
+    @abstractmethod
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Numbers, of which "selection" (lower is better) picks the best; pictures for TensorBoard."""
-        ...
 
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
+    def export(self, model: Any, step: int, numbers: dict[str, float]) -> None:
         """Writes the weights that others load."""
-        ...
+        about = {"step": step, "validation": numbers, "validated_on": len(self.examples)}
+        weights.save(model, self.engine.options.run / f"{self.name}.safetensors", self.settings, about, half=True)
 
 
 class Stream(Sampler[list[int]]):
@@ -142,7 +149,7 @@ class Trainer:
                 if validate:
                     stop |= any(distributed.any_process([self.out_of_patience], self.world))
                 self.lap, self.waited = time.monotonic(), 0.0
-        why, more = f"--minutes {self.options.minutes} are over", "the same command"
+        why, more = "stopped", "the same command"
         if self.signal:
             why = f"stopped by {self.signal.name}"
         elif self.step >= self.options.steps:
