@@ -44,7 +44,7 @@ class Options:
     accumulate: int = 1
     """Parts that a process cuts its share of the batch into, one after the other, to save memory."""
     learning_rate: float = 1e-4
-    """Adam's step size."""
+    """Adam's step size; it and --clip-norm may be others when a run is continued."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from nothing."""
     clip_norm: float = 0.0
