@@ -241,25 +241,23 @@ class Trainer:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
         found = checkpoint.load_latest(self.run.checkpoints) if self.world.is_main else None
         state = distributed.from_main(found, self.world)
-        try:
-            for name, network in self.stage.networks.items():
-                if state:
+        if state:
+            try:
+                for name, network in self.stage.networks.items():
                     network.load_state_dict(state["networks"][name])
-                distributed.copy_from_main(network, self.world)
-                distributed.share_batch_norm(network, self.world)
-            if not state:
-                return
-            for name, optimiser in self.stage.optimisers.items():
-                optimiser.load_state_dict(state["optimisers"][name])
-            self.average.module.load_state_dict(state["average"])
-            if state["scaler"]:  # else of a run in another --precision
-                self.engine.scaler.load_state_dict(state["scaler"])
-            self.step, self.best_step = state["step"], state["best_step"]
-            self.best, self.stale = state["best"], state["stale"]
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"--run: checkpoints in {self.run.path} are of another configuration ({reason})") from error
-        self._say(f"continuing {self.run.path} after step {self.step}")
+                    self.stage.optimisers[name].load_state_dict(state["optimisers"][name])
+                self.average.module.load_state_dict(state["average"])
+                if state["scaler"]:  # else of a run in another --precision
+                    self.engine.scaler.load_state_dict(state["scaler"])
+                self.step, self.best_step = state["step"], state["best_step"]
+                self.best, self.stale = state["best"], state["stale"]
+            except (KeyError, ValueError, RuntimeError) as error:
+                what = f"--run: checkpoints in {self.run.path} are of another configuration"
+                raise UserError(f"{what} ({str(error).splitlines()[-1].strip()})") from error
+            self._say(f"continuing {self.run.path} after step {self.step}")
+        for network in self.stage.networks.values():
+            distributed.copy_from_main(network, self.world)
+            distributed.share_batch_norm(network, self.world)
 
     def _save(self) -> None:
         state = {
