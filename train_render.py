@@ -176,9 +176,8 @@ def build(config: Config) -> Trainer:
         candidates=config.model.candidates,
     )  # fmt: skip
     data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
-    fixed, count = data, config.overfit
+    fixed, count = data, config.overfit or config.val_samples
     if not config.overfit:
-        count = config.val_samples
         fixed = make_data([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=count))
     examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
     stage = RenderStage(config, model, engine, examples)

@@ -149,10 +149,9 @@ class Trainer:
                 if validate:
                     stop |= any(distributed.any_process([self.out_of_patience], self.world))
                 self.lap, self.waited = time.monotonic(), 0.0
-        why, more = "stopped", "the same command"
-        if self.signal:
-            why = f"stopped by {self.signal.name}"
-        elif self.step >= self.options.steps:
+        why = f"stopped by {self.signal.name}" if self.signal else "stopped"
+        more = "the same command"
+        if self.step >= self.options.steps:
             why, more = "done", "a larger --steps"
         elif self.out_of_patience:
             why, more = f"nothing better in {self.stale} validations", "a larger --patience"
