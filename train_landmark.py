@@ -5,7 +5,7 @@ Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmar
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,11 +30,12 @@ from losses.landmark import LandmarkLossConfig, landmark_loss
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from training.engine import Engine
-from training.loop import Batch, Trainer, to_device, train
+from training.loop import Batch, Stage, Trainer, to_device, train
 from training.options import Options, spread, with_preset, with_sizes_of
 from training.run_folder import RunFolder
 
 PICTURES = 6  # validation clips drawn for TensorBoard
+WINDOWS = 32  # of a validation clip at most: all of them stay in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class Config(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_batch(min(self.num_references, self.model.num_frames))
         width, heads = self.model.width, self.model.heads
         if self.model.architecture == "transformer" and (width % 2 or width % heads):
             raise UserError(f"--model.width: {width} must be even and a multiple of --model.heads ({heads})")
@@ -59,8 +61,8 @@ class Config(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "model": LandmarkGeneratorConfig.lite(), "precision": "bf16", "batch": 16, "learning_rate": 1e-3,
-        "warmup_steps": 200, "clip_norm": 1.0, "ema": 0.9998, "steps": 40_000, "validate_every": 500,
+        "model": LandmarkGeneratorConfig.lite(), "batch": 16, "learning_rate": 1e-3, "warmup_steps": 200,
+        "clip_norm": 1.0, "ema": 0.9998, "steps": 40_000, "validate_every": 500,
         "loss": LandmarkLossConfig(velocity=0.1, openness=8.0, closure=2.0, openness_speed=4.0, articulation=16.0),
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400,
@@ -73,25 +75,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Example(NamedTuple):
-    """What is validated on: windows of one clip."""
+class LandmarkStage(Stage):
+    """The training step and the validation of stage 1."""
 
-    name: str
-    windows: Batch  # B windows of T frames, as LandmarkDataset gives them, collated
-    boxes: np.ndarray  # (B * T, 4) int32, of the face in each frame
+    name = "landmark_generator"
 
-
-class LandmarkStage:
-    """The training step, the validation and the export of stage 1."""
-
-    warming_up = False
-
-    def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Example]) -> None:
-        self.config, self.engine, self.examples = config, engine, examples
-        self.model: nn.Module = model
-        self.networks: dict[str, nn.Module] = {"landmark_generator": model}
-        self.optimisers = {"landmark_generator": engine.adam(model)}
-        self.forward = engine.compiled(model)
+    def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Batch]) -> None:
+        super().__init__(model, engine, examples, settings.current())
+        self.config = config
         self.openings = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
@@ -104,12 +95,10 @@ class LandmarkStage:
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
         rows, pictures = [], {}
-        for number, (name, windows, boxes) in enumerate(self.examples):
-            batch = to_device(windows, self.engine.device)
-            inputs = (batch[key].split(self.config.batch) for key in ("mel", "pose", "reference"))  # clips may be long
+        for number, windows in enumerate(self.examples):
+            batch, boxes = to_device(windows, self.engine.device), windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
             with self.engine.autocast():
-                parts = [model(*part) for part in zip(*inputs, strict=True)]
-            lip, jaw = map(torch.cat, zip(*parts, strict=True))
+                lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
             losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
             true, predicted = (
                 torch.cat([batch["pose"], *rest], dim=2).flatten(0, 1).cpu().numpy()
@@ -124,35 +113,24 @@ class LandmarkStage:
                 "closed_f1": closed_f1(*(lip_openness(face, height, INNER_LIPS) for face in faces)),
             })  # fmt: skip
             if number in spread(len(self.examples), PICTURES):
-                pictures[f"true green, predicted red, openness over time/{name}"] = draw(true, predicted, truth, mine)
+                title = f"true green, predicted red, openness over time/{windows['name'][0]} {windows['frame'][0]}"
+                pictures[title] = draw(true, predicted, truth, mine)
         numbers = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
         known = {name: value for name, value in numbers.items() if np.isfinite(value)}  # lips may never close or move
         return {"selection": numbers["L"], **known}, pictures
 
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
-        assert isinstance(model, LandmarkGenerator)
-        about = {"step": step, "validation": numbers, "validation_clips": len(self.examples)}
-        weights.save(model, self.config.run / "landmark_generator.safetensors", settings.current(), about, half=True)
 
-
-def whole_clip(clip: Clip, length: int, num_references: int) -> Example:
-    """A clip's frames in windows of `length`, end to end: the same at every call."""
+def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
+    """A clip's frames in windows of `length`, end to end or (a long clip's) spread over it: the same at every call."""
     starts = window_starts(clip.found, length)
-    windows = starts[(starts - starts[0]) % length == 0][:, None] + np.arange(length)  # (B, T)
+    starts = starts[(starts - starts[0]) % length == 0]  # (B,)
     samples: list[Any] = []
-    for window in windows:
+    for start in starts[spread(len(starts), WINDOWS)]:
+        window = np.arange(start, start + length)
         rng = np.random.default_rng(int(window[0]))
         references = sample_references(rng, clip.found, window, num_references)
         samples.append(make_sample(clip, window, references, Augmentation(rng, AugmentConfig())))
-    return Example(clip.name, default_collate(samples), clip.boxes[windows.ravel()])
-
-
-def one_sample(data: LandmarkDataset, index: int) -> Example:
-    """A training sample, for --overfit."""
-    sample: Any = data[index]
-    _, clip = data.draw(index)
-    boxes = clip.boxes[sample["frame"] : sample["frame"] + data.num_frames]
-    return Example(f"{sample['name']} from frame {sample['frame']}", default_collate([sample]), boxes)
+    return default_collate(samples)
 
 
 def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.ndarray) -> np.ndarray:
@@ -172,7 +150,6 @@ def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.nd
 def build(config: Config) -> Trainer:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
     engine = Engine(config)
-    torch.manual_seed(config.seed)
     model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
     if config.init:
         settings.check(model.settings, settings.current(), f"--init: {config.init}")
@@ -188,12 +165,13 @@ def build(config: Config) -> Trainer:
         config=config.sampling, seed=config.seed, speakers=clips.speakers,
     )  # fmt: skip
     data = make_data([cache.open(name) for name in clips.train])
+    examples: list[Any] = []
     if config.overfit:
-        examples = [one_sample(data, i) for i in range(min(config.overfit, len(data)))]
-    else:
+        examples = [default_collate([data[i]]) for i in range(min(config.overfit, len(data)))]
+    elif engine.world.is_main:  # which alone validates
         usable = make_data([cache.open(val[i]) for i in spread(len(val), config.val_clips)]).clips
         examples = [whole_clip(clip, config.model.num_frames, config.num_references) for clip in usable]
-    stage = LandmarkStage(config, model.requires_grad_(True).to(engine.device), engine, examples)
+    stage = LandmarkStage(config, model, engine, examples)
     return Trainer(stage, data, config, run)
 
 

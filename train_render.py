@@ -14,6 +14,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 from torch.utils.data import default_collate
+from torchvision.utils import flow_to_image
 
 import command_line
 from checkpoints import registry
@@ -31,9 +32,8 @@ from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
 from models.renderer import Renderer, RendererConfig, RendererOutput
 from training.engine import Engine
-from training.loop import Batch, Trainer, to_device, train
+from training.loop import Batch, Stage, Trainer, to_device, train
 from training.options import Options, flag, spread, with_preset, with_sizes_of
-from training.pictures import flow_colours, row
 from training.run_folder import RunFolder
 
 PICTURES = 6  # validation samples shown in TensorBoard
@@ -76,14 +76,12 @@ class Config(Options):
         if model.use_warping and loss.warmup_epochs and not alignment:
             raise UserError(f"--loss.warmup-epochs: {loss.warmup_epochs} epochs would train the alignment alone, but "
                             "--loss.warp and --loss.pixel are 0; raise one of them, or have no warm-up")  # fmt: skip
-        if self.batch // self.accumulate < 2:  # the audio encoder ends in one value a sample
-            raise UserError(f"--batch: {self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, "
-                            "too few for batch statistics; raise it or lower --accumulate")  # fmt: skip
+        self.check_batch(1)  # the audio encoder's
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig.lite(), "batch": 4, "precision": "bf16",
+        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig(width=24), "batch": 4,
         "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0,
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1, box=0.02)
@@ -96,17 +94,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class RenderStage:
-    """Generator step, discriminator step, validation and export of stage 2."""
+class RenderStage(Stage):
+    """Generator step, discriminator step and validation of stage 2."""
 
-    warming_up = False
+    name = "renderer"
 
     def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
-        self.config, self.engine, self.examples = config, engine, examples
-        self.model: nn.Module = model
-        self.networks: dict[str, nn.Module] = {"renderer": model}
-        self.optimisers = {"renderer": engine.adam(model)}
-        self.forward = engine.compiled(model)
+        super().__init__(model, engine, examples, settings.current(config.model.size))
+        self.config = config
         vgg = load_vgg(config.vgg, config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
         self.discriminator = None
         if config.loss.needs_discriminator:
@@ -154,24 +149,18 @@ class RenderStage:
             if number in spread(len(self.examples), PICTURES):
                 sketch = batch["target_sketches"][0, self.config.model.num_frames // 2]
                 images = [sketch.expand(3, -1, -1), *batch["reference_images"][0]]
-                flow = [] if output.flow is None else [flow_colours(flow) for flow in output.flow[0].float()]
+                flow = [] if output.flow is None else flow_to_image(output.flow[0].float()) / 255
                 images += [*flow, output.warped_reference[0], face[0], target[0]]
                 title = f"sketch, references, motion, warped, output, target/{sample['name']} frame {sample['frame']}"
-                pictures[title] = row(images)
+                row = torch.cat([image.float() for image in images], dim=2).clamp(0, 1) * 255  # (3, H, W * n)
+                pictures[title] = row.round().byte().permute(1, 2, 0).cpu().numpy()
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return {"selection": numbers.get("L_r", -numbers["psnr"]), **numbers}, pictures
-
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
-        assert isinstance(model, Renderer)
-        about = {"step": step, "validation": numbers, "validation_samples": len(self.examples)}
-        current = settings.current(self.config.model.size)
-        weights.save(model, self.config.run / "renderer.safetensors", current, about, half=True)
 
 
 def build(config: Config) -> Trainer:
     """Data, networks and loop of a configuration. Raises UserError when they don't fit together."""
     engine = Engine(config)
-    torch.manual_seed(config.seed)
     model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
     if config.init:
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
@@ -187,12 +176,11 @@ def build(config: Config) -> Trainer:
         candidates=config.model.candidates,
     )  # fmt: skip
     data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
-    fixed, count = data, config.overfit
+    fixed, count = data, config.overfit or config.val_samples
     if not config.overfit:
-        count = config.val_samples
         fixed = make_data([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=count))
     examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
-    stage = RenderStage(config, model.requires_grad_(True).to(engine.device), engine, examples)
+    stage = RenderStage(config, model, engine, examples)
     return Trainer(stage, data, config, run)
 
 

@@ -29,6 +29,7 @@ from media.audio import N_MELS
 
 FACES, ARRAYS, UNFINISHED = ".faces", ".safetensors", ".part"
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+AGAIN = "remove it and run the preprocessing again"
 OPEN_CLIPS = 256  # mapped at once in a process: two file handles each
 _DTYPES = {"F32": np.float32, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -123,7 +124,7 @@ def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any
         if len(arrays["faces"]) != arrays["offsets"][-1]:
             raise ValueError(f"{name}{FACES} has {len(arrays['faces'])} bytes, not {arrays['offsets'][-1]}")
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"{path} is not a whole clip ({error}); remove it and run the preprocessing again") from error
+        raise UserError(f"{path} is not a whole clip ({error}); {AGAIN}") from error
     return arrays, about
 
 
@@ -173,7 +174,10 @@ class Clip:
         start, end = arrays["offsets"][frame : frame + 2]
         if start == end:
             raise IndexError(f"frame {frame} of {self.name} has no face")
-        return cv2.imdecode(arrays["faces"][start:end], cv2.IMREAD_COLOR_RGB)
+        face = cv2.imdecode(arrays["faces"][start:end], cv2.IMREAD_COLOR_RGB)
+        if face is None:
+            raise UserError(f"{self.root / self.name}{FACES}: the picture of frame {frame} is damaged; {AGAIN}")
+        return face
 
     @property
     def num_bytes(self) -> int:

@@ -14,7 +14,7 @@ class LandmarkDataset(SampledClips):
     """Windows of `num_frames` (T) frames, with `num_references` (N) faces of the same clip outside the window.
 
     Items (float32 tensors, landmarks in crop coordinates): mel (T, 1, 80, 16), pose (T, 74, 2), reference (N, 131, 2),
-    lip (T, 40, 2), jaw (T, 17, 2); name: of the clip, frame: the window's first.
+    lip (T, 40, 2), jaw (T, 17, 2); boxes (T, 4) int32 of the faces; name: of the clip, frame: the window's first.
 
     Raises:
         UserError: no clip is long enough.
@@ -41,6 +41,7 @@ def make_sample(
         "reference": torch.from_numpy(reference),
         "lip": torch.from_numpy(faces[:, LIP_SLICE]),
         "jaw": torch.from_numpy(faces[:, JAW_SLICE]),
+        "boxes": torch.from_numpy(clip.boxes[window]),
         "name": clip.name,
         "frame": int(window[0]),
     }

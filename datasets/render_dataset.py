@@ -7,10 +7,10 @@ import torch
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
-from datasets.windows import centres, neighbours, sample_references
+from datasets.windows import sample_references, window_frames
 from face.references import nearest_references
 from face.sketch import draw_sketches
-from media.audio import mel_windows
+from media.audio import FPS, mel_windows
 
 
 class RenderDataset(SampledClips):
@@ -31,8 +31,9 @@ class RenderDataset(SampledClips):
 
     def __getitem__(self, index: int) -> dict[str, object]:
         rng, clip = self.draw(index)
-        frame = int(rng.choice(centres(clip.found, self.num_frames)))
-        window = neighbours(frame, self.num_frames, clip.num_frames)
+        windows = window_frames(clip.num_frames, self.num_frames, FPS)  # (F, T)
+        frame = int(rng.choice(np.flatnonzero(clip.found[windows].all(axis=1))))
+        window = windows[frame]
         references = sample_references(rng, clip.found, window, max(self.candidates, self.num_references))
         if self.candidates:
             target_points, points = clip.crop_landmarks(np.array([frame])), clip.crop_landmarks(references)

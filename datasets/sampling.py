@@ -36,11 +36,11 @@ class AugmentConfig:
 class SamplingConfig:
     """How samples are drawn. An epoch is `samples_per_epoch` samples, or as many as there are clips.
 
-    Balance: "clip" draws every clip equally often; "frame" every frame; "speaker" draws speakers by the square root
+    Balance: "clip" draws every clip equally often; "speaker" draws speakers by the square root
     of their frames, so that one who has most of them does not dominate, nor one with a single clip repeat for ever.
     """
 
-    balance: Literal["clip", "speaker", "frame"] = "clip"
+    balance: Literal["clip", "speaker"] = "clip"
     samples_per_epoch: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -67,7 +67,11 @@ class SampledClips(Dataset[dict[str, object]]):
             raise UserError(f"--cache: none of the {len(clips)} clips can be trained on: that takes {needed}")
         if excluded := len(clips) - len(self.clips):
             print(f"{excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)
-        weights = _weights(self.clips, config.balance, speakers or {})
+        weights = np.ones(len(self.clips))
+        if config.balance == "speaker":
+            names, frames = [clip.name for clip in self.clips], [clip.num_found for clip in self.clips]
+            who = np.unique([(speakers or {}).get(n, speaker_of(n)) for n in names], return_inverse=True)[1]
+            weights = frames / np.sqrt(np.bincount(who, frames)[who])
         self.ends = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
@@ -79,16 +83,6 @@ class SampledClips(Dataset[dict[str, object]]):
         rng = np.random.default_rng((self.seed, epoch, index))
         clip = np.searchsorted(self.ends[:-1], (index + rng.random()) / len(self), side="right")
         return rng, self.clips[clip]
-
-
-def _weights(clips: Sequence[Clip], balance: str, speakers: Mapping[str, str]) -> np.ndarray:
-    frames = np.array([clip.num_found for clip in clips], dtype=np.float64)
-    if balance == "clip":
-        return np.ones(len(clips))
-    if balance == "frame":
-        return frames
-    who = np.unique([speakers.get(clip.name, speaker_of(clip.name)) for clip in clips], return_inverse=True)[1]
-    return frames / np.sqrt(np.bincount(who, frames)[who])
 
 
 class Augmentation:

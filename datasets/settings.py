@@ -6,10 +6,8 @@ from command_line import UserError
 from face import crop, landmarks
 from media import audio
 
-Setting = str | int | float
 
-
-def current(size: int = crop.SIZE) -> dict[str, Setting]:
+def current(size: int = crop.SIZE) -> dict[str, str | int | float]:
     """The settings in force: mel, landmark table and crop rule, at a crop of `size` pixels."""
     return {**audio.settings(), **landmarks.settings(), **crop.settings(size)}
 

@@ -7,11 +7,6 @@ from media.audio import FPS
 MIN_FRAMES = 25  # frames with a face that a clip needs to be trained on
 
 
-def neighbours(frame: int, length: int, num_frames: int) -> np.ndarray:
-    """The window of `length` frames around `frame`; past the ends the edge frame repeats. (length,) int."""
-    return np.clip(np.arange(length) - length // 2 + frame, 0, num_frames - 1)
-
-
 def longest_run(found: np.ndarray) -> int:
     """Length of the longest run of frames with a face."""
     edges = np.flatnonzero(np.diff(found, prepend=False, append=False))
@@ -22,13 +17,6 @@ def window_starts(found: np.ndarray, length: int) -> np.ndarray:
     """Every start of `length` consecutive frames that all show a face, in order; empty if there is none."""
     missing = np.concatenate([[0], np.cumsum(~found)])
     return np.flatnonzero(missing[length:] == missing[:-length]) if length <= len(found) else np.empty(0, dtype=int)
-
-
-def centres(found: np.ndarray, length: int) -> np.ndarray:
-    """Every frame whose `neighbours` all show a face, in order."""
-    half = length // 2
-    padded = np.concatenate([np.repeat(found[:1], half), found, np.repeat(found[-1:], length - 1 - half)])
-    return window_starts(padded, length)
 
 
 def sample_references(rng: np.random.Generator, found: np.ndarray, excluded: np.ndarray, count: int) -> np.ndarray:

@@ -4,9 +4,10 @@ A discriminator maps pictures (B, 3, H, W), for each of its scales, to feature m
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from losses.perceptual import perceptual
 
 
 def generator_losses(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,10 +22,8 @@ def generator_losses(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tu
         true = discriminator(real)
     drawn = functional_call(discriminator, frozen, fake)
     adversarial = torch.stack([(scale[-1].float() - 1).square().mean() for scale in drawn]).sum()
-    distances = [
-        torch.stack([F.l1_loss(mine, theirs) for mine, theirs in zip(scale[:-1], true_scale[:-1], strict=True)]).mean()
-        for scale, true_scale in zip(drawn, true, strict=True)
-    ]
+    pairs = [(mine[:-1], theirs[:-1]) for mine, theirs in zip(drawn, true, strict=True)]
+    distances = [perceptual(mine, theirs) / len(mine) for mine, theirs in pairs]
     return adversarial, 4 * torch.stack(distances).mean()
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.vgg import cfgs, make_layers
 
 from checkpoints import registry
 from command_line import UserError
 
 LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
-_CONVS = (0, 3, 6, 11, 16)  # their convolutions in torchvision's table
-_RELUS = (1, 6, 11, 20, 29)  # and they themselves among the layers made from it
+_RELUS = ("1", "6", "11", "20", "29")  # their names among torchvision's layers
 
 
 def load_vgg(path: Path | None = None, layers: Sequence[int] = LAYERS) -> "VGG19":
@@ -35,7 +35,7 @@ def load_vgg(path: Path | None = None, layers: Sequence[int] = LAYERS) -> "VGG19
 
 
 class VGG19(nn.Module):
-    """ReLU features of ImageNet's VGG-19 up to the deepest layer asked for: frozen, always in eval mode.
+    """ReLU features of ImageNet's VGG-19 up to the deepest layer asked for: frozen.
 
     Pictures are RGB in [0, 1]. They are mapped to (x + 1) / 2 before ImageNet's normalisation: that step was meant for
     pictures in [-1, 1], but the released losses have it and the published loss weights were tuned with it.
@@ -47,25 +47,16 @@ class VGG19(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], layers: Sequence[int] = LAYERS):
         """`state` is torchvision's state dict, `features.N.weight` and `.bias`; the classifier may be missing."""
         super().__init__()
-        self.positions = [_RELUS[layer - 1] for layer in layers]
-        self.features = make_layers(cfgs["E"][: _CONVS[max(layers) - 1] + 1])
+        wanted = [_RELUS[layer - 1] for layer in sorted(layers)]
+        self.features = create_feature_extractor(make_layers(cfgs["E"]), wanted)
         self.features.load_state_dict({name: state[f"features.{name}"] for name in self.features.state_dict()})
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
-        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # faster, on CPU and GPU
-
-    def train(self, mode: bool = True) -> "VGG19":
-        return super().train(False)
+        self.requires_grad_(False).to(memory_format=torch.channels_last)  # faster, on CPU and GPU
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one feature map for each of the layers asked for, from shallow to deep."""
-        x = ((images + 1) / 2 - self.mean) / self.std
-        features = []
-        for position, layer in enumerate(self.features):
-            x = layer(x)
-            if position in self.positions:
-                features.append(x)
-        return features
+        return list(self.features(((images + 1) / 2 - self.mean) / self.std).values())
 
 
 def perceptual(features: list[Tensor], target: list[Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from models.renderer import Renderer, RendererConfig
 
 # What the released weights were made for, in the names that the rooms give their settings. Their margin was 5 pixels of
 # faces about 100 pixels wide; the integer boxes and the smoothing are those of the released inference.
-SETTINGS: dict[str, weights.Setting] = {
+SETTINGS: dict[str, str | int | float] = {
     "audio.sample_rate": 16000, "audio.n_fft": 800, "audio.window": 800, "audio.hop": 200, "audio.n_mels": 80,
     "audio.fmin": 55, "audio.fmax": 7600, "audio.preemphasis": 0.97, "audio.silence": -4.0, "audio.fps": 25,
     "audio.mel_columns": 16, "crop.size": 128, "crop.margin": 0.05, "crop.smoothing": 2,
@@ -102,8 +102,6 @@ class Config:
     """Released checkpoint, .pth"""
     output: tyro.conf.Positional[Path]
     """File to write, .safetensors"""
-    half: bool = False
-    """Store half precision: half the size, differences of a thousandth."""
 
 
 def main(config: Config) -> None:
@@ -120,7 +118,7 @@ def main(config: Config) -> None:
     except (UserError, KeyError, AttributeError) as error:
         raise UserError(f"SOURCE: {config.source} is not a released checkpoint: {error}") from error
     extra = {"step": checkpoint.get("global_step") or 0, "source": "released IP-LAP weights, converted"}
-    weights.save(module, config.output, SETTINGS, extra, config.half)
+    weights.save(module, config.output, SETTINGS, extra)
     print(f"{config.output}: {weights.NAMES[weights.stage_of(module)]}, from step {extra['step']}")
 
 

@@ -17,10 +17,6 @@ class DiscriminatorConfig:
     """Channels of the first layer; doubled three times."""
     scales: int = 2
 
-    @classmethod
-    def lite(cls) -> "DiscriminatorConfig":
-        return cls(width=24)
-
 
 class PatchDiscriminator(nn.Module):
     """Pictures (B, 3, H, W) -> feature maps after each LeakyReLU, then the logits of the patches."""

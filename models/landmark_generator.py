@@ -61,8 +61,7 @@ class LandmarkGenerator(nn.Module):
     """Predicts the lips and the jaw of T neighbouring frames. The number of reference faces is free."""
 
     settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
-    extra: Mapping[str, Any] = {}  # what else the weight file says
-    step = 0  # training steps
+    extra: Mapping[str, Any] = {}  # what else the weight file says: step, ...
 
     def __init__(self, config: LandmarkGeneratorConfig = LandmarkGeneratorConfig()):
         super().__init__()

@@ -83,7 +83,8 @@ def _distances(points: Tensor) -> Tensor:
     """From the centres of the grid's cells, row by row, to points (B, K, 2) in the crop: (B, G*G, K) in its sides."""
     centres = (torch.arange(START_GRID, device=points.device) + 0.5) / START_GRID
     places = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
-    return torch.cdist(places[None], points)
+    # Not by a matrix product: in TF32 the flow would be off by up to a pixel.
+    return torch.cdist(places[None], points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class ReferenceEncoder(nn.Module):

@@ -81,8 +81,7 @@ class Renderer(nn.Module):
     """
 
     settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
-    extra: Mapping[str, Any] = {}  # what else the weight file says
-    step = 0  # training steps
+    extra: Mapping[str, Any] = {}  # what else the weight file says: step, ...
 
     def __init__(self, config: RendererConfig = RendererConfig()):
         super().__init__()
@@ -128,8 +127,9 @@ class Renderer(nn.Module):
         else:
             start = None
             if landmarks is not None and features.landmarks is not None:
-                flow = landmark_flow(landmarks, features.landmarks, self.config.size)
-                start = Motion(flow, trust(flow, features.full[:, :, :3], masked_target, landmarks))
+                with torch.autocast(landmarks.device.type, enabled=False):  # halves would round to parts of a pixel
+                    flow = landmark_flow(landmarks, features.landmarks, self.config.size)
+                    start = Motion(flow, trust(flow, features.full[:, :, :3], masked_target, landmarks))
             motion = self.motion_field(features.half, sketches, start)
             full, half = align(features, motion, identity_at_zero=self.config.output_skip)
         logits = self.translation(masked_target, sketches, full, half, mel).float()

@@ -15,7 +15,6 @@ from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 
 Stage = Literal["landmark", "renderer"]
-Setting = str | int | float
 
 _STAGES = {"landmark": (LandmarkGenerator, LandmarkGeneratorConfig), "renderer": (Renderer, RendererConfig)}
 NAMES = {"landmark": "a landmark generator (stage 1)", "renderer": "a renderer (stage 2)"}
@@ -27,7 +26,7 @@ def stage_of(module: LandmarkGenerator | Renderer) -> Stage:
 
 
 def save(
-    module: LandmarkGenerator | Renderer, path: str | Path, settings: Mapping[str, Setting],
+    module: LandmarkGenerator | Renderer, path: str | Path, settings: Mapping[str, str | int | float],
     extra: Mapping[str, Any] | None = None, half: bool = False,
 ) -> None:  # fmt: skip
     """Writes the weights under a temporary name in the same folder, then renames.
@@ -62,8 +61,8 @@ def load(path: str | Path, stage: None = None) -> LandmarkGenerator | Renderer: 
 def load(path: str | Path, stage: Stage | None = None) -> LandmarkGenerator | Renderer:
     """The network in a file of `save`: on the CPU, in float32, in eval mode, without gradients.
 
-    It has the attributes `config`, `settings` (landmark, mel and crop settings it was trained with), `step` (training
-    steps) and `extra` (whatever else was recorded).
+    It has the attributes `config`, `settings` (landmark, mel and crop settings it was trained with) and `extra`
+    (whatever else was recorded).
 
     Raises:
         UserError: no such file, a damaged or foreign file, or, where `stage` is given, the other stage's weights
@@ -86,7 +85,7 @@ def load(path: str | Path, stage: Stage | None = None) -> LandmarkGenerator | Re
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()[:200]  # not each of a hundred names
         raise UserError(f"{path} holds {NAMES[found]} that this version does not fit: {reason}") from error
-    module.settings, module.extra, module.step = settings, extra, int(extra.get("step", 0))
+    module.settings, module.extra = settings, extra
     return module.eval().requires_grad_(False)
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
-from train_landmark import PRESETS, Config, LandmarkStage, build, main
+from train_landmark import PRESETS, WINDOWS, Config, LandmarkStage, build, main
 from training import checkpoint, export, plot
 from training.loop import Stream
 from training.options import with_preset
@@ -43,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(cache: Path, tmp_path: Path) -> Config:
     return Config(
         cache=cache, run=tmp_path / "run", model=TINY, sampling=SamplingConfig(samples_per_epoch=8), batch=2, steps=4,
-        workers=0, log_every=1, validate_every=2, num_references=2, device="cpu",
+        workers=0, log_every=1, validate_every=2, num_references=2, device="cpu", precision="fp32",
     )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def test_exports_the_averaged_weights_and_trains_on_from_them(config: Config, tm
     for path, step in ((best, last(config)["best_step"]), (newest, 4)):
         exported = models.load(path)
         state = torch.load(checkpoint.path_of(config.run / "checkpoints", step), weights_only=True)
-        assert exported.step == step
+        assert exported.extra["step"] == step
         for name, value in exported.state_dict().items():
             torch.testing.assert_close(value, state["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)
     # A run's folder may serve as --weights, with the other stage's weights in it.
@@ -122,6 +123,16 @@ def test_overfits_a_few_samples_and_validates_on_them(config: Config) -> None:
     losses = [row["L_1"] for row in rows_of(config)]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     assert rows_of(config, "validation")[-1]["L_1"] == pytest.approx(losses[-1], rel=0.5)
+
+
+def test_of_long_clips_only_a_part_is_kept_for_validation(config: Config, tmp_path: Path) -> None:
+    for name in "ab":
+        write_clip(tmp_path / "long", name, num_frames=400)
+    stage: Any = build(replace(config, cache=tmp_path / "long")).stage
+    [windows] = stage.examples
+    starts = windows["frame"].tolist()
+    assert starts == sorted(set(starts)) and len(starts) == WINDOWS < 400 // TINY.num_frames
+    assert (starts[0], starts[-1]) == (0, 385) and windows["boxes"].shape == (WINDOWS, TINY.num_frames, 4)
 
 
 def test_one_person_is_tuned_on_a_single_clip(config: Config, tmp_path: Path) -> None:
@@ -244,6 +255,8 @@ def test_none_to_look_at_is_refused(config: Config, name: str) -> None:
 @pytest.mark.parametrize(("flags", "message"), [
     ("--model.heads 3", "--model.width: 160 must be even and a multiple of --model.heads (3)"),
     ("--model.width 15 --model.heads 5", "--model.width: 15 must be even and a multiple of --model.heads (5)"),
+    ("--batch 1 --num-references 1", "--batch: 1 in 1 parts leaves fewer than 2 samples in each"),
+    ("--batch 1 --model.num-frames 1", "--batch: 1 in 1 parts leaves fewer than 2 samples in each"),
     ("--model.layers 0", "--model.layers: 0 is not more than 0"),
     ("--model.num-frames -3", "--model.num-frames: -3 is not more than 0"),
     ("--model.dropout 1", "--model.dropout: 1.0 is not a probability below 1"),

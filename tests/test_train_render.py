@@ -46,6 +46,7 @@ def config(cache: Path, vgg: Path, tmp_path: Path) -> Config:
         cache=cache, run=tmp_path / "run", vgg=vgg, model=TINY, discriminator=DiscriminatorConfig(width=4),
         loss=RenderLossConfig(layers=(1, 2), warmup_epochs=1), sampling=SamplingConfig(samples_per_epoch=4), batch=2,
         steps=4, workers=0, log_every=1, validate_every=4, num_references=2, val_samples=2, device="cpu",
+        precision="fp32",
     )  # fmt: skip
 
 

@@ -34,14 +34,12 @@ class World:
         return self.rank == 0
 
 
-def start(device: str = "auto", threads: int = 0) -> World:
+def start(device: str = "auto") -> World:
     """Reads torchrun's environment (none: one process) and opens the process group: NCCL on CUDA, else Gloo.
 
     Raises:
         UserError: the device isn't there.
     """
-    if threads:
-        torch.set_num_threads(threads)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     chosen = pick_device(device, local)  # touches no other process's GPU
@@ -56,6 +54,11 @@ def stop() -> None:
     """Closes the process group: one of Gloo's threads that frees a tensor while Python ends aborts the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether that came from an exchange with a process that has ended."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def average(tensors: Iterable[Tensor], world: World) -> None:

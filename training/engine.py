@@ -16,12 +16,13 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         """Raises UserError when the device isn't there."""
+        torch.manual_seed(options.seed)  # networks are made next
         self.options = options
-        self.world = distributed.start(options.device, options.threads)
+        self.world = distributed.start(options.device)
         self.device = self.world.device
         precision = options.precision
         if precision == "auto":
-            precision = "bf16" if self.device.type == "cuda" and computes_in_bf16(self.device) else "fp32"
+            precision = "bf16" if computes_in_bf16(self.device) else "fp32"
         self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         if self.device.type == "cuda":

@@ -32,12 +32,11 @@ def main(config: Config) -> None:
     if not best.exists():
         raise UserError(f"--run: {config.run} holds no validated weights yet; train on to the first validation")
     module = weights.load(best)
-    extra = module.extra
     if config.which == "last":
         module.load_state_dict(state["average"])
-        extra = {"step": state["step"], "best": False}
-    weights.save(module, config.output, module.settings, extra, half=True)
-    print(f"{config.output}: step {extra['step']} of {config.run}")
+        module.extra = {"step": state["step"], "best": False}
+    weights.save(module, config.output, module.settings, module.extra, half=True)
+    print(f"{config.output}: step {module.extra['step']} of {config.run}")
 
 
 if __name__ == "__main__":

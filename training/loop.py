@@ -1,5 +1,6 @@
 """The training loop of both stages: samples in order, steps, logs, validation, checkpoints, and when to stop."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -7,16 +8,17 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from command_line import UserError
+from models import weights
 from training import checkpoint, distributed
 from training.device import memory_gib, out_of_memory
 from training.engine import Average, Engine
@@ -24,29 +26,37 @@ from training.options import Config, Options
 from training.run_folder import RunFolder
 
 LEAST_SCALE = 2**-4  # of fp16's loss, which begins at 2**16: below it's not the scale that makes gradients infinite
+# What lets a step end, then saves; SIGHUP (not on Windows): the terminal is gone.
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 Batch = dict[str, Any]
 
 
-class Stage(Protocol):
-    """What a script gives to `Trainer`."""
+class Stage(ABC):
+    """What a script gives to `Trainer`: its networks, and how they are trained and validated."""
 
-    model: nn.Module  # the network that is averaged, validated and exported
-    networks: dict[str, nn.Module]  # all that is trained
-    optimisers: dict[str, Optimizer]  # of each of them
-    engine: Engine
-    warming_up: bool  # after a training step: whether what validation looks at wasn't trained yet
+    name: str  # of its file of weights
+    warming_up = False  # after a training step: whether what validation looks at wasn't trained yet
 
+    def __init__(self, model: nn.Module, engine: Engine, examples: list[Batch], settings: Mapping[str, Any]) -> None:
+        """`model` is averaged, validated on the `examples` and exported, with the `settings` of its data."""
+        self.engine, self.examples, self.settings = engine, examples, settings
+        self.model = model.requires_grad_(True).to(engine.device)
+        self.forward = engine.compiled(self.model)
+        self.networks = {self.name: self.model}  # all that is trained
+        self.optimisers = {self.name: engine.adam(self.model)}  # of each of them
+
+    @abstractmethod
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         """Forward and backward passes of a batch, or of each part of it; named scalars."""
-        ...
 
+    @abstractmethod
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Numbers, of which "selection" (lower is better) picks the best; pictures for TensorBoard."""
-        ...
 
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
+    def export(self, model: Any, step: int, numbers: dict[str, float]) -> None:
         """Writes the weights that others load."""
-        ...
+        about = {"step": step, "validation": numbers, "validated_on": len(self.examples)}
+        weights.save(model, self.engine.options.run / f"{self.name}.safetensors", self.settings, about, half=True)
 
 
 class Stream(Sampler[list[int]]):
@@ -107,18 +117,23 @@ class Trainer:
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
         self.lap = self.waited = 0.0  # when the steps not yet logged began, and seconds of waiting for data since then
-        self.signal = ""
+        self.signal: signal.Signals | None = None
+
+    @property
+    def out_of_patience(self) -> bool:
+        return 0 < self.options.patience <= self.stale
 
     def fit(self) -> None:
         """Raises UserError when the loss is no number or something cannot be written."""
         self._restore()
         if self.world.is_main:
             self.run.open(self.step)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note_signal)
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup's
+                signal.signal(number, self._note_signal)
         steps, began = self.steps(), time.monotonic()
         self.lap, self.waited = began, 0.0
-        stop = self.step >= self.options.steps
+        stop = self.step >= self.options.steps or self.out_of_patience
         while not stop:
             self.train_step(next(steps))
             late = self.options.minutes is not None and time.monotonic() - began > 60 * self.options.minutes
@@ -132,10 +147,15 @@ class Trainer:
                         self._validate()
                     self._save()
                 if validate:
-                    stop |= any(distributed.any_process([0 < self.options.patience <= self.stale], self.world))
+                    stop |= any(distributed.any_process([self.out_of_patience], self.world))
                 self.lap, self.waited = time.monotonic(), 0.0
-        why = f"stopped by {self.signal}" if self.signal else "done"
-        self._say(f"{why} at step {self.step}, best {self.best:.5g}; the same command continues, see {self.run.path}")
+        why = f"stopped by {self.signal.name}" if self.signal else "stopped"
+        more = "the same command"
+        if self.step >= self.options.steps:
+            why, more = "done", "a larger --steps"
+        elif self.out_of_patience:
+            why, more = f"nothing better in {self.stale} validations", "a larger --patience"
+        self._say(f"{why} at step {self.step}, best {self.best:.5g}; {more} continues, see {self.run.path}")
 
     def train_step(self, parts: list[Batch]) -> None:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
@@ -220,25 +240,23 @@ class Trainer:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
         found = checkpoint.load_latest(self.run.checkpoints) if self.world.is_main else None
         state = distributed.from_main(found, self.world)
-        try:
-            for name, network in self.stage.networks.items():
-                if state:
+        if state:
+            try:
+                for name, network in self.stage.networks.items():
                     network.load_state_dict(state["networks"][name])
-                distributed.copy_from_main(network, self.world)
-                distributed.share_batch_norm(network, self.world)
-            if not state:
-                return
-            for name, optimiser in self.stage.optimisers.items():
-                optimiser.load_state_dict(state["optimisers"][name])
-            self.average.module.load_state_dict(state["average"])
-            if state["scaler"]:  # else of a run in another --precision
-                self.engine.scaler.load_state_dict(state["scaler"])
-            self.step, self.best_step = state["step"], state["best_step"]
-            self.best, self.stale = state["best"], state["stale"]
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"--run: checkpoints in {self.run.path} are of another configuration ({reason})") from error
-        self._say(f"continuing {self.run.path} after step {self.step}")
+                    self.stage.optimisers[name].load_state_dict(state["optimisers"][name])
+                self.average.module.load_state_dict(state["average"])
+                if state["scaler"]:  # else of a run in another --precision
+                    self.engine.scaler.load_state_dict(state["scaler"])
+                self.step, self.best_step = state["step"], state["best_step"]
+                self.best, self.stale = state["best"], state["stale"]
+            except (KeyError, ValueError, RuntimeError) as error:
+                what = f"--run: checkpoints in {self.run.path} are of another configuration"
+                raise UserError(f"{what} ({str(error).splitlines()[-1].strip()})") from error
+            self._say(f"continuing {self.run.path} after step {self.step}")
+        for network in self.stage.networks.values():
+            distributed.copy_from_main(network, self.world)
+            distributed.share_batch_norm(network, self.world)
 
     def _save(self) -> None:
         state = {
@@ -279,12 +297,13 @@ class Trainer:
 
     def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends at once."""
-        self.signal = signal.Signals(number).name
+        self.signal = signal.Signals(number)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _say(self, line: str) -> None:
         if self.world.is_main:
-            print(line, flush=True)
+            with contextlib.suppress(OSError):  # a lost terminal is no reason to lose the run
+                print(line, flush=True)
 
 
 def train(build: Callable[[Config], Trainer], config: Config) -> None:
@@ -293,14 +312,16 @@ def train(build: Callable[[Config], Trainer], config: Config) -> None:
         trainer = build(config)
         trainer.dry_run() if config.dry_run else trainer.fit()
         distributed.stop()
-        if trainer.signal == "SIGINT":  # as other commands end: a script must not go on with its next line
+        if trainer.signal == signal.SIGINT:  # as other commands end: a script must not go on with its next line
             raise KeyboardInterrupt
         if trainer.signal:
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(128 + trainer.signal)
     except BaseException as error:
         end_workers()
         if not isinstance(error, MemoryError | RuntimeError):
             raise
+        if distributed.lost_another(error):
+            raise UserError("another process of this training has ended; its own line says why") from error
         if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
             raise UserError(f"--workers: {error}; use fewer of them, or a smaller --batch") from error
         if out_of_memory(error):
@@ -323,7 +344,7 @@ def end_workers() -> None:
 
 def prepare_worker(_: int) -> None:
     """In a process that loads data: the main process decides when to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

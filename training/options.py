@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeVar
 
 from command_line import UserError
 
-# Flags that may differ when a run is continued: what a step computes stays the same, but for rounding.
+# Flags that may differ when a run is continued: what a step computes stays the same, but for rounding and for its size,
+# which is what to change where a run has diverged.
 FREE = frozenset((
-    "cache", "run", "preset", "vgg", "lpips", "minutes", "steps", "patience", "workers", "threads", "device", "compile",
-    "precision", "keep", "log_every", "validate_every", "dry_run",
+    "cache", "run", "preset", "vgg", "lpips", "minutes", "steps", "patience", "workers", "device", "compile",
+    "precision", "keep", "log_every", "validate_every", "dry_run", "learning_rate", "clip_norm",
 ))  # fmt: skip
 SIZES = ("model.", "discriminator.")  # more than 0, but for:
 MAY_BE_0 = ("model.candidates", "model.dropout")
@@ -43,7 +44,7 @@ class Options:
     accumulate: int = 1
     """Parts that a process cuts its share of the batch into, one after the other, to save memory."""
     learning_rate: float = 1e-4
-    """Adam's step size."""
+    """Adam's step size; it and --clip-norm may be others when a run is continued."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from nothing."""
     clip_norm: float = 0.0
@@ -53,7 +54,7 @@ class Options:
     patience: int = 0
     """Stop when so many validations in a row brought nothing better; 0: never."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Number format of forward and backward passes; weights stay fp32. auto: bf16 on CUDA where the GPU has it, else
+    """Number format of forward and backward passes; weights stay fp32. auto: bf16 where the GPU or CPU has it, else
     fp32. tf32: CUDA's rounded products."""
     compile: bool = False
     """Compile the networks (torch.compile): a slow start, faster steps."""
@@ -61,8 +62,6 @@ class Options:
     """Where to compute."""
     workers: int = 2
     """Processes that load data, for each training process."""
-    threads: int = 0
-    """CPU threads of a training process; 0: PyTorch's choice."""
     seed: int = 0
     """Weights, samples and dropout are functions of the seed and the step."""
     log_every: int = 50
@@ -92,6 +91,12 @@ class Options:
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0-based): linear warm-up, then constant."""
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def check_batch(self, values: int) -> None:
+        """Raises UserError where batch statistics would be of a single value: an encoder gives `values` a sample."""
+        if self.batch // self.accumulate * values < 2:
+            raise UserError(f"--batch: {self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, "
+                            "too few for batch statistics; raise it or lower --accumulate")  # fmt: skip
 
     def validation_clips(self, train: list[str], val: list[str]) -> list[str]:
         """The clips to validate on: `val`, or (fine-tuning) those trained on where there are no others.

@@ -1,4 +1,4 @@
-"""A run's folder: config.json (settings, versions, git hash), metrics.jsonl, TensorBoard files, checkpoints."""
+"""A run's folder: config.json (settings of the last command, versions, git hash), metrics, checkpoints."""
 
 import json
 import platform
@@ -37,8 +37,9 @@ class RunFolder:
         self._config = flatten(config) | {"held_out": f"{zlib.crc32(names):08x}"}
         self._board = self.path / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
         file = self.path / "config.json"
+        started = file.exists() and any(self.checkpoints.glob("step_*.pt"))  # else there is nothing to be continued
         try:
-            saved = json.loads(file.read_text())["config"] if file.exists() else {}
+            saved = json.loads(file.read_text())["config"] if started else {}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{file} cannot be read ({error}); use another --run folder") from error
         if saved.get("held_out", self._config["held_out"]) != self._config["held_out"]:

@@ -33,6 +33,14 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         clip.face(4)
 
 
+def test_a_damaged_picture_is_said(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "s/a")
+    file = tmp_path / "s/a.faces"
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(UserError, match=r"s/a.faces: the picture of frame 3 is damaged; remove it and run"):
+        clip.face(3)
+
+
 def test_the_arrays_are_safetensors_for_others(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "a", missing=(4,))
     arrays = load_file(tmp_path / "a.safetensors")

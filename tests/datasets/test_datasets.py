@@ -93,11 +93,11 @@ def test_workers_deliver_the_same(clips: list[Any]) -> None:
 def test_balance(clips: list[Any], tmp_path: Path) -> None:
     uneven = [write_clip(tmp_path, f"a/{k}", 100, seed=k) for k in range(9)] + [write_clip(tmp_path, "b/0", 100)]
     shares = {}
-    for balance in ("clip", "frame", "speaker"):
+    for balance in ("clip", "speaker"):
         dataset = LandmarkDataset(uneven, 5, 3, SamplingConfig(balance, samples_per_epoch=1000))
         counts = Counter(dataset.draw(index)[1].name for index in range(1000))
         shares[balance] = counts["b/0"] / 1000
-    assert shares == pytest.approx({"clip": 0.1, "frame": 0.1, "speaker": 0.25}, abs=0.002)
+    assert shares == pytest.approx({"clip": 0.1, "speaker": 0.25}, abs=0.002)
     named = LandmarkDataset(uneven, 5, 3, SamplingConfig("speaker", 1000), speakers={c.name: c.name for c in uneven})
     assert Counter(named.draw(i)[1].name for i in range(1000))["b/0"] == pytest.approx(100, abs=1)
     each = LandmarkDataset(clips, 5, 3, SamplingConfig())

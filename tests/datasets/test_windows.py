@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from datasets.windows import (
-    centres,
     longest_run,
-    neighbours,
     ping_pong,
     sample_references,
     window_frames,
@@ -21,16 +19,8 @@ def test_windows_are_those_with_a_face_throughout(seed: int) -> None:
     for length in (1, 2, 5):
         starts = [s for s in range(len(found) - length + 1) if found[s : s + length].all()]
         assert window_starts(found, length).tolist() == starts
-        middles = [t for t in range(len(found)) if found[neighbours(t, length, len(found))].all()]
-        assert centres(found, length).tolist() == middles
     runs = "".join("x" if f else " " for f in found).split()
     assert longest_run(found) == max(map(len, runs), default=0)
-
-
-def test_edges_repeat() -> None:
-    assert neighbours(0, 5, 10).tolist() == [0, 0, 0, 1, 2]
-    assert neighbours(5, 5, 10).tolist() == [3, 4, 5, 6, 7]
-    assert neighbours(9, 5, 10).tolist() == [7, 8, 9, 9, 9]
 
 
 def test_references_are_outside_and_distinct() -> None:

@@ -35,7 +35,7 @@ def convert(reference: Path, folder: Path, name: str) -> Path:
 @torch.inference_mode()
 def test_landmark_generator(reference: Path, folder: Path) -> None:
     network = models.load(convert(reference, folder, "landmark_generator"), "landmark")
-    assert isinstance(network, LandmarkGenerator) and network.step == 12
+    assert isinstance(network, LandmarkGenerator) and network.extra["step"] == 12
     z = case(reference, "landmark_generator")
     faces = torch.cat([z["reference_pose"], z["reference_content"]], dim=-1).transpose(-1, -2)
     lip, jaw = network(z["mel"], z["pose"].transpose(-1, -2), faces)

@@ -245,6 +245,18 @@ def test_flow_from_landmarks_is_exact_at_a_lone_landmark() -> None:
 
 
 @torch.inference_mode()
+def test_flow_from_landmarks_is_as_exact_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, values = build(replace(TINY, landmark_start=True, output_skip=True), shaken=False), inputs(TINY)
+    points, others = torch.rand(2, 131, 2), torch.rand(2, 3, 131, 2)
+    cdist, modes = torch.cdist, []
+    monkeypatch.setattr(torch, "cdist", lambda *a, **b: modes.append(b) or cdist(*a, **b))
+    with torch.autocast("cpu", torch.bfloat16):
+        flow = network(*values, points, others).flow
+    torch.testing.assert_close(flow, landmark_flow(points, others, TINY.size), rtol=0, atol=1e-6)
+    assert {mode["compute_mode"] for mode in modes} == {"donot_use_mm_for_euclid_dist"}  # a product may be in TF32
+
+
+@torch.inference_mode()
 def test_start_from_landmarks_is_optional_and_aligns_an_untrained_network() -> None:
     config = replace(TINY, landmark_start=True, output_skip=True)
     network = build(config, shaken=False)

@@ -37,7 +37,7 @@ def test_there_and_back(tmp_path: Path, network: LandmarkGenerator, half: bool, 
     weights.save(network, path, SETTINGS, {"step": 7, "losses": {"l1": 0.5}}, half)
     loaded = models.load(path)
     assert isinstance(loaded, LandmarkGenerator) and loaded.config == SMALL and not loaded.training
-    assert (loaded.settings, loaded.step, loaded.extra["losses"]) == (SETTINGS, 7, {"l1": 0.5})
+    assert (loaded.settings, loaded.extra) == (SETTINGS, {"step": 7, "losses": {"l1": 0.5}})
     for name, value in network.state_dict().items():
         found = loaded.state_dict()[name]
         assert found.dtype == value.dtype, name

@@ -24,7 +24,7 @@ from training.run_folder import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
-    "--batch 4 --steps 4 --workers 0 --threads 1 --log-every 1 --validate-every 4 --num-references 2 --device cpu "
+    "--batch 4 --steps 4 --workers 0 --log-every 1 --validate-every 4 --num-references 2 --device cpu "
     "--precision fp32 --warmup-steps 0 --sampling.samples-per-epoch 8 --sampling.balance clip"
 )
 LANDMARK = (
@@ -89,6 +89,19 @@ def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
     steps = [row["step"] for row in read_metrics(tmp_path / "here") if row["group"] == "train"]
     assert steps == list(range(1, STEPS + 1))
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.slow
+def test_only_the_process_that_fails_says_why(tmp_path: Path) -> None:
+    for name in ("a/clip", "b/clip"):
+        write_clip(tmp_path / "cache", name, size=32)
+    (tmp_path / "file").write_text("")
+    script = str(ROOT / "train_landmark.py")
+    command = [script, "--cache", "cache", "--run", "file/run", *COMMON.split(), *LANDMARK.split()]
+    processes = start_processes([command, command], cwd=tmp_path)
+    errors = [process.communicate(timeout=100)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [2, 2] and "Traceback" not in "".join(errors), errors
+    assert errors[0].startswith("error: --run") and "error: another process of this training has ended" in errors[1]
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+import train_landmark
+import train_render
 from command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
@@ -84,22 +86,29 @@ def test_killed_and_continued_is_as_if_never_killed(tmp_path: Path, when: str, c
     assert not list((tmp_path / "killed").rglob("*.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_and_saves(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_step_and_saves(
+    tmp_path: Path, number: signal.Signals, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = toy_trainer(tmp_path)
-    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {each: signal.getsignal(each) for each in loop.SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
     step = trainer.train_step
+
+    def lost(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
 
     def train_step(batch: Any) -> None:
         step(batch)
         if trainer.step == 3:
+            monkeypatch.setattr("builtins.print", lost)  # as a terminal that is gone does
             signal.raise_signal(number)
 
     trainer.train_step = train_step  # type: ignore[method-assign]
     try:
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as ended:
             loop.train(lambda _: trainer, trainer.options)
-        assert number == signal.SIGINT or getattr(ended.value, "code", None) == 143
+        assert getattr(ended.value, "code", None) == code
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
@@ -195,18 +204,31 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+def test_what_a_run_that_failed_is_told_to_change_can_be_changed(tmp_path: Path) -> None:
+    train(tmp_path, steps=2)
+    train(tmp_path, steps=3, learning_rate=1e-3, clip_norm=1.0)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["learning_rate"] == 1e-3
+    with pytest.raises(UserError, match=f"--batch: {tmp_path} was started with 4, not 2"):
+        train(tmp_path, batch=2)
+    for path in (tmp_path / "checkpoints").iterdir():  # as if it had failed before the first
+        path.unlink()
+    train(tmp_path, batch=2)
+
+
 def broken_at(run: Path, step: int) -> int:
     """An item of that step of the first epoch, so of none before."""
     return Stream(8, toy_trainer(run, validate_every=10).options).indices(step)[0] % 8
 
 
-def test_patience_keeps_the_best_and_the_last(tmp_path: Path) -> None:
+def test_patience_keeps_the_best_and_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = toy_trainer(tmp_path, patience=3, keep=1)
     stage: Any = trainer.stage
     stage.selections = [3.0, 1.0, 2.0, 1.5, 1.0, 0.5]
     trainer.fit()
     assert (trainer.step, trainer.best, trainer.best_step) == (10, 1.0, 4)
     assert stage.exported == [2, 4]
+    assert "nothing better in 3 validations at step 10" in capsys.readouterr().out
+    assert train(tmp_path, patience=3, keep=1).step == 10  # the same again doesn't go on
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "step_000000004.pt",
         "step_000000010.pt",
@@ -348,9 +370,14 @@ def test_another_network_in_the_folder(tmp_path: Path) -> None:
         trainer.fit()
 
 
-def test_precision_by_itself_is_full_on_a_cpu(tmp_path: Path) -> None:
-    engine: Engine = toy_trainer(tmp_path).engine
-    assert engine.half is None and not engine.scaler.is_enabled()
+@pytest.mark.parametrize("fast", [False, True])
+def test_precision_by_itself_is_half_where_that_is_faster(
+    tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    lite = [script.PRESETS["lite"].get("precision", "auto") for script in (train_landmark, train_render)]
+    engines: list[Engine] = [toy_trainer(tmp_path, precision=precision).engine for precision in lite]
+    assert [engine.half for engine in engines] == 2 * [torch.bfloat16 if fast else None]
 
 
 def test_other_clips_held_out_than_before_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from training import distributed
 from training.engine import Engine
-from training.loop import Trainer
+from training.loop import Stage, Trainer
 from training.options import Options
 from training.run_folder import RunFolder
 
@@ -39,15 +39,12 @@ class Numbers(Dataset[dict[str, Any]]):
         return {"x": x, "y": y, "name": f"clip{index % 8}"}
 
 
-class ToyStage:
-    warming_up = False
+class ToyStage(Stage):
+    name = "toy"
 
-    def __init__(self, options: Options, engine: Engine, dropout: float = 0.3) -> None:
-        self.options, self.engine = options, engine
+    def __init__(self, engine: Engine, dropout: float = 0.3) -> None:
         layers = nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)
-        self.model: nn.Module = nn.Sequential(*layers).to(engine.device)
-        self.networks: dict[str, nn.Module] = {"toy": self.model}
-        self.optimisers = {"toy": engine.adam(self.model)}
+        super().__init__(nn.Sequential(*layers), engine, [], {})
         self.selections: list[float] = []  # what validation answers, first to last; then the last again
         self.exported: list[int] = []
 
@@ -71,10 +68,9 @@ class ToyStage:
 def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **settings: Any) -> Trainer:
     options = Options(**{
         "cache": run, "run": run, "batch": 4, "steps": STEPS, "workers": 0, "log_every": 1, "validate_every": 2,
-        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "threads": 1, **settings,
+        "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "precision": "fp32", **settings,
     })  # fmt: skip
-    torch.manual_seed(options.seed)
-    stage = ToyStage(options, Engine(options), dropout)
+    stage = ToyStage(Engine(options), dropout)
     return Trainer(stage, Numbers(broken), options, RunFolder(options))
 
 
