@@ -26,11 +26,12 @@ demo: setup
 
 # The recipe of the weights in checkpoints/lite. On your own videos give your own lists; again: MINUTES more of each.
 VIDEOS ?= ../shared/clips
+SHIFTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--audio-shift checkpoints/clips_audio_shift.txt)
 LISTS ?= --train-list checkpoints/clips_train.txt --val-list checkpoints/clips_val.txt
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 MINUTES ?= 60
 weights: setup
-	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights --audio-shift checkpoints/clips_audio_shift.txt
+	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights $(SHIFTS)
 	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --minutes $(MINUTES) $(LISTS)
 	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --minutes $(MINUTES) --vgg $(VGG) $(LISTS)
 	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/render/renderer.safetensors runs/weights/
