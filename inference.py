@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 import command_line
+import networks
 from command_line import UserError
 from datasets.windows import ping_pong, window_frames
 from face.compositing import add_panel, paste_face
@@ -26,15 +27,7 @@ from face.references import lip_openness, spread_over_openness
 from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
 from media import audio as sound
 from media.video import WRITTEN, Video, VideoWriter, read_audio
-from networks import (
-    BATCH_SIZE,
-    NUM_LANDMARK_REFERENCES,
-    NUM_REFERENCES,
-    SHIPPED_WEIGHTS,
-    Networks,
-    References,
-    batches,
-)
+from networks import Networks, References, batches
 from training.device import out_of_memory
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
@@ -55,11 +48,11 @@ class Config:
     """The file to write (.mp4)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
-    num_references: int = NUM_REFERENCES
+    num_references: int = networks.NUM_REFERENCES
     """Reference images that the renderer looks at for a frame. More cost time; Table 5 shows little gain above 5."""
     num_candidates: int = 100
     """Frames that these references are chosen from, the nearest for each frame, by weights trained for it (lite)."""
-    weights: Path = SHIPPED_WEIGHTS
+    weights: Path = networks.SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     face: str = "largest"
     """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
@@ -73,7 +66,7 @@ class Config:
     """Where the face is larger than the network draws it, take its fine detail from the references (as above: lite)."""
     lossless: bool = False
     """Lossless picture (H.264 in RGB; large, for scoring), so that no codec noise is measured."""
-    batch_size: int = BATCH_SIZE
+    batch_size: int = networks.BATCH_SIZE
     """Frames drawn at once. Larger is faster on a GPU."""
 
 
@@ -176,7 +169,7 @@ class Dubber(Networks):
                 continue
             times = [time.perf_counter()]
             usual = np.where(usable, openness, np.nan)
-            listened = spread_over_openness(usual, NUM_LANDMARK_REFERENCES)
+            listened = spread_over_openness(usual, networks.NUM_LANDMARK_REFERENCES)
             places = fill_gaps(usable)[order[run]]  # (R,) the nearest frames with a face
             predicted = self.predict_landmarks(heard[places], heard[listened], mel, source.fps, run[0])
             predicted = to_crop(to_frame(predicted, whole[places]), track.boxes[places])

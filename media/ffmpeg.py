@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
@@ -31,6 +32,7 @@ _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SDR: dict[str, Any] = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _STRAY = "0.05"  # seconds by which sound may drift from its timestamps before silence is put in or samples are left out
+_COMB = 8  # grey levels by which a line of the other field sticks out
 _AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
 _AAC_BIT_RATE = 96000  # bits a second and channel
 
@@ -159,6 +161,19 @@ def upright(picture: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.nda
     return np.ascontiguousarray(picture[:: -1 if vertical else 1, :: -1 if horizontal else 1])
 
 
+def without_combs(picture: np.ndarray) -> np.ndarray:
+    """An interlaced picture (H, W, 3) at the moment of one of its fields; changed in place.
+
+    Where a line of the other field is brighter or darker than both its neighbours something has moved, and their mean
+    takes its place; what stands still keeps all its lines.
+    """
+    above, line, below = picture[:-2:2], picture[1:-1:2], picture[2::2]
+    brighter, darker = cv2.subtract(line, cv2.max(above, below)), cv2.subtract(cv2.min(above, below), line)
+    moved = (cv2.max(brighter, darker) > _COMB).any(axis=2)
+    line[moved] = cv2.addWeighted(above, 0.5, below, 0.5, 0)[moved]
+    return picture
+
+
 class Converter:
     """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow."""
 
@@ -170,7 +185,8 @@ class Converter:
         untagged = Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
         matrix = None if frame.colorspace in _KNOWN_MATRICES else untagged
         curve = _SDR if frame.color_trc in _HDR else {}
-        return self._reformat(frame, width, height, "rgb24", src_colorspace=matrix, **curve).to_ndarray()
+        picture = self._reformat(frame, width, height, "rgb24", src_colorspace=matrix, **curve).to_ndarray()
+        return without_combs(picture) if frame.interlaced_frame and height > 2 else picture
 
     def from_rgb(self, picture: np.ndarray, pixels: str | None) -> av.VideoFrame:
         """A frame of the pixel format `pixels`, BT.709 in limited range unless that is RGB."""

@@ -476,3 +476,18 @@ def test_sound_may_last_longer_than_the_pictures(tmp_path, suffix, codec):
     path = tmp_path / f"a.{suffix}"
     clip = Video(write(path, map(numbered, range(50)), codec=codec, sound=clicks(4, [0.5]), sound_codec=sound_codec))
     assert len(numbers(clip)) == 50 and clip.damage is None
+
+
+def test_an_interlaced_video_has_no_combs(tmp_path):
+    """A bar moves between the fields; what stands still, a grid of single lines, keeps them all."""
+    fields = [np.full((96, 128, 3), 30, np.uint8) for _ in range(8)]
+    for k, field in enumerate(fields):
+        field[10:60, 10 + 8 * k : 40 + 8 * k] = 220
+        field[70:90:4] = 120
+    woven = [first.copy() for first in fields[::2]]
+    for picture, second in zip(woven, fields[1::2], strict=True):
+        picture[1::2] = second[1::2]
+    path = write(tmp_path / "a.mp4", woven, options={"x264-params": "tff=1", "crf": "1"})
+    for picture, first in zip(Video(path), fields[::2], strict=True):
+        assert np.abs(picture[12:58].astype(int) - first[12:58]).mean() < 3
+        assert np.abs(picture[65:].astype(int) - first[65:]).mean() < 6
