@@ -12,11 +12,9 @@ import numpy as np
 
 from command_line import UserError, at_least, write_whole
 from datasets.splits import quoted, words_of
+from media.video import SUFFIXES
 
 SEED, COUNT = 2023, 45
-SUFFIXES = (  # of videos
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"
-)  # fmt: skip
 
 
 class Pair(NamedTuple):

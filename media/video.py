@@ -22,6 +22,9 @@ from command_line import UserError
 from media import ffmpeg
 from media.audio import FPS, SAMPLE_RATE
 
+SUFFIXES = (  # of videos, where a folder is searched for them
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"
+)  # fmt: skip
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
 MOST_OF_A_PICTURE = 1920 * 1080  # pixels: a video as large as a camera's picture would play on few machines
 _BUFFER_BYTES = 256 << 20  # decoded pictures kept by `Video.frames`, so that playing backward decodes a group few times

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from command_line import UserError
 from datasets.splits import match, read_list
-from evaluation.protocol import SUFFIXES
+from media.video import SUFFIXES
 
 
 @dataclass(frozen=True)
