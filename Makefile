@@ -27,7 +27,8 @@ demo: setup
 # The recipe of the weights in checkpoints/lite. On your own videos give your own lists; again: MINUTES more of each.
 VIDEOS ?= ../shared/clips
 SHIFTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--audio-shift checkpoints/clips_audio_shift.txt)
-LISTS ?= --train-list checkpoints/clips_train.txt --val-list checkpoints/clips_val.txt
+LISTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--train-list checkpoints/clips_train.txt --val-list \
+	checkpoints/clips_val.txt,$(error say which clips train and validate: LISTS="--train-list FILE --val-list FILE"))
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 MINUTES ?= 60
 weights: setup

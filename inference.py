@@ -31,6 +31,7 @@ from networks import Networks, References, batches
 from training.device import out_of_memory
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
+SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
 TOLD = 5  # changes of the shot
 MOST_DETAIL = 4  # times the network's size, up to which references are kept for their detail
 STAGES: tuple[str, ...] = ("listen", "track", "landmarks", "references", "draw")  # of a dub, timed
@@ -104,7 +105,8 @@ class Dubber(Networks):
     ) -> Summary:  # fmt: skip
         """Writes `output`: the person of `video` saying `audio`, as long as the sound.
 
-        A video shorter than the sound runs forward and backward. Frames without a face pass through untouched.
+        A video shorter than the sound runs forward and backward. Frames without a face pass through untouched, and so
+        do shots of one or two frames, such as flashes, in which a new mouth would only flicker.
 
         Raises:
             UserError: unusable input, no face in any frame, or an output that cannot be written.
@@ -122,14 +124,15 @@ class Dubber(Networks):
         mel = sound.log_mel(wav)  # (80, columns)
         del wav  # may be long
         source = Video(video, fps=None if keep_fps else sound.FPS)
-        fps = source.fps
-        wanted = int(np.ceil(round(seconds * fps, 6)))
+        wanted = int(np.ceil(round(seconds * source.fps, 6)))
         times.append(time.perf_counter())
 
         sought = tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame")
         track = track_faces(sought, face)
         if not track.found.any():
             raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
+        sizes = np.bincount(track.shots, track.found)  # of the shots
+        track.found &= (sizes >= min(SHORTEST_SHOT, sizes.max()))[track.shots]
         times.append(time.perf_counter())
 
         order = ping_pong(len(track.found), wanted)  # (wanted,) source frame of every output frame
@@ -137,16 +140,15 @@ class Dubber(Networks):
         canvas = (width + height // 4, height) if panel else (width, height)
         stages = dict(zip(STAGES, [*np.diff(times).tolist(), 0.0, 0.0, 0.0], strict=True))
         drawn = self._draw_shots(source, track, order, mel, panel, stages)
-        with VideoWriter(output, fps, canvas, audio=audio, lossless=lossless) as writer:
+        with VideoWriter(output, source.fps, canvas, audio=audio, lossless=lossless) as writer:
             for frame in tqdm(drawn, "drawing", wanted, disable=not progress, unit="frame"):
                 writer.write(frame)
         times.append(time.perf_counter())
         stages["draw"] = times[-1] - times[0] - sum(stages.values())
         damaged = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
         remarks = [f"damaged, the rest of it was used: {x}" for x in damaged]
-        if source.shrunk:
-            remarks.append(f"{video}: shrunk to {width} x {height} pixels")
-        if len(cuts := np.flatnonzero(track.cuts) / fps):
+        remarks += [f"{video}: shrunk to {width} x {height} pixels"] * source.shrunk
+        if len(cuts := np.flatnonzero(track.cuts) / source.fps):
             when = ", ".join(f"{second:.1f}" for second in cuts[:TOLD]) + ", ..." * (len(cuts) > TOLD)
             remarks.append(f"{video}: the shot changes at {when} s; whoever is seen then was redrawn too")
         return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, remarks)
@@ -178,9 +180,8 @@ class Dubber(Networks):
             times.append(time.perf_counter())
             for stage, spent in zip(("landmarks", "references"), np.diff(times).tolist(), strict=True):
                 stages[stage] += spent
-            moments = run * sound.FPS / source.fps  # (R,) in 1/25 s
             windows = window_frames(len(run), self.renderer.config.num_frames, source.fps)  # (R, T)
-            take = Take(order[run], moments, windows, track.boxes[places], predicted)
+            take = Take(order[run], run * sound.FPS / source.fps, windows, track.boxes[places], predicted)
             yield from self._draw(frames, track, take, references, mel, panel)
 
     def _references(self, source: Video, track: FaceTrack, shown: tuple[int, ...]) -> References:
@@ -239,7 +240,7 @@ def main(config: Config) -> None:
         wanted = f"--batch-size {config.batch_size}, --num-candidates {config.num_candidates}"
         raise UserError(f"{wanted}: too little memory on {dubber.device}; try smaller numbers") from error
     print(
-        f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without a face (left as they were), "
+        f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
         f"{summary.seconds:.1f} s, {summary.fps:.1f} frames a second on {dubber.device}"
     )
     for line in summary.remarks:

@@ -221,7 +221,7 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
     flags = ["--video", PORTRAIT, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
     call(monkeypatch, *flags)
     assert Video(tmp_path / "o.mp4").width == 512 + 128
-    assert "8 frames, 0 without a face" in capsys.readouterr().out
+    assert "8 frames, 0 without the face" in capsys.readouterr().out
 
 
 def test_a_damaged_video_is_dubbed_and_the_damage_told(
@@ -268,6 +268,7 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
     with VideoWriter(tmp_path / "shots.mkv", FPS, (256, 256), lossless=True) as writer:
         for picture in pictures:
             writer.write(picture)
+    monkeypatch.setattr(inference, "SHORTEST_SHOT", 1)
     encode, predict = inference.Dubber.encode_references, inference.Dubber.predict_landmarks
     encoded, predicted = [], []
     monkeypatch.setattr(
@@ -289,6 +290,12 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
         (0, 2, 3), (2, 1, 2), (3, 1, 3), (5, 1, 2),
     ]  # fmt: skip
     assert list(Video(tmp_path / "o.mkv"))[4].max() == 0
+    monkeypatch.undo()
+    summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv", lossless=True, progress=False)
+    after = list(Video(tmp_path / "o.mkv"))
+    changed = [(a != b).any() for a, b in zip(pictures, after, strict=True)]
+    assert changed == [True, True, False, True, False, False], "of a shot of two frames nothing is drawn"
+    assert summary.frames_without_face == 3
 
 
 @pytest.mark.parametrize(
