@@ -17,7 +17,7 @@ from face.landmarks import FULL, NUM_FULL
 
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found
-SAME_SHOT = 0.35  # likeness of neighbouring frames under which the shot has changed; restless shots stay above 0.5
+SAME_SHOT = 0.45  # likeness of neighbouring frames under which the shot has changed; restless shots have 0.5 and more
 LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
 
 Pick = Literal["largest"] | int | tuple[float, float]  # or by number from the left (-1: the last), or at a point x, y
