@@ -59,15 +59,16 @@ def sheet(config: Sheet) -> None:
     """A row for each video, face and mouth side by side for each frame."""
     command_line.check_output(config.output, "--output", (".png", ".jpg", ".webp"))
     paths = named((f"original={config.original}", *config.methods), "--methods")
-    tracks = {name: track_faces(Video(path)) for name, path in paths.items()}
+    videos = {name: Video(path) for name, path in paths.items()}  # which know their frames once they were read
+    tracks = {name: track_faces(video) for name, video in videos.items()}
     last, shortest = min((len(tracks[name].found) - 1, path) for name, path in paths.items())
     frames = config.frames or tuple(np.linspace(0, last, 5).astype(int).tolist())
     if beyond := [i for i in frames if not 0 <= i <= last]:
         raise UserError(f"--frames {beyond[0]}: {shortest} has frames 0 to {last}")
     rows, gap = [], np.full((CELL, GAP, 3), 255, np.uint8)
-    for name, path in paths.items():
+    for name, video in videos.items():
         track, cells = tracks[name], []
-        for i, picture in zip(frames, Video(path).frames(frames), strict=True):
+        for i, picture in zip(frames, video.frames(frames), strict=True):
             pair = [np.full((CELL, CELL, 3), 128, np.uint8)] * 2
             if track.found[i]:
                 mouth = mouth_box(track.landmarks_in_frame[i, LIP_SLICE], track.frame_size)
@@ -77,9 +78,7 @@ def sheet(config: Sheet) -> None:
     head = np.concatenate([label(f"frame {i}", 2 * CELL + GAP) for i in frames], axis=1)
     whole, picture = cv2.imencode(config.output.suffix, np.concatenate([head, *rows])[..., ::-1])
     if not whole:
-        raise UserError(
-            f"--output {config.output}: the sheet is too large for such a file; take a .png or fewer frames"
-        )
+        raise UserError(f"--output {config.output}: the sheet is too large for such a file; take .png or fewer frames")
     write_whole(config.output, picture.tobytes())
 
 

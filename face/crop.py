@@ -22,11 +22,11 @@ def box_around(landmarks_in_frame: np.ndarray, frame_size: tuple[int, int] | Non
     """(..., K, 2) -> (..., 4) f32: the landmarks' extent plus the margin, clipped to a frame (width, height)."""
     low, high = landmarks_in_frame.min(axis=-2), landmarks_in_frame.max(axis=-2)
     margin = MARGIN * (high - low)
-    if frame_size is None:
-        return np.concatenate([low - margin, high + margin], axis=-1).astype(np.float32)
-    size = np.asarray(frame_size, dtype=np.float32)
-    low = np.clip(low - margin, 0, np.maximum(size - MIN_SIDE, 0))
-    high = np.clip(high + margin, np.minimum(low + MIN_SIDE, size), size)
+    low, high = low - margin, high + margin
+    if frame_size is not None:
+        size = np.asarray(frame_size, dtype=np.float32)
+        low = np.clip(low, 0, np.maximum(size - MIN_SIDE, 0))
+        high = np.clip(high, np.minimum(low + MIN_SIDE, size), size)
     return np.concatenate([low, high], axis=-1).astype(np.float32)
 
 

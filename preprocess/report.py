@@ -12,9 +12,8 @@ from command_line import UserError, write_whole
 
 Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
 
-PASSING = frozenset(
-    {"no permission", "disk full", "system error", "too little memory", "process died"}
-)  # worth another try on the next run
+# Worth another try on the next run.
+PASSING = frozenset({"no permission", "disk full", "system error", "too little memory", "process died"})
 
 
 class Report:
