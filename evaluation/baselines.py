@@ -10,8 +10,8 @@ from typing import Any, cast
 import cv2
 import numpy as np
 from scipy import linalg
+from skimage.transform import estimate_transform
 
-from evaluation.geometry import fit_similarity, move, similarity_transform
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from inference import Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
@@ -24,11 +24,21 @@ POOLED = 2  # columns averaged into one of its inputs
 PENALTY = 0.3  # of the ridge, over the mean variance of its inputs
 
 
+def moved(points: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Points (..., M, 2) after the similarity (turn, scale, shift) that brings `source` (..., K, 2) nearest to `target`
+    (..., K, 2), by least squares in closed form; leading axes broadcast."""
+    z, a, b = (np.asarray(p, np.float64) @ (1, 1j) for p in (points, source, target))
+    middle = a.mean(-1, keepdims=True)
+    a = a - middle
+    turn = (a.conj() * b).sum(-1, keepdims=True) / (np.abs(a) ** 2).sum(-1, keepdims=True).clip(1e-12)
+    z = turn * (z - middle) + b.mean(-1, keepdims=True)
+    return np.stack([z.real, z.imag], -1)
+
+
 def moved_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved by the similarity that takes their pose to
     `target`'s. Both in pixels of their frames, or in crop coordinates; leading axes broadcast."""
-    scale, shift = fit_similarity(source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
-    return move(source[..., CONTENT, :], scale, shift)
+    return moved(source[..., CONTENT, :], source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
 
 
 def with_content(landmarks: np.ndarray, content: np.ndarray) -> np.ndarray:
@@ -94,12 +104,11 @@ def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, ref
     """
     size = target.shape[0]
     wanted, references = (x * size - 0.5 for x in (wanted, references))  # the first pixel's centre is at 0
-    scale, shift = fit_similarity(references, wanted[None])
-    mouths = move(references[:, LIP_SLICE], scale, shift)
+    mouths = moved(references[:, LIP_SLICE], references, wanted)
     best = int(np.linalg.norm(mouths - wanted[LIP_SLICE], axis=-1).mean(1).argmin())
-    matrix, half = similarity_transform(references[best], wanted), size // 2
-    moved = cv2.warpAffine(crops[best], matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return np.concatenate([target[:half], moved[half:]])
+    matrix = estimate_transform("similarity", references[best], wanted).params[:2]
+    aligned = cv2.warpAffine(crops[best], matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return np.concatenate([target[: size // 2], aligned[size // 2 :]])
 
 
 class StaticLips(Dubber):
@@ -118,15 +127,12 @@ class NearestReference(Dubber):
         super().__init__(*args, **options)
         self.num_candidates = CANDIDATES
 
-    def encode_references(
-        self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray, pictures: np.ndarray | None = None
-    ) -> References:
+    def encode_references(self, images: np.ndarray, landmarks_in_crop: np.ndarray, *_: Any, **__: Any) -> References:
         return References(cast(Any, images), landmarks_in_crop)
 
     def draw_faces(
-        self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: np.ndarray, references: References,
-        mel: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: Any, references: References, mel: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         crops, points = cast(np.ndarray, references.features), references.landmarks_in_crop
         pairs = zip(faces, landmarks_in_crop, strict=True)
         drawn = np.stack([paste_nearest(*pair, crops, points) for pair in pairs]).astype(np.float32) / 255

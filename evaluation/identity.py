@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from skimage.transform import estimate_transform
 from torch import Tensor, nn
 
 from checkpoints import registry
-from evaluation.geometry import similarity_transform
 from face.landmarks import FULL, MOUTH_CORNERS
 
 SIDE = 112
@@ -67,27 +67,23 @@ class FaceEmbedder:
 
     def __init__(self, path: Path, device: str = "cpu", blocks: tuple[int, ...] = BLOCKS) -> None:
         """Raises UserError if the file holds another network."""
-        self.device, self.session = device, None
+        self.device = device
         with registry.reading(path, "ArcFace r100"):
             if path.suffix == ".onnx":
                 import onnxruntime
 
-                self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+                session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+                name = session.get_inputs()[0].name
+                self.network = lambda faces: torch.from_numpy(session.run(None, {name: faces.cpu().numpy()})[0])
             else:
-                self.network = iresnet(blocks)
+                self.network = iresnet(blocks).to(device).requires_grad_(False).eval()
                 self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        if not self.session:
-            self.network.to(device).requires_grad_(False).eval()
 
     @torch.inference_mode()
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """`faces` (n, 112, 112, 3) RGB uint8 -> unit vectors (n, 512)."""
-        pictures = np.ascontiguousarray(((faces.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
-        if self.session is None:
-            vectors = self.network(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
-        else:
-            vectors = np.asarray(self.session.run(None, {self.session.get_inputs()[0].name: pictures})[0])
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        pictures = (torch.from_numpy(faces).to(self.device).float() - 127.5) / 127.5
+        return nn.functional.normalize(self.network(pictures.permute(0, 3, 1, 2).contiguous())).cpu().numpy()
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
@@ -97,8 +93,8 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 def align(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
     """The face (112, 112, 3) as ArcFace saw faces in training: 5 points moved to the template by a similarity."""
-    matrix = similarity_transform(five_points(landmarks_in_frame), TEMPLATE)
-    return cv2.warpAffine(frame, matrix, (SIDE, SIDE))
+    similarity = estimate_transform("similarity", five_points(landmarks_in_frame), TEMPLATE)
+    return cv2.warpAffine(frame, similarity.params[:2], (SIDE, SIDE))
 
 
 def resize(crop: np.ndarray) -> np.ndarray:

@@ -12,11 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from skimage.transform import SimilarityTransform
 from torch import nn
 
 from command_line import UserError
-from evaluation.geometry import fit_similarity, move, similarity_transform
 from evaluation.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, csim, five_points, iresnet, resize
 from face.landmarks import FULL
 from face.tracking import track_faces
@@ -150,19 +148,6 @@ def as_onnx(network: nn.Sequential) -> bytes:
     graph = nodes + field(2, "graph") + weights
     graph += field(11, described("input", "n", 3, 112, 112)) + field(12, described(output, "n", 512))
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
-
-
-def test_similarity_is_scikit_images() -> None:
-    random = np.random.default_rng(3)
-    source, target = random.random((7, 2)) * 100, random.random((7, 2)) * 100
-    theirs = SimilarityTransform()
-    theirs.estimate(source, target)
-    np.testing.assert_allclose(similarity_transform(source, target), theirs.params[:2], atol=1e-9)
-    many = random.random((4, 7, 2))
-    scale, shift = fit_similarity(many, target)
-    turned = 2 * many @ np.array([[0, 1], [-1, 0]]) + 5
-    np.testing.assert_allclose(move(many, *fit_similarity(many, turned)), turned, atol=1e-9)
-    assert scale.shape == shift.shape == (4,)
 
 
 def test_align_brings_the_five_points_onto_the_template() -> None:

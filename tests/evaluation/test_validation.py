@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from skimage import data
+from skimage.transform import estimate_transform
 
 from command_line import UserError
 from evaluation import offsets
@@ -15,6 +16,7 @@ from evaluation.baselines import (
     Ridge,
     half_a_clip_later,
     heard_around,
+    moved,
     moved_content,
     paste_nearest,
     static_lips,
@@ -46,6 +48,12 @@ def test_static_lips_are_the_references_mean_and_never_move() -> None:
     np.testing.assert_allclose(still[5, LIP_SLICE], faces[:4, LIP_SLICE].mean(0), rtol=1e-5)
     np.testing.assert_array_equal(still[:, POSE_SLICE], faces[:, POSE_SLICE].astype(np.float32))
     assert jitter(still) < 1e-5
+
+
+def test_points_move_by_scikit_images_similarity() -> None:
+    sources, target, points = random.random((4, 7, 2)) * 100, random.random((7, 2)) * 100, random.random((4, 3, 2))
+    theirs = [estimate_transform("similarity", s, target)(p) for s, p in zip(sources, points, strict=True)]
+    np.testing.assert_allclose(moved(points, sources, target), theirs, atol=1e-9)
 
 
 def test_content_moves_with_the_pose_and_stays_itself_where_the_pose_stays() -> None:
