@@ -139,22 +139,19 @@ def read_answers(paths: tuple[Path, ...], key: dict) -> list[np.ndarray]:
 
     Of several files of one person the last counts; who failed a check is named.
     """
-    latest: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
+    found: list[tuple[str, tuple[str, str], np.ndarray]] = []  # when saved, by whom, what
     for path in chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["study"] != key["id"]:
-                print(f"{path} answers another study ({content['study']}, not {key['id']}); left out", file=sys.stderr)
-                continue
-            ratings, saved = read_ratings(content, key), str(content.get("saved", ""))
+                raise ValueError(f"another study's: {content['study']}, not {key['id']}")
             person = str(content["participant"]), str(content.get("started", ""))  # two people may have one name
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            print(f"{path} is not a file of answers; left out", file=sys.stderr)
-            continue
-        if person not in latest or saved >= latest[person][0]:
-            latest[person] = saved, ratings
+            found.append((str(content.get("saved", "")), person, read_ratings(content, key)))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            print(f"{path} holds no answers to this study, left out ({error})", file=sys.stderr)
+    latest = {person: ratings for _, person, ratings in sorted(found, key=lambda each: each[0])}
     kept, wanted = [], np.array([*key["checks"].values()], dtype=float)[:, None]  # (checks, 1)
-    for (name, _), (_, ratings) in latest.items():
+    for (name, _), ratings in latest.items():
         trials, checks = np.split(ratings, [len(key["trials"])])
         if (np.isfinite(checks) & (checks != wanted)).any():
             print(f"{name} failed an attention check; left out", file=sys.stderr)
@@ -167,26 +164,27 @@ def mos(config: Mos) -> None:
     tables.output_folder(config.output)
     try:
         key = json.loads(config.key.read_text(encoding="utf-8"))
-        questions, entries = list(key["questions"]), list(key["trials"].values())
-        methods, clips = ([entry[word] for entry in entries] for word in ("method", "clip"))
-        if lacking := {"id", "checks"} - key.keys():
-            raise LookupError(f"it lacks {min(lacking)}")
+        questions, trials, *_ = (key[word] for word in ("questions", "trials", "checks", "id"))
+        methods, clips = ([trial[word] for trial in trials.values()] for word in ("method", "clip"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--key: {config.key} is no key of a study ({error})") from error
     people = read_answers(config.answers, key)
     if not people:
         raise UserError(f"--answers: no usable file of answers to study {key['id']}")
     ratings, rows = np.stack(people), []  # (people, trials, questions)
+    reasons = ["" if rated else "nobody rated it" for rated in np.isfinite(ratings).any((0, 2))]  # of trials
     for method in dict.fromkeys(methods):
-        own = [i for i, of in enumerate(methods) if of == method and np.isfinite(ratings[:, i]).any()]
+        own = [i for i, of in enumerate(methods) if of == method]
         counts = np.isfinite(ratings[:, own]).sum(1, dtype=float)  # (people, questions)
         means = np.nansum(ratings[:, own], axis=1) / np.where(counts, counts, np.nan)
         cells = {q: bootstrap(means[:, k], counts[:, k]) for k, q in enumerate(questions)}
-        scores = [ClipScore(clips[i], dict(zip(questions, map(nan_mean, ratings[:, i].T), strict=True))) for i in own]
+        values = [dict(zip(questions, map(nan_mean, ratings[:, i].T), strict=True)) for i in own]
+        scores = [ClipScore(clips[i], of, reason=reasons[i]) for i, of in zip(own, values, strict=True)]
         rows.append(Row(method, cells, scores))
-    alphas = ", ".join(f"{q} {agreement(ratings[:, :, k]):.2f}" for k, q in enumerate(questions))
+    alphas = {question: agreement(ratings[:, :, k]) for k, question in enumerate(questions)}
+    known = ", ".join(f"{question} {alpha:.2f}" for question, alpha in alphas.items() if np.isfinite(alpha))
     notes = [
-        f"{len(people)} people, {int(np.isfinite(ratings).sum())} answers, 1 to 5; [95 % interval over people]",
-        f"agreement (Krippendorff's alpha, interval): {alphas}",
+        f"people: {len(people)}, answers: {np.isfinite(ratings).sum()}, from 1 to 5; [95 % interval over people]",
+        f"agreement (Krippendorff's alpha, interval): {known or 'takes two people, and answers that differ'}",
     ]
     Table("table2, user study", [*rows, *tables.published("table2")], notes).publish(config.output, "table2")

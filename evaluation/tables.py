@@ -49,12 +49,15 @@ def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def bootstrap(values: np.ndarray, weights: np.ndarray | None = None) -> list[float]:
-    """[mean, low, high]: weighted mean of values (n,) and its 95 % interval over resampled clips, with a fixed seed."""
+def bootstrap(values: np.ndarray, weights: np.ndarray | float = 1.0) -> list[float]:
+    """[mean, low, high]: weighted mean of values (n,) and its 95 % interval over resampled clips, with a fixed seed.
+
+    [value] of a single one, which tells nothing of an interval, and [NaN] of none.
+    """
     kept = np.isfinite(values)
-    values, weights = values[kept], (np.ones(len(values)) if weights is None else weights)[kept]
-    if not len(values):
-        return [float("nan")] * 3
+    values, weights = values[kept], np.broadcast_to(weights, len(values))[kept]
+    if len(values) < 2:
+        return values.tolist() or [float("nan")]
     drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
     means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
     return [float(np.average(values, weights=weights)), *np.quantile(means, (0.025, 0.975)).tolist()]
@@ -69,8 +72,7 @@ class Row:
 
     name: str
     cells: dict[str, list[float]]
-    clips: list[ClipScore] = field(default_factory=list)
-    published: bool = False
+    clips: list[ClipScore] = field(default_factory=list)  # none: published figures
 
     def __post_init__(self) -> None:
         self.cells = {column: numbers for column, numbers in self.cells.items() if math.isfinite(numbers[0])}
@@ -90,9 +92,8 @@ def row_of(name: str, clips: list[ClipScore], over_all: dict[str, float] | None 
     scored, cells = [score for score in clips if not score.reason], {}
     frames = np.array([score.frames for score in scored], dtype=float)
     for column in COLUMNS:
-        if any(column in score.values for score in scored):
-            values = np.array([score.values.get(column, np.nan) for score in scored])
-            cells[column] = bootstrap(values, frames if column in OVER_FRAMES else None)
+        values = np.array([score.values.get(column, np.nan) for score in scored])
+        cells[column] = bootstrap(values, frames if column in OVER_FRAMES else 1.0)
     if wanted := sum(score.wanted for score in clips):
         cells["produced"] = [sum(score.produced for score in clips) / wanted]
     return Row(name, cells | {column: [value] for column, value in (over_all or {}).items()}, clips)
@@ -125,8 +126,7 @@ class Table:
                 numbers = [f"{x:.{COLUMNS[column][1]}f}" for x in row.cells.get(column, [])]
                 tail = f" [{numbers[1]}, {numbers[2]}]" if intervals and len(numbers) == 3 else ""
                 cells.append(numbers[0] + tail if numbers else "-")
-            failed = "published" if row.published else f"{len(row.failed)} of {len(row.clips)}" if row.clips else "-"
-            lines.append([row.name, *cells, failed])
+            lines.append([row.name, *cells, f"{len(row.failed)} of {len(row.clips)}" if row.clips else "published"])
         return lines
 
     def text(self) -> str:
@@ -169,7 +169,7 @@ class Table:
         return stream.getvalue()
 
     def json(self) -> str:
-        rows = [asdict(row) | {"failed": row.failed} for row in self.rows]
+        rows = [asdict(row) | {"failed": row.failed, "published": not row.clips} for row in self.rows]
         content = {"title": self.title, "notes": self.notes, "rows": rows}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
@@ -194,10 +194,7 @@ def read_table(path: Path) -> Table:
     """The table of a .json file that `Table.publish` wrote. Raises UserError if the file is no such table."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows = [
-            Row(row["name"], row["cells"], [ClipScore(**clip) for clip in row["clips"]], row["published"])
-            for row in content["rows"]
-        ]
+        rows = [Row(r["name"], r["cells"], [ClipScore(**clip) for clip in r["clips"]]) for r in content["rows"]]
         return Table(content["title"], rows, content["notes"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"--tables: {path} is no table written by these commands ({error})") from error
@@ -206,4 +203,4 @@ def read_table(path: Path) -> Table:
 def published(key: str) -> list[Row]:
     """The paper's rows of a table; none where the paper has no such table."""
     rows = PUBLISHED.get(key, {}).items()
-    return [Row(f"{name} (paper)", {c: [v] for c, v in cells.items()}, published=True) for name, cells in rows]
+    return [Row(f"{name} (paper)", {column: [value] for column, value in cells.items()}) for name, cells in rows]

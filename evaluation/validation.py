@@ -56,6 +56,10 @@ class Config:
     """Folder for the tables in five formats, with the figures of every clip."""
 
 
+VARIANTS = {
+    "stage 1": f"LipLMD: 40 mesh points over the crop's side; Landmark Error: 57 points, pixels of the {SIZE} crop",
+    "stage 2": "face crop; lower half: all of it; pasted: the lower half inside the face's contour, the rest true",
+}
 Scores = dict[str, dict[str, float]]  # row -> column -> value
 
 
@@ -191,7 +195,7 @@ def score_faces(
     return {row: {column: float(np.mean(each)) for column, each in values.items()} for row, values in rows.items()}
 
 
-def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Table:
+def rows_of(clips: dict[str, Scores], groups: dict[str, str]) -> list[Row]:
     """Every row's mean over groups of the mean over their clips, with its interval; NaN counts for nothing."""
     rows = []
     for name in dict.fromkeys(row for scores in clips.values() for row in scores):
@@ -200,7 +204,7 @@ def table_of(title: str, clips: dict[str, Scores], groups: dict[str, str]) -> Ta
         columns = dict.fromkeys(column for score in scores for column in score.values)
         means = {c: np.array([nan_mean([v.get(c, np.nan) for v in group]) for group in members]) for c in columns}
         rows.append(Row(name, {c: bootstrap(values) for c, values in means.items()}, scores))
-    return Table(title, rows)
+    return rows
 
 
 def main(config: Config) -> None:
@@ -221,10 +225,11 @@ def main(config: Config) -> None:
         learnt = (faces for faces in map(Faces, map(cache.open, trained)) if len(faces.frames))
         ridge = baselines.Ridge((faces.heard(), faces.change()) for faces in learnt)
     stages: dict[str, dict[str, Scores]] = defaultdict(dict)
+    left_out = []
     for name in persons:
         faces = Faces(cache.open(name))
         if len(faces.frames) < 2:
-            print(f"{name}: fewer than two frames with a face, left out", file=sys.stderr)
+            left_out.append(f"{name}: fewer than two frames with a face, left out")
             continue
         guesses = guess_lips(networks, faces, ridge)
         if config.stage != "2":
@@ -234,8 +239,14 @@ def main(config: Config) -> None:
             if scores := score_faces(networks, faces, drawn, config.frames, distance):
                 stages["stage 2"][name] = scores
             else:
-                print(f"{name}: all its frames serve as references, left out of stage 2", file=sys.stderr)
-    print(f"{len(persons)} clips of {len(set(persons.values()))} persons, weights {config.weights}")
+                left_out.append(f"{name}: all its frames serve as references, left out of stage 2")
+    if not stages:
+        raise UserError(f"--val-list: none of its clips can be scored ({left_out[0]}); list others")
     for stage, clips in stages.items():
-        table = table_of(f"{stage} over persons, means", clips, persons)
-        table.publish(config.output, f"{stage} over persons".replace(" ", "_"))
+        notes = [
+            f"weights {config.weights}; clips: {len(clips)}, persons: {len({persons[name] for name in clips})}; "
+            "means over persons of the means over their clips [95 % interval over persons]",
+            VARIANTS[stage],
+            *left_out,
+        ]
+        Table(stage, rows_of(clips, persons), notes).publish(config.output, f"{stage.replace(' ', '_')}_over_persons")

@@ -262,9 +262,14 @@ def test_scores_of_known_answers(key: Path, tmp_path: Path, capsys: pytest.Captu
     assert [rows["Theirs"][q][0] for q in QUESTIONS] == [1.5, 2.5, 2.0]
     assert rows["IP-LAP (paper)"]["lip sync"] == [4.56]
     printed = capsys.readouterr()
-    assert "2 people" in printed.out
-    for word in ("eve failed", "another study", "6.json is not"):
+    assert "people: 2, answers: 12" in printed.out
+    for word in ("eve failed", "another study", "6.json holds no answers"):
         assert word in printed.err
+    mos(Mos(key, (folder / "1.json",)))
+    printed = capsys.readouterr()
+    assert "5.00 " in printed.out and "[" not in printed.out.splitlines()[3], "no interval of one person"
+    assert "takes two people" in printed.out
+    assert "nan" not in printed.out
     with pytest.raises(UserError, match="no usable"):
         mos(Mos(key, (folder / "6.json",)))
     whole = json.loads(key.read_text())
@@ -289,6 +294,9 @@ def test_people_of_one_name_and_unfinished_files_count(key: Path, tmp_path: Path
     mos(Mos(key, tuple(files), tmp_path / "out"))
     rows = {row.name: row.cells for row in read_table(tmp_path / "out" / "table2.json").rows}
     assert [rows["Ours"][question][0] for question in QUESTIONS] == [3, 2, 4]
+    mos(Mos(key, (files[0],), tmp_path / "out"))
+    rows = {row.name: row for row in read_table(tmp_path / "out" / "table2.json").rows}
+    assert (rows["Theirs"].cells, rows["Theirs"].failed) == ({}, {"a": "nobody rated it"})
 
 
 def test_agreement_is_krippendorffs_published_example() -> None:

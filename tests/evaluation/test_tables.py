@@ -45,6 +45,7 @@ def test_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
     mean, low, high = bootstrap(np.array([1.0, 2, 3, np.nan]))
     assert (mean, low <= mean <= high) == (2, True)
     assert bootstrap(np.array([1.0, 2, 3])) == bootstrap(np.array([1.0, 2, 3])), "the same answer every time"
+    assert bootstrap(np.array([3.0, np.nan])) == [3], "one value has no interval"
     assert np.isnan(bootstrap(np.array([np.nan]))).all()
 
 

@@ -25,7 +25,7 @@ from evaluation.baselines import (
 from evaluation.lip_sync import jitter
 from evaluation.offsets import best_offset
 from evaluation.tables import read_table
-from evaluation.validation import Config, Faces, main, table_of
+from evaluation.validation import Config, Faces, main, rows_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 from networks import Networks
@@ -99,10 +99,10 @@ def test_the_nearest_reference_is_put_where_the_face_is() -> None:
 
 def test_persons_weigh_the_same_whatever_their_number_of_clips() -> None:
     clips = {name: {"ours": {"LipLMD": value}} for name, value in {"a/1": 1.0, "a/2": 3.0, "b/1": 6.0}.items()}
-    persons = table_of("t", clips, {"a/1": "a", "a/2": "a", "b/1": "b"})
-    assert persons.rows[0].cells["LipLMD"][0] == pytest.approx(4)
-    assert table_of("t", clips, {name: name for name in clips}).rows[0].cells["LipLMD"][0] == pytest.approx(10 / 3)
-    assert [score.clip for score in persons.rows[0].clips] == list(clips)
+    persons = rows_of(clips, {"a/1": "a", "a/2": "a", "b/1": "b"})
+    assert persons[0].cells["LipLMD"][0] == pytest.approx(4)
+    assert rows_of(clips, {name: name for name in clips})[0].cells["LipLMD"][0] == pytest.approx(10 / 3)
+    assert [score.clip for score in persons[0].clips] == list(clips)
 
 
 @pytest.mark.slow
@@ -131,7 +131,10 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
         main(replace(config, frames=0))
     write_clip(tmp_path / "cache", "ann/one", 20)
     main(replace(config, stage="2"))
-    assert "ann/one: all its frames serve as references" in capsys.readouterr().err
+    assert "ann/one: all its frames serve as references" in capsys.readouterr().out
+    (tmp_path / "short.txt").write_text("ann/one\n")
+    with pytest.raises(UserError, match=r"--val-list: none of its clips can be scored \(ann/one: all its frames"):
+        main(replace(config, stage="2", val_list=tmp_path / "short.txt"))
     with pytest.raises(UserError, match="--train-list: ann/one is also"):
         main(replace(config, train_list=tmp_path / "val.txt", stage="1"))
 
@@ -154,7 +157,7 @@ def test_sound_that_is_off_is_found_by_weights_that_hear(
     (tmp_path / "val.txt").write_text("ann/one\n")
     config = Config(tmp_path / "cache", tmp_path / "val.txt", tiny, "1", device="cpu")
     main(config)
-    assert "1 clips of 1 persons" in capsys.readouterr().out
+    assert "clips: 1, persons: 1;" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):
         main(replace(config, stage="2"))
 
