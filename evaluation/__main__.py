@@ -12,7 +12,7 @@ COMMANDS = {
     "offsets": ("offsets", "offsets", "Config", "by how many frames each clip's sound is off, as a list to move it by"),
     "table1": ("paper", "run", "Config", "methods by metrics, reconstruction and dubbing"),
     "table2": ("opinion", "mos", "Mos", "the user study's opinion scores (the same as mos)"),
-    "table3": ("paper", "table3", "Table3", "LSTM against Transformer"),
+    "table3": ("validation", "table3", "Table3", "LSTM against Transformer"),
     "table4": ("paper", "run", "Table4", "without warping, without audio, in full"),
     "table5": ("paper", "run", "Table5", "numbers of reference pictures"),
     "score": ("paper", "run", "Config", "any videos and methods, without the paper's rows"),

@@ -60,7 +60,7 @@ def study(config: Study) -> None:
         raise UserError(f"--methods: no clip is in all folders; the first has {min(clips)}")
     for name, files in found.items():
         if others := len(files) - len(common):
-            print(f"--methods {name}: {others} of {len(files)} videos are not in all folders", file=sys.stderr)
+            print(f"--methods {name}: not in all folders, left out: {others} of {len(files)} videos", file=sys.stderr)
     clips = protocol.choose(common, config.count, config.seed)
     chosen = [(name, clip, files[clip]) for clip in clips for name, files in matched.items()]
     content = [(name, clip, hashlib.sha256(path.read_bytes()).hexdigest()) for name, clip, path in chosen]
@@ -81,7 +81,7 @@ def study(config: Study) -> None:
         raise UserError(f"--output: {kept} is another study's, whose answers are lost without it; choose another name")
     command_line.write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text))
     command_line.write_whole(kept, json.dumps(secret))
-    print(f"{config.output}: {len(trials)} videos, {len(text) / 1e6:.1f} MB; keep {kept} to yourself")
+    print(f"{config.output}: videos: {len(trials)}, {len(text) / 1e6:.1f} MB; keep {kept} to yourself")
 
 
 def data_address(path: Path, crf: int) -> str:

@@ -10,17 +10,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from command_line import UserError
-from datasets.clip_cache import ClipCache
+from command_line import UserError, at_least
 from datasets.splits import match, read_list
-from evaluation import protocol, tables, validation
-from evaluation.baselines import CONTENT
+from evaluation import protocol, tables
 from evaluation.image_quality import fid
 from evaluation.making import KINDS, Job, Method, make_all, sound_of
 from evaluation.protocol import Pair, named
 from evaluation.scoring import Options, Pools, Scorers
 from evaluation.tables import ClipScore, Row, Table, reason_of, row_of
-from face.crop import SIZE
 from face.tracking import track_faces
 from media.audio import frames_for_samples
 from media.video import Video
@@ -179,11 +176,13 @@ def remarks(rows: list[Row]) -> list[str]:
     for row in rows:
         for score in row.clips:
             about[score.note and f"{row.name}: {score.note}"].append(score.clip)
-    return [f"{note} ({clips[0]}, {len(clips)} in all)" for note, clips in about.items() if note]
+    about.pop("", None)
+    return [f"{note} ({first}{f' and {len(more)} more' * bool(more)})" for note, (first, *more) in about.items()]
 
 
 def run(key: str, config: Config) -> None:
     """Prints and writes a table, one for each protocol."""
+    at_least(1, workers=config.workers)
     places = ("reconstruction", "dubbing") if config.protocol == "both" else (config.protocol,)
     if config.output.resolve().is_relative_to(config.videos.resolve()):
         raise UserError(f"--output: {config.output} lies in --videos, where its videos would pass for originals")
@@ -196,21 +195,25 @@ def run(key: str, config: Config) -> None:
     for planned in plans:
         place, dubbing = planned.place, planned.place == "dubbing"
         rows = score_protocol(planned, config.workers, scorers)
-        paper = tables.published(f"{key} {config.paper}" if key == "table1" else key)
+        theirs = f"{key} {config.paper}" if key == "table1" else key
+        paper = tables.published(theirs)
         for row in paper:  # the paper's sync score is of dubbing, all else of reconstruction
             row.cells = {c: v for c, v in row.cells.items() if (c == "LSE-C") == dubbing}
+        paper = [row for row in paper if row.cells]
+        compared = (
+            f"pictures: {'the face box' if options.crop == 'face' else 'full frame'}; LipLMD: {options.points} points, "
+            f"{options.norm}, scale {options.scale}; CSIM: {options.csim}, {options.pairs} pairs"
+        )
         notes = [
-            f"{len(rows[0].clips)} clips, {sum(s.frames for s in rows[0].clips)} frames; "
-            f"pictures: {'the face box' if options.crop == 'face' else 'full frame'}; "
-            f"LipLMD: {options.points} points, {options.norm} over {options.scale}; CSIM: {options.csim}, "
-            f"{options.pairs} pairs; LSE: {options.sync} protocol; [95 % interval over clips]",
-            *["articulation, jitter: against the source video, which says something else"] * dubbing,
+            f"clips: {len(rows[0].clips)}, frames: {sum(s.frames for s in rows[0].clips)} [95 % interval over clips]; "
+            f"LSE: {options.sync} protocol",
+            "articulation, jitter: against the source video, which says something else" if dubbing else compared,
+            *[f"(paper): {theirs} as printed; it names neither its clips nor its variants"] * bool(paper),
             *(line for line in scorers.missing if line.startswith("LSE") or not dubbing),
             "frames without a face: " + ", ".join(f"{r.name} {sum(s.faceless for s in r.clips)}" for r in rows),
             *remarks(rows),
         ]
-        table = Table(f"{key}, {place}", [*rows, *[row for row in paper if row.cells]], notes)
-        table.publish(config.output, f"{key}_{place}")
+        Table(f"{key}, {place}", [*rows, *paper], notes).publish(config.output, f"{key}_{place}")
 
 
 @dataclass(frozen=True)
@@ -226,37 +229,3 @@ class Table5(Table4):
     """How many reference pictures are worth their time."""
 
     num_references: tuple[int, ...] = (1, 5, 10, 25)
-
-
-@dataclass(frozen=True)
-class Table3:
-    """Ablation of stage 1 on the clips of a cache: error of the 57 predicted points, in pixels of the 128 crop."""
-
-    cache: Path
-    """Clip cache, see python -m preprocess."""
-    clip_list: Path
-    """Clips to score, one a line."""
-    weights: tuple[str, ...]
-    """Rows, each NAME=FOLDER of weights: w/ LSTM=... and w/ Transformer=..."""
-    output: Path
-    """Folder for the table in five formats."""
-    device: str = "cpu"
-    """cpu, cuda, mps or auto."""
-
-
-def table3(config: Table3) -> None:
-    tables.output_folder(config.output)
-    cache, rows = ClipCache(config.cache, None), []
-    names = validation.clips_of(cache, config.clip_list, "--clip-list")
-    for name, folder in named(config.weights, "--weights").items():
-        networks, clips = Networks.from_weights(folder, config.device), []
-        for faces in tqdm(map(validation.Faces, map(cache.open, names)), name, len(names)):
-            score = ClipScore(faces.clip.name, frames=len(faces.frames))
-            if score.frames:
-                score.values["Landmark Error"] = faces.error(validation.predict(networks, faces), CONTENT) * SIZE
-            else:
-                score.reason = "no face"
-            clips.append(score)
-        rows.append(row_of(name, clips))
-    notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]
-    Table("table3", [*rows, *tables.published("table3")], notes).publish(config.output, "table3")

@@ -21,7 +21,7 @@ from media.video import WRITTEN, Video, VideoWriter
 CELL, GAP = 192, 6  # pixels of a face in a sheet, and between two frames
 STYLE = (
     "body{font:16px system-ui;margin:2rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
-    "border:1px solid #ccc;white-space:nowrap}div{overflow-x:auto}img{max-width:100%}"
+    "border:1px solid #ccc;white-space:nowrap}td+td{text-align:right}div{overflow-x:auto}img{max-width:100%}"
 )
 PLOTS = 3  # side by side in a report
 ZOOM = 0.6  # of the mouth's width, that is added on each side
@@ -128,8 +128,11 @@ def plot(table: Table) -> bytes:
 
     rows = [row for row in table.rows if row.clips]
     columns = [c for c in table.columns if any(c in score.values for row in rows for score in row.clips)]
-    lines = max(1, -(-len(columns) // PLOTS))
+    if not columns:
+        return b""
+    lines = -(-len(columns) // PLOTS)
     figure = Figure(figsize=(4.5 * PLOTS, lines * (0.4 * len(rows) + 1)), layout="constrained")
+    figure.suptitle("Spread over the clips: median, quartiles, range without outliers")
     for place, column in enumerate(columns, 1):
         axes = figure.add_subplot(lines, PLOTS, place)
         values = [[s.values[column] for s in row.clips if column in s.values] for row in rows]
@@ -141,9 +144,10 @@ def plot(table: Table) -> bytes:
 
 
 def section(title: str, picture: bytes, lines: list[str]) -> str:
-    """HTML: a heading, what stands under it, and a picture (any that a browser shows)."""
+    """HTML: a heading, what stands under it, and a picture (any that a browser shows) if there is one."""
     title, data = html.escape(title), base64.b64encode(picture).decode()
-    return "\n".join([f"<h2>{title}</h2>", *lines, f'<img alt="{title}" src="data:image/png;base64,{data}">'])
+    image = [f'<img alt="{title}" src="data:image/png;base64,{data}">'] if picture else []
+    return "\n".join([f"<h2>{title}</h2>", *lines, *image])
 
 
 def elements(tag: str, texts: list[str]) -> str:
@@ -154,7 +158,7 @@ def report(config: Report) -> None:
     command_line.check_output(config.output, "--output", (".html",))
     if absent := [path for path in config.sheets if not path.is_file()]:
         raise UserError(f"--sheets: there is no picture {absent[0]}")
-    parts = [f'<!doctype html><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>']
+    parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>']
     for table in map(read_table, config.tables):
         head, *rows = table.grid()
         rows = [f"<tr>{elements('th', head)}</tr>", *(f"<tr>{elements('td', row)}</tr>" for row in rows)]
@@ -162,4 +166,4 @@ def report(config: Report) -> None:
         parts.append(section(table.title, plot(table), lines))
     parts += [section(sheet.stem, sheet.read_bytes(), []) for sheet in config.sheets]
     write_whole(config.output, "\n".join(parts))
-    print(f"{config.output}: {len(config.tables)} tables, {len(config.sheets)} sheets")
+    print(f"{config.output}: tables: {len(config.tables)}, sheets: {len(config.sheets)}")

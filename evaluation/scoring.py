@@ -1,11 +1,10 @@
-"""Scores one video against its original, frame by frame in batches; what is held does not grow with length or number.
+"""Scores one video against its original, frame by frame in batches; no pictures are kept.
 
 Frames and samples are compared, never a re-encoded file. Nothing is dropped silently: frames without a face are
 counted, a clip that can't be scored has a reason, a column whose network is not here is named.
 """
 
 from collections import defaultdict
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -59,7 +58,7 @@ class Options:
     """cpu, cuda, mps or auto."""
 
 
-Pools = dict[str, tuple[FeaturePool, FeaturePool]]  # column -> features of all originals and of all a method's pictures
+Pools = dict[str, tuple[FeaturePool, FeaturePool]]  # column -> features of all a method's pictures and of all originals
 
 
 class Scorers:
@@ -103,15 +102,13 @@ class Scorers:
             result.produced = min(len(mine.found), result.wanted)
             if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
                 result.remark(f"{rate:.4g} frames a second, read at {FPS}")
-            comparison = _Comparison(self, result, track, mine, wav, deepcopy(pools), compare)
+            comparison = _Comparison(self, result, track, mine, wav, compare)
             if self.syncnet or compare:
-                alone = output == original or not compare
-                pairs = ((f, f) for f in Video(output)) if alone else zip(Video(output), Video(original), strict=False)
-                numbered = zip(range(comparison.count), pairs, strict=False)
+                frames = zip(Video(output), Video(original if compare else output), strict=False)
+                numbered = enumerate(islice(frames, comparison.count))
                 while batch := list(islice(numbered, BATCH)):
                     comparison.add(batch)
-            comparison.finish()
-            pools |= comparison.pools  # which stay as they were where a clip fails half-way
+            comparison.finish(pools)
         except Exception as error:
             result.reason = reason_of(error)
         return result
@@ -121,35 +118,34 @@ class _Comparison:
     """One pass over the frames of an output and its original. Raises a UserError if they can't be compared."""
 
     def __init__(
-        self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, pools: Pools,
-        compare: bool,
-    ) -> None:  # fmt: skip
-        self.scorers, self.options, self.result, self.wav, self.pools = scorers, scorers.options, result, wav, pools
-        self.compare = compare
+        self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, compare: bool
+    ) -> None:
+        self.scorers, self.options, self.result, self.wav, self.compare = scorers, scorers.options, result, wav, compare
         made, real = len(mine.found), len(track.found)
         if compare and made != real:
             if not self.options.common:
                 raise UserError(f"{made} frames, the original has {real} (--score.common scores the common part)")
             result.remark(f"common part of {made} and {real} frames")
         count = self.count = min(made, real) if compare else made
-        self.seen = (mine.found[:count] & track.found[:count]) if compare else mine.found
+        common = slice(count if compare else None)  # in dubbing the original may have another number of frames
+        self.seen = (mine.found[common] & track.found[common]) if compare else mine.found
         seen = int(self.seen.sum())
         result.frames, result.faceless = count if self.options.crop == "frame" else seen, count - seen
         if not seen:
             raise UserError("no frame shows a face" + " in both output and original" * compare)
-        boxes = mine.boxes
+        # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
+        self.faces = [(t.landmarks_in_frame[common], t.boxes[common]) for t in (mine, track)]
         if compare:
-            places = overlap(*(t.boxes[:count][self.seen].astype(float) for t in (mine, track)))
+            boxes = track.boxes[common]
+            places = overlap(*(of[self.seen].astype(float) for _, of in self.faces))
             if mine.frame_size == track.frame_size and np.median(places) >= SAME_PLACE:
-                boxes = track.boxes
+                self.faces[0] = (mine.landmarks_in_frame[common], boxes)
             else:
                 size = f"{mine.frame_size[0]} x {mine.frame_size[1]}"
                 result.remark(f"framed otherwise, {size}, compared by its own face boxes")
-        # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
-        self.faces = [(mine.landmarks_in_frame, boxes), (track.landmarks_in_frame, track.boxes)]
         self.nearest = mine.boxes[fill_gaps(mine.found)]
         self.sums: dict[str, list[float]] = defaultdict(list)
-        self.vectors: list[list[np.ndarray]] = [[], []]
+        self.features: dict[str, list[list[torch.Tensor]]] = defaultdict(list)  # column -> outputs', originals' (n, d)
         self.sync = lip_sync_net.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
 
     def add(self, batch: list[tuple[int, tuple[np.ndarray, np.ndarray]]]) -> None:
@@ -179,25 +175,22 @@ class _Comparison:
         for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
             self.sums[column] += metric(made, real).tolist()
         if scorers.inception:
-            self._pool("FID", scorers.inception(real), scorers.inception(made))
-
-    def _pool(self, column: str, *features: torch.Tensor) -> None:
-        """Adds features (n, d) of originals and outputs to those of all clips."""
-        for pool, found in zip(self.pools.setdefault(column, (FeaturePool(), FeaturePool())), features, strict=True):
-            pool.add(found)
+            self.features["FID"].append([scorers.inception(x).cpu() for x in (made, real)])
 
     def _faces(self, numbers: list[int], frames: list[tuple[np.ndarray, ...]], crops: list[np.ndarray]) -> None:
         """LipLMD, and the embeddings for CSIM, of frames (n,) of outputs and originals, and of their face crops."""
         embed, options, find = self.scorers.embedder, self.options, self.scorers.points68
-        points = []
+        points, vectors = [], []
         for k, (landmarks, boxes) in enumerate(self.faces):
             if embed:
                 faces = map(identity.resize, crops[k])
                 if options.csim == "aligned":
                     faces = map(identity.align, frames[k], landmarks[numbers])
-                self.vectors[k].append(embed(np.stack(list(faces))))
+                vectors.append(torch.from_numpy(embed(np.stack(list(faces)))))
             found = np.stack(list(map(find, frames[k]))) if find else landmarks[numbers]
             points.append(to_crop(found, boxes[numbers]) * SIZE)  # pixels of the crop
+        if embed:
+            self.features["CSIM"].append(vectors)
         if options.points == "mesh" or find:
             made, real = points
             lips, eyes = (points68.LIPS, points68.EYES) if find else (LIP_SLICE, identity.EYES)
@@ -206,23 +199,24 @@ class _Comparison:
             distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)
             self.sums["LipLMD"] += distance.tolist()
 
-    def finish(self) -> None:
-        """Fills in the scores of the whole clip."""
+    def finish(self, pools: Pools) -> None:
+        """Fills in the scores of the whole clip; adds to `pools` last, so that one that fails has added nothing."""
         options, values, count = self.options, self.result.values, self.count
         if lost := int(np.isnan(self.sums.get("LipLMD", ())).sum()):
-            self.result.remark(f"68 points missing in {lost} frames, which count for no LipLMD")
+            self.result.remark(f"frames without 68 points, which count for no LipLMD: {lost}")
         values |= {column: lip_sync.nan_mean(each) for column, each in self.sums.items()}
-        if self.vectors[0]:
-            made, real = map(np.concatenate, self.vectors)
-            values["CSIM"] = identity.csim(made, real, options.pairs)
-            if options.pairs == "set":
-                self._pool("CSIM", torch.from_numpy(real), torch.from_numpy(made))
         if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:
             values |= zip(("LSE-C", "LSE-D", "offset"), self.sync.finish(), strict=True)
-        common = slice(count if self.compare else None)  # in dubbing the original may have another number of frames
-        made, real = ((landmarks[common], boxes[common]) for landmarks, boxes in self.faces)
         silent, heard = np.zeros(count, bool), min(count, self.result.wanted)  # what outlasts the sound is no silence
         silent[:heard] = lip_sync.silent_frames(log_mel(self.wav), heard)
-        values |= lip_sync.motion(*made, silent, *real, in_step=self.compare)
+        values |= lip_sync.motion(*self.faces[0], silent, *self.faces[1], in_step=self.compare)
+        for column, batches in self.features.items():
+            made, real = (torch.cat(parts) for parts in zip(*batches, strict=True))  # (F, d)
+            if column == "CSIM":
+                values[column] = identity.csim(made.numpy(), real.numpy(), options.pairs)
+            if column == "FID" or options.pairs == "set":
+                pool_made, pool_real = pools.setdefault(column, (FeaturePool(), FeaturePool()))
+                pool_made.add(made)
+                pool_real.add(real)

@@ -12,7 +12,9 @@ import numpy as np
 from command_line import UserError, check_output, write_whole, writing
 
 RESAMPLES = 2000  # of the bootstrap
-TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"})
+TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {
+    "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$",
+})  # fmt: skip
 # Column -> arrow and decimals.
 COLUMNS = {
     "PSNR": ("↑", 2), "PSNR lower half": ("↑", 2), "PSNR pasted": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4),
@@ -148,8 +150,6 @@ class Table:
         """The figures; above them, as comments, everything else, intervals included."""
         grid = [[cell.translate(TO_LATEX) for cell in cells] for cells in self.grid(intervals=False)]
         head, *rows = [" & ".join(cells) + r" \\" for cells in grid]
-        for arrow, command in {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→0": r"$\to0$", "→1": r"$\to1$"}.items():
-            head = head.replace(arrow, command)
         above = [f"% {line}" for line in self.text().splitlines()]
         above.append(rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}")
         return "\n".join([*above, r"\hline", head, r"\hline", *rows, r"\hline", r"\end{tabular}"]) + "\n"

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from checkpoints import registry
 from command_line import UserError, at_least
@@ -22,7 +23,8 @@ from datasets.windows import window_frames
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
 from evaluation.lip_sync import landmark_distance, motion, nan_mean, silent_frames
-from evaluation.tables import ClipScore, Row, Table, bootstrap, output_folder
+from evaluation.protocol import named
+from evaluation.tables import ClipScore, Row, Table, bootstrap, output_folder, published, row_of
 from face.compositing import contour
 from face.crop import SIZE, to_crop, to_frame
 from face.landmarks import LIP_SLICE
@@ -250,3 +252,37 @@ def main(config: Config) -> None:
             *left_out,
         ]
         Table(stage, rows_of(clips, persons), notes).publish(config.output, f"{stage.replace(' ', '_')}_over_persons")
+
+
+@dataclass(frozen=True)
+class Table3:
+    """Ablation of stage 1 on the clips of a cache: error of the 57 predicted points, in pixels of the 128 crop."""
+
+    cache: Path
+    """Clip cache, see python -m preprocess."""
+    clip_list: Path
+    """Clips to score, one a line."""
+    weights: tuple[str, ...]
+    """Rows, each NAME=FOLDER of weights: w/ LSTM=... and w/ Transformer=..."""
+    output: Path
+    """Folder for the table in five formats."""
+    device: str = "cpu"
+    """cpu, cuda, mps or auto."""
+
+
+def table3(config: Table3) -> None:
+    output_folder(config.output)
+    cache, rows = ClipCache(config.cache, None), []
+    names = clips_of(cache, config.clip_list, "--clip-list")
+    for name, folder in named(config.weights, "--weights").items():
+        networks, clips = Networks.from_weights(folder, config.device), []
+        for faces in tqdm(map(Faces, map(cache.open, names)), name, len(names)):
+            score = ClipScore(faces.clip.name, frames=len(faces.frames))
+            if score.frames:
+                score.values["Landmark Error"] = faces.error(predict(networks, faces), baselines.CONTENT) * SIZE
+            else:
+                score.reason = "no face"
+            clips.append(score)
+        rows.append(row_of(name, clips))
+    notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]
+    Table("table3", [*rows, *published("table3")], notes).publish(config.output, "table3")

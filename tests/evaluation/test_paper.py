@@ -16,18 +16,17 @@ from evaluation.paper import (
     ORIGINAL,
     UNTOUCHED,
     Config,
-    Table3,
     Table5,
     find_pairs,
     our_methods,
     plan,
     remarks,
     run,
-    table3,
 )
 from evaluation.protocol import index
 from evaluation.scoring import Options
 from evaluation.tables import ClipScore, Row, read_table
+from evaluation.validation import Table3, table3
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio
 
@@ -184,7 +183,7 @@ def test_videos_are_made_method_by_method(tiny: Path, videos: Path, tmp_path: Pa
 
 def test_remarks_name_the_clips() -> None:
     rows = [Row("A", {}, [ClipScore("x", note="short"), ClipScore("y", note="short"), ClipScore("z", note="long")])]
-    assert remarks(rows) == ["A: short (x, 2 in all)", "A: long (z, 1 in all)"]
+    assert remarks(rows) == ["A: short (x and 1 more)", "A: long (z)"]
 
 
 def test_any_error_of_a_clip_is_the_clips(tiny: Path, videos: Path, tmp_path: Path) -> None:
@@ -252,6 +251,7 @@ def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None
         ({"weights": (f"static lips={tiny}",)}, "two rows are named static lips"),
         ({"pairs": tmp_path / "list.txt"}, "two names a line"),
         ({"count": 0}, "--count 0"),
+        ({"workers": 0}, "--workers 0"),
         ({"output": tmp_path / "list.txt"}, "--output"),
         ({"output": videos / "tables"}, "lies in --videos"),
         ({"num_references": (0,)}, "--num-references 0"),

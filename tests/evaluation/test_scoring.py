@@ -75,7 +75,7 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path, monkeypat
     assert itself.values["PSNR"] == pytest.approx(80)
     assert itself.values["CSIM"] == pytest.approx(1)
     assert "LipLMD" not in itself.values, "the files for the points asked for are not here"
-    real, made = pools["FID"]
+    made, real = pools["FID"]
     assert real.count == made.count == FRAMES
     np.testing.assert_array_equal(real.total, made.total)
 
@@ -83,7 +83,7 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path, monkeypat
     other = scorers.score("one", original, track, bright, WAV, pools)
     assert 15 < other.values["PSNR"] < 20  # 20 log10(255 / 30) = 18.6, where nothing saturates
     assert 0.8 < other.values["CSIM"] < 1
-    real, made = pools["FID"]
+    made, real = pools["FID"]
     assert (made.total > real.total).all()
     vectors = pools["CSIM"]
     assert over_all({"CSIM": vectors}) == {"CSIM": pytest.approx(vectors[0].mean @ vectors[1].mean)}
@@ -167,7 +167,7 @@ def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T
     score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25], {})
     assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height)[:3].mean(), rel=1e-6)
-    assert score.note == "68 points missing in 1 frames, which count for no LipLMD"
+    assert score.note == "frames without 68 points, which count for no LipLMD: 1"
 
 
 def test_what_outlasts_the_sound_is_no_silence(scorers: Scorers, tmp_path: Path) -> None:
