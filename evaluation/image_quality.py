@@ -19,7 +19,6 @@ from checkpoints import registry
 
 SSIM_SIDE = 256  # pixels; larger pictures are averaged down to about this shorter side first, as in the original code
 PSNR_EPS = 1e-8  # identical frames give 80 dB, as in piq
-FID_DIMENSIONS = 2048
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
@@ -55,10 +54,11 @@ class LPIPS(nn.Module):
             self.distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
         backbone = self.distance.net
         # The package's slices keep torchvision's layer numbers: slice2.3.weight is features.3.weight.
-        wanted = {name: "features." + name.split(".", 1)[1] for name in backbone.state_dict()}
         with registry.reading(path, f"torchvision's {network} network"):
             found = torch.load(path, map_location="cpu", weights_only=True)
-            backbone.load_state_dict({name: found[theirs].float() for name, theirs in wanted.items()})
+            backbone.load_state_dict(
+                {k: found["features." + k.partition(".")[2]].float() for k in backbone.state_dict()}
+            )
         self.requires_grad_(False).eval()
 
     @torch.inference_mode()
@@ -79,9 +79,7 @@ class Inception(nn.Module):
         with registry.reading(path, "FID's Inception"):  # the package would unpickle the file itself
             torch.save(torch.load(path, map_location="cpu", weights_only=True), safe)
             safe.seek(0)
-            self.network = FeatureExtractorInceptionV3(
-                "fid", [str(FID_DIMENSIONS)], feature_extractor_weights_path=safe
-            )
+            self.network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=safe)  # pool3
 
     @torch.inference_mode()
     def forward(self, pictures: Tensor) -> Tensor:

@@ -120,33 +120,25 @@ def agreement(ratings: np.ndarray) -> float:
     return float(1 - within / expected) if expected else float("nan")
 
 
-def read_ratings(content: dict, key: dict) -> np.ndarray:
-    """Of a file that the page saved: answers (trials and then checks, questions), NaN where there is none yet.
-
-    Raises LookupError, TypeError, ValueError or AttributeError if it is no such file.
-    """
-    asked = [*key["trials"], *key["checks"]]
-    ratings = np.full((len(asked), len(key["questions"])), np.nan)
-    for trial, given in content["answers"].items():
-        ratings[asked.index(trial), : len(given)] = np.array(given, dtype=float)  # null becomes NaN
-    if ((ratings < 1) | (ratings > 5)).any():
-        raise ValueError("an answer is not from 1 to 5")
-    return ratings
-
-
 def read_answers(paths: tuple[Path, ...], key: dict) -> list[np.ndarray]:
     """Of every person: answers (trials, questions), NaN for none.
 
     Of several files of one person the last counts; who failed a check is named.
     """
-    found: list[tuple[str, tuple[str, str], np.ndarray]] = []  # when saved, by whom, what
+    asked = [*key["trials"], *key["checks"]]
+    found: list[tuple[str, tuple[str, str], np.ndarray]] = []  # when saved, by whom, what (asked, questions)
     for path in chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["study"] != key["id"]:
                 raise ValueError(f"another study's: {content['study']}, not {key['id']}")
+            ratings = np.full((len(asked), len(key["questions"])), np.nan)
+            for trial, given in content["answers"].items():
+                ratings[asked.index(trial), : len(given)] = np.array(given, dtype=float)  # null becomes NaN
+            if ((ratings < 1) | (ratings > 5)).any():
+                raise ValueError("an answer is not from 1 to 5")
             person = str(content["participant"]), str(content.get("started", ""))  # two people may have one name
-            found.append((str(content.get("saved", "")), person, read_ratings(content, key)))
+            found.append((str(content.get("saved", "")), person, ratings))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             print(f"{path} holds no answers to this study, left out ({error})", file=sys.stderr)
     latest = {person: ratings for _, person, ratings in sorted(found, key=lambda each: each[0])}

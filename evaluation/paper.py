@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +25,8 @@ from networks import SHIPPED_WEIGHTS, Networks
 
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
 Files = dict[str, dict[str, Path | str]]  # row -> name of a result -> video, or why there is none
+# Of one protocol: whose video with whose sound; clip -> original; every row's videos; those that are still to be made.
+Plan = tuple[list[Pair], dict[str, Path], Files, list[Job]]
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,15 @@ def find_others(config: Config, place: str, pairs: list[Pair]) -> Files:
     return rows
 
 
-class Plan(NamedTuple):
-    """The table of one protocol. All that a user can have got wrong is found before any video is made."""
-
-    place: str  # reconstruction or dubbing
-    pairs: list[Pair]
-    originals: dict[str, Path]  # clip -> video
-    files: Files  # of every row
-    jobs: list[Job]  # videos to make, which `files` lacks yet
-
-
 def plan(config: Config, place: str, found: dict[str, Path], ours: list[Method]) -> Plan:
-    """`found`: clip -> video of the folder; `ours`: rows to make. Writes the list of pairs."""
+    """All that a user can have got wrong is found here, before any video is made. Writes the list of pairs.
+
+    Args:
+        config: of the table.
+        place: reconstruction or dubbing.
+        found: clip -> video of the folder.
+        ours: rows to make.
+    """
     pairs = find_pairs(config, place, found)
     protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
     clips = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
@@ -133,12 +132,12 @@ def plan(config: Config, place: str, found: dict[str, Path], ours: list[Method])
         for p in pairs
         if originals.keys() >= {p.clip, p.sound}
     ]
-    return Plan(place, pairs, originals, files, jobs)
+    return pairs, originals, files, jobs
 
 
-def score_protocol(plan: Plan, workers: int, scorers: Scorers) -> list[Row]:
+def score_protocol(place: str, plan: Plan, workers: int, scorers: Scorers) -> list[Row]:
     """Makes the videos, then scores clip by clip through all methods: each original is read and tracked once."""
-    place, pairs, originals, files, jobs = plan
+    pairs, originals, files, jobs = plan
     for job, why in tqdm(make_all(jobs, workers), f"{place}: making", len(jobs), unit="video"):
         files[job.method.name][job.name] = why or job.output
 
@@ -188,13 +187,12 @@ def run(key: str, config: Config) -> None:
         raise UserError(f"--output: {config.output} lies in --videos, where its videos would pass for originals")
     tables.output_folder(config.output)
     found, ours = protocol.index(config.videos, "--videos"), our_methods(config)
-    plans = [plan(config, place, found, ours) for place in places]
+    plans = {place: plan(config, place, found, ours) for place in places}
     options, scorers = config.score, Scorers(config.score)
     for line in scorers.missing:
         print(line, file=sys.stderr)
-    for planned in plans:
-        place, dubbing = planned.place, planned.place == "dubbing"
-        rows = score_protocol(planned, config.workers, scorers)
+    for place, planned in plans.items():
+        dubbing, rows = place == "dubbing", score_protocol(place, planned, config.workers, scorers)
         theirs = f"{key} {config.paper}" if key == "table1" else key
         paper = tables.published(theirs)
         for row in paper:  # the paper's sync score is of dubbing, all else of reconstruction

@@ -146,10 +146,12 @@ class _Comparison:
         self.nearest = mine.boxes[fill_gaps(mine.found)]
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.features: dict[str, list[list[torch.Tensor]]] = defaultdict(list)  # column -> outputs', originals' (n, d)
+        self.points: list[list[np.ndarray]] = [[], []]  # (68, 2) each, of outputs and originals, where asked for
         self.sync = lip_sync_net.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
 
     def add(self, batch: list[tuple[int, tuple[np.ndarray, np.ndarray]]]) -> None:
         """The next frames: number, output and original."""
+        embed, find = self.scorers.embedder, self.scorers.points68
         if self.sync:
             for i, (frame, _) in batch:
                 self.sync.add(frame, self.nearest[i] if self.options.sync == "pipeline" else None)
@@ -157,16 +159,24 @@ class _Comparison:
             return
         for _, (made, real) in batch if self.options.crop == "frame" else ():  # LPIPS takes GBs for each of 1080p
             self._pictures([resize_face(made, (real.shape[1], real.shape[0]))[None], real[None]])
-        if seen := [(i, pair) for i, pair in batch if self.seen[i]]:
-            numbers = [i for i, _ in seen]
-            frames = list(zip(*(pair for _, pair in seen), strict=True))  # of output and original
-            crops = [
-                np.stack(list(map(crop_face, pictures, boxes[numbers])))  # (n, 128, 128, 3)
-                for pictures, (_, boxes) in zip(frames, self.faces, strict=True)
-            ]
-            if self.options.crop == "face":
-                self._pictures(crops)
-            self._faces(numbers, frames, crops)
+        seen = [(i, pair) for i, pair in batch if self.seen[i]]
+        if not seen:
+            return
+        numbers, pairs = zip(*seen, strict=True)
+        crops, vectors = [], []  # of outputs, then of originals
+        for k, pictures in enumerate(zip(*pairs, strict=True)):
+            landmarks, boxes = (of[list(numbers)] for of in self.faces[k])
+            crops.append(np.stack(list(map(crop_face, pictures, boxes))))  # (n, 128, 128, 3)
+            if embed:
+                aligned = self.options.csim == "aligned"
+                faces = map(identity.align, pictures, landmarks) if aligned else map(identity.resize, crops[k])
+                vectors.append(torch.from_numpy(embed(np.stack(list(faces)))))
+            if find:
+                self.points[k] += map(find, pictures)
+        if embed:
+            self.features["CSIM"].append(vectors)
+        if self.options.crop == "face":
+            self._pictures(crops)
 
     def _pictures(self, pictures: list[np.ndarray]) -> None:
         """PSNR, SSIM, LPIPS, FID of outputs and originals, both (n, H, W, 3) uint8."""
@@ -177,34 +187,22 @@ class _Comparison:
         if scorers.inception:
             self.features["FID"].append([scorers.inception(x).cpu() for x in (made, real)])
 
-    def _faces(self, numbers: list[int], frames: list[tuple[np.ndarray, ...]], crops: list[np.ndarray]) -> None:
-        """LipLMD, and the embeddings for CSIM, of frames (n,) of outputs and originals, and of their face crops."""
-        embed, options, find = self.scorers.embedder, self.options, self.scorers.points68
-        points, vectors = [], []
-        for k, (landmarks, boxes) in enumerate(self.faces):
-            if embed:
-                faces = map(identity.resize, crops[k])
-                if options.csim == "aligned":
-                    faces = map(identity.align, frames[k], landmarks[numbers])
-                vectors.append(torch.from_numpy(embed(np.stack(list(faces)))))
-            found = np.stack(list(map(find, frames[k]))) if find else landmarks[numbers]
-            points.append(to_crop(found, boxes[numbers]) * SIZE)  # pixels of the crop
-        if embed:
-            self.features["CSIM"].append(vectors)
-        if options.points == "mesh" or find:
-            made, real = points
-            lips, eyes = (points68.LIPS, points68.EYES) if find else (LIP_SLICE, identity.EYES)
-            between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
-            scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
-            distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)
-            self.sums["LipLMD"] += distance.tolist()
-
     def finish(self, pools: Pools) -> None:
         """Fills in the scores of the whole clip; adds to `pools` last, so that one that fails has added nothing."""
         options, values, count = self.options, self.result.values, self.count
-        if lost := int(np.isnan(self.sums.get("LipLMD", ())).sum()):
-            self.result.remark(f"frames without 68 points, which count for no LipLMD: {lost}")
-        values |= {column: lip_sync.nan_mean(each) for column, each in self.sums.items()}
+        values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
+        mesh = options.points == "mesh"
+        if self.compare and (mesh or self.points[0]):
+            found = [landmarks[self.seen] for landmarks, _ in self.faces] if mesh else self.points
+            boxes = [boxes[self.seen] for _, boxes in self.faces]
+            made, real = (to_crop(np.array(x), box) * SIZE for x, box in zip(found, boxes, strict=True))  # in pixels
+            lips, eyes = (LIP_SLICE, identity.EYES) if mesh else (points68.LIPS, points68.EYES)
+            between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
+            scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
+            distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)  # (n,)
+            values["LipLMD"] = lip_sync.nan_mean(distance)
+            if lost := int(np.isnan(distance).sum()):
+                self.result.remark(f"frames without 68 points, which count for no LipLMD: {lost}")
         if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
             self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:

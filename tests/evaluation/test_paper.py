@@ -177,7 +177,7 @@ def test_rows_of_several_weights_and_numbers_have_names_of_their_own(tiny: Path)
 
 def test_videos_are_made_method_by_method(tiny: Path, videos: Path, tmp_path: Path) -> None:
     config = Config(videos, tmp_path, weights=(f"Ours={tiny}",))
-    jobs = plan(config, "dubbing", index(videos, "--videos"), our_methods(config)).jobs
+    *_, jobs = plan(config, "dubbing", index(videos, "--videos"), our_methods(config))
     assert [job.method.name for job in jobs] == ["Ours"] * 2 + ["nearest reference"] * 2 + ["static lips"] * 2
 
 
