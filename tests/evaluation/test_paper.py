@@ -86,6 +86,10 @@ def test_table1_of_both_protocols(
     dubbed = {row.name: row for row in read_table(tmp_path / "out" / "table1_dubbing.json").rows}
     assert UNTOUCHED in dubbed
     assert "PSNR" not in dubbed["Ours"].cells, "there is no ground truth"
+    texts = {place: (tmp_path / "out" / f"table1_{place}.txt").read_text() for place in ("reconstruction", "dubbing")}
+    assert "LipLMD: mesh points, l2, scale crop" in texts["reconstruction"]
+    assert "LipLMD" not in texts["dubbing"], "no variant of a column that is not there"
+    assert all("(paper): table1 LRS2 as printed" in text for text in texts.values())
     assert dubbed[UNTOUCHED].cells["articulation"][0] == pytest.approx(1)
     made = [len(list(Video(tmp_path / "out" / "dubbing" / "Ours" / f"{clip}.mp4"))) for clip in ("ann/one", "bob/two")]
     assert made == [10, 8], "as long as the other's sound"

@@ -122,3 +122,7 @@ def test_report_opens_from_disk(tmp_path: Path) -> None:
     assert "22.50" in page
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
+    Table("t", published("table3")).publish(tmp_path, "theirs")
+    report(Report((tmp_path / "theirs.json",), tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert "3.04" in page and "<img" not in page, "no clips, no plot"
