@@ -124,7 +124,9 @@ class Trainer:
         return 0 < self.options.patience <= self.stale
 
     def fit(self) -> None:
-        """Raises UserError when the loss is no number or something cannot be written."""
+        """Raises UserError when another training has this run, the loss is no number or something cannot be written."""
+        if self.world.is_main:
+            self.run.lock()
         self._restore()
         if self.world.is_main:
             self.run.open(self.step)
@@ -155,7 +157,8 @@ class Trainer:
             why, more = "done", "a larger --steps"
         elif self.out_of_patience:
             why, more = f"nothing better in {self.stale} validations", "a larger --patience"
-        self._say(f"{why} at step {self.step}, best {self.best:.5g}; {more} continues, see {self.run.path}")
+        best = f"best {self.best:.5g}" if self.best < math.inf else "not validated yet"
+        self._say(f"{why} at step {self.step}, {best}; {more} continues, see {self.run.path}")
 
     def train_step(self, parts: list[Batch]) -> None:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""

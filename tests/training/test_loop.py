@@ -1,5 +1,7 @@
 """The loop never loses work and says what went wrong: kills, full disks, damaged checkpoints, NaN, patience."""
 
+import errno
+import fcntl
 import json
 import resource
 import signal
@@ -115,6 +117,37 @@ def test_a_signal_ends_the_step_and_saves(
     assert last(tmp_path)["step"] == 3
 
 
+@pytest.mark.slow
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """The first one's lock is gone with it, even if it is killed: processes that load its data never had it."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "tests.training.toy", str(run), "wait"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert first.stdout
+    try:
+        assert any("step 5 " in line for line in first.stdout)
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        second = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
+        message = f"error: --run: another training is at work in {run}; wait for it to end, or use another folder\n"
+        assert (second.returncode, second.stderr) == (2, message)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    finally:
+        first.kill()
+        first.wait()
+    assert train(run).step == STEPS
+
+
+def test_a_folder_that_cannot_be_locked_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    assert train(tmp_path).step == STEPS
+    assert f"{tmp_path} cannot be locked (No locks available): start no second" in capsys.readouterr().err
+
+
 def test_disk_full_while_saving_keeps_the_older_checkpoint(tmp_path: Path) -> None:
     train(tmp_path / "run", steps=4)
     before = last(tmp_path / "run")
@@ -218,6 +251,19 @@ def test_what_a_run_that_failed_is_told_to_change_can_be_changed(tmp_path: Path)
 def broken_at(run: Path, step: int) -> int:
     """An item of that step of the first epoch, so of none before."""
     return Stream(8, toy_trainer(run, validate_every=10).options).indices(step)[0] % 8
+
+
+def test_what_was_never_validated_has_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = toy_trainer(tmp_path)
+    step = trainer.train_step
+
+    def train_step(batch: Any) -> None:
+        step(batch)
+        trainer.signal = signal.SIGTERM
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    trainer.fit()
+    assert "stopped by SIGTERM at step 1, not validated yet; the same command" in capsys.readouterr().out
 
 
 def test_patience_keeps_the_best_and_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
