@@ -247,7 +247,7 @@ class Table3:
 def table3(config: Table3) -> None:
     tables.output_folder(config.output)
     cache, rows = ClipCache(config.cache, None), []
-    names = validation.clips_of(cache, config.clip_list, "--clip-list")
+    names = match(read_list(config.clip_list, "--clip-list"), cache.names, "--clip-list").values()
     for name, folder in named(config.weights, "--weights").items():
         networks, clips = Networks.from_weights(folder, config.device), []
         for faces in tqdm(map(validation.Faces, map(cache.open, names)), name, len(names)):
