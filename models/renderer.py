@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import Adain, ConvBlock, ModulatedBlock, Spade, audio_encoder
 from models.motion_field import (
     Motion,
     MotionField,
@@ -18,7 +19,6 @@ from models.motion_field import (
     landmark_flow,
     trust,
 )
-from models.translation import Translation
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,52 @@ class RendererConfig:
         )  # fmt: skip
 
 
+class Translation(nn.Module):
+    """Draws the target face from its masked picture, its sketches, the aligned references and the sound: logits of its
+    colours (paper, section 3.2.2). The audio encoder is left out when `use_audio` is False (Table 4).
+    """
+
+    def __init__(self, config: RendererConfig, target_channels: int):
+        super().__init__()
+        c, fine = config, config.deep // 4
+        self.style = 16 * c.audio_width
+        self.audio = audio_encoder(c.audio_width, self.style, F.relu) if c.use_audio else None
+        self.shallow = ConvBlock(3 + target_channels, c.shallow, c.kernel, padding=c.kernel // 2, bias=False)
+        self.deep = ConvBlock(c.shallow, c.deep, stride=2, bias=False)
+        self.spade_half = ModulatedBlock(c.deep, lambda: Spade(c.deep, c.alignment_deep, c.modulation))
+        self.adain_half = ModulatedBlock(c.deep, lambda: Adain(c.deep, self.style, c.style_hidden))
+        self.spade_full = ModulatedBlock(fine, lambda: Spade(fine, c.shallow, c.modulation))
+        self.adain_full = ModulatedBlock(fine, lambda: Adain(fine, self.style, c.style_hidden))
+        self.spade_image = ModulatedBlock(fine, lambda: Spade(fine, 3, c.modulation))
+        self.to_rgb = nn.Conv2d(fine, 3, c.kernel, padding="same", bias=False)
+
+    def forward(self, masked_target: Tensor, sketches: Tensor, full: Tensor, half: Tensor, mel: Tensor) -> Tensor:
+        """Logits (B, 3, H, W).
+
+        Args:
+            masked_target: (B, 3, H, W), RGB in [0, 1], lower half zero
+            sketches: (B, T*S, H, W)
+            full: aligned images and features (1 or B, 3 + C1, H, W)
+            half: aligned features (1 or B, C2, H/2, W/2)
+            mel: (B, 1, 80, 16)
+        """
+        # Without audio the AdaIN layers see a constant, so that depth and width stay those of the full model.
+        style = mel.new_zeros(len(mel), self.style) if self.audio is None else self.audio(mel).flatten(1)
+        image, features = full.split([3, full.shape[1] - 3], dim=1)
+        x = self.deep(self.shallow(torch.cat([masked_target, sketches], dim=1)))  # (B, C2, H/2, W/2)
+        x = self.spade_half(x, half)
+        x = self.adain_half(x, style)
+        x = F.pixel_shuffle(x, 2)  # (B, C2/4, H, W)
+        x = self.spade_full(x, features)
+        x = self.adain_full(x, style)
+        x = self.spade_image(x, image)
+        return self.to_rgb(F.leaky_relu(x, 0.01))
+
+
 class RendererOutput(NamedTuple):
     face: Tensor  # (B, 3, H, W): RGB in [0, 1]
     warped_reference: Tensor  # (B, 3, H, W): the references aligned and averaged, RGB in [0, 1]
-    flow: Tensor | None  # (B, N, 2, H, W): pixels, x then y; None without warping
-    weight: Tensor | None  # (B, N, 1, H, W): in [0, 1]; None without warping
+    motion: Motion | None  # of the references; None without warping
 
 
 class Renderer(nn.Module):
@@ -86,15 +127,12 @@ class Renderer(nn.Module):
     def __init__(self, config: RendererConfig = RendererConfig()):
         super().__init__()
         self.config = c = config
-        target_channels = c.num_frames * c.sketch_channels
         self.reference_encoder = ReferenceEncoder(c.sketch_channels, c.shallow, c.alignment_deep, c.kernel)
+        target_channels = c.num_frames * c.sketch_channels
         self.motion_field = (
             MotionField(target_channels, c.shallow, c.alignment_deep, c.modulation, c.kernel) if c.use_warping else None
         )
-        self.translation = Translation(
-            target_channels, c.shallow, c.deep, c.alignment_deep, c.modulation, c.style_hidden, c.audio_width,
-            c.use_audio, c.kernel,
-        )  # fmt: skip
+        self.translation = Translation(c, target_channels)
         if c.output_skip:
             nn.init.zeros_(self.translation.to_rgb.weight)
             if self.motion_field is not None:
@@ -138,9 +176,7 @@ class Renderer(nn.Module):
             middle = self.config.size // 2
             start = torch.cat([masked_target[:, :, :middle], warped[:, :, middle:]], dim=2)
             logits = logits + start.float().clamp(0.01, 0.99).logit()
-        if motion is None:
-            return RendererOutput(logits.sigmoid(), warped.detach(), None, None)
-        return RendererOutput(logits.sigmoid(), warped, motion.flow, motion.weight)
+        return RendererOutput(logits.sigmoid(), warped if motion else warped.detach(), motion)
 
     def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:
         """The face at k times its size, its lower half as sharp as the references are there. Not in the paper.
@@ -154,8 +190,8 @@ class Renderer(nn.Module):
         Returns:
             (B, 3, k*H, k*W), RGB in [0, 1]
         """
-        assert output.flow is not None and output.weight is not None
-        aligned = align_pictures(pictures, Motion(output.flow, output.weight), self.config.output_skip)
+        assert output.motion is not None
+        aligned = align_pictures(pictures, output.motion, self.config.output_skip)
         change = output.face - output.warped_reference
         face, change = (F.interpolate(x, pictures.shape[-2:], mode="bilinear") for x in (output.face, change))
         upper, lower = face.chunk(2, dim=2)[0], change.chunk(2, dim=2)[1] + aligned
