@@ -84,6 +84,7 @@ def test_on_gpus_batch_statistics_are_pytorchs() -> None:
 @pytest.mark.slow
 def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "here", steps=4).fit()
+    (tmp_path / "here" / "lock").unlink()  # held until this process ends
     commands = [["-m", "tests.training.toy", str(tmp_path / name)] for name in ("here", "elsewhere")]
     end(start_processes(commands, cwd=ROOT))
     steps = [row["step"] for row in read_metrics(tmp_path / "here") if row["group"] == "train"]

@@ -24,8 +24,9 @@ import train_render
 from command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
+from training.distributed import World
 from training.engine import Average, Engine
-from training.loop import Stream, Trainer
+from training.loop import Trainer, indices_of
 from training.options import Options
 from training.run_folder import RunFolder, read_metrics
 
@@ -232,7 +233,7 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
     with pytest.raises(UserError, match=r"step 1: L, gradient_norm is no longer a finite number"):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
     about = json.loads((tmp_path / "not_finite_step_1_process_0.json").read_text())
-    expected = [f"clip{i % 8}" for i in Stream(8, toy_trainer(tmp_path, validate_every=10).options).indices(1)]
+    expected = [f"clip{i % 8}" for i in indices_of(1, 8, toy_trainer(tmp_path, validate_every=10).options)]
     assert (about["step"], about["losses"]["L"], about["clips"]) == (1, "nan", expected)
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -250,7 +251,7 @@ def test_what_a_run_that_failed_is_told_to_change_can_be_changed(tmp_path: Path)
 
 def broken_at(run: Path, step: int) -> int:
     """An item of that step of the first epoch, so of none before."""
-    return Stream(8, toy_trainer(run, validate_every=10).options).indices(step)[0] % 8
+    return indices_of(step, 8, toy_trainer(run, validate_every=10).options)[0] % 8
 
 
 def test_what_was_never_validated_has_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,14 +377,19 @@ def test_from_trained_weights_the_average_is_the_mean_of_all_steps() -> None:
 
 def test_each_epoch_has_every_sample_once() -> None:
     options = Options(cache=Path(), run=Path(), batch=3, seed=1)
-    stream = Stream(10, options)
-    indices = [i for step in range(10) for i in stream.indices(step)]
+    indices = [i for step in range(10) for i in indices_of(step, 10, options)]
     epochs = [indices[i : i + 10] for i in range(0, 30, 10)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10 * e, 10 * e + 10)) for e in range(3)]
     assert [i % 10 for i in epochs[0]] != [i % 10 for i in epochs[1]]
-    halves = [Stream(10, Options(cache=Path(), run=Path(), batch=4, seed=1), rank, 2) for rank in (0, 1)]
-    whole = Stream(10, Options(cache=Path(), run=Path(), batch=4, seed=1)).indices(0)
-    assert sorted(next(iter(halves[0])) + next(iter(halves[1]))) == sorted(whole)
+
+
+def test_processes_share_each_batch(tmp_path: Path) -> None:
+    trainer, shares = toy_trainer(tmp_path), []
+    trainer.part //= 2
+    for rank in (0, 1):
+        trainer.world = World(rank, 2, trainer.world.device)
+        shares += next(trainer.shares())
+    assert sorted(shares) == sorted(indices_of(0, 8, trainer.options))
 
 
 @pytest.mark.parametrize(("settings", "message"), [
