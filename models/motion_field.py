@@ -127,7 +127,7 @@ class MotionField(nn.Module):
         x = moved.to(half.dtype)
         for block in self.coarse:
             x = block(x, target_half)  # (B, N, C2, H/2, W/2)
-        x = F.pixel_shuffle(x, 2)  # (B, N, C2/4, H, W)
+        x = each(lambda y: F.pixel_shuffle(y, 2), x)  # (B, N, C2/4, H, W)
         x = self.fine(x, target)
         flow, weight = each(self.flow, x), each(self.weight, x)
         return Motion(flow, weight) if start is None else Motion(start.flow + flow, start.weight * weight)
