@@ -128,12 +128,9 @@ class RenderStage(Stage):
 
     @staticmethod
     def draw(model: nn.Module, batch: Batch) -> RendererOutput:
-        grey = {key: batch[key].expand(-1, -1, 3, -1, -1) for key in ("target_sketches", "reference_sketches")}
-        keys = (
-            "masked_target", "target_sketches", "reference_images", "reference_sketches", "mel", "landmarks",
-            "reference_landmarks",
-        )  # fmt: skip
-        return model(*((batch | grey)[key] for key in keys))
+        grey = {name: batch[name].expand(-1, -1, 3, -1, -1) for name in ("target_sketches", "reference_sketches")}
+        names = ("masked_target", "reference_images", "mel", "landmarks", "reference_landmarks")
+        return model(**grey, **{name: batch[name] for name in names})
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """PSNR, SSIM, LPIPS and the loss's distances on the fixed samples; a row of pictures for some of them."""
@@ -149,7 +146,7 @@ class RenderStage(Stage):
             if number in spread(len(self.examples), PICTURES):
                 sketch = batch["target_sketches"][0, self.config.model.num_frames // 2]
                 images = [sketch.expand(3, -1, -1), *batch["reference_images"][0]]
-                flow = [] if output.flow is None else flow_to_image(output.flow[0].float()) / 255
+                flow = flow_to_image(output.motion.flow[0].float()) / 255 if output.motion else []
                 images += [*flow, output.warped_reference[0], face[0], target[0]]
                 title = f"sketch, references, motion, warped, output, target/{sample['name']} frame {sample['frame']}"
                 row = torch.cat([image.float() for image in images], dim=2).clamp(0, 1) * 255  # (3, H, W * n)

@@ -7,18 +7,19 @@ landmarks. Quick enough to choose between training runs; the tables of the paper
 
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+import tyro
 from tqdm import tqdm
 
 from checkpoints import registry
 from command_line import UserError, at_least
 from datasets.clip_cache import Clip, ClipCache
-from datasets.splits import match, read_list, speaker_of
+from datasets.splits import SplitConfig, match, read_list, split
 from datasets.windows import window_frames
 from evaluation import baselines
 from evaluation.image_quality import LPIPS, psnr, ssim
@@ -40,8 +41,6 @@ class Config:
 
     cache: Path
     """Clip cache, see python -m preprocess."""
-    val_list: Path
-    """Clips to score, one a line (speaker=NAME behind it groups them by person)."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     stage: Literal["1", "2", "both"] = "both"
@@ -52,8 +51,9 @@ class Config:
     """Reference pictures of the renderer (the baseline chooses from 25)."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
-    train_list: Path | None = None
-    """Clips that the ridge regression learns from; without it there is no such row."""
+    split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
+    """Which clips to score: those of --val-list (speaker=NAME behind one groups it by person), or those that a training
+    with the same flags validates on. With --train-list there is a ridge regression, which learns from its clips."""
     output: Path | None = None
     """Folder for the tables in five formats, with the figures of every clip."""
 
@@ -95,13 +95,6 @@ class Faces:
         """(F, 57 * 2) that the ridge regression is to find: jaw and lips against static ones, in crop coordinates."""
         change = self.in_crop(self.landmarks) - self.in_crop(self.static())
         return change[:, baselines.CONTENT].reshape(len(change), -1)
-
-
-def clips_of(cache: ClipCache, path: Path, flag: str) -> dict[str, str]:
-    """Clip name -> person, of those clips of a list that are in the cache. Raises UserError if none is."""
-    entries = read_list(path, flag)
-    found = match(entries, cache.names, flag).items()
-    return {name: entries[entry].get("speaker", speaker_of(name)) for entry, name in found}
 
 
 def predict(networks: Networks, faces: Faces, other_pose: bool = False, mel: np.ndarray | None = None) -> np.ndarray:
@@ -214,17 +207,19 @@ def main(config: Config) -> None:
     output_folder(config.output)
     networks = Networks.from_weights(config.weights, config.device, num_references=config.num_references)
     cache = ClipCache(config.cache, None if config.stage == "1" else networks.size)
-    persons = clips_of(cache, config.val_list, "--val-list")
+    parts = split(cache.names, config.split)
+    if not config.split.val_list:
+        print(f"no --val-list: {parts}, as in a training with the same flags")
+    if not parts.val:
+        raise UserError(f"--cache: no clip of {config.cache} is for validation; name some in --val-list")
+    persons = {name: parts.speakers[name] for name in parts.val}
     path = registry.find("lpips_alex")
     distance = LPIPS("alex", path).to(networks.device) if path and config.stage != "1" else None
     if config.stage != "1" and not distance:
         print(registry.missing("LPIPS", "lpips_alex"), file=sys.stderr)
     ridge = None
-    if config.train_list and config.stage != "2":
-        trained = clips_of(cache, config.train_list, "--train-list")
-        if shared := sorted(trained.keys() & persons.keys()):
-            raise UserError(f"--train-list: {shared[0]} is also in --val-list; a clip can be in one of them only")
-        learnt = (faces for faces in map(Faces, map(cache.open, trained)) if len(faces.frames))
+    if config.split.train_list and config.stage != "2":
+        learnt = (faces for faces in map(Faces, map(cache.open, parts.train)) if len(faces.frames))
         ridge = baselines.Ridge((faces.heard(), faces.change()) for faces in learnt)
     stages: dict[str, dict[str, Scores]] = defaultdict(dict)
     left_out = []
@@ -273,7 +268,7 @@ class Table3:
 def table3(config: Table3) -> None:
     output_folder(config.output)
     cache, rows = ClipCache(config.cache, None), []
-    names = clips_of(cache, config.clip_list, "--clip-list")
+    names = match(read_list(config.clip_list, "--clip-list"), cache.names, "--clip-list").values()
     for name, folder in named(config.weights, "--weights").items():
         networks, clips = Networks.from_weights(folder, config.device), []
         for faces in tqdm(map(Faces, map(cache.open, names)), name, len(names)):

@@ -1,7 +1,6 @@
 """Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,13 +46,6 @@ def audio_encoder(width: int, out: int, activation: Callable[[Tensor], Tensor]) 
     )  # fmt: skip
 
 
-class Modulation(NamedTuple):
-    """What one normalised layer is multiplied by and what is added to it; broadcast against the layer's input."""
-
-    scale: Tensor
-    shift: Tensor
-
-
 class Spade(nn.Module):
     """Spatially adaptive modulation from feature maps: n + n * gamma(h) + beta(h), where h = conv(maps)."""
 
@@ -62,10 +54,10 @@ class Spade(nn.Module):
         self.hidden = nn.Conv2d(maps, hidden, 3, padding=1)
         self.affine = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
 
-    def forward(self, maps: Tensor) -> Modulation:
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, M, H, W) -> scale and shift (B, C, H, W)."""
         gamma, beta = self.affine(self.hidden(maps)).chunk(2, dim=1)
-        return Modulation(1 + gamma, beta)
+        return 1 + gamma, beta
 
 
 class Adain(nn.Module):
@@ -76,19 +68,10 @@ class Adain(nn.Module):
         self.hidden = nn.Linear(style, hidden)
         self.affine = nn.Linear(hidden, 2 * channels)
 
-    def forward(self, style: Tensor) -> Modulation:
+    def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Style (B, S) -> scale and shift (B, C, 1, 1)."""
         gamma, beta = self.affine(F.relu(self.hidden(style)))[..., None, None].chunk(2, dim=1)
-        return Modulation(1 + gamma, beta)
-
-
-def modulate(x: Tensor, modulation: Modulation) -> Tensor:
-    """InstanceNorm of x (..., C, H, W), then scale and shift.
-
-    The modulation's leading dimensions broadcast against those of x: one modulation may serve many references, and one
-    set of references many modulations. The result has the broadcast shape.
-    """
-    return torch.addcmul(modulation.shift, each(instance_norm, x), modulation.scale)
+        return 1 + gamma, beta
 
 
 def each(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -105,22 +88,21 @@ def instance_norm(x: Tensor) -> Tensor:
 
 
 class ModulatedBlock(nn.Module):
-    """Twice: modulated normalisation, LeakyReLU, convolution; the number of channels stays.
-
-    The modulations come from outside, so that what depends on the target alone is computed once for all references.
-    """
+    """Twice: InstanceNorm, scale and shift by `layer`, LeakyReLU, convolution; the number of channels stays."""
 
     def __init__(self, channels: int, layer: Callable[[], Spade | Adain]):
         super().__init__()
         self.norms = nn.ModuleList([layer(), layer()])
         self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
 
-    def modulations(self, source: Tensor) -> list[Modulation]:
-        """One for each of the two layers, from maps (B, M, H, W) or a style vector (B, S)."""
-        return [norm(source) for norm in self.norms]
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """Features modulated by maps (B, M, H, W) or a style vector (B, S).
 
-    def forward(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
-        """x (..., C, H, W) -> the same, with leading dimensions broadcast against the modulations'."""
-        for conv, modulation in zip(self.convs, modulations, strict=True):
-            x = each(conv, F.leaky_relu(modulate(x, modulation), 0.2, inplace=True))
+        x (1 or B, C, H, W) -> (B, C, H, W), or features of references (1 or B, N, C, H, W) -> (B, N, C, H, W): the
+        modulation depends on the target alone and is computed once for all of them.
+        """
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            scale, shift = (m if x.ndim == 4 else m[:, None] for m in norm(source))
+            x = torch.addcmul(shift, each(instance_norm, x), scale)
+            x = each(conv, F.leaky_relu(x, 0.2, inplace=True))
         return x

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import ConvBlock, ModulatedBlock, Modulation, Spade, each
+from models.layers import ConvBlock, ModulatedBlock, Spade, each
 
 START_GRID = 32  # cells a side in which the flow from landmarks is computed
 START_BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
@@ -126,16 +126,11 @@ class MotionField(nn.Module):
         moved = half if start is None else _warp(half.float(), half_size(sampling_grid(start.flow, True)), True)
         x = moved.to(half.dtype)
         for block in self.coarse:
-            assert isinstance(block, ModulatedBlock)
-            x = block(x, _for_all_references(block.modulations(target_half)))  # (B, N, C2, H/2, W/2)
+            x = block(x, target_half)  # (B, N, C2, H/2, W/2)
         x = each(lambda y: F.pixel_shuffle(y, 2), x)  # (B, N, C2/4, H, W)
-        x = self.fine(x, _for_all_references(self.fine.modulations(target)))
+        x = self.fine(x, target)
         flow, weight = each(self.flow, x), each(self.weight, x)
         return Motion(flow, weight) if start is None else Motion(start.flow + flow, start.weight * weight)
-
-
-def _for_all_references(modulations: list[Modulation]) -> list[Modulation]:
-    return [Modulation(scale[:, None], shift[:, None]) for scale, shift in modulations]  # (B, 1, C, H, W)
 
 
 def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -> tuple[Tensor, Tensor]:

@@ -70,8 +70,7 @@ class RendererConfig:
 class RendererOutput(NamedTuple):
     face: Tensor  # (B, 3, H, W): RGB in [0, 1]
     warped_reference: Tensor  # (B, 3, H, W): the references aligned and averaged, RGB in [0, 1]
-    flow: Tensor | None  # (B, N, 2, H, W): pixels, x then y; None without warping
-    weight: Tensor | None  # (B, N, 1, H, W): in [0, 1]; None without warping
+    motion: Motion | None  # of the references; None without warping
 
 
 class Renderer(nn.Module):
@@ -86,15 +85,12 @@ class Renderer(nn.Module):
     def __init__(self, config: RendererConfig = RendererConfig()):
         super().__init__()
         self.config = c = config
-        target_channels = c.num_frames * c.sketch_channels
         self.reference_encoder = ReferenceEncoder(c.sketch_channels, c.shallow, c.alignment_deep, c.kernel)
+        target_channels = c.num_frames * c.sketch_channels
         self.motion_field = (
             MotionField(target_channels, c.shallow, c.alignment_deep, c.modulation, c.kernel) if c.use_warping else None
         )
-        self.translation = Translation(
-            target_channels, c.shallow, c.deep, c.alignment_deep, c.modulation, c.style_hidden, c.audio_width,
-            c.use_audio, c.kernel,
-        )  # fmt: skip
+        self.translation = Translation(c, target_channels)
         if c.output_skip:
             nn.init.zeros_(self.translation.to_rgb.weight)
             if self.motion_field is not None:
@@ -138,9 +134,7 @@ class Renderer(nn.Module):
             middle = self.config.size // 2
             start = torch.cat([masked_target[:, :, :middle], warped[:, :, middle:]], dim=2)
             logits = logits + start.float().clamp(0.01, 0.99).logit()
-        if motion is None:
-            return RendererOutput(logits.sigmoid(), warped.detach(), None, None)
-        return RendererOutput(logits.sigmoid(), warped, motion.flow, motion.weight)
+        return RendererOutput(logits.sigmoid(), warped if motion else warped.detach(), motion)
 
     def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:
         """The face at k times its size, its lower half as sharp as the references are there. Not in the paper.
@@ -154,8 +148,8 @@ class Renderer(nn.Module):
         Returns:
             (B, 3, k*H, k*W), RGB in [0, 1]
         """
-        assert output.flow is not None and output.weight is not None
-        aligned = align_pictures(pictures, Motion(output.flow, output.weight), self.config.output_skip)
+        assert output.motion is not None
+        aligned = align_pictures(pictures, output.motion, self.config.output_skip)
         change = output.face - output.warped_reference
         face, change = (F.interpolate(x, pictures.shape[-2:], mode="bilinear") for x in (output.face, change))
         upper, lower = face.chunk(2, dim=2)[0], change.chunk(2, dim=2)[1] + aligned

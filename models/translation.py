@@ -3,32 +3,34 @@
 Paper, section 3.2.2.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Adain, ConvBlock, ModulatedBlock, Spade, audio_encoder
 
+if TYPE_CHECKING:
+    from models.renderer import RendererConfig
+
 
 class Translation(nn.Module):
     """Logits of the face's colours; the audio encoder is left out when `use_audio` is False (paper, Table 4)."""
 
-    def __init__(
-        self, target_channels: int, shallow: int, deep: int, aligned_deep: int, hidden: int, style_hidden: int,
-        audio_width: int, use_audio: bool, kernel: int,
-    ):  # fmt: skip
+    def __init__(self, config: "RendererConfig", target_channels: int):
         super().__init__()
-        fine = deep // 4
-        self.style = 16 * audio_width
-        self.audio = audio_encoder(audio_width, self.style, F.relu) if use_audio else None
-        self.shallow = ConvBlock(3 + target_channels, shallow, kernel, padding=kernel // 2, bias=False)
-        self.deep = ConvBlock(shallow, deep, stride=2, bias=False)
-        self.spade_half = ModulatedBlock(deep, lambda: Spade(deep, aligned_deep, hidden))
-        self.adain_half = ModulatedBlock(deep, lambda: Adain(deep, self.style, style_hidden))
-        self.spade_full = ModulatedBlock(fine, lambda: Spade(fine, shallow, hidden))
-        self.adain_full = ModulatedBlock(fine, lambda: Adain(fine, self.style, style_hidden))
-        self.spade_image = ModulatedBlock(fine, lambda: Spade(fine, 3, hidden))
-        self.to_rgb = nn.Conv2d(fine, 3, kernel, padding="same", bias=False)
+        c, fine = config, config.deep // 4
+        self.style = 16 * c.audio_width
+        self.audio = audio_encoder(c.audio_width, self.style, F.relu) if c.use_audio else None
+        self.shallow = ConvBlock(3 + target_channels, c.shallow, c.kernel, padding=c.kernel // 2, bias=False)
+        self.deep = ConvBlock(c.shallow, c.deep, stride=2, bias=False)
+        self.spade_half = ModulatedBlock(c.deep, lambda: Spade(c.deep, c.alignment_deep, c.modulation))
+        self.adain_half = ModulatedBlock(c.deep, lambda: Adain(c.deep, self.style, c.style_hidden))
+        self.spade_full = ModulatedBlock(fine, lambda: Spade(fine, c.shallow, c.modulation))
+        self.adain_full = ModulatedBlock(fine, lambda: Adain(fine, self.style, c.style_hidden))
+        self.spade_image = ModulatedBlock(fine, lambda: Spade(fine, 3, c.modulation))
+        self.to_rgb = nn.Conv2d(fine, 3, c.kernel, padding="same", bias=False)
 
     def forward(self, masked_target: Tensor, sketches: Tensor, full: Tensor, half: Tensor, mel: Tensor) -> Tensor:
         """Logits (B, 3, H, W).
@@ -44,10 +46,10 @@ class Translation(nn.Module):
         style = mel.new_zeros(len(mel), self.style) if self.audio is None else self.audio(mel).flatten(1)
         image, features = full.split([3, full.shape[1] - 3], dim=1)
         x = self.deep(self.shallow(torch.cat([masked_target, sketches], dim=1)))  # (B, C2, H/2, W/2)
-        x = self.spade_half(x, self.spade_half.modulations(half))
-        x = self.adain_half(x, self.adain_half.modulations(style))
+        x = self.spade_half(x, half)
+        x = self.adain_half(x, style)
         x = F.pixel_shuffle(x, 2)  # (B, C2/4, H, W)
-        x = self.spade_full(x, self.spade_full.modulations(features))
-        x = self.adain_full(x, self.adain_full.modulations(style))
-        x = self.spade_image(x, self.spade_image.modulations(image))
+        x = self.spade_full(x, features)
+        x = self.adain_full(x, style)
+        x = self.spade_image(x, image)
         return self.to_rgb(F.leaky_relu(x, 0.01))

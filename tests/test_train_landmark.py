@@ -24,7 +24,7 @@ from models.renderer import Renderer, RendererConfig
 from tests.datasets.made_up import write_clip
 from train_landmark import PRESETS, WINDOWS, Config, LandmarkStage, build, main
 from training import checkpoint, export, plot
-from training.loop import Stream
+from training.loop import Trainer
 from training.options import with_preset
 from training.run_folder import read_metrics
 
@@ -293,7 +293,7 @@ def test_dry_run_says_it_before_the_batch_is_loaded(
     def refuse(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Stream, "__iter__", refuse)
+    monkeypatch.setattr(Trainer, "shares", refuse)
     sampling = replace(config.sampling, samples_per_epoch=16)
     with pytest.raises(UserError, match="--batch 12: does not fit into the memory of cpu"):
         main(replace(config, dry_run=True, batch=12, sampling=sampling))

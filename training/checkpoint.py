@@ -25,7 +25,6 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> None:
     temporary = path.with_suffix(".part")
     with writing(path):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
                 torch.save(state, file)
                 file.flush()

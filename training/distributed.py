@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 import torch.distributed.nn  # imported later, as by optimisers, its functions' defaults would hold the group for ever
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.device import pick_device
@@ -109,12 +108,10 @@ class _Sum(torch.autograd.Function):
 
 
 def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """The layer's output (B, C, ...); in training with statistics over the equally large batches of all processes.
+    """The training layer's output (B, C, ...), with statistics over the equally large batches of all processes.
 
     PyTorch's SyncBatchNorm, which does the same with fewer exchanges, works on GPUs only.
     """
-    if not norm.training:
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
     processes, wide = dist.get_world_size(), x.float()
     mean = _Sum.apply(wide.mean(axes)) / processes  # (C,)
@@ -131,7 +128,7 @@ def shared_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tenso
 
 
 def share_batch_norm(module: nn.Module, world: World) -> None:
-    """Makes the module's BatchNorm layers normalise over all processes while training. Weights and their names stay."""
+    """Makes the BatchNorm layers of a module in training normalise over all processes. Weights and their names stay."""
     if world.size == 1:
         return
     if world.device.type == "cuda":

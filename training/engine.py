@@ -68,12 +68,10 @@ class Average:
     def __init__(self, module: nn.Module, decay: float, trained: bool = False) -> None:
         self.decay, self.head = decay, 2 if trained else 10
         self.source = module
-        self.module = copy.deepcopy(module).eval().requires_grad_(False) if decay else module
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        if not self.decay:
-            return
         decay = min(self.decay, (1 + step) / (self.head + step))
         for mine, theirs in zip(self.module.state_dict().values(), self.source.state_dict().values(), strict=True):
             if mine.is_floating_point():

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from command_line import UserError
 from models import weights
@@ -59,40 +59,17 @@ class Stage(ABC):
         weights.save(model, self.engine.options.run / f"{self.name}.safetensors", self.settings, about, half=True)
 
 
-class Stream(Sampler[list[int]]):
-    """The endless order of samples as a function of the seed: epoch after epoch, each a permutation of the data.
+def indices_of(step: int, length: int, options: Options) -> list[int]:
+    """A step's batch of `length` samples, a function of the seed: epoch after epoch, each a permutation of the data.
 
-    Step s takes the s-th `batch` of indices; each process its share, in `accumulate` parts. Indices go on counting from
-    epoch to epoch (epoch = index // length). `overfit` takes the same few samples again and again.
-
-    Raises:
-        UserError: the data cannot fill a batch, or the batch cannot be shared out.
+    Indices go on counting from epoch to epoch (epoch = index // length). `overfit` takes the same few samples again and
+    again.
     """
-
-    def __init__(self, length: int, options: Options, rank: int = 0, size: int = 1, first_step: int = 0) -> None:
-        self.length, self.options, self.rank, self.size, self.first_step = length, options, rank, size, first_step
-        batch, parts = options.batch, size * options.accumulate
-        if batch > length and not options.overfit:
-            raise UserError(f"--batch: {batch} is more than the {length} training samples; use a smaller batch")
-        if options.overfit > length:
-            raise UserError(f"--overfit: {options.overfit} is more than the {length} training samples")
-        if batch % parts:
-            shares = f"{size} processes and --accumulate {options.accumulate}"
-            raise UserError(f"--batch: {batch} cannot be shared evenly by {shares}")
-
-    def indices(self, step: int) -> list[int]:
-        """The whole batch of a step."""
-        positions = range(step * self.options.batch, (step + 1) * self.options.batch)
-        if self.options.overfit:
-            return [position % self.options.overfit for position in positions]
-        places = (divmod(position, self.length) for position in positions)  # epoch, and where in it
-        return [epoch * self.length + int(_order(self.options.seed, epoch, self.length)[k]) for epoch, k in places]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        part = self.options.batch // (self.size * self.options.accumulate)
-        for step in itertools.count(self.first_step):
-            mine = self.indices(step)[self.rank :: self.size]
-            yield from (mine[i : i + part] for i in range(0, len(mine), part))
+    positions = range(step * options.batch, (step + 1) * options.batch)
+    if options.overfit:
+        return [position % options.overfit for position in positions]
+    places = (divmod(position, length) for position in positions)  # epoch, and where in it
+    return [epoch * length + int(_order(options.seed, epoch, length)[k]) for epoch, k in places]
 
 
 @functools.lru_cache(maxsize=2)  # a batch may begin in one epoch and end in the next
@@ -102,14 +79,26 @@ def _order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 class Trainer:
-    """Trains a stage until the steps, the minutes or the patience are used up, from the run's last checkpoint on."""
+    """Trains a stage until the steps, the minutes or the patience are used up, from the run's last checkpoint on.
+
+    Raises:
+        UserError: the data cannot fill a batch, or the batch cannot be shared out.
+    """
 
     def __init__(self, stage: Stage, data: Dataset[dict[str, Any]], options: Options, run: RunFolder) -> None:
         self.stage, self.data, self.options, self.run = stage, data, options, run
         self.length = len(data)  # type: ignore[arg-type]
         self.epoch_steps = (options.overfit or self.length) / options.batch
         self.engine, self.world = stage.engine, stage.engine.world
-        Stream(self.length, options, size=self.world.size)  # refuses wrong sizes before anything is written
+        if options.batch > self.length and not options.overfit:
+            raise UserError(f"--batch: {options.batch} is more than the {self.length} training samples; "
+                            "use a smaller batch")  # fmt: skip
+        if options.overfit > self.length:
+            raise UserError(f"--overfit: {options.overfit} is more than the {self.length} training samples")
+        self.part, left = divmod(options.batch, self.world.size * options.accumulate)  # samples computed at a time
+        if left:
+            shares = f"{self.world.size} processes and --accumulate {options.accumulate}"
+            raise UserError(f"--batch: {options.batch} cannot be shared evenly by {shares}")
         for network in stage.networks.values():
             network.train()  # from a file of weights they come in eval mode
         # A copy, taken before the layers are joined over processes.
@@ -124,7 +113,9 @@ class Trainer:
         return 0 < self.options.patience <= self.stale
 
     def fit(self) -> None:
-        """Raises UserError when the loss is no number or something cannot be written."""
+        """Raises UserError when another training has this run, the loss is no number or something cannot be written."""
+        if self.world.is_main:
+            self.run.lock()
         self._restore()
         if self.world.is_main:
             self.run.open(self.step)
@@ -155,7 +146,8 @@ class Trainer:
             why, more = "done", "a larger --steps"
         elif self.out_of_patience:
             why, more = f"nothing better in {self.stale} validations", "a larger --patience"
-        self._say(f"{why} at step {self.step}, best {self.best:.5g}; {more} continues, see {self.run.path}")
+        best = f"best {self.best:.5g}" if self.best < math.inf else "not validated yet"
+        self._say(f"{why} at step {self.step}, {best}; {more} continues, see {self.run.path}")
 
     def train_step(self, parts: list[Batch]) -> None:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
@@ -193,11 +185,16 @@ class Trainer:
         self.recent.clear()
         return {name: sum(column) / len(column) for name, column in columns.items()}
 
+    def shares(self) -> Iterator[list[int]]:
+        """Indices of this process's share of each step's batch, in `accumulate` parts, from the current step on."""
+        for step in itertools.count(self.step):
+            mine = indices_of(step, self.length, self.options)[self.world.rank :: self.world.size]
+            yield from (mine[i : i + self.part] for i in range(0, len(mine), self.part))
+
     def steps(self) -> Iterator[list[Batch]]:
         """This process's parts of each step's batch, on the device, from the current step on, without end."""
-        stream = Stream(self.length, self.options, self.world.rank, self.world.size, self.step)
         loader = iter(DataLoader(
-            self.data, batch_sampler=stream, num_workers=self.options.workers, worker_init_fn=prepare_worker,
+            self.data, batch_sampler=self.shares(), num_workers=self.options.workers, worker_init_fn=prepare_worker,
             pin_memory=self.world.device.type == "cuda",
         ))  # fmt: skip
         while True:
@@ -217,12 +214,11 @@ class Trainer:
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         steps, epochs = self.options.steps, self.options.steps / self.epoch_steps
         self._say(f"{self.length} samples an epoch, {self.epoch_steps:.1f} steps; {steps} steps, {epochs:.1f} epochs")
-        count = self.options.batch // (self.world.size * self.options.accumulate)
-        if count > 8:  # what a step needs is said before it may be too much
+        if self.part > 8:  # what a step needs is said before it may be too much
             samples = [self.data[i] for i in range(4)]
             held = [self._try([to_device(default_collate(samples[:size]), self.world.device)]) for size in (2, 4)]
-            needed = held[1] + (held[1] - held[0]) / 2 * (count - 4)
-            self._say(f"a step of {count} samples will need about {needed:.1f} GiB")
+            needed = held[1] + (held[1] - held[0]) / 2 * (self.part - 4)
+            self._say(f"a step of {self.part} samples will need about {needed:.1f} GiB")
         whole = next(self.steps())
         for _ in range(2):  # the second time it is warm
             self._try(whole)
@@ -269,10 +265,8 @@ class Trainer:
 
     def _validate(self) -> None:
         """Validates the averaged weights, and exports them when they are better than ever."""
-        self.average.module.eval()
         with torch.no_grad():
             numbers, pictures = self.stage.validate(self.average.module)
-        self.stage.model.train()
         self.run.log(self.step, numbers, "validation")
         self.run.show(self.step, pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")

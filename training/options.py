@@ -16,12 +16,11 @@ FREE = frozenset((
     "cache", "run", "preset", "vgg", "lpips", "minutes", "steps", "patience", "workers", "device", "compile",
     "precision", "keep", "log_every", "validate_every", "dry_run", "learning_rate", "clip_norm",
 ))  # fmt: skip
-SIZES = ("model.", "discriminator.")  # more than 0, but for:
-MAY_BE_0 = ("model.candidates", "model.dropout")
-POSITIVE = frozenset((
-    "steps", "batch", "accumulate", "keep", "log_every", "validate_every", "learning_rate", "num_references",
-    "val_clips", "val_samples", "sampling.samples_per_epoch",
-))  # fmt: skip
+# Numbers that may be 0, by how their names begin; others are more.
+MAY_BE_0 = (
+    "minutes", "warmup_steps", "clip_norm", "ema", "patience", "workers", "seed", "overfit", "model.candidates",
+    "model.dropout", "loss.", "sampling.augment.", "split.",
+)  # fmt: skip
 BELOW_1 = {"ema": "decay below 1 (usual: 0.999)", "model.dropout": "probability below 1"}
 
 
@@ -79,7 +78,7 @@ class Options:
         """Raises UserError, which names the flag, for a number that can't be, in any of the settings' groups."""
         for name, value in flatten(self).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                if not value > 0 and (name in POSITIVE or (name.startswith(SIZES) and name not in MAY_BE_0)):
+                if not value > 0 and not name.startswith(MAY_BE_0):
                     raise UserError(f"{flag(name)}: {value} is not more than 0")
                 if not value >= 0:
                     raise UserError(f"{flag(name)}: {value} is less than 0, or no number")
@@ -125,12 +124,11 @@ def spread(length: int, count: int) -> list[int]:
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """A dataclass as {"model.width": 512, ...} of plain JSON values."""
     flat: dict[str, Any] = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
+    for name, value in vars(config).items():
         if is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{field.name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + field.name] = json.loads(json.dumps(value, default=str))
+            flat[prefix + name] = json.loads(json.dumps(value, default=str))
     return flat
 
 

@@ -1,6 +1,7 @@
 """A run's folder: config.json (settings of the last command, versions, git hash), metrics, checkpoints."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -19,11 +20,16 @@ from torch.utils.tensorboard import summary
 from command_line import UserError, write_whole, writing
 from training.options import FREE, Options, flag, flatten
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetensors", "tensorboard")
 
 
 class RunFolder:
-    """Writes what happens. All processes have one, only the main one opens it and logs.
+    """Writes what happens. All processes have one, only the main one locks it, opens it and logs.
 
     Raises:
         UserError: the folder can't be made or written, or holds a run with another setting that matters.
@@ -51,6 +57,26 @@ class RunFolder:
                     f"{flag(name)}: {self.path} was started with {saved[name]}, not {self._config[name]}; "
                     "use that value or another --run folder"
                 )
+
+    def lock(self) -> None:
+        """Keeps other trainings out until this process ends, however it ends: the system then frees the lock.
+
+        Raises:
+            UserError: one is at work here, or the folder can't be made or written.
+        """
+        with writing(f"--run: {self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR)  # never closed, which would free it
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+            else:  # not flock, whose lock the processes that load data would inherit and might keep
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(f"--run: another training is at work in {self.path}; wait for it to end, or use another "
+                            "folder") from None  # fmt: skip
+        except OSError as error:
+            print(f"{self.path} cannot be locked ({error.strerror}): start no second training there", file=sys.stderr)
 
     def open(self, step: int) -> None:
         """Makes the folder and goes on after `step`: later lines of an interrupted run are dropped."""

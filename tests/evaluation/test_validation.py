@@ -9,7 +9,9 @@ import pytest
 from skimage import data
 from skimage.transform import estimate_transform
 
+import train_landmark
 from command_line import UserError
+from datasets.splits import SplitConfig
 from evaluation import offsets
 from evaluation.baselines import (
     CONTENT,
@@ -28,6 +30,7 @@ from evaluation.tables import read_table
 from evaluation.validation import Config, Faces, main, rows_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
+from models.landmark_generator import LandmarkGeneratorConfig
 from networks import Networks
 
 from ..datasets.made_up import write_clip
@@ -111,8 +114,9 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
         write_clip(tmp_path / "cache", name, 40, (3,), seed=seed)
     (tmp_path / "val.txt").write_text("ann/one\nbob/one\nnobody/here\n")
     (tmp_path / "train.txt").write_text("cat/one\n")
-    config = Config(tmp_path / "cache", tmp_path / "val.txt", tiny, frames=2, device="cpu", output=tmp_path / "out")
-    main(replace(config, train_list=tmp_path / "train.txt"))
+    lists = SplitConfig(val_list=tmp_path / "val.txt")
+    config = Config(tmp_path / "cache", tiny, frames=2, device="cpu", split=lists, output=tmp_path / "out")
+    main(replace(config, split=replace(lists, train_list=tmp_path / "train.txt")))
     assert "--val-list: 1 of 3 entries fit no clip, such as nobody/here" in capsys.readouterr().err
     lips = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_1_over_persons.json").rows}
     assert list(lips) == [
@@ -134,9 +138,31 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "ann/one: all its frames serve as references" in capsys.readouterr().out
     (tmp_path / "short.txt").write_text("ann/one\n")
     with pytest.raises(UserError, match=r"--val-list: none of its clips can be scored \(ann/one: all its frames"):
-        main(replace(config, stage="2", val_list=tmp_path / "short.txt"))
-    with pytest.raises(UserError, match="--train-list: ann/one is also"):
-        main(replace(config, train_list=tmp_path / "val.txt", stage="1"))
+        main(replace(config, stage="2", split=SplitConfig(val_list=tmp_path / "short.txt")))
+    with pytest.raises(UserError, match="--train-list and --val-list both hold ann/one"):
+        main(replace(config, split=replace(lists, train_list=tmp_path / "val.txt"), stage="1"))
+
+
+@pytest.mark.slow
+def test_without_a_list_it_scores_what_the_training_validated_on(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(f"{speaker}/{clip}" for speaker in ("ann", "bob", "cat", "dan") for clip in "12"):
+        write_clip(tmp_path / "cache", name, 30, size=64, seed=seed)
+    split = SplitConfig(val_share=0.5, test_share=0)
+    model = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, audio_width=2, landmark_width=1)
+    training = train_landmark.Config(cache=tmp_path / "cache", run=tmp_path / "run", model=model, split=split, batch=2)
+    examples = train_landmark.build(training).stage.examples
+    capsys.readouterr()
+    config = Config(tmp_path / "cache", tiny, "1", device="cpu", split=split, output=tmp_path / "out")
+    main(config)
+    ours = read_table(tmp_path / "out" / "stage_1_over_persons.json").rows[0]
+    assert [score.clip for score in ours.clips] == [windows["name"][0] for windows in examples]
+    assert 0 < len(examples) < 8
+    assert f"no --val-list: {8 - len(examples)} clips to train on, {len(examples)} for" in capsys.readouterr().out
+    write_clip(tmp_path / "one", "clip", 30, size=64)
+    with pytest.raises(UserError, match=r"--cache: no clip of .*one is for validation; name some in --val-list"):
+        main(replace(config, cache=tmp_path / "one"))
 
 
 def test_the_offset_is_where_heard_and_seen_lips_agree() -> None:
@@ -155,7 +181,8 @@ def test_sound_that_is_off_is_found_by_weights_that_hear(
         write_clip(tmp_path / "cache", name, 60, size=64, seed=seed)  # landmarks fit any size of crop
     write_clip(tmp_path / "cache", "cat/short", 20, size=64)
     (tmp_path / "val.txt").write_text("ann/one\n")
-    config = Config(tmp_path / "cache", tmp_path / "val.txt", tiny, "1", device="cpu")
+    split = SplitConfig(val_list=tmp_path / "val.txt")
+    config = Config(tmp_path / "cache", tiny, "1", device="cpu", split=split)
     main(config)
     assert "clips: 1, persons: 1;" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):

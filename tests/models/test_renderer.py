@@ -42,8 +42,8 @@ def test_sizes_by_config(size: int, num_frames: int) -> None:
     config = replace(RendererConfig.lite(), size=size, num_frames=num_frames)
     output = build(config)(*inputs(config, batch=1, references=2))
     assert output.face.shape == output.warped_reference.shape == (1, 3, size, size)
-    assert output.flow is not None and output.flow.shape == (1, 2, 2, size, size)
-    assert output.weight is not None and output.weight.shape == (1, 2, 1, size, size)
+    assert output.motion is not None and output.motion.flow.shape == (1, 2, 2, size, size)
+    assert output.motion.weight.shape == (1, 2, 1, size, size)
     assert output.face.min() >= 0 and output.face.max() <= 1 and output.face.std() > 0.01
 
 
@@ -61,8 +61,9 @@ def test_references_of_one_video_serve_many_frames() -> None:
     together = network.render(masked, sketches, features, mel)
     for i in range(3):
         alone = network(masked[[i]], sketches[[i]], images[:1], reference_sketches[:1], mel[[i]])
-        for name in ("face", "warped_reference", "flow", "weight"):
-            torch.testing.assert_close(getattr(together, name)[[i]], getattr(alone, name), rtol=0, atol=2e-6)
+        assert together.motion is not None
+        for mine, its in zip((*together[:2], *together.motion), (*alone[:2], *alone.motion), strict=True):
+            torch.testing.assert_close(mine[[i]], its, rtol=0, atol=2e-6)
 
 
 @torch.inference_mode()
@@ -129,7 +130,7 @@ def test_without_warping_references_stay_where_they_are() -> None:
     network = build(replace(TINY, use_warping=False))
     given = inputs(TINY)
     output = network(*given)
-    assert output.flow is None and output.weight is None
+    assert output.motion is None
     torch.testing.assert_close(output.warped_reference, given[2].mean(1))
     features = network.encode_references(given[2][:1], given[3][:1])
     assert network.render(given[0], given[1], features, given[4]).face.shape == (2, 3, 32, 32)
@@ -251,7 +252,7 @@ def test_flow_from_landmarks_is_as_exact_in_half_precision(monkeypatch: pytest.M
     cdist, modes = torch.cdist, []
     monkeypatch.setattr(torch, "cdist", lambda *a, **b: modes.append(b) or cdist(*a, **b))
     with torch.autocast("cpu", torch.bfloat16):
-        flow = network(*values, points, others).flow
+        flow = network(*values, points, others).motion.flow
     torch.testing.assert_close(flow, landmark_flow(points, others, TINY.size), rtol=0, atol=1e-6)
     assert {mode["compute_mode"] for mode in modes} == {"donot_use_mm_for_euclid_dist"}  # a product may be in TF32
 
@@ -262,13 +263,13 @@ def test_start_from_landmarks_is_optional_and_aligns_an_untrained_network() -> N
     network = build(config, shaken=False)
     values = inputs(config)
     points, others = torch.rand(2, 131, 2), torch.rand(2, 1, 131, 2)
-    assert network(*values).flow.abs().max() == 0
+    assert network(*values).motion.flow.abs().max() == 0
     target, sketches, images, lines, mel = values
     same = network(target, sketches, images[:, :1], lines[:, :1], mel, points, points[:, None]).warped_reference
     torch.testing.assert_close(same, images[:, 0], atol=1e-3, rtol=0)
     moved = network(target, sketches, images[:, :1], lines[:, :1], mel, points, others).warped_reference
     assert (moved - images[:, 0]).abs().mean() > 0.05
-    assert network(*values, points, others.expand(-1, 3, -1, -1)).flow.shape == (2, 3, 2, 32, 32)
+    assert network(*values, points, others.expand(-1, 3, -1, -1)).motion.flow.shape == (2, 3, 2, 32, 32)
     chosen = network.encode_references(images[:1], lines[:1], others[:1].expand(-1, 3, -1, -1))
     landmarks = chosen.choose(torch.tensor([[0, 2], [1, 0]])).landmarks
     assert landmarks is not None and landmarks.shape == (2, 2, 131, 2)
@@ -281,7 +282,7 @@ def test_larger_references_sharpen_the_lower_half() -> None:
     flow, weight = torch.zeros(1, 2, 2, 8, 8), torch.full((1, 2, 1, 8, 8), 0.25)
     flow[:, :, 0], weight[:, 0] = 2, 0.75
     warped = torch.full((1, 3, 8, 8), 0.5)
-    sharp = renderer.sharpen(RendererOutput(warped - 0.1, warped, flow, weight), pictures)
+    sharp = renderer.sharpen(RendererOutput(warped - 0.1, warped, Motion(flow, weight)), pictures)
     mixed = 0.75 * pictures[:, 0] + 0.25 * pictures[:, 1]
     assert torch.allclose(sharp[:, :, 12:, :18], (mixed[:, :, 12:, 6:] - 0.1).clamp(min=0), atol=1e-4)
     assert torch.allclose(sharp[:, :, :12], torch.tensor(0.4))

@@ -19,8 +19,8 @@ import train_render
 from tests.datasets.made_up import write_clip
 from tests.training.toy import STEPS, toy_trainer
 from training import distributed
-from training.options import with_preset
-from training.run_folder import read_metrics
+from training.options import Options, with_preset
+from training.run_folder import RunFolder, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
@@ -84,6 +84,7 @@ def test_on_gpus_batch_statistics_are_pytorchs() -> None:
 @pytest.mark.slow
 def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "here", steps=4).fit()
+    (tmp_path / "here" / "lock").unlink()  # held until this process ends
     commands = [["-m", "tests.training.toy", str(tmp_path / name)] for name in ("here", "elsewhere")]
     end(start_processes(commands, cwd=ROOT))
     steps = [row["step"] for row in read_metrics(tmp_path / "here") if row["group"] == "train"]
@@ -92,15 +93,18 @@ def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_only_the_process_that_fails_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", ["file/run", "taken"])
+def test_only_the_process_that_fails_says_why(tmp_path: Path, run: str) -> None:
     for name in ("a/clip", "b/clip"):
         write_clip(tmp_path / "cache", name, size=32)
     (tmp_path / "file").write_text("")
+    RunFolder(Options(cache=tmp_path, run=tmp_path / "taken")).lock()
     script = str(ROOT / "train_landmark.py")
-    command = [script, "--cache", "cache", "--run", "file/run", *COMMON.split(), *LANDMARK.split()]
+    command = [script, "--cache", "cache", "--run", run, *COMMON.split(), *LANDMARK.split()]
     processes = start_processes([command, command], cwd=tmp_path)
     errors = [process.communicate(timeout=100)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [2, 2] and "Traceback" not in "".join(errors), errors
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["lock"]
     assert errors[0].startswith("error: --run") and "error: another process of this training has ended" in errors[1]
 
 

@@ -1,5 +1,7 @@
 """The loop never loses work and says what went wrong: kills, full disks, damaged checkpoints, NaN, patience."""
 
+import errno
+import fcntl
 import json
 import resource
 import signal
@@ -22,8 +24,9 @@ import train_render
 from command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
+from training.distributed import World
 from training.engine import Average, Engine
-from training.loop import Stream, Trainer
+from training.loop import Trainer, indices_of
 from training.options import Options
 from training.run_folder import RunFolder, read_metrics
 
@@ -115,6 +118,37 @@ def test_a_signal_ends_the_step_and_saves(
     assert last(tmp_path)["step"] == 3
 
 
+@pytest.mark.slow
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """The first one's lock is gone with it, even if it is killed: processes that load its data never had it."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "tests.training.toy", str(run), "wait"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert first.stdout
+    try:
+        assert any("step 5 " in line for line in first.stdout)
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        second = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
+        message = f"error: --run: another training is at work in {run}; wait for it to end, or use another folder\n"
+        assert (second.returncode, second.stderr) == (2, message)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    finally:
+        first.kill()
+        first.wait()
+    assert train(run).step == STEPS
+
+
+def test_a_folder_that_cannot_be_locked_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    assert train(tmp_path).step == STEPS
+    assert f"{tmp_path} cannot be locked (No locks available): start no second" in capsys.readouterr().err
+
+
 def test_disk_full_while_saving_keeps_the_older_checkpoint(tmp_path: Path) -> None:
     train(tmp_path / "run", steps=4)
     before = last(tmp_path / "run")
@@ -199,7 +233,7 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
     with pytest.raises(UserError, match=r"step 1: L, gradient_norm is no longer a finite number"):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
     about = json.loads((tmp_path / "not_finite_step_1_process_0.json").read_text())
-    expected = [f"clip{i % 8}" for i in Stream(8, toy_trainer(tmp_path, validate_every=10).options).indices(1)]
+    expected = [f"clip{i % 8}" for i in indices_of(1, 8, toy_trainer(tmp_path, validate_every=10).options)]
     assert (about["step"], about["losses"]["L"], about["clips"]) == (1, "nan", expected)
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -217,7 +251,20 @@ def test_what_a_run_that_failed_is_told_to_change_can_be_changed(tmp_path: Path)
 
 def broken_at(run: Path, step: int) -> int:
     """An item of that step of the first epoch, so of none before."""
-    return Stream(8, toy_trainer(run, validate_every=10).options).indices(step)[0] % 8
+    return indices_of(step, 8, toy_trainer(run, validate_every=10).options)[0] % 8
+
+
+def test_what_was_never_validated_has_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = toy_trainer(tmp_path)
+    step = trainer.train_step
+
+    def train_step(batch: Any) -> None:
+        step(batch)
+        trainer.signal = signal.SIGTERM
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    trainer.fit()
+    assert "stopped by SIGTERM at step 1, not validated yet; the same command" in capsys.readouterr().out
 
 
 def test_patience_keeps_the_best_and_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,14 +377,19 @@ def test_from_trained_weights_the_average_is_the_mean_of_all_steps() -> None:
 
 def test_each_epoch_has_every_sample_once() -> None:
     options = Options(cache=Path(), run=Path(), batch=3, seed=1)
-    stream = Stream(10, options)
-    indices = [i for step in range(10) for i in stream.indices(step)]
+    indices = [i for step in range(10) for i in indices_of(step, 10, options)]
     epochs = [indices[i : i + 10] for i in range(0, 30, 10)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10 * e, 10 * e + 10)) for e in range(3)]
     assert [i % 10 for i in epochs[0]] != [i % 10 for i in epochs[1]]
-    halves = [Stream(10, Options(cache=Path(), run=Path(), batch=4, seed=1), rank, 2) for rank in (0, 1)]
-    whole = Stream(10, Options(cache=Path(), run=Path(), batch=4, seed=1)).indices(0)
-    assert sorted(next(iter(halves[0])) + next(iter(halves[1]))) == sorted(whole)
+
+
+def test_processes_share_each_batch(tmp_path: Path) -> None:
+    trainer, shares = toy_trainer(tmp_path), []
+    trainer.part //= 2
+    for rank in (0, 1):
+        trainer.world = World(rank, 2, trainer.world.device)
+        shares += next(trainer.shares())
+    assert sorted(shares) == sorted(indices_of(0, 8, trainer.options))
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from command_line import UserError, fail
 from training import distributed
 from training.engine import Engine
 from training.loop import Stage, Trainer
@@ -75,7 +76,7 @@ def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **se
 
 
 def main(run: Path, when: str = "") -> None:
-    trainer = toy_trainer(run)
+    trainer = toy_trainer(run, workers=int(when == "wait"))
     step, replace = trainer.train_step, os.replace
     if when == "step":  # in the middle of the run, between two checkpoints
 
@@ -102,6 +103,14 @@ def main(run: Path, when: str = "") -> None:
             step(batch)
 
         trainer.train_step = terminated  # type: ignore[method-assign]
+    if when == "wait":  # in the midst of the run, until killed
+
+        def waiting(batch: Any) -> None:
+            step(batch)
+            if trainer.step == 6:
+                time.sleep(60)
+
+        trainer.train_step = waiting  # type: ignore[method-assign]
     trainer.fit()
     distributed.stop()
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
@@ -109,4 +118,7 @@ def main(run: Path, when: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    try:
+        main(Path(sys.argv[1]), *sys.argv[2:])
+    except UserError as error:
+        fail(str(error))
