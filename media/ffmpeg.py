@@ -140,9 +140,7 @@ def _packets(container: InputContainer, stream: av.VideoStream | av.AudioStream)
             yield parts[index], packet
 
 
-def decode(
-    container: InputContainer, stream: av.VideoStream | av.AudioStream, errors: list[str]
-) -> Iterator[tuple[int, Any]]:
+def decode(container: InputContainer, stream: av.VideoStream | av.AudioStream, errors: list[str]) -> Iterator:
     """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
     packets = _packets(container, stream)
     while True:

@@ -90,8 +90,8 @@ class Video:
         scale = min(1, math.sqrt(MOST_OF_A_PICTURE / (first.width * aspect * first.height))) if still else 1
         self.shrunk = scale < 1
         step = 2 if self.shrunk else 1  # even sides, so that a video made of it has just these
-        sides = first.width * aspect * scale, first.height * scale  # in square pixels
-        self._stored_size = tuple(step * round(side / step) for side in sides)
+        square = first.width * aspect, first.height  # in square pixels
+        self._stored_size = tuple(step * round(side * scale / step) for side in square)
         self._orientation = ffmpeg.orientation(first, self.path)
         self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
         self.fps, self.num_frames = float(self._rate), max(1, round((stated or longest) * self._rate))
@@ -337,9 +337,8 @@ class VideoWriter:
         width, height = self._size
         if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
-        if width % 2 or height % 2:
-            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = self._converter.from_rgb(frame, self._video.pix_fmt)
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = self._converter.from_rgb(even, self._video.pix_fmt)
         picture.pts, picture.time_base = self._frames, 1 / self._rate
         with self._explained():
             self._container.mux(self._video.encode(picture))
