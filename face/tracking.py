@@ -18,7 +18,7 @@ from face.landmarks import FULL, NUM_FULL
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found
 # Likeness of neighbouring frames, or of the faces in them, under which the shot has changed. A hand that comes before
-# the face makes 0.52, a jerk of the camera 0.55; of 304 single shots only one that a toy flies through goes below.
+# the face makes 0.52, a jerk of the camera 0.55; of 304 clips four go below: a toy flies past, frames are broken.
 SAME_SHOT = 0.5
 VIEW = 8  # side of the pictures by which they are compared: so coarse that movement hardly shows
 LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
