@@ -206,9 +206,8 @@ class Dubber(Networks):
             cells: dict[int, list[np.ndarray]] = {}  # of the panel
             seen = batch[track.found[order[batch]]]  # frames with a face
             if len(seen):
-                for i in np.unique(windows[seen]):
-                    if i not in sketches:
-                        sketches[i] = self.sketch(predicted[i], boxes[i])
+                for i in set(windows[seen].flat) - sketches.keys():
+                    sketches[i] = self.sketch(predicted[i], boxes[i])
                 crops = np.stack([crop_face(results[i], boxes[i], self.size) for i in seen])
                 stacked = np.stack([[sketches[i] for i in window] for window in windows[seen]])  # (B, T, S, S, 3)
                 mels = sound.mel_windows(mel, moments[seen])

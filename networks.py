@@ -187,10 +187,8 @@ class Networks:
             pictures = None if pictures is None else pictures[near]
         masked_target = to_tensor(faces)  # (B, 3, S, S)
         masked_target[:, :, self.size // 2 :] = 0
-        target, sketch, heard, points = (
-            x.to(self.device)
-            for x in (masked_target, to_tensor(sketches), torch.from_numpy(mel), points_tensor(landmarks_in_crop))
-        )
+        given = (masked_target, to_tensor(sketches), torch.from_numpy(mel), points_tensor(landmarks_in_crop))
+        target, sketch, heard, points = (x.to(self.device) for x in given)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             output = self.renderer.render(target, sketch, features, heard, points)
         face = output.face

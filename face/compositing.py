@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from face.crop import MARGIN, resize_face
+from face.crop import MARGIN, resize_face, to_crop
 from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
 
 BLUR = (21, 11.0)  # kernel and sigma of the mask's edge in pixels, the released code's, for the faces it was made for:
@@ -41,8 +41,7 @@ def paste_face(
     result = frame.copy()
     target = frame[y0:y1, x0:x1]
     size = (x1 - x0, y1 - y0)
-    corner, extent = np.array([x0, y0]), np.array(size)
-    old, new = (old_landmarks_in_frame - corner) / extent, (new_landmarks_in_frame - corner) / extent  # in [0, 1]
+    old, new = to_crop(old_landmarks_in_frame, box), to_crop(new_landmarks_in_frame, box)
     weight_y = _edges(size[1], y0 > 0, y1 < frame.shape[0])
     weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
     mask = contour(old, new, size) * (weight_y[:, None] * weight_x) * _seam(old, new, size)
@@ -98,11 +97,9 @@ def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.
     known = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
     ratio = np.log((known + 0.02) / (np.maximum(drawn, 0) + 0.02))
-    hulls = [np.zeros((GRID, GRID), np.uint8) for _ in (old, new)]
-    for hull, points in zip(hulls, (old[OVAL], new[OVAL]), strict=True):
-        corners = np.rint(np.clip(points, -1, 2) * GRID - 0.5).astype(np.int32)
-        cv2.fillConvexPoly(hull, cv2.convexHull(corners), (1,))
-    skin = cv2.erode(hulls[0] & hulls[1], np.ones((3, 3), np.uint8)).astype(np.float32)
+    corners = [np.rint(np.clip(points[OVAL], -1, 2) * GRID - 0.5).astype(np.int32) for points in (old, new)]
+    hulls = [cv2.fillConvexPoly(np.zeros((GRID, GRID), np.uint8), cv2.convexHull(c), (1,)) for c in corners]
+    skin = cv2.erode(np.minimum(*hulls), np.ones((3, 3), np.uint8)).astype(np.float32)
     mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
     left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
     y, x = np.mgrid[:GRID, :GRID] + 0.5

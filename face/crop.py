@@ -49,16 +49,13 @@ def smooth_boxes(boxes: np.ndarray, found: np.ndarray, shots: np.ndarray | int =
     Returns:
         (F, 4) int32; zeros where no face was found.
     """
-    count = len(boxes)
-    boxes, shots = np.where(found[:, None], boxes, np.nan).astype(np.float64), np.broadcast_to(shots, count)
-    total, weight = np.zeros_like(boxes), np.zeros(count)
-    for shift in range(-SMOOTHING, SMOOTHING + 1):
-        frame = np.arange(max(0, -shift), min(count, count - shift))
-        same = overlap(boxes[frame], boxes[frame + shift]) >= SAME_FACE
-        frame = frame[same & (shots[frame] == shots[frame + shift])]
-        total[frame] += boxes[frame + shift]
-        weight[frame] += 1
-    smooth = total / np.maximum(weight, 1)[:, None]
+    boxes = np.where(found[:, None], boxes, np.nan).astype(np.float64)
+    reach = ((SMOOTHING, SMOOTHING), (0, 0))
+    padded = np.pad(np.column_stack([boxes, np.broadcast_to(shots, len(boxes))]), reach, constant_values=np.nan)
+    near = np.stack([padded[shift : shift + len(boxes)] for shift in range(2 * SMOOTHING + 1)])  # (5, F, 5)
+    same = (overlap(boxes, near[..., :4]) >= SAME_FACE) & (near[..., 4] == shots)  # (5, F)
+    total = np.where(same[..., None], near[..., :4], 0).sum(axis=0)
+    smooth = total / np.maximum(same.sum(axis=0), 1)[:, None]
     return np.floor(smooth + 0.5).astype(np.int32)
 
 

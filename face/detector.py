@@ -144,8 +144,6 @@ def _tiles(frame: np.ndarray) -> Iterator[np.ndarray]:
 
 def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:
     x0, y0, x1, y1 = (int(side) for side in window)
-    if shrink == 1:
-        return np.ascontiguousarray(frame[y0:y1, x0:x1])
     return cv2.resize(frame[y0:y1, x0:x1], ((x1 - x0) // shrink, (y1 - y0) // shrink), interpolation=cv2.INTER_AREA)
 
 

@@ -38,12 +38,9 @@ def _librosa() -> Any:
     """librosa, which takes seconds to import, so only where a spectrogram is really computed."""
     import librosa
 
-    try:
+    numba: Any = importlib.import_module("numba.core.config")
+    with tempfile.TemporaryDirectory() as numba.CACHE_DIR:  # else beside librosa or in HOME, which may be read-only
         _ = librosa.filters, librosa.stft  # loaded when asked for
-    except RuntimeError:  # numba wants to keep there, or in HOME, what isn't used here, and can write neither
-        numba: Any = importlib.import_module("numba.core.config")
-        with tempfile.TemporaryDirectory() as numba.CACHE_DIR:
-            _ = librosa.filters, librosa.stft
     return librosa
 
 
@@ -124,8 +121,7 @@ def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """
     columns = first_columns(frames)[:, None] + np.arange(MEL_COLUMNS)  # (n, 16)
     inside = (columns >= 0) & (columns < mel.shape[1])
-    windows = mel[:, np.where(inside, columns, 0)]  # (80, n, 16)
-    windows = np.where(inside, windows, np.float32(SILENCE))
+    windows = np.where(inside, mel[:, np.where(inside, columns, 0)], np.float32(SILENCE))  # (80, n, 16)
     return np.ascontiguousarray(windows.transpose(1, 0, 2)[:, None], np.float32)
 
 

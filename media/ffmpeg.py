@@ -6,6 +6,7 @@ import math
 import os
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
@@ -114,12 +115,37 @@ def last_credible_time(container: InputContainer) -> float:
     return 2 * duration(container) + 10 if container.duration else math.inf
 
 
+def _packets(container: InputContainer, stream: av.VideoStream | av.AudioStream) -> Iterator[tuple[int, av.Packet]]:
+    """The packets of a stream, each with the number of its part: one begins where time starts again (joined files).
+
+    It goes on where pictures and sound have come to, whichever is later, by the same shift for both, which would drift
+    apart if each went on by itself. A time that is not credible is left out.
+    """
+    latest, shifts = zero(container) + last_credible_time(container), [Fraction(0)]  # seconds; shifts: of every part
+    # By stream, as the last packets of a part may come behind the first of the next: its part, and its end so far.
+    parts, ends = defaultdict[int, int](int), defaultdict[int, Any](lambda: -math.inf)
+    for packet in container.demux([s for s in (picture_stream(container), sound_stream(container)) if s]):
+        index, tick = packet.stream_index, packet.time_base
+        if packet.pts is not None and packet.pts * tick > latest:
+            packet.pts = packet.dts = None
+        if packet.pts is not None:
+            if packet.pts * tick + shifts[parts[index]] < ends[index] - 1 and not packet.is_corrupt:
+                if parts[index] == len(shifts) - 1:
+                    shifts.append(max(ends.values()) - packet.pts * tick)
+                parts[index] = len(shifts) - 1
+            ticks = round(shifts[parts[index]] / tick)
+            packet.pts, packet.dts = packet.pts + ticks, None if packet.dts is None else packet.dts + ticks
+            ends[index] = max(ends[index], (packet.pts + (packet.duration or 0)) * tick)
+        if index == stream.index:
+            yield parts[index], packet
+
+
 def decode(container: InputContainer, stream: av.VideoStream | av.AudioStream, errors: list[str]) -> Iterator:
-    """The frames of a stream. What cannot be decoded is left out and noted in `errors`."""
-    packets = container.demux(stream)
+    """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
+    packets = _packets(container, stream)
     while True:
         try:
-            packet = next(packets)
+            part, packet = next(packets)
             if packet.is_corrupt and not stream.codec_context.name.startswith("pcm_"):  # every sample of which counts
                 errors.append("cut off")
                 continue
@@ -129,7 +155,8 @@ def decode(container: InputContainer, stream: av.VideoStream | av.AudioStream, e
         except FFmpegError as error:
             errors.append(reason(error))
             continue
-        yield from frames
+        for frame in frames:
+            yield part, frame
 
 
 def frame_rate(stream: av.VideoStream) -> Fraction:
@@ -204,21 +231,16 @@ def sound_pieces(
     Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded is
     noted in `errors`.
     """
-    begin, latest, done, last = zero(container), last_credible_time(container), 0, -math.inf
-    form = attrgetter("sample_rate", "format.name", "layout.name")  # may change on the way
-    for (source_rate, *_), frames in itertools.groupby(decode(container, stream, errors), form):
+    begin, done, form = zero(container), 0, attrgetter("sample_rate", "format.name", "layout.name")
+    sound = decode(container, stream, errors)
+    for (_, (source_rate, *_)), frames in itertools.groupby(sound, lambda heard: (heard[0], form(heard[1]))):
         # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without one
         # PyAV passes on sound that needs no conversion, whatever its time.
         options = {"first_pts": str(done * source_rate // rate), "min_comp": "1e-6", "min_hard_comp": _STRAY}
         resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
-        for frame in itertools.chain(frames, [None]):
-            if frame is not None:
-                seconds = None if frame.pts is None else frame.pts * frame.time_base - begin
-                if seconds is not None and seconds < last - 1:  # time starts again, as in files joined end to end
-                    begin, seconds = begin + seconds - last, last
-                frame.pts = None if seconds is None or seconds > latest else round(seconds / frame.time_base)
-                if seconds is not None and frame.pts is not None:
-                    last = seconds + Fraction(frame.samples, frame.sample_rate)
+        for _, frame in itertools.chain(frames, [(0, None)]):
+            if frame and frame.pts is not None:
+                frame.pts -= round(begin / frame.time_base)
             try:
                 pieces = resampler.resample(frame)
             except ERRORS as error:  # more channels than FFmpeg knows places for

@@ -65,7 +65,7 @@ class Video:
             if stream is None:
                 raise UserError(f"{path} has no video that can be decoded; give a video or a picture")
             stream.codec_context.thread_count = threads
-            first = next(ffmpeg.decode(container, stream, []), None)
+            first = next((frame for _, frame in ffmpeg.decode(container, stream, [])), None)
             if first is None or first.width * first.height == 0:
                 raise UserError(f"{path}: no frame of its video can be decoded; the file is damaged")
             self._time_base = stream.time_base or Fraction(1, 90000)
@@ -79,7 +79,7 @@ class Video:
             shift = (zero + min(interval, 1 / self._rate) / 2) * self._rate
             self._parts = math.lcm(scale.denominator, shift.denominator)
             self._scale, self._shift = int(scale * self._parts), int(shift * self._parts)
-            self._latest = (ffmpeg.last_credible_time(container) + float(zero)) / float(self._time_base)  # ticks
+            self._longest = ffmpeg.last_credible_time(container) / float(self._time_base)  # ticks that a frame may last
             aspect = float(stream.sample_aspect_ratio or 1)  # of a pixel
             still = container.format.name == "image2" or container.format.name.endswith("_pipe")
             self.has_audio = ffmpeg.sound_stream(container) is not None
@@ -89,7 +89,9 @@ class Video:
         aspect = aspect if 0.01 < abs(math.log(aspect)) < 1 else 1  # 1 is meant where it is close to that, or absurd
         scale = min(1, math.sqrt(MOST_OF_A_PICTURE / (first.width * aspect * first.height))) if still else 1
         self.shrunk = scale < 1
-        self._stored_size = round(first.width * aspect * scale), round(first.height * scale)  # in square pixels
+        step = 2 if self.shrunk else 1  # even sides, so that a video made of it has just these
+        square = first.width * aspect, first.height  # in square pixels
+        self._stored_size = tuple(step * round(side * scale / step) for side in square)
         self._orientation = ffmpeg.orientation(first, self.path)
         self.width, self.height = self._stored_size[:: -1 if self._orientation[0] else 1]
         self.fps, self.num_frames = float(self._rate), max(1, round((stated or longest) * self._rate))
@@ -98,7 +100,7 @@ class Video:
         self._shown_from = array("q")  # the first output frame that shows it
         self._keys = [0]  # positions of the key frames, where decoding can start
         self._last_ticks = 0  # how long the last one lasts
-        self._complete = False
+        self._complete = self._joined = False
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, not to be written to: one that is held is the same array."""
@@ -121,7 +123,8 @@ class Video:
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
         """Decoded frames from the key frame at position `key` on, with their positions; new ones join the index."""
-        for earlier in (0, 1, 10, None) if key else (None,):  # seconds: some containers land behind the place asked for
+        # Seconds: some containers land behind the place asked for, and in a file of several parts in another one.
+        for earlier in (0, 1, 10, None) if key and not self._joined else (None,):
             with ffmpeg.open_input(self.path) as container:
                 stream = ffmpeg.picture_stream(container)
                 assert stream is not None, f"{self.path} changed while it was read"
@@ -133,7 +136,8 @@ class Video:
                         container.seek(self._ticks[key] - int(earlier / self._time_base), stream=stream)
                 errors: list[str] = []
                 position = -1
-                for frame in ffmpeg.decode(container, stream, errors):
+                for part, frame in ffmpeg.decode(container, stream, errors):
+                    self._joined |= part > 0
                     match = self._find(frame.pts)
                     if seeking and not frame.key_frame:
                         continue  # drawn without the pictures it refers to
@@ -156,16 +160,16 @@ class Video:
         return position if position < len(self._ticks) and self._ticks[position] == ticks else None
 
     def _enter(self, frame: Any) -> None:
-        """Adds a source frame to the index; where its time is missing, goes backward or is absurd, a regular one."""
+        """Adds a source frame to the index; where its time is missing or goes backward, a regular one."""
         ticks, regular = frame.pts, self._regular
         if self._ticks:
-            if ticks is None or not self._ticks[-1] < ticks <= self._latest:
+            if ticks is None or not self._ticks[-1] < ticks:
                 ticks = self._ticks[-1] + regular
             if frame.key_frame:
                 self._keys.append(len(self._ticks))
         self._ticks.append(ticks or 0)
         self._shown_from.append(self._output_frame(self._ticks[-1]))
-        self._last_ticks = max(frame.duration or 0, regular)
+        self._last_ticks = max(min(frame.duration or 0, self._longest), regular)
 
     def _output_frame(self, ticks: float) -> int:
         """The first output frame that shows a source frame of this time."""
@@ -177,7 +181,7 @@ class Video:
             raise UserError(f"{self.path}: no frame of its video can be decoded; the file is damaged")
         self._complete = True
         end = self._ticks[-1] + self._last_ticks
-        self.num_frames = max(1, self._output_frame(min(end, self._latest)))
+        self.num_frames = max(1, self._output_frame(end))
         seconds = float((end - self._ticks[0]) * self._time_base)
         damages = [f"{len(errors)} of its packets cannot be decoded ({errors[0]})"] if errors else []
         if self._least - seconds > _SHORTER:
@@ -333,9 +337,8 @@ class VideoWriter:
         width, height = self._size
         if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
-        if width % 2 or height % 2:
-            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = self._converter.from_rgb(frame, self._video.pix_fmt)
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = self._converter.from_rgb(even, self._video.pix_fmt)
         picture.pts, picture.time_base = self._frames, 1 / self._rate
         with self._explained():
             self._container.mux(self._video.encode(picture))

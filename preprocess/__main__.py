@@ -18,7 +18,7 @@ from datasets.clip_cache import JPEG, is_whole, open_clip
 from face.crop import SIZE
 from preprocess import report
 from preprocess.clip import make_clip, record_of
-from preprocess.quality import Filters, syncnet
+from preprocess.quality import Filters, sync_scorer
 from preprocess.sources import choose, find_videos
 from workers import each
 
@@ -58,7 +58,7 @@ def main(config: Config) -> None:
     if needed and not (filters.syncnet and filters.syncnet.is_file()):
         raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")
     if filters.syncnet:
-        syncnet(filters.syncnet)  # refuses a wrong file before any work
+        sync_scorer(filters.syncnet)  # refuses a wrong file before any work
     sources, refused = find_videos(config.videos)
     chosen = choose(sources, config.list, config.shard, config.audio_shift)
     _claim(config)

@@ -92,7 +92,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
         lip_sync = None
         if filters.syncnet:  # which takes the sound whole
             wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
-            lip_sync = sync_scorer(filters.syncnet, wav)
+            lip_sync = sync_scorer(filters.syncnet)(wav)
         estimate = video.num_frames
         with _otherwise("no picture"):
             track, kept = _follow(islice(video, limit))

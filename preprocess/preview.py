@@ -92,9 +92,9 @@ def strip(clip: Clip, num_frames: int) -> np.ndarray:
     mel = cv2.resize((shades[..., :3] * 255).astype(np.uint8), (width, CELL // 2), interpolation=cv2.INTER_AREA)
     gaps = cv2.resize((~clip.found[None]).astype(np.uint8), (width, 1), interpolation=cv2.INTER_NEAREST)[0] > 0
     mel[:6, gaps] = 255, 0, 0
-    width_, height = clip.metadata["frame_size"]
+    size = " x ".join(map(str, clip.metadata["frame_size"]))
     told = clip.name.encode("ascii", "backslashreplace").decode()
-    told = f"{told}: {clip.num_frames} frames of {width_} x {height}, {clip.num_frames - clip.num_found} without a face"
+    told = f"{told}: {clip.num_frames} frames of {size}, {clip.num_frames - clip.num_found} without a face"
     return np.concatenate([_write(np.zeros((20, width, 3), np.uint8), told, 15), np.concatenate(cells, axis=1), mel])
 
 

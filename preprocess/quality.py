@@ -64,18 +64,14 @@ def silent_frames(wav: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def syncnet(path: Path) -> Any:
-    """SyncNet with the weights of a file, once a process. Raises UserError if they are not SyncNet's."""
+def sync_scorer(path: Path) -> Any:
+    """What takes a clip's sound (S,), then its frames, and tells how far they are apart, by the weights of a file.
+
+    Raises UserError if they are not SyncNet's.
+    """
     from evaluation import lip_sync_net  # a room that is entered only where such a file is given
 
-    return lip_sync_net.load(path)
-
-
-def sync_scorer(weights: Path, wav: np.ndarray) -> Any:
-    """What takes a clip's frames and tells how far its sound (S,) and lips are apart."""
-    from evaluation import lip_sync_net
-
-    return lip_sync_net.SyncScorer(syncnet(weights), wav)
+    return functools.partial(lip_sync_net.SyncScorer, lip_sync_net.load(path))
 
 
 def rejected_by(figures: dict[str, float], filters: Filters) -> str | None:

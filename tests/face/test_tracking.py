@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import astuple
+from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_a_moving_face_with_a_gap(place: Place, mesh: np.ndarray) -> None:
     np.testing.assert_array_equal(np.flatnonzero(~track.found), [5, 6, 7])
     assert np.isnan(track.landmarks_in_frame[5:8]).all()
     assert (track.boxes[5:8] == 0).all()
-    np.testing.assert_array_equal(np.flatnonzero(track.cuts), [5, 6, 7, 8])
+    np.testing.assert_array_equal(np.flatnonzero(track.cuts), [5, 8])
     assert track.boxes.dtype == np.int32
     for i in np.flatnonzero(track.found):
         wanted = mesh[list(FULL)] + shifts[i]
@@ -129,6 +131,30 @@ def test_shots_of_the_same_framing_are_told_apart(portrait: np.ndarray) -> None:
     np.testing.assert_array_equal(track.shots, [0, 0, 1, 1, 0, 0])  # one that comes back keeps its number
     flat = [np.full((60, 80, 3), value, np.uint8) for value in (0, 0, 1, 90, 91)]
     assert not track_faces(flat).cuts.any()
+
+
+def test_another_face_in_the_same_place_is_another_shot(mesh: np.ndarray) -> None:
+    """Everything around it stays; a face that is not found for a moment changes nothing."""
+    scene, first, second = (cv2.resize(noise(8, 8, seed), (340, 320)) for seed in range(3))
+    x0, y0, x1, y1 = box_around(mesh[list(FULL)]).astype(int)
+    faces = []
+    for picture in (first, second):
+        faces.append(scene.copy())
+        faces[-1][y0:y1, x0:x1] = picture[y0:y1, x0:x1]
+
+    class Eyes:
+        def forget(self) -> None: ...
+
+        def detect(self, frame: np.ndarray, thorough: bool = True) -> list[np.ndarray]:
+            return [] if frame is scene else [mesh]
+
+        def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
+            return None if frame is scene else mesh
+
+    a, b = faces
+    track = track_faces([a, a, b, b, scene, b, a], detector=cast(FaceDetector, Eyes()))
+    np.testing.assert_array_equal(track.found, [1, 1, 1, 1, 0, 1, 1])
+    np.testing.assert_array_equal(track.shots, [0, 0, 1, 1, 1, 1, 0])
 
 
 def test_in_another_shot_the_rule_applies_where_nobody_stands_in_the_old_place(place: Place, pair: np.ndarray) -> None:

@@ -251,11 +251,19 @@ def test_wav_from_a_pipe_says_no_length_and_is_heard_to_its_end(tmp_path, size):
     assert len(read_audio(tmp_path / "a.wav", damage)) == 1600 and not damage
 
 
-def test_sound_of_files_joined_end_to_end_goes_on(tmp_path):
-    """Their time starts again with every part."""
-    part = write(tmp_path / "part.ts", map(numbered, range(75)), sound=clicks(3, [1.0]))
-    (tmp_path / "joined.ts").write_bytes(3 * part.read_bytes())
-    assert np.allclose(click_times(read_audio(tmp_path / "joined.ts")), [1, 4, 7], atol=0.1)
+@pytest.mark.parametrize("options", [{}, {"preset": "medium", "bf": "3", "g": "25"}])
+def test_sound_and_pictures_of_files_joined_end_to_end_stay_together(tmp_path, options):
+    """Their time starts again with every part, and the sound of each lasts a little longer than its pictures."""
+    pictures = [numbered(255 if k == 25 else 0) for k in range(75)]
+    part = write(tmp_path / "part.ts", pictures, sound=clicks(3, [1.0]), options=options)
+    (tmp_path / "joined.ts").write_bytes(5 * part.read_bytes())
+    clip, wav = Video(tmp_path / "joined.ts"), read_audio(tmp_path / "joined.ts")
+    shown = numbers(clip)
+    flashes = [k / 25 for k in range(1, len(shown)) if shown[k] > shown[k - 1]]
+    assert click_times(wav) == pytest.approx(flashes, abs=0.021)
+    assert flashes == pytest.approx([1, 4, 7, 10, 13], abs=0.15) and abs(len(shown) - len(wav) / 640) < 4
+    backward = range(len(shown) - 1, -1, -20)
+    assert numbers(clip.frames(backward)) == [shown[k] for k in backward]
 
 
 def test_no_sound(tmp_path):
@@ -316,6 +324,9 @@ def test_a_cameras_picture_is_shrunk_and_a_video_is_not(tmp_path):
     assert (picture.width, picture.height, picture.shrunk) == (1764, 1176, True)
     assert {frame.shape for frame in picture} == {(1176, 1764, 3)}
     assert (clip.width, clip.height, clip.shrunk) == (1920, 1200, False)
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((2001, 3000, 3), 77, np.uint8))
+    picture = Video(tmp_path / "b.png")
+    assert (picture.width, picture.height) == (1764, 1176), "1763 x 1176 would be told, and 1764 written"
 
 
 def test_not_a_picture(tmp_path):
