@@ -6,16 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from face.landmarks import LIP_SLICE
 from models.layers import ConvBlock, ModulatedBlock, Spade, each
-
-START_GRID = 32  # cells a side in which the flow from landmarks is computed
-START_BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
-START_TRUST = 1.5  # pixels of displacement that make a reference e times less trusted
-START_AGREEMENT = 12  # so does 1/12 of the references' mean difference from the target's upper half
-START_COLUMNS = 0.2  # of the crop's width: how far around a column that difference is averaged
-START_NOISE = 0.01  # RGB differences that mean nothing
-START_MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says little about them
 
 
 class ReferenceFeatures(NamedTuple):
@@ -35,56 +26,6 @@ class Motion(NamedTuple):
 
     flow: Tensor  # (B, N, 2, H, W): pixels, x then y
     weight: Tensor  # (B, N, 1, H, W): in [0, 1]
-
-
-def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
-    """Flow that takes every reference's landmarks to the target's: (B, N, 2, H, W) in pixels.
-
-    Not in the paper. Between landmarks the displacement is their mean, weighted by inverse fourth powers of distance.
-
-    Args:
-        target: (B, 131, 2) in the crop, x, y in [0, 1]
-        references: (1 or B, N, 131, 2), likewise
-        size: side of the crop in pixels
-    """
-    nearness = F.normalize((_distances(target) ** 2 + START_BLUR**2) ** -2, p=1, dim=-1)  # (B, G*G, 131)
-    displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
-    coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (START_GRID, START_GRID))
-    return each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)
-
-
-def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor, landmarks: Tensor) -> Tensor:
-    """Weights of the references, in sum 1: (B, N, 1, H, W). Not in the paper.
-
-    Those count that have to move least, and whose upper half, moved, is most like the target's, column by column: what
-    lies below, in which light, is then most alike too. But not the mouth, which is to be another.
-
-    Args:
-        flow: (B, N, 2, H, W) in pixels
-        pictures: of the references, (1 or B, N, 3, H, W), RGB in [0, 1]
-        masked_target: (B, 3, H, W), likewise, of which the upper half is looked at
-        landmarks: of the target, (B, 131, 2) in the crop
-    """
-    height, width = flow.shape[-2:]
-    length = torch.hypot(*flow.split(1, dim=2))  # (B, N, 1, H, W): vector_norm takes ten times as long
-    cost = (length + length.mean((-2, -1), keepdim=True)) / START_TRUST
-    rows = slice(height * 3 // 16, height // 2)  # from the brow on
-    seen = _warp(pictures.float(), sampling_grid(flow, True)[..., rows, :], True)  # (B, N, 3, h, W)
-    difference = (seen - masked_target[:, None, :, rows]).abs().mean((2, 3))  # (B, N, W)
-    around = round(START_COLUMNS * width / 2)
-    difference = F.avg_pool1d(F.pad(difference, (around, around), mode="replicate"), 2 * around + 1, 1)
-    relative = difference / (difference.mean(1, keepdim=True) + START_NOISE)
-    from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, START_GRID, START_GRID)
-    elsewhere = 1 - F.interpolate((-((from_lips / START_MOUTH) ** 2)).exp(), size=(height, width), mode="bilinear")
-    return (-cost - START_AGREEMENT * relative[:, :, None, None] * elsewhere[:, None]).softmax(dim=1)
-
-
-def _distances(points: Tensor) -> Tensor:
-    """From the centres of the grid's cells, row by row, to points (B, K, 2) in the crop: (B, G*G, K) in its sides."""
-    centres = (torch.arange(START_GRID, device=points.device) + 0.5) / START_GRID
-    places = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
-    # Not by a matrix product: in TF32 the flow would be off by up to a pixel.
-    return torch.cdist(places[None], points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class ReferenceEncoder(nn.Module):
@@ -123,7 +64,7 @@ class MotionField(nn.Module):
         With a motion to start from, features are moved by it before they are looked at, and the result refines it.
         """
         target_half = target[..., ::2, ::2]  # nearest
-        moved = half if start is None else _warp(half.float(), half_size(sampling_grid(start.flow, True)), True)
+        moved = half if start is None else warp(half.float(), half_size(sampling_grid(start.flow, True)), True)
         x = moved.to(half.dtype)
         for block in self.coarse:
             x = block(x, target_half)  # (B, N, C2, H/2, W/2)
@@ -141,8 +82,8 @@ def align(features: ReferenceFeatures, motion: Motion, identity_at_zero: bool) -
     grid, weight = sampling_grid(motion.flow.float(), identity_at_zero), motion.weight.float()  # (B, N, 2 and 1, H, W)
     pictures, shallow = features.full.float().tensor_split([3], dim=2)
     sampling = "bicubic" if identity_at_zero else "bilinear"
-    full = [_warp(pictures, grid, identity_at_zero, sampling), _warp(shallow, grid, identity_at_zero)]
-    half = _warp(features.half.float(), half_size(grid), identity_at_zero)
+    full = [warp(pictures, grid, identity_at_zero, sampling), warp(shallow, grid, identity_at_zero)]
+    half = warp(features.half.float(), half_size(grid), identity_at_zero)
     return _aggregate(torch.cat(full, dim=2), weight), _aggregate(half, weight[..., ::2, ::2])
 
 
@@ -156,7 +97,7 @@ def align_pictures(pictures: Tensor, motion: Motion, identity_at_zero: bool) -> 
         each(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), field.float()) for field in motion
     )
     grid = sampling_grid(flow * factor, identity_at_zero)
-    return _aggregate(_warp(pictures, grid[..., middle:, :], True, "bicubic"), weight[..., middle:, :])
+    return _aggregate(warp(pictures, grid[..., middle:, :], True, "bicubic"), weight[..., middle:, :])
 
 
 def sampling_grid(flow: Tensor, identity_at_zero: bool) -> Tensor:
@@ -179,7 +120,7 @@ def half_size(grid: Tensor) -> Tensor:
     return each(lambda g: F.avg_pool2d(g, 2), grid)
 
 
-def _warp(source: Tensor, grid: Tensor, edges_go_on: bool, mode: str = "bilinear") -> Tensor:
+def warp(source: Tensor, grid: Tensor, edges_go_on: bool, mode: str = "bilinear") -> Tensor:
     """Source (1 or B, N, C, H, W) by grid (B, N, 2, h, w) -> (B, N, C, h, w).
 
     Outside the source is zero, as released, or its edges go on: black borders are no picture of anybody. Bilinear, as

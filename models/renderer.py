@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.landmark_start import LandmarkStart
 from models.motion_field import (
     Motion,
     MotionField,
@@ -15,8 +16,6 @@ from models.motion_field import (
     ReferenceFeatures,
     align,
     align_pictures,
-    landmark_flow,
-    trust,
 )
 from models.translation import Translation
 
@@ -52,8 +51,9 @@ class RendererConfig:
     candidates: int = 0
     """Not in the paper: the references are, for each target, the nearest of so many frames. 0: the same for all."""
     landmark_start: bool = False
-    """Not in the paper: where landmarks are given, the flow starts from their displacement, the weight from its size
-    and from how far the references' upper halves agree with the target's, and the network refines both."""
+    """Not in the paper: where landmarks are given, the flow starts from their displacement and from what the target's
+    upper half shows to be left, the weight from its size and from how far upper halves then agree; the network refines
+    both."""
     output_skip: bool = False
     """Not in the paper: the translation draws the difference to [upper half of the target, lower half of the aligned
     references], and starts from zero flow and zero difference."""
@@ -90,6 +90,7 @@ class Renderer(nn.Module):
         self.motion_field = (
             MotionField(target_channels, c.shallow, c.alignment_deep, c.modulation, c.kernel) if c.use_warping else None
         )
+        self.start = LandmarkStart() if c.use_warping and c.landmark_start else None
         self.translation = Translation(c, target_channels)
         if c.output_skip:
             nn.init.zeros_(self.translation.to_rgb.weight)
@@ -122,10 +123,8 @@ class Renderer(nn.Module):
             motion, (full, half) = None, (features.full.mean(1), features.half.mean(1))
         else:
             start = None
-            if landmarks is not None and features.landmarks is not None:
-                with torch.autocast(landmarks.device.type, enabled=False):  # halves would round to parts of a pixel
-                    flow = landmark_flow(landmarks, features.landmarks, self.config.size)
-                    start = Motion(flow, trust(flow, features.full[:, :, :3], masked_target, landmarks))
+            if self.start is not None and landmarks is not None and features.landmarks is not None:
+                start = self.start(landmarks, features.landmarks, features.full[:, :, :3], masked_target)
             motion = self.motion_field(features.half, sketches, start)
             full, half = align(features, motion, identity_at_zero=self.config.output_skip)
         logits = self.translation(masked_target, sketches, full, half, mel).float()

@@ -1,0 +1,152 @@
+"""Where the alignment starts: from the landmarks, and from the target's upper half, which is known.
+
+Not in the paper.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from face.landmarks import LIP_SLICE
+from models.layers import each
+from models.motion_field import Motion, sampling_grid, warp
+
+GRID = 32  # cells a side in which the flow from landmarks is computed
+BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
+TRUST = 1.5  # pixels of displacement that make a reference e times less trusted
+AGREEMENT = 12  # so does 1/12 of the references' mean difference from the target's upper half
+COLUMNS = 0.2  # of the crop's width: how far around a column that difference is averaged
+NOISE = 0.01  # RGB differences that mean nothing
+MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says little about them
+CELLS = (4, 16)  # rows and columns in which the upper half's motion is measured
+BLURS = (7, 5, 3, 1)  # pixels a side over which pictures are averaged for it, step by step
+LONGEST = 3.0  # pixels of a step
+FLATNESS = 1e-3  # squared slope, a pixel, under which a cell has nothing to hold on to
+SEEN = 8  # cells a side of the flow that the correction is told
+CORRECTION = 16  # cells a side of the correction
+UNIT = 1 / 64  # of the crop's side: the correction's unit of length
+
+
+class LandmarkStart(nn.Module):
+    """A flow from the landmarks and its correction, and how far each reference is trusted.
+
+    Landmarks are some tenths of a pixel off, and what lies around the face moves otherwise. How far the upper halves
+    of reference and target still differ is seen in the pictures; what that means for the lower half is learned: a
+    linear layer, zero at first.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.correction = nn.Linear(2 * (CELLS[0] * CELLS[1] + SEEN**2), 2 * CORRECTION**2)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
+
+    def forward(self, landmarks: Tensor, references: Tensor, pictures: Tensor, masked_target: Tensor) -> Motion:
+        """Always in full precision: halves would round to parts of a pixel.
+
+        Args:
+            landmarks: of the target, (B, 131, 2) in the crop, x, y in [0, 1]
+            references: their landmarks, (1 or B, N, 131, 2), likewise
+            pictures: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
+            masked_target: (B, 3, S, S), likewise, of which the upper half is looked at
+        """
+        with torch.autocast(landmarks.device.type, enabled=False):
+            size, pictures, elsewhere = pictures.shape[-1], pictures.float(), off_the_mouth(landmarks, masked_target)
+            flow = landmark_flow(landmarks, references, size)
+            left = upper_motion(flow, pictures, masked_target)
+            seen = torch.cat([left.flatten(2), each(lambda x: F.adaptive_avg_pool2d(x, SEEN), flow).flatten(2)], dim=2)
+            correction = self.correction(seen / (UNIT * size)).unflatten(-1, (2, CORRECTION, CORRECTION))
+            correction = each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), correction)
+            flow = flow + UNIT * size * correction * elsewhere[:, None]
+            return Motion(flow, trust(flow.detach(), pictures, masked_target, elsewhere))
+
+
+def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
+    """Flow that takes every reference's landmarks to the target's: (B, N, 2, H, W) in pixels.
+
+    Between landmarks the displacement is their mean, weighted by inverse fourth powers of distance.
+
+    Args:
+        target: (B, 131, 2) in the crop, x, y in [0, 1]
+        references: (1 or B, N, 131, 2), likewise
+        size: side of the crop in pixels
+    """
+    nearness = F.normalize((_distances(target) ** 2 + BLUR**2) ** -2, p=1, dim=-1)  # (B, G*G, 131)
+    displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
+    coarse = torch.einsum("bgk,bnkc->bncg", nearness, displacement).unflatten(-1, (GRID, GRID))
+    return each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)
+
+
+@torch.no_grad()
+def upper_motion(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tensor:
+    """By how many pixels the upper halves of the references, moved, are still off, cell by cell: (B, N, 2, 4, 16).
+
+    Lucas and Kanade's least squares, from coarse to fine; a pixel that differs much counts little, and a cell without
+    structure stays where it is.
+
+    Args:
+        flow: (B, N, 2, S, S) in pixels
+        pictures: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
+        masked_target: (B, 3, S, S), likewise, of which the upper half is looked at
+    """
+    size = flow.shape[-1]
+    middle = size // 2
+    grey, target = pictures.mean(2, keepdim=True), masked_target[:, None, :, :middle].mean(2, keepdim=True)
+    grid = sampling_grid(flow, True)[..., :middle, :]  # (B, N, 2, S/2, S)
+    left = flow.new_zeros(*flow.shape[:3], *CELLS)
+    for side in BLURS:
+        moved = each(lambda x: F.interpolate(x, size=(middle, size), mode="bilinear"), left) * 2 / size
+        seen = _mean_around(warp(grey, grid + moved, True), side)  # (B, N, 1, S/2, S)
+        down, right = torch.gradient(seen, dim=(-2, -1))
+        rest = _mean_around(target, side) - seen
+        products = [right * right, right * down, down * down, right * rest, down * rest, torch.ones_like(rest)]
+        weighted = torch.cat(products, dim=2) / (rest.abs() + 2 * NOISE)  # (B, N, 6, S/2, S)
+        sums = _mean_around(each(lambda x: F.adaptive_avg_pool2d(x, CELLS), weighted), 3)
+        xx, xy, yy, x, y, weight = sums.unbind(2)  # (B, N, 4, 16)
+        xx, yy = xx + FLATNESS * weight, yy + FLATNESS * weight
+        step = torch.stack([yy * x - xy * y, xx * y - xy * x], dim=2) / (xx * yy - xy * xy)[:, :, None]
+        left = left + step.clamp(-LONGEST, LONGEST)
+    return left
+
+
+def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor, elsewhere: Tensor) -> Tensor:
+    """Weights of the references, in sum 1: (B, N, 1, H, W).
+
+    Those count that have to move least, and whose upper half, moved, is most like the target's, column by column: what
+    lies below, in which light, is then most alike too. But not the mouth, which is to be another.
+
+    Args:
+        flow: (B, N, 2, H, W) in pixels
+        pictures: of the references, (1 or B, N, 3, H, W), RGB in [0, 1]
+        masked_target: (B, 3, H, W), likewise, of which the upper half is looked at
+        elsewhere: (B, 1, H, W) from `off_the_mouth`
+    """
+    height, width = flow.shape[-2:]
+    length = torch.hypot(*flow.split(1, dim=2))  # (B, N, 1, H, W): vector_norm takes ten times as long
+    cost = (length + length.mean((-2, -1), keepdim=True)) / TRUST
+    rows = slice(height * 3 // 16, height // 2)  # from the brow on
+    seen = warp(pictures, sampling_grid(flow, True)[..., rows, :], True)  # (B, N, 3, h, W)
+    difference = (seen - masked_target[:, None, :, rows]).abs().mean((2, 3))  # (B, N, W)
+    around = round(COLUMNS * width / 2)
+    difference = F.avg_pool1d(F.pad(difference, (around, around), mode="replicate"), 2 * around + 1, 1)
+    relative = difference / (difference.mean(1, keepdim=True) + NOISE)
+    return (-cost - AGREEMENT * relative[:, :, None, None] * elsewhere[:, None]).softmax(dim=1)
+
+
+def off_the_mouth(landmarks: Tensor, like: Tensor) -> Tensor:
+    """From 0 at the lips of landmarks (B, 131, 2) in the crop to 1 far from them: (B, 1, H, W), as pictures `like`."""
+    from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, GRID, GRID)
+    return 1 - F.interpolate((-((from_lips / MOUTH) ** 2)).exp(), size=like.shape[-2:], mode="bilinear")
+
+
+def _mean_around(x: Tensor, side: int) -> Tensor:
+    """Each value of (B, N, C, H, W) becomes the mean of the side * side values around it that there are."""
+    return each(lambda y: F.avg_pool2d(y, side, 1, side // 2, count_include_pad=False), x)
+
+
+def _distances(points: Tensor) -> Tensor:
+    """From the centres of the grid's cells, row by row, to points (B, K, 2) in the crop: (B, G*G, K) in its sides."""
+    centres = (torch.arange(GRID, device=points.device) + 0.5) / GRID
+    places = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
+    # Not by a matrix product: in TF32 the flow would be off by up to a pixel.
+    return torch.cdist(places[None], points, compute_mode="donot_use_mm_for_euclid_dist")
