@@ -24,7 +24,8 @@ LONGEST = 3.0  # pixels of a step
 FLATNESS = 1e-3  # squared slope, a pixel, under which a cell has nothing to hold on to
 SEEN = 8  # cells a side of the flow that the correction is told
 CORRECTION = 16  # cells a side of the correction
-UNIT = 1 / 64  # of the crop's side: the correction's unit of length
+SEEN_UNIT = 1 / 64  # of the crop's side: the unit of length in which the correction is told these
+CORRECTION_UNIT = 1 / 16  # and gives its answer: the longer, the faster it learns
 
 
 class LandmarkStart(nn.Module):
@@ -55,9 +56,9 @@ class LandmarkStart(nn.Module):
             flow = landmark_flow(landmarks, references, size)
             left = upper_motion(flow, pictures, masked_target)
             seen = torch.cat([left.flatten(2), each(lambda x: F.adaptive_avg_pool2d(x, SEEN), flow).flatten(2)], dim=2)
-            correction = self.correction(seen / (UNIT * size)).unflatten(-1, (2, CORRECTION, CORRECTION))
+            correction = self.correction(seen / (SEEN_UNIT * size)).unflatten(-1, (2, CORRECTION, CORRECTION))
             correction = each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), correction)
-            flow = flow + UNIT * size * correction * elsewhere[:, None]
+            flow = flow + CORRECTION_UNIT * size * correction * elsewhere[:, None]
             return Motion(flow, trust(flow.detach(), pictures, masked_target, elsewhere))
 
 
