@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.landmark_start import landmark_flow
 from models.layers import Spade
-from models.motion_field import Motion, ReferenceFeatures, align, landmark_flow, sampling_grid, trust
+from models.motion_field import Motion, ReferenceFeatures, align, sampling_grid
 from models.renderer import Renderer, RendererConfig, RendererOutput
 
 TINY = RendererConfig(
@@ -182,47 +183,6 @@ def test_what_lies_outside_a_reference_is_its_edge_or_as_released_black(identity
         assert moved[..., 0, 0].mean().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_flow_from_landmarks_takes_each_reference_to_the_target() -> None:
-    generator = torch.Generator().manual_seed(0)
-    target = torch.rand(2, 131, 2, generator=generator)
-    shifts = torch.tensor([[0.1, 0.0], [0.0, -0.05], [0.0, 0.0]])  # of the crop's side
-    flow = landmark_flow(target, target[:, None] + shifts[:, None], size=32)
-    assert flow.shape == (2, 3, 2, 32, 32)
-    torch.testing.assert_close(flow, (shifts * 32)[..., None, None].expand_as(flow))
-
-
-def test_what_need_not_move_is_trusted_most() -> None:
-    flow = torch.zeros(2, 3, 2, 32, 32)
-    flow[:, :2, 0], flow[:, 0, :, 24:] = 12.0, 24.0
-    grey = torch.full((1, 3, 3, 32, 32), 0.5)  # agrees, wherever it is moved from
-    weight = trust(flow, grey, grey[0, :2], torch.full((2, 131, 2), 0.5))
-    assert weight.shape == (2, 3, 1, 32, 32)
-    torch.testing.assert_close(weight.sum(1), torch.ones(2, 1, 32, 32))
-    assert (weight[:, 2] > 0.9).all()
-    assert (weight[:, 0, :, 24:] < weight[:, 1, :, 24:]).all() and (weight[:, 0] <= weight[:, 1]).all()
-
-
-def test_references_that_agree_with_the_upper_half_are_trusted_below_it_but_for_the_mouth() -> None:
-    target = torch.rand(1, 3, 32, 60, generator=torch.Generator().manual_seed(0))
-    pictures = target[:, None].repeat(1, 2, 1, 1, 1)
-    pictures[:, 0, :, :16, 40:] += 0.1  # another background at the right
-    pictures[:, 1, :, :16, :40] += 0.1  # and at the left, up to the mouth
-    still, mouth = torch.zeros(1, 2, 2, 32, 60), torch.tensor([0.5, 0.8]).expand(1, 131, 2)
-    weight = trust(still, pictures, target, mouth)
-    assert (weight[0, 0, :, :, :12] > 0.99).all() and (weight[0, 1, :, :, -12:] > 0.99).all()
-    torch.testing.assert_close(weight[0, :, 0, 25, 29], torch.full((2,), 0.5), rtol=0, atol=0.1)
-    changed = target.clone()
-    changed[:, :, 16:] = 0
-    torch.testing.assert_close(trust(still, pictures, changed, mouth), weight, rtol=0, atol=0)
-
-
-def test_differences_as_small_as_noise_decide_nothing() -> None:
-    target = torch.full((1, 3, 32, 32), 0.5)
-    pictures = target[:, None] + torch.tensor([0.0, 1e-4])[None, :, None, None, None]
-    weight = trust(torch.zeros(1, 2, 2, 32, 32), pictures, target, torch.full((1, 131, 2), 0.5))
-    torch.testing.assert_close(weight, torch.full((1, 2, 1, 32, 32), 0.5), rtol=0, atol=0.05)
-
-
 def test_moved_pictures_stay_sharp() -> None:
     """A wave of 4 pixels, moved by half a pixel: of its amplitude, 0.5, bilinear sampling would take 0.15."""
     wave = torch.arange(32) * torch.pi / 2 + torch.pi / 4
@@ -233,16 +193,6 @@ def test_moved_pictures_stay_sharp() -> None:
     expected = 0.5 + 0.5 * (wave + torch.pi / 4).cos()
     torch.testing.assert_close(moved[0, :3, 16, 4:-4], expected[4:-4].expand(3, -1), rtol=0, atol=0.02)
     assert moved.min() >= 0 and moved.max() <= 1
-
-
-def test_flow_from_landmarks_is_exact_at_a_lone_landmark() -> None:
-    target = torch.full((1, 131, 2), 0.9)
-    target[0, 0] = 0.25
-    reference = target.clone()[:, None]
-    reference[0, 0, 0] += torch.tensor([0.125, 0.0])
-    flow = landmark_flow(target, reference, size=64)[0, 0]
-    assert flow[0, 15:17, 15:17].mean().item() == pytest.approx(8, rel=0.1)
-    assert flow[0, 56:60, 56:60].abs().max().item() < 0.1
 
 
 @torch.inference_mode()

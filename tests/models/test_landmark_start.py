@@ -1,0 +1,123 @@
+"""Where the alignment starts, by made-up pictures that are moved by known distances."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.landmark_start import LandmarkStart, landmark_flow, off_the_mouth, trust, upper_motion
+
+
+def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:
+    """A pattern without edges, moved by so many pixels: (3, S, S) in [0, 1]."""
+    y, x = torch.meshgrid(torch.arange(size) - down, torch.arange(size) - right, indexing="ij")
+    pattern = (x / 3).sin() * (y / 4).cos() + (x / 5 - y / 3).sin()
+    return (0.5 + 0.24 * pattern).expand(3, -1, -1)
+
+
+def test_flow_from_landmarks_takes_each_reference_to_the_target() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 131, 2, generator=generator)
+    shifts = torch.tensor([[0.1, 0.0], [0.0, -0.05], [0.0, 0.0]])  # of the crop's side
+    flow = landmark_flow(target, target[:, None] + shifts[:, None], size=32)
+    assert flow.shape == (2, 3, 2, 32, 32)
+    torch.testing.assert_close(flow, (shifts * 32)[..., None, None].expand_as(flow))
+
+
+def test_what_need_not_move_is_trusted_most() -> None:
+    flow = torch.zeros(2, 3, 2, 32, 32)
+    flow[:, :2, 0], flow[:, 0, :, 24:] = 12.0, 24.0
+    grey = torch.full((1, 3, 3, 32, 32), 0.5)  # agrees, wherever it is moved from
+    weight = trust(flow, grey, grey[0, :2], torch.ones(2, 1, 32, 32))
+    assert weight.shape == (2, 3, 1, 32, 32)
+    torch.testing.assert_close(weight.sum(1), torch.ones(2, 1, 32, 32))
+    assert (weight[:, 2] > 0.9).all()
+    assert (weight[:, 0, :, 24:] < weight[:, 1, :, 24:]).all() and (weight[:, 0] <= weight[:, 1]).all()
+
+
+def test_references_that_agree_with_the_upper_half_are_trusted_below_it_but_for_the_mouth() -> None:
+    target = torch.rand(1, 3, 32, 60, generator=torch.Generator().manual_seed(0))
+    pictures = target[:, None].repeat(1, 2, 1, 1, 1)
+    pictures[:, 0, :, :16, 40:] += 0.1  # another background at the right
+    pictures[:, 1, :, :16, :40] += 0.1  # and at the left, up to the mouth
+    still, mouth = torch.zeros(1, 2, 2, 32, 60), torch.tensor([0.5, 0.8]).expand(1, 131, 2)
+    elsewhere = off_the_mouth(mouth, target)
+    weight = trust(still, pictures, target, elsewhere)
+    assert (weight[0, 0, :, :, :12] > 0.99).all() and (weight[0, 1, :, :, -12:] > 0.99).all()
+    torch.testing.assert_close(weight[0, :, 0, 25, 29], torch.full((2,), 0.5), rtol=0, atol=0.1)
+    changed = target.clone()
+    changed[:, :, 16:] = 0
+    torch.testing.assert_close(trust(still, pictures, changed, elsewhere), weight, rtol=0, atol=0)
+
+
+def test_differences_as_small_as_noise_decide_nothing() -> None:
+    target = torch.full((1, 3, 32, 32), 0.5)
+    pictures = target[:, None] + torch.tensor([0.0, 1e-4])[None, :, None, None, None]
+    weight = trust(torch.zeros(1, 2, 2, 32, 32), pictures, target, torch.ones(1, 1, 32, 32))
+    torch.testing.assert_close(weight, torch.full((1, 2, 1, 32, 32), 0.5), rtol=0, atol=0.05)
+
+
+def test_flow_from_landmarks_is_exact_at_a_lone_landmark() -> None:
+    target = torch.full((1, 131, 2), 0.9)
+    target[0, 0] = 0.25
+    reference = target.clone()[:, None]
+    reference[0, 0, 0] += torch.tensor([0.125, 0.0])
+    flow = landmark_flow(target, reference, size=64)[0, 0]
+    assert flow[0, 15:17, 15:17].mean().item() == pytest.approx(8, rel=0.1)
+    assert flow[0, 56:60, 56:60].abs().max().item() < 0.1
+
+
+def test_the_upper_halves_tell_how_far_they_are_off() -> None:
+    moves = [(0.0, 0.0), (3.0, 0.0), (-2.5, 1.5), (0.4, -2.0)]
+    pictures = torch.stack([waves(*move) for move in moves])[None]  # (1, 4, 3, 128, 128)
+    target = torch.stack([waves(), 0.8 * waves() + 0.1])  # and in another light
+    target[:, :, 64:] = 0.3  # not looked at
+    left = upper_motion(torch.zeros(2, 4, 2, 128, 128), pictures, target)
+    assert left.shape == (2, 4, 2, 4, 16)
+    expected = torch.tensor(moves)[None, :, :, None, None].expand_as(left)
+    assert ((left - expected).abs().mean((2, 3, 4)) < 0.2).all()
+
+
+def test_what_the_flow_has_moved_already_is_not_told_again() -> None:
+    flow = torch.zeros(1, 1, 2, 128, 128)
+    flow[:, :, 0] = 3
+    left = upper_motion(flow, waves(4.0)[None, None], waves()[None])
+    assert (left - torch.tensor([1.0, 0.0])[:, None, None]).abs().mean() < 0.1
+
+
+def test_where_there_is_no_structure_nothing_moves() -> None:
+    pictures = torch.full((1, 1, 3, 128, 128), 0.4) + 0.002 * torch.rand(3, 128, 128)
+    target = torch.full((1, 3, 128, 128), 0.6)
+    assert upper_motion(torch.zeros(1, 1, 2, 128, 128), pictures, target).abs().max() < 0.5
+
+
+def test_the_correction_is_learned_but_leaves_the_mouth_to_its_landmarks() -> None:
+    points = torch.full((1, 131, 2), 0.2)
+    points[:, -40:] = torch.tensor([0.5, 0.75])  # lips
+    start, pictures, target = LandmarkStart(), waves(2.0)[None, None], waves()[None]
+    untrained = start(points, points[:, None], pictures, target)
+    assert untrained.flow.abs().max() == 0
+    optimiser = torch.optim.Adam(start.parameters(), 1e-2)
+    for _ in range(30):
+        optimiser.zero_grad()
+        flow = start(points, points[:, None], pictures, target).flow
+        F.mse_loss(flow[:, :, 0, 100:, 100:], torch.full((1, 1, 28, 28), 2.0)).backward()
+        optimiser.step()
+    moved = start(points, points[:, None], pictures, target).flow
+    torch.testing.assert_close(moved[:, :, 0, 104:, 104:], torch.full((1, 1, 24, 24), 2.0), rtol=0, atol=0.3)
+    with torch.no_grad():
+        start.correction.bias.fill_(1.0)
+    moved = start(points, points[:, None], pictures, target).flow
+    assert moved[0, 0, :, 96, 64].abs().max() < 0.3 and moved[0, 0, :, 120, 8].min() > 4
+
+
+@torch.inference_mode()
+def test_the_start_is_as_exact_under_autocast() -> None:
+    points, others = torch.rand(1, 131, 2), torch.rand(1, 2, 131, 2)
+    start, pictures, target = LandmarkStart(), torch.stack([waves(1.0), waves(-1.0)])[None], waves()[None]
+    torch.nn.init.normal_(start.correction.weight, std=0.1)
+    exact = start(points, others, pictures, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = start(points, others, pictures, target)
+    assert exact.flow.std() > 1
+    torch.testing.assert_close(half, exact, rtol=0, atol=0)
