@@ -81,10 +81,6 @@ class Summary:
     stage_seconds: dict[str, float]  # wall time by stage
     remarks: list[str]  # what could not be decoded, what was shrunk, and where the shot changes
 
-    @property
-    def fps(self) -> float:
-        return self.frames / self.seconds
-
 
 class Take(NamedTuple):
     """R frames of the output in a row that show one shot, and the landmarks to draw into them."""
@@ -240,7 +236,7 @@ def main(config: Config) -> None:
         raise UserError(f"{wanted}: too little memory on {dubber.device}; try smaller numbers") from error
     print(
         f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
-        f"{summary.seconds:.1f} s, {summary.fps:.1f} frames a second on {dubber.device}"
+        f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {dubber.device}"
     )
     for line in summary.remarks:
         print(line)

@@ -36,11 +36,6 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)) / 255
 
 
-def points_tensor(landmarks: np.ndarray) -> torch.Tensor:
-    """Landmarks of any shape as float32."""
-    return torch.from_numpy(landmarks.astype(np.float32))
-
-
 class References(NamedTuple):
     """What is kept of M reference frames."""
 
@@ -122,8 +117,8 @@ class Networks:
         # Neighbouring windows share most moments, and moments between the same two columns sound alike.
         _, places, heard = np.unique(sound.first_columns(times.ravel()), return_index=True, return_inverse=True)
         moments, heard = times.ravel()[places], torch.from_numpy(heard.reshape(times.shape))
-        pose = points_tensor(landmarks_in_crop[:, POSE_SLICE])  # (F, 74, 2)
-        reference = points_tensor(references).to(self.device)[None]  # (1, N, 131, 2)
+        pose = torch.tensor(landmarks_in_crop[:, POSE_SLICE]).float()  # (F, 74, 2)
+        reference = torch.tensor(references).float().to(self.device)[None]  # (1, N, 131, 2)
         network = self.landmark_generator
         reference_tokens = network.encode_reference(reference)
         mels = (torch.from_numpy(sound.mel_windows(mel, chunk)) for chunk in batches(moments, 64))
@@ -158,7 +153,7 @@ class Networks:
             pictures: the same crops, larger (M, k*S, k*S, 3); faces are then drawn at that size.
         """
         sketches = np.stack([self.sketch(*of) for of in zip(landmarks_in_crop, boxes, strict=True)])
-        given = (to_tensor(images), to_tensor(sketches), points_tensor(landmarks_in_crop))
+        given = (to_tensor(images), to_tensor(sketches), torch.tensor(landmarks_in_crop).float())
         features = self.renderer.encode_references(*(x.to(self.device)[None] for x in given))
         return References(features, landmarks_in_crop, pictures)
 
@@ -187,7 +182,7 @@ class Networks:
             pictures = None if pictures is None else pictures[near]
         masked_target = to_tensor(faces)  # (B, 3, S, S)
         masked_target[:, :, self.size // 2 :] = 0
-        given = (masked_target, to_tensor(sketches), torch.from_numpy(mel), points_tensor(landmarks_in_crop))
+        given = (masked_target, to_tensor(sketches), torch.from_numpy(mel), torch.tensor(landmarks_in_crop).float())
         target, sketch, heard, points = (x.to(self.device) for x in given)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             output = self.renderer.render(target, sketch, features, heard, points)

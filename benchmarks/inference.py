@@ -91,7 +91,8 @@ def main(config: Config) -> None:
             wavfile.write(sound, SAMPLE_RATE, np.resize(wav, int(seconds * SAMPLE_RATE)))
             summary = dubber.dub(config.video, sound, Path(folder) / "out.mp4", progress=False)
             stages = ", ".join(f"{k} {1000 * v / summary.frames:.1f}" for k, v in summary.stage_seconds.items())
-            print(f"{seconds:5.1f} s {summary.frames:11d} {summary.seconds:10.1f} {summary.fps:10.1f}   {stages}")
+            rate = summary.frames / summary.seconds
+            print(f"{seconds:5.1f} s {summary.frames:11d} {summary.seconds:10.1f} {rate:10.1f}   {stages}")
 
 
 if __name__ == "__main__":

@@ -90,8 +90,7 @@ def upper_motion(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tenso
         pictures: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
         masked_target: (B, 3, S, S), likewise, of which the upper half is looked at
     """
-    size = flow.shape[-1]
-    middle = size // 2
+    size, middle = flow.shape[-1], flow.shape[-1] // 2
     grey, target = pictures.mean(2, keepdim=True), masked_target[:, None, :, :middle].mean(2, keepdim=True)
     grid = sampling_grid(flow, True)[..., :middle, :]  # (B, N, 2, S/2, S)
     left = flow.new_zeros(*flow.shape[:3], *CELLS)
