@@ -19,7 +19,7 @@ COLUMNS = 0.2  # of the crop's width: how far around a column that difference is
 NOISE = 0.01  # RGB differences that mean nothing
 MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says little about them
 CELLS = (4, 16)  # rows and columns in which the upper half's motion is measured
-BLURS = (7, 5, 3, 1)  # pixels a side over which pictures are averaged for it, step by step
+SCALES = (4, 2)  # by which pictures are shrunk for it, step by step
 LONGEST = 3.0  # pixels of a step
 FLATNESS = 5e-5  # squared slope, a pixel, under which a cell has nothing to hold on to
 SEEN = 8  # cells a side of the flow that the correction is told
@@ -94,14 +94,16 @@ def upper_motion(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tenso
     grey, target = pictures.mean(2, keepdim=True), masked_target[:, None, :, :middle].mean(2, keepdim=True)
     grid = sampling_grid(flow, True)[..., :middle, :]  # (B, N, 2, S/2, S)
     left = flow.new_zeros(*flow.shape[:3], *CELLS)
-    for side in BLURS:
+    for scale in SCALES:
         moved = each(lambda x: F.interpolate(x, size=(middle, size), mode="bilinear"), left) * 2 / size
-        seen = _mean_around(warp(grey, grid + moved, True), side)  # (B, N, 1, S/2, S)
-        down, right = torch.gradient(seen, dim=(-2, -1))
-        rest = _mean_around(target, side) - seen
+        seen, wanted = (
+            each(lambda x, s=scale: F.avg_pool2d(x, s), y) for y in (warp(grey, grid + moved, True), target)
+        )  # (B, N, 1, S/2, S)
+        down, right = torch.gradient(seen, spacing=float(scale), dim=(-2, -1))
+        rest = wanted - seen
         products = [right * right, right * down, down * down, right * rest, down * rest, torch.ones_like(rest)]
         weighted = torch.cat(products, dim=2) / (rest.abs() + 2 * NOISE)  # (B, N, 6, S/2, S)
-        sums = _mean_around(each(lambda x: F.adaptive_avg_pool2d(x, CELLS), weighted), 3)
+        sums = each(lambda x: F.avg_pool2d(F.adaptive_avg_pool2d(x, CELLS), 3, 1, 1, count_include_pad=False), weighted)
         xx, xy, yy, x, y, weight = sums.unbind(2)  # (B, N, 4, 16)
         xx, yy = xx + FLATNESS * weight, yy + FLATNESS * weight
         step = torch.stack([yy * x - xy * y, xx * y - xy * x], dim=2) / (xx * yy - xy * xy)[:, :, None]
@@ -137,11 +139,6 @@ def off_the_mouth(landmarks: Tensor, like: Tensor) -> Tensor:
     """From 0 at the lips of landmarks (B, 131, 2) in the crop to 1 far from them: (B, 1, H, W), as pictures `like`."""
     from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, GRID, GRID)
     return 1 - F.interpolate((-((from_lips / MOUTH) ** 2)).exp(), size=like.shape[-2:], mode="bilinear")
-
-
-def _mean_around(x: Tensor, side: int) -> Tensor:
-    """Each value of (B, N, C, H, W) becomes the mean of the side * side values around it that there are."""
-    return each(lambda y: F.avg_pool2d(y, side, 1, side // 2, count_include_pad=False), x)
 
 
 def _distances(points: Tensor) -> Tensor:
