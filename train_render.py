@@ -30,6 +30,8 @@ from losses.perceptual import LAYERS, load_vgg
 from losses.render import RenderLoss, RenderLossConfig
 from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
+from models.landmark_start import LandmarkStart
+from models.motion_field import sampling_grid, warp
 from models.renderer import Renderer, RendererConfig, RendererOutput
 from training.engine import Engine
 from training.loop import Batch, Stage, Trainer, to_device, train
@@ -87,7 +89,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1, box=0.02)
         ),
         "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
-            warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=40.0, layers=(1, 2, 3), region="lower"
+            start_epochs=2, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=40.0, layers=(1, 2, 3),
+            region="lower",
         ),
     },
     "paper": {"model": RendererConfig(), "discriminator": DiscriminatorConfig(), "batch": 96, "ema": 0.0},
@@ -101,7 +104,7 @@ class RenderStage(Stage):
 
     def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
         super().__init__(model, engine, examples, settings.current(config.model.size))
-        self.config = config
+        self.config, self.start = config, model.start
         vgg = load_vgg(config.vgg, config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
         self.discriminator = None
         if config.loss.needs_discriminator:
@@ -114,6 +117,10 @@ class RenderStage(Stage):
             self.metrics["lpips"] = LPIPS("alex", alex).to(engine.device)
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+        if self.start is not None and epoch < self.config.loss.start_epochs:
+            self.warming_up, losses = True, {"L": self.start_loss(self.start, batch)}
+            self.engine.backward(losses["L"])
+            return losses
         # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
         self.warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
         with self.engine.autocast():
@@ -125,6 +132,13 @@ class RenderStage(Stage):
                 losses["L_D"] = discriminator_loss(self.discriminator, output.face, batch["target"])
             self.engine.backward(losses["L_D"])
         return losses
+
+    @staticmethod
+    def start_loss(start: LandmarkStart, batch: Batch) -> Tensor:
+        references, target = batch["reference_images"], batch["target"]
+        flow = start(batch["landmarks"], batch["reference_landmarks"], references, batch["masked_target"]).flow
+        difference = warp(references, sampling_grid(flow, True), True) - target[:, None]  # (B, N, 3, S, S)
+        return difference.chunk(2, dim=-2)[1].abs().mean()
 
     @staticmethod
     def draw(model: nn.Module, batch: Batch) -> RendererOutput:
