@@ -117,7 +117,7 @@ class RenderStage(Stage):
             self.metrics["lpips"] = LPIPS("alex", alex).to(engine.device)
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
-        if self.start is not None and epoch < self.config.loss.start_epochs:
+        if self.start is not None and epoch < self.config.loss.start_epochs and not self.config.overfit:
             self.warming_up, losses = True, {"L": self.start_loss(self.start, batch)}
             self.engine.backward(losses["L"])
             return losses

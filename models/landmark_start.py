@@ -21,7 +21,7 @@ MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says li
 CELLS = (4, 16)  # rows and columns in which the upper half's motion is measured
 SCALES = (4, 2)  # by which pictures are shrunk for it, step by step
 LONGEST = 3.0  # pixels of a step
-FLATNESS = 5e-5  # squared slope, a pixel, under which a cell has nothing to hold on to
+FLATNESS = 5e-5  # squared slope under which a cell has nothing to hold on to
 SEEN = 8  # cells a side of the flow that the correction is told
 CORRECTION = 16  # cells a side of the correction
 SEEN_UNIT = 1 / 64  # of the crop's side: the unit of length in which the correction is told these
@@ -96,16 +96,14 @@ def upper_motion(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tenso
     left = flow.new_zeros(*flow.shape[:3], *CELLS)
     for scale in SCALES:
         moved = each(lambda x: F.interpolate(x, size=(middle, size), mode="bilinear"), left) * 2 / size
-        seen, wanted = (
-            each(lambda x, s=scale: F.avg_pool2d(x, s), y) for y in (warp(grey, grid + moved, True), target)
-        )  # (B, N, 1, S/2, S)
+        shrink = nn.AvgPool2d(scale)
+        seen, wanted = each(shrink, warp(grey, grid + moved, True)), each(shrink, target)  # (B, N, 1, h, w)
         down, right = torch.gradient(seen, spacing=float(scale), dim=(-2, -1))
         rest = wanted - seen
-        products = [right * right, right * down, down * down, right * rest, down * rest, torch.ones_like(rest)]
-        weighted = torch.cat(products, dim=2) / (rest.abs() + 2 * NOISE)  # (B, N, 6, S/2, S)
+        squares = right * right + FLATNESS, right * down, down * down + FLATNESS
+        weighted = torch.cat([*squares, right * rest, down * rest], dim=2) / (rest.abs() + 2 * NOISE)  # (B, N, 5, h, w)
         sums = each(lambda x: F.avg_pool2d(F.adaptive_avg_pool2d(x, CELLS), 3, 1, 1, count_include_pad=False), weighted)
-        xx, xy, yy, x, y, weight = sums.unbind(2)  # (B, N, 4, 16)
-        xx, yy = xx + FLATNESS * weight, yy + FLATNESS * weight
+        xx, xy, yy, x, y = sums.unbind(2)  # (B, N, 4, 16)
         step = torch.stack([yy * x - xy * y, xx * y - xy * x], dim=2) / (xx * yy - xy * xy)[:, :, None]
         left = left + step.clamp(-LONGEST, LONGEST)
     return left

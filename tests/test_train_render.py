@@ -74,6 +74,21 @@ def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: P
     assert models.load(config.run / "renderer.safetensors").config == TINY
 
 
+def test_the_correction_of_the_start_is_trained_alone_at_first(config: Config) -> None:
+    model = replace(TINY, landmark_start=True, output_skip=True)
+    config = replace(config, model=model, loss=replace(config.loss, start_epochs=1, warmup_epochs=0), steps=2, ema=0.0)
+    before = build(config).stage.model.state_dict()
+    main(config)
+    after = state_of(config)["networks"]["renderer"]
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"start.correction.weight", "start.correction.bias"}
+    main(replace(config, steps=3))
+    few = replace(config, run=config.run.parent / "few", overfit=2, steps=1)
+    main(few)
+    for run, rows in (config.run, [False, False, True]), (few.run, [True]):
+        assert ["L_w" in row for row in read_metrics(run) if row["group"] == "train"] == rows
+
+
 def test_dry_run_is_of_a_step_after_the_warm_up(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     main(replace(config, dry_run=True))
     assert all(" L_D " in line for line in capsys.readouterr().out.splitlines() if line.startswith("a step"))
