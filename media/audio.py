@@ -38,9 +38,12 @@ def _librosa() -> Any:
     """librosa, which takes seconds to import, so only where a spectrogram is really computed."""
     import librosa
 
-    numba: Any = importlib.import_module("numba.core.config")
-    with tempfile.TemporaryDirectory() as numba.CACHE_DIR:  # else beside librosa or in HOME, which may be read-only
+    try:  # as a rule numba finds there what it has compiled before; anew it takes half a minute
         _ = librosa.filters, librosa.stft  # loaded when asked for
+    except RuntimeError:  # numba wants to keep it there, or in HOME, and can write neither
+        numba: Any = importlib.import_module("numba.core.config")
+        with tempfile.TemporaryDirectory() as numba.CACHE_DIR:
+            _ = librosa.filters, librosa.stft
     return librosa
 
 
