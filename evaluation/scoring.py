@@ -159,8 +159,7 @@ class _Comparison:
             return
         for _, (made, real) in batch if self.options.crop == "frame" else ():  # LPIPS takes GBs for each of 1080p
             self._pictures([resize_face(made, (real.shape[1], real.shape[0]))[None], real[None]])
-        seen = [(i, pair) for i, pair in batch if self.seen[i]]
-        if not seen:
+        if not (seen := [(i, pair) for i, pair in batch if self.seen[i]]):
             return
         numbers, pairs = zip(*seen, strict=True)
         crops, vectors = [], []  # of outputs, then of originals

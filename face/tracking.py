@@ -88,8 +88,7 @@ class Tracker:
         self._frame_size = (frame.shape[1], frame.shape[0])
         view, shot, jumped = [_structure(frame)], self._shots[-1], False
         self._views = self._views or [view]
-        cut = _likeness(view, self._views[shot]) < SAME_SHOT
-        if cut:
+        if cut := _likeness(view, self._views[shot]) < SAME_SHOT:
             self._detector.forget()
             self._elsewhere = True
         mesh = None if self._box is None else self._follow(frame, self._box, self._company)
@@ -114,8 +113,10 @@ class Tracker:
             self._box = box_around(landmarks, self._frame_size)
             x0, y0, x1, y1 = self._box.astype(int)
             view.append(_structure(frame[y0 : y1 + 1, x0 : x1 + 1]))
-        likeness = [0.0 if jumped and not cut else _likeness(view, known) for known in self._views]
-        if likeness[shot] < SAME_SHOT:
+        if jumped and not cut:
+            shot = len(self._views)
+        elif _likeness(view, self._views[shot]) < SAME_SHOT:
+            likeness = [_likeness(view, known) for known in self._views]
             shot = int(np.argmax(likeness)) if max(likeness) >= SAME_SHOT else len(self._views)
         self._views[shot : shot + 1] = [view]
         self._landmarks.frombytes(landmarks.tobytes())
