@@ -6,7 +6,7 @@ encoded once a video against the plain formula that encodes them for every frame
 
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +46,8 @@ class Config:
 
 def median_ms(run: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Median wall time in milliseconds, after one run that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        wait(device)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
+    times = timeit.repeat(lambda: (run(), wait(device)), repeat=repeats + 1, number=1)
+    return 1000 * statistics.median(times[1:])
 
 
 def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[float, float]:

@@ -121,8 +121,7 @@ def storage(clips: list[Clip], paths: dict[str, Path]) -> None:
     for clip in clips:
         chosen = np.flatnonzero(clip.found)[::FPS].tolist()
         for frame, picture in zip(chosen, Video(paths[clip.name]).frames(chosen), strict=True):
-            error = crop_face(picture, clip.boxes[frame]).astype(float) - clip.face(frame)
-            decibels.append(10 * np.log10(255**2 / max(np.mean(error**2), 1e-9)))
+            decibels.append(cv2.PSNR(crop_face(picture, clip.boxes[frame]), clip.face(frame)))
     size = sum(clip.num_bytes for clip in clips) / sum(clip.num_found for clip in clips)
     print(f"stored crops: {size:.0f} bytes a frame, PSNR {np.mean(decibels):.1f} dB, lowest {min(decibels):.1f} dB")
 
