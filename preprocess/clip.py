@@ -19,7 +19,7 @@ from datasets.clip_cache import Clip, ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
 from face.crop import SIZE, crop_face
 from face.detector import FaceDetector
-from face.tracking import FaceTrack, fill_gaps, track_faces
+from face.tracking import fill_gaps, track_faces
 from media.audio import FPS, SAMPLE_RATE, LogMel, blocks, frames_for_samples
 from media.video import Video, audio_pieces, sound_file
 from preprocess.quality import Filters, measure, rejected_by, sharpness_of, silent_frames, sync_scorer
@@ -94,8 +94,10 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
             wav = np.concatenate([*shift_sound(audio_pieces(path), source.sound_shift)])
             lip_sync = sync_scorer(filters.syncnet)(wav)
         estimate = video.num_frames
+        fits = limit * video.width * video.height * 3 <= KEPT_BYTES
         with _otherwise("no picture"):
-            track, kept = _follow(islice(video, limit))
+            kept = [*islice(video, limit)] if fits else []
+            track = track_faces(kept or islice(video, limit), detector=shared_detector())
         seen = len(track.found)
         if video.damage:
             raise _Unusable("damaged", f"after {seen} frames: {video.damage}")
@@ -139,20 +141,6 @@ def _hear(pieces: Iterable[np.ndarray], mel: IO[bytes]) -> tuple[np.ndarray, int
         mel.write(stream.add(block).T.tobytes())
     mel.write(stream.finish().T.tobytes())
     return np.concatenate(silent), frames_for_samples(samples)
-
-
-def _follow(frames: Iterable[np.ndarray]) -> tuple[FaceTrack, list[np.ndarray]]:
-    """The face in all frames, and the frames, or none where they are too many to keep."""
-    kept: list[np.ndarray] = []
-
-    def keep() -> Iterator[np.ndarray]:
-        for seen, frame in enumerate(frames, start=1):
-            kept.append(frame)
-            if seen * frame.nbytes > KEPT_BYTES:
-                kept.clear()
-            yield frame
-
-    return track_faces(keep(), detector=shared_detector()), kept
 
 
 def shift_sound(pieces: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
