@@ -76,13 +76,12 @@ def main(config: Config) -> None:
     died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
     work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=filters)
     try:
-        with tqdm(total=len(left), unit="clip", smoothing=0.05) as progress:
-            for source, result in each(work, left, config.workers):
-                record = result or {"name": source.name, **died}
-                journal.add(record)
-                frames += record.get("frames", 0)
-                progress.set_postfix_str(f"{frames / (time.monotonic() - start):.0f} frames/s", refresh=False)
-                progress.update()
+        progress = tqdm(each(work, left, config.workers), total=len(left), unit="clip", smoothing=0.05)
+        for source, result in progress:
+            record = result or {"name": source.name, **died}
+            journal.add(record)
+            frames += record.get("frames", 0)
+            progress.set_postfix_str(f"{frames / (time.monotonic() - start):.0f} frames/s", refresh=False)
     finally:
         journal.finish()
     names = {source.name for source in chosen} | refused.keys()

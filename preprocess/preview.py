@@ -47,14 +47,12 @@ def main(config: Config) -> None:
     names = config.clips or spread_over_speakers(cache.names, config.num_clips)
     figures, records = figures_of(cache), read_all(config.cache)
     text = describe(figures, records)
-    try:
+    with command_line.writing(f"--output: {config.output}"):
         config.output.mkdir(parents=True, exist_ok=True)
         sheet = np.concatenate([strip(cache.open(name), config.num_frames) for name in names])
         plt.imsave(config.output / "contact_sheet.png", sheet)
         (config.output / "summary.txt").write_text(text + "\n", encoding="utf-8")
         plot(figures, records, config.output / "summary.png")
-    except OSError as error:
-        raise UserError(f"--output: {config.output} cannot be written ({error.strerror})") from error
     print(f"{text}\npictures: {config.output}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from command_line import UserError, write_whole
+from command_line import UserError, write_whole, writing
 
 Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
 
@@ -26,19 +26,16 @@ class Report:
     def __init__(self, root: Path, shard: str = "1/1") -> None:
         part = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
         self.path = root / f"report{part}.jsonl"
-        try:
+        with writing(f"--cache: {self.path}"):
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
-        except OSError as error:
-            raise UserError(f"--cache: {self.path} cannot be written ({error.strerror})") from None
-        try:
-            with contextlib.suppress(ImportError):  # Windows
-                import fcntl
+        with contextlib.suppress(ImportError, OSError):  # Windows, and a cluster's file system, may have no locks
+            import fcntl
 
+            try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--shard: another run is writing {self.path}; wait for it or take another shard") from None
-        except OSError:
-            pass  # a cluster's file system may have no locks
+            except BlockingIOError:
+                why = f"another run is writing {self.path}; wait for it or take another shard"
+                raise UserError(f"--shard: {why}") from None
         self.records = {record["name"]: record for record in read([self.path])}
         self._known = {record["name"]: record for record in read_all(root)}  # shards may have been cut otherwise
 
