@@ -196,16 +196,15 @@ class Dubber(Networks):
     ) -> Iterator[np.ndarray]:  # fmt: skip
         """Yields a shot's finished frames; each sketch is drawn once and kept while a window may need it."""
         order, moments, windows, boxes, predicted = take
-        sketches: dict[int, np.ndarray] = {}
+        kept = self.batch_size + 2 * int(np.ptp(windows, axis=1).max())
+        sketch_of = lru_cache(maxsize=kept)(lambda i: self.sketch(predicted[i], boxes[i]))
         for batch in batches(np.arange(len(order)), self.batch_size):
             results = dict(zip(batch, frames, strict=False))  # output frame -> picture
             cells: dict[int, list[np.ndarray]] = {}  # of the panel
             seen = batch[track.found[order[batch]]]  # frames with a face
             if len(seen):
-                for i in set(windows[seen].flat) - sketches.keys():
-                    sketches[i] = self.sketch(predicted[i], boxes[i])
                 crops = np.stack([crop_face(results[i], boxes[i], self.size) for i in seen])
-                stacked = np.stack([[sketches[i] for i in window] for window in windows[seen]])  # (B, T, S, S, 3)
+                stacked = np.stack([[sketch_of(i) for i in window] for window in windows[seen]])  # (B, T, S, S, 3)
                 mels = sound.mel_windows(mel, moments[seen])
                 faces, warped = self.draw_faces(crops, predicted[seen], stacked, references, mels)
                 for i, drawn, aligned in zip(seen, faces, warped, strict=True):
@@ -214,9 +213,8 @@ class Dubber(Networks):
                     if panel:
                         lines = [new[edge].round().astype(np.int32) for edge in EDGES]
                         marked = cv2.polylines(results[i].copy(), lines, isClosed=False, color=(0, 255, 0))
-                        pictures = (sketches[i], aligned * 255, drawn * 255)
+                        pictures = (sketch_of(i), aligned * 255, drawn * 255)
                         cells[i] = [crop_face(marked, boxes[i], self.size), *(p.astype(np.uint8) for p in pictures)]
-                sketches = {i: sketch for i, sketch in sketches.items() if i >= windows[batch[-1]].min()}
             yield from (add_panel(r, cells.get(i, [])) if panel else r for i, r in results.items())
 
 
