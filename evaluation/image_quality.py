@@ -52,13 +52,11 @@ class LPIPS(nn.Module):
         with warnings.catch_warnings():  # the package asks torchvision for random weights in a deprecated way
             warnings.simplefilter("ignore")
             self.distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
-        backbone = self.distance.net
         # The package's slices keep torchvision's layer numbers: slice2.3.weight is features.3.weight.
         with registry.reading(path, f"torchvision's {network} network"):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            backbone.load_state_dict(
-                {k: found["features." + k.partition(".")[2]].float() for k in backbone.state_dict()}
-            )
+            found, backbone = torch.load(path, map_location="cpu", weights_only=True), self.distance.net
+            renamed = {k: found["features." + k.partition(".")[2]].float() for k in backbone.state_dict()}
+            backbone.load_state_dict(renamed)
         self.requires_grad_(False).eval()
 
     @torch.inference_mode()

@@ -64,10 +64,8 @@ def _fingerprint(weights: Path) -> str:
 
 def recipe(job: Job) -> str:
     """What a video is made from, in one line: other weights, sound or settings have another one."""
-    method = job.method
-    files = ", ".join(
-        f"{path.name} ({path.stat().st_size} bytes)" for path in (job.video, sound_file(Video(job.audio)))
-    )
+    method, given = job.method, (job.video, sound_file(Video(job.audio)))
+    files = ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in given)
     return f"{method.kind}, weights {_fingerprint(method.weights)}, {method.num_references} references, {files}\n"
 
 

@@ -136,13 +136,11 @@ class _Comparison:
         # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
         self.faces = [(t.landmarks_in_frame[common], t.boxes[common]) for t in (mine, track)]
         if compare:
-            boxes = track.boxes[common]
             places = overlap(*(of[self.seen].astype(float) for _, of in self.faces))
             if mine.frame_size == track.frame_size and np.median(places) >= SAME_PLACE:
-                self.faces[0] = (mine.landmarks_in_frame[common], boxes)
+                self.faces[0] = (self.faces[0][0], self.faces[1][1])
             else:
-                size = f"{mine.frame_size[0]} x {mine.frame_size[1]}"
-                result.remark(f"framed otherwise, {size}, compared by its own face boxes")
+                result.remark("framed otherwise, {} x {}, compared by its own face boxes".format(*mine.frame_size))
         self.nearest = mine.boxes[fill_gaps(mine.found)]
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.features: dict[str, list[list[torch.Tensor]]] = defaultdict(list)  # column -> outputs', originals' (n, d)

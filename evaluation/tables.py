@@ -134,11 +134,8 @@ class Table:
     def text(self) -> str:
         grid = self.grid()
         first, *widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        lines = [
-            name.ljust(first) + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True))
-            for name, *cells in grid
-        ]
-        return "\n".join([self.title, *lines, *self.remarks]) + "\n"
+        line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in widths)])
+        return "\n".join([self.title, *(line.format(*cells) for cells in grid), *self.remarks]) + "\n"
 
     def markdown(self) -> str:
         grid = [[cell.replace("|", r"\|") for cell in cells] for cells in self.grid()]

@@ -278,11 +278,8 @@ def open_output(
 
 def add_sound(container: OutputContainer, rate: int, channels: int) -> av.AudioStream:
     """Adds a stream of AAC sound, at `rate` if every player takes that, with one or two channels."""
-    audio = container.add_stream("aac", rate if rate in _AAC_RATES else 48000)
-    assert isinstance(audio, av.AudioStream)
-    audio.layout = "mono" if channels == 1 else "stereo"
-    audio.bit_rate = _AAC_BIT_RATE * min(channels, 2)
-    return audio
+    rate, layout = rate if rate in _AAC_RATES else 48000, "mono" if channels == 1 else "stereo"
+    return container.add_stream("aac", rate, layout=layout, bit_rate=_AAC_BIT_RATE * min(channels, 2))
 
 
 def sound_frame(samples: np.ndarray, stream: av.AudioStream, position: int) -> av.AudioFrame:
