@@ -130,8 +130,7 @@ class Video:
                 assert stream is not None, f"{self.path} changed while it was read"
                 stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
                 stream.codec_context.thread_count = self._threads
-                seeking = earlier is not None
-                if earlier is not None:
+                if seeking := earlier is not None:
                     with contextlib.suppress(*ffmpeg.ERRORS):
                         container.seek(self._ticks[key] - int(earlier / self._time_base), stream=stream)
                 errors: list[str] = []
@@ -313,21 +312,19 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack, self._explained():
             stack.callback(self._discard)
-            file = source = None
-            if isinstance(self._audio, str | Path):
+            even = self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2
+            output = ffmpeg.open_output(self._temporary, self._rate, even, self._crf, self._lossless)
+            self._container, self._video = output
+            if isinstance(self._audio, np.ndarray):
+                self._track = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
+                self._sound = iter([self._audio[None].astype(np.float32)])
+            elif self._audio is not None:
                 file = stack.enter_context(ffmpeg.open_input(Path(self._audio)))
                 source = ffmpeg.sound_stream(file)
                 if source is None:
                     raise UserError(f"{self._audio} has no sound")
-            even = self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2
-            output = ffmpeg.open_output(self._temporary, self._rate, even, self._crf, self._lossless)
-            self._container, self._video = output
-            if file and source:
                 self._track = ffmpeg.add_sound(self._container, source.rate, source.channels)
                 self._sound = ffmpeg.sound_pieces(file, source, self._track.rate, self._track.layout.name, [])
-            elif isinstance(self._audio, np.ndarray):
-                self._track = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
-                self._sound = iter([self._audio[None].astype(np.float32)])
             self._container.start_encoding()
             self._at_the_end = stack.pop_all()
         return self
@@ -352,8 +349,7 @@ class VideoWriter:
             if self._pending.shape[1] == 0:
                 silence = np.zeros((self._track.layout.nb_channels, end - self._samples), np.float32)
                 self._pending = next(self._sound, silence)
-            piece = self._pending[:, : end - self._samples]
-            self._pending = self._pending[:, piece.shape[1] :]
+            piece, self._pending = np.split(self._pending, [end - self._samples], axis=1)
             sound = ffmpeg.sound_frame(piece, self._track, self._samples)
             self._container.mux(self._track.encode(sound))
             self._samples += piece.shape[1]
