@@ -114,16 +114,15 @@ def _mapped(root: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any
         start = 8 + int(data[:8].view("<u8")[0])
         header = json.loads(data[8:start].tobytes())
         about = json.loads(header.pop("__metadata__")["clip"])
-        arrays: dict[str, np.ndarray] = {}
-        for key, entry in header.items():
-            begin, end = entry["data_offsets"]
-            values = data[start + begin : start + end].view(_DTYPES[entry["dtype"]])
-            arrays[key] = values.reshape(entry["shape"])
+        arrays = {
+            key: np.ndarray(entry["shape"], _DTYPES[entry["dtype"]], data, start + entry["data_offsets"][0])
+            for key, entry in header.items()
+        }
         arrays["mel"] = arrays.pop("mel_columns").T
         arrays["faces"] = _bytes(root / (name + FACES))
         if len(arrays["faces"]) != arrays["offsets"][-1]:
             raise ValueError(f"{name}{FACES} has {len(arrays['faces'])} bytes, not {arrays['offsets'][-1]}")
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is not a whole clip ({error}); {AGAIN}") from error
     return arrays, about
 

@@ -20,7 +20,6 @@ def check(found: Mapping[str, object], wanted: Mapping[str, object], where: str)
     """
     for field in sorted(found.keys() | wanted.keys()):
         if found.get(field) != wanted.get(field):
-            raise UserError(
-                f"{where} was made with {field} = {found.get(field, 'nothing')}, but {wanted.get(field, 'nothing')} "
-                "is in force here; make it again, or choose the one that fits"
-            )
+            theirs, ours = (settings.get(field, "nothing") for settings in (found, wanted))
+            problem = f"{where} was made with {field} = {theirs}, but {ours} is in force here"
+            raise UserError(f"{problem}; make it again, or choose the one that fits")

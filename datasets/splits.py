@@ -52,6 +52,14 @@ def quoted(name: str) -> str:
     return f'"{name}"' if len(name.split()) > 1 else name
 
 
+def read_words(path: Path, flag: str) -> list[list[str]]:
+    """The words of every line that holds some. Raises UserError if the file can't be read."""
+    try:
+        return [words for line in path.read_text(encoding="utf-8-sig").splitlines() if (words := words_of(line))]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{flag}: {path} cannot be read as a list of clips ({error})") from error
+
+
 def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
     """Clip -> the key=value words behind it, in the list's order; empty lines and lines with # in front are left out.
 
@@ -60,14 +68,10 @@ def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
     Raises:
         UserError: the file can't be read or holds no clip.
     """
-    try:
-        lines = [words_of(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{flag}: {path} cannot be read as a list of clips ({error})") from error
     entries = {
         words[0]: dict(word.split("=", 1) for word in words[1:] if "=" in word)
-        for words in lines
-        if words and not words[0].startswith("#")
+        for words in read_words(path, flag)
+        if not words[0].startswith("#")
     }
     if not entries:
         raise UserError(f"{flag}: {path} holds no clip; it needs one name a line")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from command_line import UserError, at_least, write_whole
-from datasets.splits import quoted, words_of
+from datasets.splits import quoted, read_words
 from media.video import SUFFIXES
 
 SEED, COUNT = 2023, 45
@@ -51,10 +51,7 @@ def pairs(clips: list[str], dubbing: bool, seed: int = SEED) -> list[Pair]:
 def read_pairs(path: Path) -> list[Pair]:
     """A list with `video sound` in each line; both are names below the folder of videos, and stand in double
     quotes if they hold spaces."""
-    try:
-        lines = [words_of(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"--pairs: {path} cannot be read ({error})") from error
+    lines = read_words(path, "--pairs")
     if not lines or any(len(words) != 2 for words in lines):
         raise UserError(f"--pairs: {path} needs two names a line: the video, and the clip whose sound it gets")
     once = list(dict.fromkeys((clip, sound) for clip, sound in lines))
