@@ -1,6 +1,7 @@
 """python -m benchmarks.preprocessing: what preprocessing costs beside the detector, and what the datasets deliver."""
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 import command_line
 from command_line import UserError
-from datasets.clip_cache import ARRAYS, FACES, OPEN_CLIPS, Clip, open_clip
+from datasets.clip_cache import OPEN_CLIPS, Clip, open_clip
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import SamplingConfig
@@ -129,9 +130,7 @@ def storage(clips: list[Clip], paths: dict[str, Path]) -> None:
 def linked(clips: list[Clip], number: int) -> list[Clip]:
     """The clips once more under other names, as a large data set has more of them than can stay open."""
     root = clips[0].root.with_name(f"{clips[0].root.name}_{number}")
-    for name in (clip.name + suffix for clip in clips for suffix in (FACES, ARRAYS)):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        os.link(clips[0].root / name, root / name)
+    shutil.copytree(clips[0].root, root, copy_function=os.link)
     return [replace(clip, root=root) for clip in clips]
 
 
