@@ -165,17 +165,16 @@ class Dubber(Networks):
                 untouched = islice(frames, len(run))
                 yield from (add_panel(frame, []) for frame in untouched) if panel else untouched
                 continue
-            times = [time.perf_counter()]
+            began = time.perf_counter()
             usual = np.where(usable, openness, np.nan)
             listened = spread_over_openness(usual, networks.NUM_LANDMARK_REFERENCES)
             places = fill_gaps(usable)[order[run]]  # (R,) the nearest frames with a face
             predicted = self.predict_landmarks(heard[places], heard[listened], mel, source.fps, run[0])
             predicted = to_crop(to_frame(predicted, whole[places]), track.boxes[places])
-            times.append(time.perf_counter())
+            stages["landmarks"] += time.perf_counter() - began
+            began = time.perf_counter()
             references = references_of(tuple(sorted(spread_over_openness(usual, self.num_candidates))))
-            times.append(time.perf_counter())
-            for stage, spent in zip(("landmarks", "references"), np.diff(times).tolist(), strict=True):
-                stages[stage] += spent
+            stages["references"] += time.perf_counter() - began
             windows = window_frames(len(run), self.renderer.config.num_frames, source.fps)  # (R, T)
             take = Take(order[run], run * sound.FPS / source.fps, windows, track.boxes[places], predicted)
             yield from self._draw(frames, track, take, references, mel, panel)

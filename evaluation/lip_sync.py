@@ -108,10 +108,8 @@ def motion(
             the spread and the jitter of the motion are compared.
     """
     faces = (landmarks, boxes), (true_landmarks, true_boxes)
-    openness, gaps = (
-        [lip_openness(points, box[:, 3] - box[:, 1], pairs) for points, box in faces]
-        for pairs in (OUTER_LIPS, INNER_LIPS)
-    )
+    openness = [lip_openness(points, box[:, 3] - box[:, 1], OUTER_LIPS) for points, box in faces]
+    gaps = [lip_openness(points, box[:, 3] - box[:, 1], INNER_LIPS) for points, box in faces]
     shake, steady = (jitter(to_crop(*face)[:, LIP_SLICE]) for face in faces)
     scores = {
         "silence": motion_in_silence(openness[0], silent),

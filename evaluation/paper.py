@@ -119,13 +119,9 @@ def plan(config: Config, place: str, found: dict[str, Path], ours: list[Method])
     protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
     clips = sorted({name for pair in pairs for name in (pair.clip, pair.sound)})
     originals = {clip: found[name] for clip, name in match(clips, found, "--clip-list or --pairs").items()}
-    files: Files = {
-        UNTOUCHED if place == "dubbing" else ORIGINAL: {
-            pair.name: originals[pair.clip] for pair in pairs if pair.clip in originals
-        },
-        **find_others(config, place, pairs),
-        **{method.name: {} for method in ours},
-    }
+    first = UNTOUCHED if place == "dubbing" else ORIGINAL
+    files: Files = {first: {pair.name: originals[pair.clip] for pair in pairs if pair.clip in originals}}
+    files |= find_others(config, place, pairs) | {method.name: {} for method in ours}
     jobs = [
         Job(m, p.name, originals[p.clip], originals[p.sound], config.output / place / m.name / f"{p.name}.mp4")
         for m in ours  # one after the other: a process keeps the networks of one
