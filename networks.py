@@ -11,7 +11,7 @@ import command_line
 from command_line import UserError
 from datasets import settings
 from datasets.windows import window_frames
-from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
+from face.landmarks import CONTENT, POSE_SLICE, with_content
 from face.references import nearest_references
 from face.sketch import draw_sketch
 from media import audio as sound
@@ -124,7 +124,7 @@ class Networks:
         mels = (torch.from_numpy(sound.mel_windows(mel, chunk)) for chunk in batches(moments, 64))
         audio = torch.cat([network.encode_audio(m.to(self.device)[None])[0] for m in mels])  # (moments, d)
         posture = torch.cat([network.encode_pose(p.to(self.device)[None])[0] for p in pose.split(64)])  # (F, d)
-        total = np.zeros((num_frames, LIP_SLICE.stop - JAW_SLICE.start, 2))
+        total = np.zeros((num_frames, CONTENT.stop - CONTENT.start, 2))
         count = np.bincount(frames.ravel())[:, None, None]  # windows that hold each frame, (F, 1, 1)
         for chunk in batches(np.arange(num_frames), 64):
             seen = torch.from_numpy(frames[chunk])
@@ -132,9 +132,7 @@ class Networks:
             lip, jaw = network.predict(audio[heard[chunk]], posture[seen], reference_tokens, poses, reference)
             content = torch.cat([jaw, lip], dim=2).cpu().double().numpy()  # (B, T, 57, 2); Apple's GPU has no float64
             np.add.at(total, frames[chunk], content)
-        predicted = landmarks_in_crop.astype(np.float32).copy()
-        predicted[:, JAW_SLICE.start : LIP_SLICE.stop] = total / count
-        return predicted
+        return with_content(landmarks_in_crop, total / count)
 
     def sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Of landmarks (131, 2) in a box (4,): (S, S, 3) float32, 0..224."""
@@ -186,8 +184,6 @@ class Networks:
         target, sketch, heard, points = (x.to(self.device) for x in given)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             output = self.renderer.render(target, sketch, features, heard, points)
-        face = output.face
-        if pictures is not None:
-            face = self.renderer.sharpen(output, to_tensor(pictures).to(self.device))
+        face = output.face if pictures is None else self.renderer.sharpen(output, to_tensor(pictures).to(self.device))
         face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (face, output.warped_reference))
         return face, warped

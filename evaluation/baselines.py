@@ -12,12 +12,11 @@ import numpy as np
 from scipy import linalg
 from skimage.transform import estimate_transform
 
-from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
+from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
 from inference import Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 from networks import References
 
-CONTENT = slice(JAW_SLICE.start, LIP_SLICE.stop)  # jaw and lips: what the pose does not tell
 CANDIDATES = 25  # references that the nearest is chosen from
 HEARD = 52  # mel columns of the ridge regression, 0.65 s around the frame
 POOLED = 2  # columns averaged into one of its inputs
@@ -39,13 +38,6 @@ def moved_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved by the similarity that takes their pose to
     `target`'s. Both in pixels of their frames, or in crop coordinates; leading axes broadcast."""
     return moved(source[..., CONTENT, :], source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
-
-
-def with_content(landmarks: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """Faces (F, 131, 2) with other jaws and lips (F, 57, 2)."""
-    result = np.array(landmarks, dtype=np.float32)
-    result[:, CONTENT] = content
-    return result
 
 
 def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:

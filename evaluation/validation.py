@@ -28,7 +28,7 @@ from evaluation.protocol import named
 from evaluation.tables import ClipScore, Row, Table, bootstrap, output_folder, published, row_of
 from face.compositing import contour
 from face.crop import SIZE, to_crop, to_frame
-from face.landmarks import LIP_SLICE
+from face.landmarks import CONTENT, LIP_SLICE, with_content
 from face.references import lip_openness, spread_over_openness
 from face.tracking import fill_gaps
 from media.audio import FPS, mel_windows
@@ -94,7 +94,7 @@ class Faces:
     def change(self) -> np.ndarray:
         """(F, 57 * 2) that the ridge regression is to find: jaw and lips against static ones, in crop coordinates."""
         change = self.in_crop(self.landmarks) - self.in_crop(self.static())
-        return change[:, baselines.CONTENT].reshape(len(change), -1)
+        return change[:, CONTENT].reshape(len(change), -1)
 
 
 def predict(networks: Networks, faces: Faces, other_pose: bool = False, mel: np.ndarray | None = None) -> np.ndarray:
@@ -109,7 +109,7 @@ def predict(networks: Networks, faces: Faces, other_pose: bool = False, mel: np.
     mel = faces.clip.mel if mel is None else mel
     predicted = networks.predict_landmarks(moving, own[faces.listened], mel)[faces.frames]
     if other_pose:
-        predicted = baselines.with_content(own, baselines.moved_content(predicted, own))
+        predicted = with_content(own, baselines.moved_content(predicted, own))
     return to_frame(predicted, faces.boxes)
 
 
@@ -120,12 +120,12 @@ def guess_lips(networks: Networks, faces: Faces, ridge: baselines.Ridge | None) 
         "ours": predict(networks, faces),
         "ours, pose of another moment": predict(networks, faces, other_pose=True),
         "static lips": static,
-        "shifted lips": baselines.with_content(static, baselines.moved_content(later, faces.landmarks)),
+        "shifted lips": with_content(static, baselines.moved_content(later, faces.landmarks)),
     }
     if ridge:
         change = ridge(faces.heard()).reshape(len(static), -1, 2)
-        content = faces.in_crop(static)[:, baselines.CONTENT] + change
-        guesses["ridge regression"] = baselines.with_content(static, to_frame(content, faces.boxes))
+        content = faces.in_crop(static)[:, CONTENT] + change
+        guesses["ridge regression"] = with_content(static, to_frame(content, faces.boxes))
     return guesses | {"original": faces.landmarks}
 
 
@@ -135,7 +135,7 @@ def score_lips(faces: Faces, guesses: dict[str, np.ndarray]) -> Scores:
     return {
         row: {
             "LipLMD": faces.error(guess, LIP_SLICE),
-            "Landmark Error": faces.error(guess, baselines.CONTENT) * SIZE,
+            "Landmark Error": faces.error(guess, CONTENT) * SIZE,
             **motion(guess, faces.boxes, silent, faces.landmarks, faces.boxes),
         }
         for row, guess in guesses.items()
@@ -272,11 +272,9 @@ def table3(config: Table3) -> None:
     for name, folder in named(config.weights, "--weights").items():
         networks, clips = Networks.from_weights(folder, config.device), []
         for faces in tqdm(map(Faces, map(cache.open, names)), name, len(names)):
-            score = ClipScore(faces.clip.name, frames=len(faces.frames))
+            score = ClipScore(faces.clip.name, frames=len(faces.frames), reason="" if len(faces.frames) else "no face")
             if score.frames:
-                score.values["Landmark Error"] = faces.error(predict(networks, faces), baselines.CONTENT) * SIZE
-            else:
-                score.reason = "no face"
+                score.values["Landmark Error"] = faces.error(predict(networks, faces), CONTENT) * SIZE
             clips.append(score)
         rows.append(row_of(name, clips))
     notes = ["mean distance of 17 jaw and 40 lip points in pixels of the 128 crop; the paper does not state its unit"]

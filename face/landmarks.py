@@ -37,6 +37,7 @@ NUM_POSE, NUM_JAW, NUM_LIP, NUM_FULL = len(POSE), len(JAW), len(LIP), len(FULL)
 POSE_SLICE = slice(0, NUM_POSE)
 JAW_SLICE = slice(NUM_POSE, NUM_POSE + NUM_JAW)
 LIP_SLICE = slice(NUM_POSE + NUM_JAW, NUM_FULL)
+CONTENT = slice(NUM_POSE, NUM_FULL)  # jaw and lips: what the pose does not tell
 
 _POSITION = {mesh_index: position for position, mesh_index in enumerate(FULL)}
 
@@ -75,6 +76,13 @@ OUTER_LIPS, INNER_LIPS = (
     np.stack([_positions(*ring[1:10]), _positions(*ring[:10:-1])], axis=1) for ring in (_OUTER_LIP, _INNER_LIP)
 )
 MOUTH_CORNERS = (_POSITION[61], _POSITION[291])
+
+
+def with_content(landmarks: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Faces (F, 131, 2) with other jaws and lips (F, 57, 2)."""
+    result = np.array(landmarks, dtype=np.float32)
+    result[:, CONTENT] = content
+    return result
 
 
 def settings() -> dict[str, str]:
