@@ -267,7 +267,7 @@ def open_output(
     codec, quality = ("libx264rgb", {"qp": "0"}) if lossless else ("libx264", {"crf": str(crf)})
     video = container.add_stream(codec, rate, {**quality, "preset": "veryfast"})
     assert isinstance(video, av.VideoStream)
-    video.width, video.height = size
+    video.width, video.height = (side + side % 2 for side in size)  # H.264 takes even ones only
     video.pix_fmt = "rgb24" if lossless else "yuv420p"
     video.codec_context.time_base = 1 / rate
     if not lossless:

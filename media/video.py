@@ -312,8 +312,7 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack, self._explained():
             stack.callback(self._discard)
-            even = self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2
-            output = ffmpeg.open_output(self._temporary, self._rate, even, self._crf, self._lossless)
+            output = ffmpeg.open_output(self._temporary, self._rate, self._size, self._crf, self._lossless)
             self._container, self._video = output
             if isinstance(self._audio, np.ndarray):
                 self._track = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
