@@ -98,12 +98,11 @@ def _claim(config: Config) -> None:
     path = config.cache / CACHE_FILE
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            settings.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
-            return
+        if not path.exists():
+            command_line.write_whole(path, text)
+        settings.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
-    command_line.write_whole(path, text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import matplotlib
@@ -58,11 +59,9 @@ def main(config: Config) -> None:
 
 def spread_over_speakers(names: Sequence[str], count: int) -> list[str]:
     """Some clips, spread evenly over the speakers; several of one only where there are too few speakers."""
-    turns, ranked = Counter[str](), []
-    for name in names:
-        turns[speaker_of(name)] += 1
-        ranked.append((turns[speaker_of(name)], name))
-    first = [name for _, name in sorted(ranked)][: max(count, len(turns))]
+    speakers = [list(group) for _, group in groupby(sorted(names, key=speaker_of), speaker_of)]
+    ranked = sorted((turn, name) for clips in speakers for turn, name in enumerate(clips))
+    first = [name for _, name in ranked][: max(count, len(speakers))]
     return [first[i] for i in np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
 
 
