@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
+import timeit
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -143,9 +144,7 @@ def samples_a_second(dataset: Dataset[dict[str, object]], count: int) -> float:
 
 def seconds(work: Callable[..., object], *given: object) -> float:
     """Processor time that `work` takes over all threads, so that nothing else on the machine counts."""
-    start = time.process_time()
-    work(*given)
-    return time.process_time() - start
+    return timeit.timeit(partial(work, *given), timer=time.process_time, number=1)
 
 
 def peak_memory(source: Source, cache: Path) -> float:

@@ -164,8 +164,7 @@ class Clip:
 
     def crop_landmarks(self, frames: np.ndarray) -> np.ndarray:
         """Landmarks of some frames (n,) in crop coordinates: (n, 131, 2) float32."""
-        arrays = _mapped(self.root, self.name)[0]
-        return to_crop(arrays["landmarks_in_frame"][frames], arrays["boxes"][frames])
+        return to_crop(self.landmarks_in_frame[frames], self.boxes[frames])
 
     def face(self, frame: int) -> np.ndarray:
         """The face crop of a frame that has a face: (S, S, 3) uint8 RGB."""

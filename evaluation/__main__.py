@@ -35,8 +35,8 @@ def main() -> None:
     del sys.argv[1]
     home, function, config, _ = COMMANDS[name]
     module = importlib.import_module(f"evaluation.{home}")
-    command = getattr(module, function)
-    command = functools.partial(command, name) if function == "run" else command  # it makes several tables
+    # `run` makes several tables.
+    command = functools.partial(module.run, name) if function == "run" else getattr(module, function)
     command_line.run(command, getattr(module, config), prog=f"python -m evaluation {name}")
 
 
