@@ -24,7 +24,7 @@ from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
-from evaluation.image_quality import LPIPS, psnr, ssim
+from evaluation.image_quality import LPIPS, PSNR_EPS, psnr, ssim
 from losses.adversarial import discriminator_loss
 from losses.perceptual import LAYERS, load_vgg
 from losses.render import RenderLoss, RenderLossConfig
@@ -83,10 +83,10 @@ class Config(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig(width=24), "batch": 4,
+        "num_references": 5, "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig(width=24), "batch": 4,
         "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0,
         "sampling": SamplingConfig(
-            balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1, box=0.02)
+            balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1)
         ),
         "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
             start_epochs=2, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=40.0, layers=(1, 2, 3),
@@ -136,9 +136,12 @@ class RenderStage(Stage):
     @staticmethod
     def start_loss(start: LandmarkStart, batch: Batch) -> Tensor:
         references, target = batch["reference_images"], batch["target"]
-        flow = start(batch["landmarks"], batch["reference_landmarks"], references, batch["masked_target"]).flow
-        difference = warp(references, sampling_grid(flow, True), True) - target[:, None]  # (B, N, 3, S, S)
-        return difference.chunk(2, dim=-2)[1].abs().mean()
+        motion = start(batch["landmarks"], batch["reference_landmarks"], references, batch["masked_target"])
+        middle = target.shape[-1] // 2
+        moved = warp(references, sampling_grid(motion.flow, True)[..., middle:, :], True)  # (B, N, 3, S/2, S)
+        averaged = (moved * motion.weight[..., middle:, :]).sum(1, keepdim=True)  # (B, 1, 3, S/2, S)
+        errors = [(x - target[:, None, :, middle:]).square().mean((2, 3, 4)) for x in (moved, averaged)]  # (B, N or 1)
+        return 10 * torch.stack([(error + PSNR_EPS).log10().mean() for error in errors]).sum()
 
     @staticmethod
     def draw(model: nn.Module, batch: Batch) -> RendererOutput:

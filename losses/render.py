@@ -26,8 +26,8 @@ class RenderLossConfig:
     pixel: float = 0.0
     """Mean absolute difference of output and target, and of aligned references and target; not in the paper."""
     start_epochs: float = 0.0
-    """Quick epochs before all others that train only what corrects the start of the flow (`landmark_start`): mean
-    absolute difference of each moved reference and the target, lower half; not in the paper."""
+    """Quick epochs before all others that train where the alignment starts (`landmark_start`), and nothing else does:
+    PSNR of each moved reference and of their average, lower half; not in the paper."""
     warmup_epochs: int = 25
     """Epochs at the start that train the alignment alone."""
     layers: tuple[int, ...] = LAYERS

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from face.landmarks import LIP_SLICE
 from models.layers import each
 from models.motion_field import Motion, sampling_grid, warp
+from models.trust import Trust, clues
 
 GRID = 32  # cells a side in which the flow from landmarks is computed
 BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
-TRUST = 1.5  # pixels of displacement that make a reference e times less trusted
-AGREEMENT = 12  # so does 1/12 of the references' mean difference from the target's upper half
-COLUMNS = 0.2  # of the crop's width: how far around a column that difference is averaged
 NOISE = 0.01  # RGB differences that mean nothing
 MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says little about them
 CELLS = (4, 16)  # rows and columns in which the upper half's motion is measured
@@ -41,6 +39,7 @@ class LandmarkStart(nn.Module):
         self.correction = nn.Linear(2 * (CELLS[0] * CELLS[1] + SEEN**2), 2 * CORRECTION**2)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
+        self.trust = Trust()
 
     def forward(self, landmarks: Tensor, references: Tensor, pictures: Tensor, masked_target: Tensor) -> Motion:
         """Always in full precision: halves would round to parts of a pixel.
@@ -59,7 +58,8 @@ class LandmarkStart(nn.Module):
             correction = self.correction(seen / (SEEN_UNIT * size)).unflatten(-1, (2, CORRECTION, CORRECTION))
             correction = each(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), correction)
             flow = flow + CORRECTION_UNIT * size * correction * elsewhere[:, None]
-            return Motion(flow, trust(flow.detach(), pictures, masked_target, elsewhere))
+            told = clues(flow, landmarks, references, pictures, masked_target, elsewhere)
+            return Motion(flow, self.trust(told, flow.shape[-2:]))
 
 
 def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
@@ -107,30 +107,6 @@ def upper_motion(flow: Tensor, pictures: Tensor, masked_target: Tensor) -> Tenso
         step = torch.stack([yy * x - xy * y, xx * y - xy * x], dim=2) / (xx * yy - xy * xy)[:, :, None]
         left = left + step.clamp(-LONGEST, LONGEST)
     return left
-
-
-def trust(flow: Tensor, pictures: Tensor, masked_target: Tensor, elsewhere: Tensor) -> Tensor:
-    """Weights of the references, in sum 1: (B, N, 1, H, W).
-
-    Those count that have to move least, and whose upper half, moved, is most like the target's, column by column: what
-    lies below, in which light, is then most alike too. But not the mouth, which is to be another.
-
-    Args:
-        flow: (B, N, 2, H, W) in pixels
-        pictures: of the references, (1 or B, N, 3, H, W), RGB in [0, 1]
-        masked_target: (B, 3, H, W), likewise, of which the upper half is looked at
-        elsewhere: (B, 1, H, W) from `off_the_mouth`
-    """
-    height, width = flow.shape[-2:]
-    length = torch.hypot(*flow.split(1, dim=2))  # (B, N, 1, H, W): vector_norm takes ten times as long
-    cost = (length + length.mean((-2, -1), keepdim=True)) / TRUST
-    rows = slice(height * 3 // 16, height // 2)  # from the brow on
-    seen = warp(pictures, sampling_grid(flow, True)[..., rows, :], True)  # (B, N, 3, h, W)
-    difference = (seen - masked_target[:, None, :, rows]).abs().mean((2, 3))  # (B, N, W)
-    around = round(COLUMNS * width / 2)
-    difference = F.avg_pool1d(F.pad(difference, (around, around), mode="replicate"), 2 * around + 1, 1)
-    relative = difference / (difference.mean(1, keepdim=True) + NOISE)
-    return (-cost - AGREEMENT * relative[:, :, None, None] * elsewhere[:, None]).softmax(dim=1)
 
 
 def off_the_mouth(landmarks: Tensor, like: Tensor) -> Tensor:

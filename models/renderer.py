@@ -52,7 +52,7 @@ class RendererConfig:
     """Not in the paper: the references are, for each target, the nearest of so many frames. 0: the same for all."""
     landmark_start: bool = False
     """Not in the paper: where landmarks are given, the flow starts from their displacement and from what the target's
-    upper half shows to be left, the weight from its size and from how far upper halves then agree; the network refines
+    upper half shows to be left, the weight from how the references, so moved, look side by side; the network refines
     both."""
     output_skip: bool = False
     """Not in the paper: the translation draws the difference to [upper half of the target, lower half of the aligned
@@ -124,7 +124,8 @@ class Renderer(nn.Module):
         else:
             start = None
             if self.start is not None and landmarks is not None and features.landmarks is not None:
-                start = self.start(landmarks, features.landmarks, features.full[:, :, :3], masked_target)
+                with torch.no_grad():  # trained before all else, by itself
+                    start = self.start(landmarks, features.landmarks, features.full[:, :, :3], masked_target)
             motion = self.motion_field(features.half, sketches, start)
             full, half = align(features, motion, identity_at_zero=self.config.output_skip)
         logits = self.translation(masked_target, sketches, full, half, mel).float()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.landmark_start import LandmarkStart, landmark_flow, off_the_mouth, trust, upper_motion
+from models.landmark_start import LandmarkStart, landmark_flow, upper_motion
 
 
 def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:
@@ -22,39 +22,6 @@ def test_flow_from_landmarks_takes_each_reference_to_the_target() -> None:
     flow = landmark_flow(target, target[:, None] + shifts[:, None], size=32)
     assert flow.shape == (2, 3, 2, 32, 32)
     torch.testing.assert_close(flow, (shifts * 32)[..., None, None].expand_as(flow))
-
-
-def test_what_need_not_move_is_trusted_most() -> None:
-    flow = torch.zeros(2, 3, 2, 32, 32)
-    flow[:, :2, 0], flow[:, 0, :, 24:] = 12.0, 24.0
-    grey = torch.full((1, 3, 3, 32, 32), 0.5)  # agrees, wherever it is moved from
-    weight = trust(flow, grey, grey[0, :2], torch.ones(2, 1, 32, 32))
-    assert weight.shape == (2, 3, 1, 32, 32)
-    torch.testing.assert_close(weight.sum(1), torch.ones(2, 1, 32, 32))
-    assert (weight[:, 2] > 0.9).all()
-    assert (weight[:, 0, :, 24:] < weight[:, 1, :, 24:]).all() and (weight[:, 0] <= weight[:, 1]).all()
-
-
-def test_references_that_agree_with_the_upper_half_are_trusted_below_it_but_for_the_mouth() -> None:
-    target = torch.rand(1, 3, 32, 60, generator=torch.Generator().manual_seed(0))
-    pictures = target[:, None].repeat(1, 2, 1, 1, 1)
-    pictures[:, 0, :, :16, 40:] += 0.1  # another background at the right
-    pictures[:, 1, :, :16, :40] += 0.1  # and at the left, up to the mouth
-    still, mouth = torch.zeros(1, 2, 2, 32, 60), torch.tensor([0.5, 0.8]).expand(1, 131, 2)
-    elsewhere = off_the_mouth(mouth, target)
-    weight = trust(still, pictures, target, elsewhere)
-    assert (weight[0, 0, :, :, :12] > 0.99).all() and (weight[0, 1, :, :, -12:] > 0.99).all()
-    torch.testing.assert_close(weight[0, :, 0, 25, 29], torch.full((2,), 0.5), rtol=0, atol=0.1)
-    changed = target.clone()
-    changed[:, :, 16:] = 0
-    torch.testing.assert_close(trust(still, pictures, changed, elsewhere), weight, rtol=0, atol=0)
-
-
-def test_differences_as_small_as_noise_decide_nothing() -> None:
-    target = torch.full((1, 3, 32, 32), 0.5)
-    pictures = target[:, None] + torch.tensor([0.0, 1e-4])[None, :, None, None, None]
-    weight = trust(torch.zeros(1, 2, 2, 32, 32), pictures, target, torch.ones(1, 1, 32, 32))
-    torch.testing.assert_close(weight, torch.full((1, 2, 1, 32, 32), 0.5), rtol=0, atol=0.05)
 
 
 def test_flow_from_landmarks_is_exact_at_a_lone_landmark() -> None:
