@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1)
         ),
         "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
-            start_epochs=2, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=40.0, layers=(1, 2, 3),
+            start_epochs=2, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=400.0, layers=(1, 2, 3),
             region="lower",
         ),
     },

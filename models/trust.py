@@ -14,9 +14,9 @@ WIDTH = 24  # channels
 REACHES = (1, 2, 4)  # cells from which each layer takes what it sees
 AROUND = 9  # cells a side from which a flow bends
 NOISE = 0.01  # differences that mean nothing
-# Units of the clues, that all are about as large: of RGB differences, of fine detail, and, of the crop's side, of the
-# flow and of the landmarks' distances.
-DIFFERENCE, DETAIL, FLOW, DISTANCE = 0.05, 0.02, 1 / 16, 0.04
+# Units of the clues, so that all are about as large.
+DIFFERENCE, DETAIL = 0.05, 0.02  # of colours, in [0, 1]
+FLOW, BEND, DISTANCE = 1 / 16, 1 / 64, 1 / 25  # of the crop's side
 
 
 class Trust(nn.Module):
@@ -33,9 +33,9 @@ class Trust(nn.Module):
         nn.init.zeros_(self.logits.weight)
         nn.init.zeros_(self.logits.bias)  # type: ignore[arg-type]
 
-    def forward(self, clues: Tensor, size: tuple[int, int]) -> Tensor:
-        """Clues (B, N, 12, G, G) -> weights of the references, in sum 1: (B, N, 1, H, W)."""
-        x = F.leaky_relu(each(self.enter, clues), 0.2)
+    def forward(self, told: Tensor, size: tuple[int, int]) -> Tensor:
+        """`clues` (B, N, 12, G, G) -> weights of the references, in sum 1: (B, N, 1, H, W)."""
+        x = F.leaky_relu(each(self.enter, told), 0.2)
         for own, shared in zip(self.own, self.shared, strict=True):
             x = x + F.leaky_relu(each(own, x) + shared(x.mean(1))[:, None], 0.2)  # (B, N, C, G, G)
         logits = each(lambda y: F.interpolate(self.logits(y), size=size, mode="bilinear"), x)
@@ -66,14 +66,14 @@ def clues(
     off = F.adaptive_avg_pool1d(off, GRID)[:, :, None, None].expand(shape)
     unlike = _cells((seen - seen.mean(1, keepdim=True)).abs().mean(2, keepdim=True))
     detail = _cells(each(lambda x: (x - _mean(x, 3)).abs(), seen.mean(2, keepdim=True)))
-    flow = _cells(flow) / (FLOW * size)
-    bent = 4 * (flow - each(lambda x: _mean(x, AROUND), flow))
+    flow = _cells(flow) / size
+    bent = flow - each(lambda x: _mean(x, AROUND), flow)
     apart = (references - landmarks[:, None]) / DISTANCE  # (B, N, 131, 2)
     lips = apart[..., LIP_SLICE, :] - apart[..., LIP_SLICE, :].mean(-2, keepdim=True)
     apart, lips = (torch.hypot(*x.unbind(-1)).mean(-1)[..., None, None, None].expand(shape) for x in (apart, lips))
     mouth = F.adaptive_avg_pool2d(elsewhere, GRID)[:, None].expand(shape)
     off, unlike = ([x / DIFFERENCE, x / (x.mean(1, keepdim=True) + NOISE) - 1] for x in (off, unlike))
-    return torch.cat([*off, *unlike, detail / DETAIL, flow, bent, apart, lips, mouth], dim=2)
+    return torch.cat([*off, *unlike, detail / DETAIL, flow / FLOW, bent / BEND, apart, lips, mouth], dim=2)
 
 
 def _mean(x: Tensor, side: int) -> Tensor:
