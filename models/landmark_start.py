@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from face.landmarks import LIP_SLICE
 from models.layers import each
 from models.motion_field import Motion, sampling_grid, warp
-from models.trust import Trust, clues
+from models.trust import NOISE, Trust, clues
 
 GRID = 32  # cells a side in which the flow from landmarks is computed
 BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged
-NOISE = 0.01  # RGB differences that mean nothing
 MOUTH = 0.15  # of the crop's side: how far from the lips the upper half says little about them
 CELLS = (4, 16)  # rows and columns in which the upper half's motion is measured
 SCALES = (4, 2)  # by which pictures are shrunk for it, step by step

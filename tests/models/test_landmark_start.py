@@ -43,7 +43,7 @@ def test_the_upper_halves_tell_how_far_they_are_off() -> None:
     assert left.shape == (2, 4, 2, 4, 16)
     expected = torch.tensor(moves)[None, :, :, None, None].expand_as(left)
     error = (left - expected).abs().mean((2, 3, 4))  # (2, 4)
-    assert error[0].max() < 0.2 and error[1].max() < 0.6  # of moves of 2 to 3 pixels
+    assert error[0].max() < 0.14 and error[1].max() < 0.46  # as exact as pictures shrunk to half allow
 
 
 def test_what_the_flow_has_moved_already_is_not_told_again() -> None:

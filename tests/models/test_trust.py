@@ -1,11 +1,14 @@
 """How far references are trusted: what tells it, and that it is learned."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+import models
 from models.landmark_start import LandmarkStart
 from models.motion_field import sampling_grid, warp
 from models.trust import CLUES, GRID, Trust, clues
+from networks import SHIPPED_WEIGHTS
 
 
 def example(count: int = 3, size: int = 128) -> dict[str, Tensor]:
@@ -84,3 +87,41 @@ def test_the_start_trains_both_the_flow_and_the_trust() -> None:
         (drawn - target).square().mean().backward()
         optimiser.step()
     assert start(**data).weight[:, 0].min() > 0.9
+
+
+def shipped_trust(data: dict[str, Tensor]) -> Tensor:
+    """The shipped network's weights of the references of an example: (N, S, S)."""
+    start = models.load(SHIPPED_WEIGHTS / "renderer.safetensors", "renderer").start
+    assert start is not None
+    with torch.inference_mode():
+        return start.trust(clues(**data), (128, 128))[0, :, 0]
+
+
+def smooth_example(count: int) -> dict[str, Tensor]:
+    data = example(count)
+    data["masked_target"] = F.avg_pool2d(data["masked_target"], 9, 1, 4)
+    return data | {"pictures": data["masked_target"][:, None].repeat(1, count, 1, 1, 1)}
+
+
+def test_shipped_references_that_agree_with_the_upper_half_are_trusted_below_it() -> None:
+    data = smooth_example(2)
+    data["pictures"][:, 0, :, :64, 96:] += 0.1  # another background at the right
+    data["pictures"][:, 1, :, :64, :32] += 0.1  # and at the left
+    weight = shipped_trust(data)
+    assert weight[0, 64:, :24].min() > 0.99 and weight[1, 64:, -24:].min() > 0.99
+
+
+def test_shipped_what_need_not_move_is_trusted_most() -> None:
+    data = smooth_example(3)
+    for name in ("pictures", "masked_target"):
+        data[name].fill_(0.5)  # agrees, wherever it is moved from
+    data["flow"][:, :2, 0], data["flow"][:, 0, :, :, 96:] = 12.0, 24.0
+    weight = shipped_trust(data)
+    assert weight[2].mean() > 0.9 and (weight[2] > weight[:2]).all()
+    assert (weight[0, :, 104:] < weight[1, :, 104:]).all()
+
+
+def test_shipped_differences_as_small_as_noise_decide_nothing() -> None:
+    data = smooth_example(2)
+    data["pictures"][:, 1] += 1e-4
+    torch.testing.assert_close(shipped_trust(data), torch.full((2, 128, 128), 0.5), rtol=0, atol=0.05)
