@@ -238,7 +238,7 @@ def main(config: Config) -> None:
             else:
                 left_out.append(f"{name}: all its frames serve as references, left out of stage 2")
     if not stages:
-        raise UserError(f"--val-list: none of its clips can be scored ({left_out[0]}); list others")
+        raise UserError(f"--cache: no clip for validation can be scored ({left_out[0]}); name others in --val-list")
     for stage, clips in stages.items():
         notes = [
             f"weights {config.weights}; clips: {len(clips)}, persons: {len({persons[name] for name in clips})}; "

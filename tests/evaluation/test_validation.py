@@ -137,7 +137,7 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     main(replace(config, stage="2"))
     assert "ann/one: all its frames serve as references" in capsys.readouterr().out
     (tmp_path / "short.txt").write_text("ann/one\n")
-    with pytest.raises(UserError, match=r"--val-list: none of its clips can be scored \(ann/one: all its frames"):
+    with pytest.raises(UserError, match=r"--cache: no clip for validation can be scored \(ann/one: all its frames"):
         main(replace(config, stage="2", split=SplitConfig(val_list=tmp_path / "short.txt")))
     with pytest.raises(UserError, match="--train-list and --val-list both hold ann/one"):
         main(replace(config, split=replace(lists, train_list=tmp_path / "val.txt"), stage="1"))
