@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import NUM_JAW, NUM_LIP, NUM_POSE
-from models.layers import ConvBlock, audio_encoder
+from models.layers import ConvBlock, audio_encoder, zeroed
 
 DEVIATION = 0.02  # of the crop's side: how far lips and jaws usually are from the references' mean
 TURN = 0.1  # of the crop's side: the unit of the head's turn, in which a learning rate suits it
@@ -76,11 +76,9 @@ class LandmarkGenerator(nn.Module):
         self.jaw_head = nn.Linear(self.fusion.width, NUM_JAW * 2)
         if c.reference_skip:
             for head in (self.lip_head, self.jaw_head):
-                nn.init.zeros_(head.weight)
-                nn.init.zeros_(head.bias)
+                zeroed(head)
             # Sideways only: up and down the upper face would tell how far the old mouth is open.
-            self.turn = nn.Linear(NUM_POSE, NUM_JAW + NUM_LIP, bias=False)
-            nn.init.zeros_(self.turn.weight)
+            self.turn = zeroed(nn.Linear(NUM_POSE, NUM_JAW + NUM_LIP, bias=False))
 
     def encode_reference(self, reference: Tensor) -> Tensor:
         """Once a video: reference faces (B, N, 131, 2) -> tokens (B, N, d)."""

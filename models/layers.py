@@ -1,10 +1,13 @@
 """Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class ConvBlock(nn.Module):
@@ -72,6 +75,13 @@ class Adain(nn.Module):
         """Style (B, S) -> scale and shift (B, C, 1, 1)."""
         gamma, beta = self.affine(F.relu(self.hidden(style)))[..., None, None].chunk(2, dim=1)
         return 1 + gamma, beta
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer, of which nothing comes before it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def each(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -9,14 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.landmark_start import LandmarkStart
-from models.motion_field import (
-    Motion,
-    MotionField,
-    ReferenceEncoder,
-    ReferenceFeatures,
-    align,
-    align_pictures,
-)
+from models.layers import zeroed
+from models.motion_field import Motion, MotionField, ReferenceEncoder, ReferenceFeatures, align, align_pictures
 from models.translation import Translation
 
 
@@ -93,10 +87,9 @@ class Renderer(nn.Module):
         self.start = LandmarkStart() if c.use_warping and c.landmark_start else None
         self.translation = Translation(c, target_channels)
         if c.output_skip:
-            nn.init.zeros_(self.translation.to_rgb.weight)
+            zeroed(self.translation.to_rgb)
             if self.motion_field is not None:
-                nn.init.zeros_(self.motion_field.flow.weight)
-                nn.init.zeros_(self.motion_field.flow.bias)  # type: ignore[arg-type]
+                zeroed(self.motion_field.flow)
         self.to(memory_format=torch.channels_last)  # on CPU twice as fast for narrow layers
 
     def encode_references(self, images: Tensor, sketches: Tensor, landmarks: Tensor | None = None) -> ReferenceFeatures:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import each
+from models.layers import each, zeroed
 from models.motion_field import half_size, sampling_grid, warp
 
 GRID = 32  # cells a side of the clues and of the trust
@@ -29,9 +29,7 @@ class Trust(nn.Module):
             nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=reach, dilation=reach) for reach in REACHES)
             for _ in range(2)
         )
-        self.logits = nn.Conv2d(WIDTH, 1, 1)
-        nn.init.zeros_(self.logits.weight)
-        nn.init.zeros_(self.logits.bias)  # type: ignore[arg-type]
+        self.logits = zeroed(nn.Conv2d(WIDTH, 1, 1))
 
     def forward(self, told: Tensor, size: tuple[int, int]) -> Tensor:
         """`clues` (B, N, 12, G, G) -> weights of the references, in sum 1: (B, N, 1, H, W)."""

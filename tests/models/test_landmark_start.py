@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.landmark_start import LandmarkStart, landmark_flow, upper_motion
+from face.landmarks import FLIP
+from models.landmark_start import LandmarkStart, landmark_flow, mirrored, upper_motion
 
 
 def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:
@@ -76,7 +77,22 @@ def test_the_correction_is_learned_but_leaves_the_mouth_to_its_landmarks() -> No
     with torch.no_grad():
         start.correction.bias.fill_(1.0)
     moved = start(points, points[:, None], pictures, target).flow
-    assert moved[0, 0, :, 96, 64].abs().max() < 0.3 and moved[0, 0, :, 120, 8].min() > 4
+    assert moved[0, 0, :, 96, 64].abs().max() < 0.3 and moved[0, 0, 1, 120, 8] > 4
+
+
+@torch.inference_mode()
+def test_a_mirror_changes_nothing_but_the_side() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, others = torch.rand(1, 131, 2, generator=generator), torch.rand(1, 2, 131, 2, generator=generator)
+    pictures, target = torch.stack([waves(1.0), waves(-1.0, 2.0)])[None], waves()[None]
+    start = LandmarkStart()
+    torch.nn.init.normal_(start.correction.weight, std=0.1)
+    torch.nn.init.normal_(start.correction.bias)
+    flow = start(points, others, pictures, target).flow
+    points, others = (torch.stack([1 - x, y], dim=-1)[..., FLIP, :] for x, y in (points.unbind(-1), others.unbind(-1)))
+    turned = start(points, others, pictures.flip(-1), target.flip(-1)).flow
+    assert flow.std() > 1 and (flow + turned).std() > 1
+    torch.testing.assert_close(turned, mirrored(flow), rtol=0, atol=0.02)
 
 
 @torch.inference_mode()
