@@ -48,16 +48,10 @@ class Networks:
     """Both networks on one device."""
 
     def __init__(
-        self,
-        landmark_generator: LandmarkGenerator,
-        renderer: Renderer,
-        device: str = "auto",
-        num_references: int = NUM_REFERENCES,
-        batch_size: int = BATCH_SIZE,
-        num_candidates: int | None = None,
-        detail: bool = False,
-        half: bool = False,
-    ) -> None:
+        self, landmark_generator: LandmarkGenerator, renderer: Renderer, device: str = "auto",
+        num_references: int = NUM_REFERENCES, batch_size: int = BATCH_SIZE, num_candidates: int | None = None,
+        detail: bool = False, half: bool = False,
+    ) -> None:  # fmt: skip
         """`num_candidates` None: as many as in training. The tables keep to that, and to what the network draws."""
         trained = renderer.config.candidates  # 0: the same references for every frame, none is chosen
         candidates = trained if num_candidates is None or not trained else num_candidates

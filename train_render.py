@@ -90,7 +90,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1)
         ),
         "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
-            start_epochs=8, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=3000.0, layers=(1, 2, 3),
+            start_epochs=8, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=400.0, layers=(1, 2, 3),
             region="lower",
         ),
     },
@@ -122,6 +122,8 @@ class RenderStage(Stage):
             self.warming_up, losses = True, {"L": self.start_loss(self.start, batch)}
             self.engine.backward(losses["L"])
             return losses
+        if self.start is not None:  # from now on it is what the average has come to, which so stays as it is
+            self.start.load_state_dict(self.average.get_submodule("start").state_dict())
         # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
         self.warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
         with self.engine.autocast():

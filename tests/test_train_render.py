@@ -86,6 +86,16 @@ def test_where_the_alignment_starts_is_trained_alone_at_first_and_then_left(conf
     main(replace(config, steps=3))
     last = state_of(config)["networks"]["renderer"]
     assert {name.startswith("start.") for name in last if not torch.equal(last[name], after[name])} == {False}
+    averaged = replace(config, run=config.run.parent / "averaged", ema=0.5)
+    main(averaged)
+    mean = state_of(averaged)["average"]
+    main(replace(averaged, steps=3))
+    then = state_of(averaged)
+    for name in changed:  # what is left is the average, not the last step's
+        assert not torch.equal(mean[name], after[name])
+        assert torch.equal(then["networks"]["renderer"][name], mean[name]) and torch.equal(
+            then["average"][name], mean[name]
+        )
     few = replace(config, run=config.run.parent / "few", overfit=2, steps=1)
     main(few)
     for run, rows in (config.run, [False, False, True]), (few.run, [True]):

@@ -35,6 +35,7 @@ class Stage(ABC):
     """What a script gives to `Trainer`: its networks, and how they are trained and validated."""
 
     name: str  # of its file of weights
+    average: nn.Module  # of the model's weights over the last steps
     warming_up = False  # after a training step: whether what validation looks at wasn't trained yet
 
     def __init__(self, model: nn.Module, engine: Engine, examples: list[Batch], settings: Mapping[str, Any]) -> None:
@@ -103,6 +104,7 @@ class Trainer:
             network.train()  # from a file of weights they come in eval mode
         # A copy, taken before the layers are joined over processes.
         self.average = Average(stage.model, options.ema, trained=options.init is not None)
+        stage.average = self.average.module
         self.step, self.best, self.best_step, self.stale = 0, math.inf, 0, 0
         self.recent: list[tuple[dict[str, Tensor], list[str]]] = []  # of the steps not yet logged: scalars, clips
         self.lap = self.waited = 0.0  # when the steps not yet logged began, and seconds of waiting for data since then
