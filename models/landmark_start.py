@@ -30,7 +30,7 @@ class LandmarkStart(nn.Module):
 
     Landmarks are some tenths of a pixel off, and what lies around the face moves otherwise. How far the upper halves
     of reference and target still differ is seen in the pictures; what that means for the lower half is learned: a
-    linear layer, zero at first.
+    linear layer, zero at first, that means the same in a mirror.
     """
 
     def __init__(self):
