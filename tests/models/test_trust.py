@@ -107,8 +107,8 @@ def test_shipped_references_that_agree_with_the_upper_half_are_trusted_below_it(
     data = smooth_example(2)
     data["pictures"][:, 0, :, :64, 96:] += 0.1  # another background at the right
     data["pictures"][:, 1, :, :64, :32] += 0.1  # and at the left
-    weight = shipped_trust(data)
-    assert weight[0, 64:, :24].min() > 0.99 and weight[1, 64:, -24:].min() > 0.99
+    seen = 0.1 * (1 - shipped_trust(data))  # of the other background
+    assert max(seen[0, 64:, :24].max(), seen[1, 64:, -24:].max()) < 0.5 / 255  # less than rounds to a grey level
 
 
 def test_shipped_what_need_not_move_is_trusted_most() -> None:
@@ -117,7 +117,7 @@ def test_shipped_what_need_not_move_is_trusted_most() -> None:
         data[name].fill_(0.5)  # agrees, wherever it is moved from
     data["flow"][:, :2, 0], data["flow"][:, 0, :, :, 96:] = 12.0, 24.0
     weight = shipped_trust(data)
-    assert weight[2].mean() > 0.9 and (weight[2] > weight[:2]).all()
+    assert weight[2].mean() > 0.5 and (weight[2] > weight[:2]).all()  # on the whole more than both others together
     assert (weight[0, :, 104:] < weight[1, :, 104:]).all()
 
 

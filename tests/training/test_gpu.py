@@ -70,7 +70,7 @@ def test_a_training_step(
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     vgg = [stage.loss.vgg] if script is train_render else []
-    with on_gpu(*stage.networks.values(), *vgg):
+    with on_gpu(*stage.networks.values(), stage.average, *vgg):
         trainer.engine.device, trainer.engine.half = GPU, half
         with trainer.engine.autocast():
             square = torch.ones(2, 2, device=GPU)
