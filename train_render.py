@@ -39,7 +39,6 @@ from training.options import Options, flag, spread, with_preset, with_sizes_of
 from training.run_folder import RunFolder
 
 PICTURES = 6  # validation samples shown in TensorBoard
-DECAY = 0.003  # dB for the square of each weight of the start's correction, which would fit the persons, not the faces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +135,14 @@ class RenderStage(Stage):
             self.engine.backward(losses["L_D"])
         return losses
 
-    @staticmethod
-    def start_loss(start: LandmarkStart, batch: Batch) -> Tensor:
+    def start_loss(self, start: LandmarkStart, batch: Batch) -> Tensor:
         references, target = batch["reference_images"], batch["target"]
         motion = start(batch["landmarks"], batch["reference_landmarks"], references, batch["masked_target"])
         middle = target.shape[-1] // 2
         moved = warp(references, sampling_grid(motion.flow, True)[..., middle:, :], True)  # (B, N, 3, S/2, S)
         averaged = (moved * motion.weight[..., middle:, :]).sum(1, keepdim=True)  # (B, 1, 3, S/2, S)
         errors = [(x - target[:, None, :, middle:]).square().mean((2, 3, 4)) for x in (moved, averaged)]  # (B, N or 1)
-        decay = DECAY * start.correction.weight.square().sum()
+        decay = self.config.loss.start_decay * start.correction.weight.square().sum()
         return 10 * torch.stack([(error + PSNR_EPS).log10().mean() for error in errors]).sum() + decay
 
     @staticmethod

@@ -28,6 +28,8 @@ class RenderLossConfig:
     start_epochs: float = 0.0
     """Quick epochs before all others that train where the alignment starts (`landmark_start`), and nothing else does:
     PSNR of each moved reference and of their average, lower half; not in the paper."""
+    start_decay: float = 0.003
+    """What the square of each weight of its correction costs in dB: else it would fit the persons, not the faces."""
     warmup_epochs: int = 25
     """Epochs at the start that train the alignment alone."""
     layers: tuple[int, ...] = LAYERS

@@ -18,7 +18,7 @@ from models.landmark_start import LandmarkStart
 from models.renderer import RendererConfig
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import write_vgg
-from train_render import DECAY, Config, RenderStage, build, main
+from train_render import Config, RenderStage, build, main
 from training import checkpoint
 from training.run_folder import read_metrics
 
@@ -102,14 +102,16 @@ def test_where_the_alignment_starts_is_trained_alone_at_first_and_then_left(conf
         assert ["L_w" in row for row in read_metrics(run) if row["group"] == "train"] == rows
 
 
-def test_weights_of_the_start_that_change_nothing_cost_all_the_same() -> None:
+def test_weights_of_the_start_that_change_nothing_cost_all_the_same(config: Config) -> None:
     picture, points, start = torch.rand(1, 3, 32, 32), torch.rand(1, 131, 2), LandmarkStart()
+    stage = build(config).stage
+    assert isinstance(stage, RenderStage)
     batch = {"target": picture, "masked_target": picture, "reference_images": picture[:, None]}
     batch |= {"landmarks": points, "reference_landmarks": points[:, None]}  # nothing is off, so nothing is corrected
-    without = RenderStage.start_loss(start, batch)
+    without = stage.start_loss(start, batch)
     torch.nn.init.constant_(start.correction.weight, 0.1)
-    cost = (RenderStage.start_loss(start, batch) - without).item()
-    assert cost == pytest.approx(DECAY * 0.01 * start.correction.weight.numel(), rel=1e-3)
+    cost = (stage.start_loss(start, batch) - without).item()
+    assert cost == pytest.approx(config.loss.start_decay * 0.01 * start.correction.weight.numel(), rel=1e-3)
 
 
 def test_dry_run_is_of_a_step_after_the_warm_up(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
