@@ -57,6 +57,7 @@ def state_of(config: Config) -> dict:
     return state
 
 
+@pytest.mark.slow
 def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: Path) -> None:
     main(config)
     rows = [row for row in read_metrics(config.run) if row["group"] == "train"]
