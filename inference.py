@@ -16,19 +16,19 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import command_line
 import networks
-from command_line import UserError
-from datasets.windows import ping_pong, window_frames
 from face.compositing import add_panel, paste_face
 from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
 from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
 from media import audio as sound
+from media.timing import ping_pong, window_frames
 from media.video import WRITTEN, Video, VideoWriter, read_audio
 from networks import Networks, References, batches
-from training.device import out_of_memory
+from runtime import command_line
+from runtime.command_line import UserError
+from runtime.device import out_of_memory
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others

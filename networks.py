@@ -7,18 +7,18 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-import command_line
-from command_line import UserError
-from datasets import settings
-from datasets.windows import window_frames
+from face import fingerprint
 from face.landmarks import CONTENT, POSE_SLICE, with_content
 from face.references import nearest_references
 from face.sketch import draw_sketch
 from media import audio as sound
+from media.timing import window_frames
 from models import load
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import ReferenceFeatures, Renderer
-from training.device import computes_in_bf16, keep_memory, pick_device
+from runtime import command_line
+from runtime.command_line import UserError
+from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 NUM_REFERENCES = 5  # pictures that the renderer looks at for a frame
@@ -80,8 +80,8 @@ class Networks:
         paths = [Path(folder) / name for name in WEIGHT_FILES]
         landmark_generator, renderer = load(paths[0], stage="landmark"), load(paths[1], stage="renderer")
         # Landmarks are relative to the crop: stage 1 serves any size.
-        settings.check(landmark_generator.settings, settings.current(), f"--weights: {paths[0]}")
-        settings.check(renderer.settings, settings.current(renderer.config.size), f"--weights: {paths[1]}")
+        fingerprint.check(landmark_generator.settings, fingerprint.current(), f"--weights: {paths[0]}")
+        fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), f"--weights: {paths[1]}")
         return cls(landmark_generator, renderer, device, **options)
 
     @torch.inference_mode()

@@ -14,21 +14,21 @@ import tyro
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-import command_line
-from command_line import UserError
-from datasets import settings
 from datasets.clip_cache import Clip, ClipCache
 from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, window_starts
-from evaluation.lip_sync import articulation_ratio, closed_f1, correlation, landmark_distance, nan_mean
+from face import fingerprint
 from face.crop import SIZE, to_frame
 from face.landmarks import EDGES, INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
 from losses.landmark import LandmarkLossConfig, landmark_loss
+from metrics.lip_motion import articulation_ratio, closed_f1, correlation, landmark_distance, nan_mean
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from runtime import command_line
+from runtime.command_line import UserError
 from training.engine import Engine
 from training.loop import Batch, Stage, Trainer, to_device, train
 from training.options import Options, spread, with_preset, with_sizes_of
@@ -81,7 +81,7 @@ class LandmarkStage(Stage):
     name = "landmark_generator"
 
     def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Batch]) -> None:
-        super().__init__(model, engine, examples, settings.current())
+        super().__init__(model, engine, examples, fingerprint.current())
         self.config = config
         self.openings = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
 
@@ -152,7 +152,7 @@ def build(config: Config) -> Trainer:
     engine = Engine(config)
     model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
     if config.init:
-        settings.check(model.settings, settings.current(), f"--init: {config.init}")
+        fingerprint.check(model.settings, fingerprint.current(), f"--init: {config.init}")
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
     cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)

@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision.utils import flow_to_image
 
-import command_line
 from checkpoints import registry
-from command_line import UserError
-from datasets import settings
 from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
-from evaluation.image_quality import LPIPS, PSNR_EPS, psnr, ssim
+from face import fingerprint
 from losses.adversarial import discriminator_loss
 from losses.perceptual import LAYERS, load_vgg
 from losses.render import RenderLoss, RenderLossConfig
+from metrics.image_quality import LPIPS, PSNR_EPS, psnr, ssim
 from models import weights
 from models.discriminator import Discriminator, DiscriminatorConfig
-from models.landmark_start import LandmarkStart
+from models.lite.initial_motion import LandmarkStart
 from models.motion_field import sampling_grid, warp
 from models.renderer import Renderer, RendererConfig, RendererOutput
+from runtime import command_line
+from runtime.command_line import UserError
 from training.engine import Engine
 from training.loop import Batch, Stage, Trainer, to_device, train
 from training.options import Options, flag, spread, with_preset, with_sizes_of
@@ -103,7 +103,7 @@ class RenderStage(Stage):
     name = "renderer"
 
     def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
-        super().__init__(model, engine, examples, settings.current(config.model.size))
+        super().__init__(model, engine, examples, fingerprint.current(config.model.size))
         self.config, self.start = config, model.start
         vgg = load_vgg(config.vgg, config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
         self.discriminator = None
@@ -180,7 +180,7 @@ def build(config: Config) -> Trainer:
     model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
     if config.init:
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
-        settings.check(model.settings, settings.current(config.model.size), f"--init: {config.init}")
+        fingerprint.check(model.settings, fingerprint.current(config.model.size), f"--init: {config.init}")
     cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
     if engine.world.is_main:

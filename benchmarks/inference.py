@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from scipy.io import wavfile
 
-import command_line
-from command_line import UserError
 from face.landmarks import NUM_FULL
 from inference import SHORTEST_SOUND, Dubber
 from inference import Config as Command
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
 from networks import SHIPPED_WEIGHTS
-from training.device import wait
+from runtime import command_line
+from runtime.command_line import UserError
+from runtime.device import wait
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 

@@ -19,8 +19,6 @@ import torch
 from skimage.data import astronaut
 from torch.utils.data import Dataset, default_collate
 
-import command_line
-from command_line import UserError
 from datasets.clip_cache import OPEN_CLIPS, Clip, open_clip
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
@@ -31,8 +29,10 @@ from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, VideoWriter
 from preprocess.clip import make_clip, shared_detector
 from preprocess.sources import Source, find_videos
-from training.device import memory_gib
-from workers import each
+from runtime import command_line
+from runtime.command_line import UserError
+from runtime.device import memory_gib
+from runtime.workers import each
 
 LIST_CLIPS, LIST_HOURS = 45_839, 28  # LRS2's training list: so a clip of it has 55 frames
 CORES = (2, 16, 64)

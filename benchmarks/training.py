@@ -13,10 +13,10 @@ import torch
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-import command_line
 import train_landmark
 import train_render
-from training.device import wait
+from runtime import command_line
+from runtime.device import wait
 from training.loop import Trainer
 
 STAGES = {"landmark": train_landmark, "render": train_render}

@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass
 
-import command_line
 from checkpoints import registry
-from command_line import UserError
+from runtime import command_line
+from runtime.command_line import UserError
 
 
 @dataclass(frozen=True)

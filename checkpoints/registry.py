@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from command_line import UserError
+from runtime.command_line import UserError
 
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "IP_LAP_WEIGHTS"

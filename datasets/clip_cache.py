@@ -21,11 +21,11 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from command_line import UserError
-from datasets import settings
 from datasets.windows import longest_run
+from face import fingerprint
 from face.crop import SIZE, to_crop
 from media.audio import N_MELS
+from runtime.command_line import UserError
 
 FACES, ARRAYS, UNFINISHED = ".faces", ".safetensors", ".part"
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
@@ -213,12 +213,12 @@ class ClipCache:
             raise UserError(f"--cache: there is no clip in {self.root}; make some with python -m preprocess")
         if size is None:
             size = int(open_clip(self.root, self.names[0]).metadata["settings"]["crop.size"])
-        self.settings = settings.current(size)
+        self.settings = fingerprint.current(size)
 
     def open(self, name: str) -> Clip:
         """Opens a clip and compares the settings that it was made with with those in force (UserError)."""
         clip = open_clip(self.root, name)
-        settings.check(clip.metadata["settings"], self.settings, f"clip {name} in {self.root}")
+        fingerprint.check(clip.metadata["settings"], self.settings, f"clip {name} in {self.root}")
         return clip
 
     def __iter__(self) -> Iterator[Clip]:

@@ -7,10 +7,11 @@ import torch
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
-from datasets.windows import sample_references, window_frames
+from datasets.windows import sample_references
 from face.references import nearest_references
 from face.sketch import draw_sketches
 from media.audio import FPS, mel_windows
+from media.timing import window_frames
 
 
 class RenderDataset(SampledClips):

@@ -10,12 +10,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from torch.utils.data import Dataset
 
-from command_line import UserError
 from datasets.clip_cache import Clip
 from datasets.splits import speaker_of
 from datasets.windows import MIN_FRAMES
 from face.landmarks import FLIP
 from media.audio import SILENCE
+from runtime.command_line import UserError
 
 MOST_GAMMA = 0.5  # of the colour jitter's strength
 STRETCH_FRAMES = 2  # how fast the stretch changes: sigma of a Gaussian in frames

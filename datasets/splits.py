@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from command_line import UserError
+from runtime.command_line import UserError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import functools
 import importlib
 import sys
 
-import command_line
+from runtime import command_line
 
 # Command -> module, function, its config, what it is for.
 COMMANDS = {

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import command_line
 from datasets.clip_cache import ClipCache
 from datasets.splits import quoted
 from datasets.windows import MIN_FRAMES
-from evaluation.lip_sync import correlation
 from evaluation.validation import Faces, predict
 from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS
+from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, Networks
+from runtime import command_line
 
 LEAST = 0.2  # correlation under which a clip tells nothing
 GAIN = 0.02  # of the correlation, for which sound is moved

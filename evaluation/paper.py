@@ -10,18 +10,18 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from command_line import UserError, at_least
 from datasets.splits import match, read_list
 from evaluation import protocol, tables
-from evaluation.image_quality import fid
-from evaluation.making import KINDS, Job, Method, make_all, sound_of
+from evaluation.generate_videos import KINDS, Job, Method, make_all, sound_of
 from evaluation.protocol import Pair, named
 from evaluation.scoring import Options, Pools, Scorers
 from evaluation.tables import ClipScore, Row, Table, reason_of, row_of
 from face.tracking import track_faces
 from media.audio import frames_for_samples
 from media.video import Video
+from metrics.image_quality import fid
 from networks import SHIPPED_WEIGHTS, Networks
+from runtime.command_line import UserError, at_least
 
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
 Files = dict[str, dict[str, Path | str]]  # row -> name of a result -> video, or why there is none

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from command_line import UserError, at_least, write_whole
 from datasets.splits import quoted, read_words
 from media.video import SUFFIXES
+from runtime.command_line import UserError, at_least, write_whole
 
 SEED, COUNT = 2023, 45
 

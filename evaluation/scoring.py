@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from checkpoints import registry
-from command_line import UserError
-from evaluation import identity, lip_sync, lip_sync_net, points68
-from evaluation.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
 from evaluation.tables import ClipScore, reason_of
 from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, fill_gaps, track_faces
 from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
+from metrics import identity, landmarks68, lip_motion, syncnet
+from metrics.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
 from networks import to_tensor
-from training.device import pick_device
+from runtime.command_line import UserError
+from runtime.device import pick_device
 
 SAME_PLACE = 0.7  # overlap of output's and original's face boxes above which both are framed alike
 BATCH = 16  # frames scored at once
@@ -72,12 +72,12 @@ class Scorers:
         self.lpips = {c: LPIPS(net, path).to(device) for c, net in nets.items() if (path := paths[c])}
         self.inception = Inception(paths["FID"]).to(device) if paths["FID"] else None
         self.embedder = identity.FaceEmbedder(paths["CSIM"], device) if paths["CSIM"] else None
-        self.syncnet = lip_sync_net.load(paths["LSE-C"], device) if paths["LSE-C"] else None
+        self.syncnet = syncnet.load(paths["LSE-C"], device) if paths["LSE-C"] else None
         self.points68 = None
         if options.points == "68":
             fan, s3fd = registry.find("fan"), registry.find("s3fd")
             self.missing += [registry.missing("LipLMD", k) for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
-            self.points68 = points68.Points68(fan, s3fd, device) if fan and s3fd else None
+            self.points68 = landmarks68.Points68(fan, s3fd, device) if fan and s3fd else None
 
     def score(
         self, clip: str, original: Path, track: FaceTrack, output: Path, wav: np.ndarray, pools: Pools,
@@ -145,7 +145,7 @@ class _Comparison:
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.features: dict[str, list[list[torch.Tensor]]] = defaultdict(list)  # column -> outputs', originals' (n, d)
         self.points: list[list[np.ndarray]] = [[], []]  # (68, 2) each, of outputs and originals, where asked for
-        self.sync = lip_sync_net.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
+        self.sync = syncnet.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
 
     def add(self, batch: list[tuple[int, tuple[np.ndarray, np.ndarray]]]) -> None:
         """The next frames: number, output and original."""
@@ -193,20 +193,20 @@ class _Comparison:
             found = [landmarks[self.seen] for landmarks, _ in self.faces] if mesh else self.points
             boxes = [boxes[self.seen] for _, boxes in self.faces]
             made, real = (to_crop(np.array(x), box) * SIZE for x, box in zip(found, boxes, strict=True))  # in pixels
-            lips, eyes = (LIP_SLICE, identity.EYES) if mesh else (points68.LIPS, points68.EYES)
-            between_eyes = lip_sync.interocular(*(real[:, eye] for eye in eyes))
+            lips, eyes = (LIP_SLICE, identity.EYES) if mesh else (landmarks68.LIPS, landmarks68.EYES)
+            between_eyes = lip_motion.interocular(*(real[:, eye] for eye in eyes))
             scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
-            distance = lip_sync.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)  # (n,)
-            values["LipLMD"] = lip_sync.nan_mean(distance)
+            distance = lip_motion.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)  # (n,)
+            values["LipLMD"] = lip_motion.nan_mean(distance)
             if lost := int(np.isnan(distance).sum()):
                 self.result.remark(f"frames without 68 points, which count for no LipLMD: {lost}")
-        if self.sync and options.sync == "pipeline" and self.seen.sum() < lip_sync_net.MIN_TRACK:
-            self.result.remark(f"under {lip_sync_net.MIN_TRACK} frames with a face: no LSE")
+        if self.sync and options.sync == "pipeline" and self.seen.sum() < syncnet.MIN_TRACK:
+            self.result.remark(f"under {syncnet.MIN_TRACK} frames with a face: no LSE")
         elif self.sync:
             values |= zip(("LSE-C", "LSE-D", "offset"), self.sync.finish(), strict=True)
         silent, heard = np.zeros(count, bool), min(count, self.result.wanted)  # what outlasts the sound is no silence
-        silent[:heard] = lip_sync.silent_frames(log_mel(self.wav), heard)
-        values |= lip_sync.motion(*self.faces[0], silent, *self.faces[1], in_step=self.compare)
+        silent[:heard] = lip_motion.silent_frames(log_mel(self.wav), heard)
+        values |= lip_motion.motion(*self.faces[0], silent, *self.faces[1], in_step=self.compare)
         for column, batches in self.features.items():
             made, real = (torch.cat(parts) for parts in zip(*batches, strict=True))  # (F, d)
             if column == "CSIM":

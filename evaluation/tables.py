@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError, check_output, write_whole, writing
+from runtime.command_line import UserError, check_output, write_whole, writing
 
 RESAMPLES = 2000  # of the bootstrap
 TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {

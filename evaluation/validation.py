@@ -17,13 +17,9 @@ import tyro
 from tqdm import tqdm
 
 from checkpoints import registry
-from command_line import UserError, at_least
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import SplitConfig, match, read_list, split
-from datasets.windows import window_frames
 from evaluation import baselines
-from evaluation.image_quality import LPIPS, psnr, ssim
-from evaluation.lip_sync import landmark_distance, motion, nan_mean, silent_frames
 from evaluation.protocol import named
 from evaluation.tables import ClipScore, Row, Table, bootstrap, output_folder, published, row_of
 from face.compositing import contour
@@ -32,7 +28,11 @@ from face.landmarks import CONTENT, LIP_SLICE, with_content
 from face.references import lip_openness, spread_over_openness
 from face.tracking import fill_gaps
 from media.audio import FPS, mel_windows
+from media.timing import window_frames
+from metrics.image_quality import LPIPS, psnr, ssim
+from metrics.lip_motion import landmark_distance, motion, nan_mean, silent_frames
 from networks import NUM_LANDMARK_REFERENCES, NUM_REFERENCES, SHIPPED_WEIGHTS, Networks, to_tensor
+from runtime.command_line import UserError, at_least
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from command_line import UserError
 from face.crop import SAME_FACE, box_around, overlap, smooth_boxes
 from face.detector import FaceDetector, centre, extent
 from face.landmarks import FULL, NUM_FULL
+from runtime.command_line import UserError
 
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found

@@ -10,7 +10,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.vgg import cfgs, make_layers
 
 from checkpoints import registry
-from command_line import UserError
+from runtime.command_line import UserError
 
 LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
 _RELUS = ("1", "6", "11", "20", "29")  # their names among torchvision's layers

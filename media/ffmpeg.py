@@ -23,8 +23,8 @@ from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import ExifTags, Image
 
-from command_line import UserError
 from media.audio import FPS
+from runtime.command_line import UserError
 
 ERRORS = (FFmpegError, OSError)
 _TEXT = {"tty", "concat"}  # formats by which FFmpeg draws plain text or reads a list of other files

@@ -18,9 +18,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from command_line import UserError
 from media import ffmpeg
 from media.audio import FPS, SAMPLE_RATE
+from runtime.command_line import UserError
 
 SUFFIXES = (  # of videos, where a folder is searched for them
     ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"

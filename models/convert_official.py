@@ -13,12 +13,12 @@ import torch
 import tyro
 from torch import Tensor
 
-import command_line
-from command_line import UserError
 from face import landmarks
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
+from runtime import command_line
+from runtime.command_line import UserError
 
 # What the released weights were made for, in the names that the rooms give their settings. Their margin was 5 pixels of
 # faces about 100 pixels wide; the integer boxes and the smoothing are those of the released inference.

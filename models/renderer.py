@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.landmark_start import LandmarkStart
 from models.layers import zeroed
+from models.lite.initial_motion import LandmarkStart
 from models.motion_field import Motion, MotionField, ReferenceEncoder, ReferenceFeatures, align, align_pictures
 from models.translation import Translation
 

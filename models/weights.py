@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from command_line import UserError, write_whole
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
+from runtime.command_line import UserError, write_whole
 
 Stage = Literal["landmark", "renderer"]
 

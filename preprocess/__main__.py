@@ -11,16 +11,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import command_line
-from command_line import UserError
-from datasets import settings
 from datasets.clip_cache import JPEG, is_whole, open_clip
+from face import fingerprint
 from face.crop import SIZE
 from preprocess import report
 from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters, sync_scorer
 from preprocess.sources import choose, find_videos
-from workers import each
+from runtime import command_line
+from runtime.command_line import UserError
+from runtime.workers import each
 
 CACHE_FILE = "cache.json"
 NOT_TAKEN = "not taken"
@@ -93,14 +93,14 @@ def _claim(config: Config) -> None:
     """Makes the cache folder, or checks that it was made with the same settings, so that clips never mix."""
     shifts = config.audio_shift and f"{zlib.crc32(config.audio_shift.read_bytes()):08x}"
     filters = {f"filters.{name}": value for name, value in asdict(config.filters).items()}
-    wanted = {**settings.current(config.size), **filters, "jpeg": JPEG, "audio_shift": shifts}
+    wanted = {**fingerprint.current(config.size), **filters, "jpeg": JPEG, "audio_shift": shifts}
     text = json.dumps(wanted, indent=1, sort_keys=True, default=lambda path: path.name) + "\n"
     path = config.cache / CACHE_FILE
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             command_line.write_whole(path, text)
-        settings.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
+        fingerprint.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
 

@@ -13,10 +13,9 @@ from typing import IO
 
 import numpy as np
 
-from command_line import UserError
-from datasets import settings
 from datasets.clip_cache import Clip, ClipWriter, open_clip
 from datasets.windows import MIN_FRAMES
+from face import fingerprint
 from face.crop import SIZE, crop_face
 from face.detector import FaceDetector
 from face.tracking import fill_gaps, track_faces
@@ -25,6 +24,7 @@ from media.video import Video, audio_pieces, sound_file
 from preprocess.quality import Filters, measure, rejected_by, sharpness_of, silent_frames, sync_scorer
 from preprocess.report import Record
 from preprocess.sources import Source
+from runtime.command_line import UserError
 
 KEPT_BYTES = 2**27  # clips whose frames take less are kept in memory, others are decoded twice
 KEPT_MEL = 2**22  # bytes of mel kept in memory (three minutes); more goes through a file
@@ -122,7 +122,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
             if reason := rejected_by(figures, filters):
                 raise _Unusable(reason, status="rejected", frames=seen, measures=figures)
             metadata = {
-                "settings": settings.current(size),
+                "settings": fingerprint.current(size),
                 "source": source.path.name,
                 "frame_size": track.frame_size,
                 "sound_shift": source.sound_shift,

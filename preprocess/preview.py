@@ -14,14 +14,14 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
-import command_line
-from command_line import UserError
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import speaker_of
 from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.sketch import draw_sketch
 from media.audio import FPS, SILENCE, mel_windows
 from preprocess.report import Record, read_all, summary
+from runtime import command_line
+from runtime.command_line import UserError
 
 COLOURS = ((POSE_SLICE, (90, 200, 255)), (JAW_SLICE, (255, 210, 60)), (LIP_SLICE, (255, 70, 90)))  # RGB
 CELL = 192  # pixels of a face's side in the contact sheet

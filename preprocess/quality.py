@@ -69,9 +69,9 @@ def sync_scorer(path: Path) -> Any:
 
     Raises UserError if they are not SyncNet's.
     """
-    from evaluation import lip_sync_net  # a room that is entered only where such a file is given
+    from metrics import syncnet  # a room that is entered only where such a file is given
 
-    return functools.partial(lip_sync_net.SyncScorer, lip_sync_net.load(path))
+    return functools.partial(syncnet.SyncScorer, syncnet.load(path))
 
 
 def rejected_by(figures: dict[str, float], filters: Filters) -> str | None:

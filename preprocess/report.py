@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from command_line import UserError, write_whole, writing
+from runtime.command_line import UserError, write_whole, writing
 
 Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from command_line import UserError
 from datasets.splits import match, read_list
 from media.video import SUFFIXES
+from runtime.command_line import UserError
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,18 @@ import pytest
 import torch
 from skimage import data
 
-import command_line
 import inference
 import networks
-from datasets import settings
-from datasets.windows import ping_pong, window_frames
-from face import tracking
+from face import fingerprint, tracking
 from media.audio import FPS, SAMPLE_RATE, mel_windows
+from media.timing import ping_pong, window_frames
 from media.video import Video, VideoWriter, read_audio
 from models import load
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
 from models.weights import save
-from training.device import computes_in_bf16
+from runtime import command_line
+from runtime.device import computes_in_bf16
 
 FACELESS = 3
 PORTRAIT = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
@@ -53,8 +52,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     small = LandmarkGeneratorConfig(width=32, layers=1, heads=2, feed_forward=32)
-    save(LandmarkGenerator(small), folder / "landmark_generator.safetensors", settings.current())
-    save(Renderer(tiny(output_skip=True)), folder / "renderer.safetensors", settings.current(tiny().size))
+    save(LandmarkGenerator(small), folder / "landmark_generator.safetensors", fingerprint.current())
+    save(Renderer(tiny(output_skip=True)), folder / "renderer.safetensors", fingerprint.current(tiny().size))
     return folder
 
 
@@ -394,7 +393,7 @@ def test_too_little_memory_is_one_line(
 def test_stage_1_serves_a_renderer_of_any_size(weights: Path, tmp_path: Path) -> None:
     for name in networks.WEIGHT_FILES:
         (tmp_path / name).write_bytes((weights / name).read_bytes())
-    save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", settings.current(64))
+    save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", fingerprint.current(64))
     assert inference.Dubber.from_weights(tmp_path, "cpu").size == 64
 
 

@@ -14,13 +14,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import command_line
 import models
-from command_line import UserError
 from datasets.sampling import SamplingConfig
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
+from runtime import command_line
+from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from train_landmark import PRESETS, WINDOWS, Config, LandmarkStage, build, main
 from training import checkpoint, export, plot
@@ -143,9 +143,9 @@ def test_one_person_is_tuned_on_a_single_clip(config: Config, tmp_path: Path) ->
 
 
 def weights_settings() -> dict:
-    from datasets import settings
+    from face import fingerprint
 
-    return settings.current()
+    return fingerprint.current()
 
 
 def test_dry_run_writes_nothing(config: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,12 @@ import torch
 
 import models
 from checkpoints import registry
-from command_line import UserError
 from datasets.sampling import SamplingConfig
 from losses.render import RenderLossConfig
 from models.discriminator import DiscriminatorConfig
-from models.landmark_start import LandmarkStart
+from models.lite.initial_motion import LandmarkStart
 from models.renderer import RendererConfig
+from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import write_vgg
 from train_render import Config, RenderStage, build, main

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from command_line import UserError, writing
+from runtime.command_line import UserError, writing
 
 
 def path_of(folder: Path, step: int) -> Path:

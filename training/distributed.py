@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.distributed.nn  # imported later, as by optimisers, its functions' defaults would hold the group for ever
 from torch import Tensor, nn
 
-from training.device import pick_device
+from runtime.device import pick_device
 
 Value = TypeVar("Value")
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from runtime.device import computes_in_bf16
 from training import distributed
-from training.device import computes_in_bf16
 from training.options import Options
 
 

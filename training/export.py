@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import command_line
-from command_line import UserError
 from models import weights
+from runtime import command_line
+from runtime.command_line import UserError
 from training import checkpoint
 
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from command_line import UserError
 from models import weights
+from runtime.command_line import UserError
+from runtime.device import memory_gib, out_of_memory
 from training import checkpoint, distributed
-from training.device import memory_gib, out_of_memory
 from training.engine import Average, Engine
 from training.options import Config, Options
 from training.run_folder import RunFolder
@@ -205,7 +205,7 @@ class Trainer:
                 parts = [next(loader) for _ in range(self.options.accumulate)]
             except UserError as error:  # from a worker it comes with a traceback in front
                 line = str(error).strip().splitlines()[-1]
-                raise UserError(line.removeprefix("command_line.UserError: ")) from None
+                raise UserError(line.removeprefix("runtime.command_line.UserError: ")) from None
             parts = [to_device(part, self.world.device) for part in parts]
             self.waited += time.monotonic() - asked
             yield parts

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from command_line import UserError
+from runtime.command_line import UserError
 
 # Flags that may differ when a run is continued: what a step computes stays the same, but for rounding and for its size,
 # which is what to change where a run has diverged.

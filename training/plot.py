@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-import command_line
-from command_line import UserError, writing
+from runtime import command_line
+from runtime.command_line import UserError, writing
 from training.run_folder import read_metrics
 
 COLUMNS = 4

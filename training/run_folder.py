@@ -17,7 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
-from command_line import UserError, write_whole, writing
+from runtime.command_line import UserError, write_whole, writing
 from training.options import FREE, Options, flag, flatten
 
 if sys.platform == "win32":

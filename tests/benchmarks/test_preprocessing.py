@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.preprocessing import Config, main, speed, storage, write_portrait
-from command_line import UserError
 from media.video import VideoWriter
 from preprocess.sources import find_videos
+from runtime.command_line import UserError
 
 
 @pytest.mark.slow

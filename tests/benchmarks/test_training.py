@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import training
 from benchmarks.training import Config, Phases, main, matmul_peak, run
-from command_line import UserError
+from runtime.command_line import UserError
 from tests.training.toy import toy_trainer
 
 

@@ -11,7 +11,7 @@ import tyro
 
 from checkpoints import registry
 from checkpoints.__main__ import Config, main
-from command_line import UserError
+from runtime.command_line import UserError
 
 ROOT = Path(__file__).parents[2]
 

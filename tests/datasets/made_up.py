@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import settings
 from datasets.clip_cache import Clip, ClipWriter, open_clip
+from face import fingerprint
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS
 
 
@@ -33,7 +33,7 @@ def write_clip(
             found,
             io.BytesIO(rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).tobytes()),
             {
-                "settings": settings.current(size),
+                "settings": fingerprint.current(size),
                 "frame_size": (160, 200),
                 "source": f"{name}.mp4",
                 "sound_shift": 0,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from command_line import UserError
-from datasets import settings
 from datasets.clip_cache import ClipCache, ClipWriter, open_clip
+from face import fingerprint
 from face.crop import to_frame
+from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 
 
@@ -102,12 +102,12 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["audio.hop", "crop.margin", "landmarks.table"])
 def test_each_kind_of_setting_is_compared(field: str) -> None:
-    wanted = settings.current()
-    settings.check(dict(wanted), wanted, "it")
+    wanted = fingerprint.current()
+    fingerprint.check(dict(wanted), wanted, "it")
     with pytest.raises(UserError, match=f"it was made with {field} = 9"):
-        settings.check(wanted | {field: 9}, wanted, "it")
+        fingerprint.check(wanted | {field: 9}, wanted, "it")
     with pytest.raises(UserError, match=f"{field} = nothing"):
-        settings.check({key: value for key, value in wanted.items() if key != field}, wanted, "it")
+        fingerprint.check({key: value for key, value in wanted.items() if key != field}, wanted, "it")
 
 
 @pytest.mark.parametrize("suffix", [".faces", ".safetensors"])

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from command_line import UserError
 from datasets.clip_cache import ClipCache
 from datasets.landmark_dataset import LandmarkDataset
 from datasets.render_dataset import RenderDataset
@@ -17,6 +16,7 @@ from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from face.landmarks import FLIP, JAW_SLICE, LIP_SLICE, POSE_SLICE
 from face.sketch import draw_sketch
 from media.audio import SILENCE, mel_windows
+from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 
 ALL_CHANGES = AugmentConfig(flip=0.5, colour=0.2, box=0.05, stretch=0.02, sound=1.0)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from command_line import UserError
 from datasets.splits import SplitConfig, match, quoted, read_list, speaker_of, split
+from runtime.command_line import UserError
 
 
 def _list(path: Path, *lines: str) -> Path:

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.windows import (
-    longest_run,
-    ping_pong,
-    sample_references,
-    window_frames,
-    window_starts,
-)
+from datasets.windows import longest_run, sample_references, window_starts
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -34,15 +28,3 @@ def test_references_are_outside_and_distinct() -> None:
     assert len(chosen) == 40 and not set(chosen) & {3, *excluded}
     with pytest.raises(ValueError, match="empty"):
         sample_references(np.random.default_rng(0), found[:5], np.arange(5), 1)
-
-
-def test_ping_pong_repeats_no_frame_at_the_turns() -> None:
-    assert ping_pong(4, 9).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2]
-    assert ping_pong(1, 3).tolist() == [0, 0, 0]
-    assert ping_pong(5, 3).tolist() == [0, 1, 2]
-
-
-def test_windows_are_a_25th_of_a_second_apart_at_any_frame_rate() -> None:
-    assert window_frames(6, 5, 25)[0].tolist() == [0, 0, 0, 1, 2]
-    assert window_frames(20, 5, 50)[10].tolist() == [6, 8, 10, 12, 14]
-    assert window_frames(6, 5, 25)[5].tolist() == [3, 4, 5, 5, 5]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from skimage import data
 
-from datasets import settings
+from face import fingerprint
 from media.audio import FPS, SAMPLE_RATE
 from media.video import VideoWriter
 from models import weights
@@ -74,6 +74,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         audio_width=2,
         output_skip=True,
     )
-    weights.save(LandmarkGenerator(landmark), folder / "landmark_generator.safetensors", settings.current())
-    weights.save(Renderer(renderer), folder / "renderer.safetensors", settings.current())
+    weights.save(LandmarkGenerator(landmark), folder / "landmark_generator.safetensors", fingerprint.current())
+    weights.save(Renderer(renderer), folder / "renderer.safetensors", fingerprint.current())
     return folder

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from command_line import UserError
-from evaluation.making import Job, Method, make, make_all, recipe, sound_of
+from evaluation.generate_videos import Job, Method, make, make_all, recipe, sound_of
 from evaluation.paper import (
     ORIGINAL,
     UNTOUCHED,
@@ -29,6 +28,7 @@ from evaluation.tables import ClipScore, Row, read_table
 from evaluation.validation import Table3, table3
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio
+from runtime.command_line import UserError
 
 from ..datasets.made_up import write_clip
 from .conftest import frame, write
@@ -231,7 +231,7 @@ def test_a_video_whose_making_was_cut_off_is_made_again(
     job = Job(Method("Ours", tiny), "x", source, source, tmp_path / "x.mp4")
     job.output.write_bytes(b"of its own sound")
     job.output.with_suffix(".txt").write_text(recipe(job))
-    monkeypatch.setattr("evaluation.making._dubber", lambda _: CutOff())
+    monkeypatch.setattr("evaluation.generate_videos._dubber", lambda _: CutOff())
     with pytest.raises(KeyboardInterrupt):
         make(replace(job, audio=videos / "bob" / "two.mp4"))
     with pytest.raises(KeyboardInterrupt):

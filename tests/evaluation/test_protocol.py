@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from command_line import UserError
 from evaluation.protocol import Pair, choose, index, match, pairs, read_pairs, write_pairs
+from runtime.command_line import UserError
 
 NAMES = [f"{speaker:02}/{clip:05}" for speaker in range(30) for clip in range(3)]
 

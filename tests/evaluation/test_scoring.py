@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from command_line import UserError
-from evaluation import lip_sync_net, scoring
+from evaluation import scoring
 from evaluation.paper import over_all
-from evaluation.points68 import COUNT
 from evaluation.scoring import Options, Scorers
 from face.tracking import track_faces
 from media.audio import SAMPLE_RATE
 from media.video import Video
+from metrics import syncnet
+from metrics.landmarks68 import COUNT
+from runtime.command_line import UserError
 
 from .conftest import frame, write
 
@@ -39,10 +40,10 @@ class TwoStreams(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(1))
 
     def embed_lips(self, frames: Tensor) -> Tensor:
-        return frames.mean((1, 2, 3, 4))[:, None].expand(-1, lip_sync_net.EMBEDDING) / 255
+        return frames.mean((1, 2, 3, 4))[:, None].expand(-1, syncnet.EMBEDDING) / 255
 
     def embed_sound(self, mfcc: Tensor) -> Tensor:
-        return mfcc.mean((1, 2, 3))[:, None].expand(-1, lip_sync_net.EMBEDDING)
+        return mfcc.mean((1, 2, 3))[:, None].expand(-1, syncnet.EMBEDDING)
 
 
 def embed(faces: np.ndarray) -> np.ndarray:
@@ -103,7 +104,7 @@ def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path, monkeypat
     broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV, {})
     assert "broken.mp4" in broken.reason
     assert (broken.produced, broken.values) == (0, {})
-    monkeypatch.setattr(scoring.lip_sync, "motion", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(scoring.lip_motion, "motion", lambda *_, **__: 1 / 0)
     assert scorers.score("one", original, track, bright, WAV, pools).reason
     assert [pool.count for pool in pools["FID"]] == [2 * FRAMES] * 2, "of a clip that failed half-way FID has no frames"
     monkeypatch.setattr(scoring, "track_faces", lambda _: 1 / 0)  # what nobody foresaw ends no table either

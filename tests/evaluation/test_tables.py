@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command_line import UserError
-from evaluation.pictures import Report, report
+from evaluation.figures import Report, report
 from evaluation.tables import (
     COLUMNS,
     PUBLISHED,
@@ -21,6 +20,7 @@ from evaluation.tables import (
     read_table,
     row_of,
 )
+from runtime.command_line import UserError
 
 CLIPS = [
     ClipScore("a", {"PSNR": 30.0, "LipLMD": 0.01}, wanted=100, produced=100, frames=100),

@@ -10,7 +10,6 @@ from skimage import data
 from skimage.transform import estimate_transform
 
 import train_landmark
-from command_line import UserError
 from datasets.splits import SplitConfig
 from evaluation import offsets
 from evaluation.baselines import (
@@ -24,14 +23,15 @@ from evaluation.baselines import (
     static_lips,
     with_content,
 )
-from evaluation.lip_sync import jitter
 from evaluation.offsets import best_offset
 from evaluation.tables import read_table
 from evaluation.validation import Config, Faces, main, rows_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
+from metrics.lip_motion import jitter
 from models.landmark_generator import LandmarkGeneratorConfig
 from networks import Networks
+from runtime.command_line import UserError
 
 from ..datasets.made_up import write_clip
 

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from command_line import UserError
 from face.crop import box_around, overlap
 from face.detector import FaceDetector
 from face.landmarks import FULL
 from face.tracking import LOST, SURVEY, Tracker, parse_pick, track_faces
+from runtime.command_line import UserError
 from tests.face.conftest import grey, noise
 
 Place = Callable[..., np.ndarray]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from checkpoints import registry
-from command_line import UserError
 from losses import perceptual
 from losses.perceptual import VGG19, gram, load_vgg
 from losses.render import RenderLoss, RenderLossConfig
+from runtime.command_line import UserError
 from tests.models.released import case, state_dict
 
 NO_GAN = RenderLossConfig(adversarial=0, feature_matching=0)

@@ -12,10 +12,10 @@ import pytest
 from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from command_line import UserError
 from media import ffmpeg, video
 from media.audio import SAMPLE_RATE
 from media.video import Video, VideoWriter, read_audio
+from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, number, numbered, numbers, write
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_line import UserError
-from datasets import settings
+from face import fingerprint
 from models import convert_official
 from models.landmark_generator import LandmarkGenerator
+from runtime.command_line import UserError
 
 
 def refused(source: Path, output: Path) -> str:
@@ -19,7 +19,7 @@ def refused(source: Path, output: Path) -> str:
 
 
 def test_settings_are_the_ones_in_force() -> None:
-    settings.check(convert_official.SETTINGS, settings.current(128), "released weights")
+    fingerprint.check(convert_official.SETTINGS, fingerprint.current(128), "released weights")
 
 
 def test_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:

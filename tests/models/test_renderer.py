@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.landmark_start import landmark_flow
 from models.layers import Spade
+from models.lite.initial_motion import landmark_flow
 from models.motion_field import Motion, ReferenceFeatures, align, sampling_grid
 from models.renderer import Renderer, RendererConfig, RendererOutput
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 import models
-from command_line import UserError
 from models import weights
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
+from runtime.command_line import UserError
 
 SETTINGS = {"crop.size": 128, "crop.margin": 0.05}
 SMALL = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=32, audio_width=2, landmark_width=1)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import settings
 from datasets.clip_cache import open_clip
-from evaluation.lip_sync_net import SyncNet
+from face import fingerprint
 from face.crop import crop_face
 from face.tracking import track_faces
 from media.audio import log_mel
 from media.video import Video, VideoWriter, read_audio
+from metrics.syncnet import SyncNet
 from preprocess import clip as clip_module
 from preprocess.clip import make_clip
 from preprocess.quality import Filters
@@ -56,7 +56,7 @@ def test_a_clip_holds_what_the_video_shows(tmp_path: Path) -> None:
     for frame in (0, 11):
         original = crop_face(list(Video(video))[frame], track.boxes[frame]).astype(float)
         assert 10 * np.log10(255**2 / np.mean((clip.face(frame) - original) ** 2)) > 40
-    assert clip.metadata["settings"] == settings.current() and clip.metadata["frame_size"] == [160, 160]
+    assert clip.metadata["settings"] == fingerprint.current() and clip.metadata["frame_size"] == [160, 160]
 
 
 @pytest.mark.slow

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from command_line import UserError
 from datasets.clip_cache import ClipCache
 from preprocess import preview
 from preprocess.__main__ import Config, main
 from preprocess.quality import Filters
 from preprocess.report import read
+from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from tests.preprocess.made_up_video import write_video
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from command_line import UserError
 from preprocess.report import Report, read, read_all, summary
+from runtime.command_line import UserError
 
 CACHED = {"name": "a", "status": "cached", "frames": 30}
 FAILED = {"name": "b", "status": "failed", "reason": "no face", "detail": ""}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from command_line import UserError
 from preprocess.sources import choose, find_videos
+from runtime.command_line import UserError
 
 
 def _touch(root: Path, *names: str) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 
 import train_landmark
 import train_render
-from command_line import UserError
+from runtime.command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
 from training.distributed import World

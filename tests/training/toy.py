@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from command_line import UserError, fail
+from runtime.command_line import UserError, fail
 from training import distributed
 from training.engine import Engine
 from training.loop import Stage, Trainer

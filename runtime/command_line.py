@@ -19,6 +19,15 @@ class UserError(Exception):
     """A mistake that the user can mend. The message is one line: it names the flag or file and says what to do."""
 
 
+@contextmanager
+def naming(flag: str) -> Iterator[None]:
+    """Prefixes the `UserError`s of a library, which knows the wrong value, with the flag that it came from."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from error
+
+
 def fail(message: str) -> NoReturn:
     """Prints one line on stderr and exits with code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -12,7 +12,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from skimage import data, metrics
 from torch import Tensor
 
-from evaluation.image_quality import LPIPS, FeaturePool, Inception, fid, psnr, ssim
+from metrics.image_quality import LPIPS, FeaturePool, Inception, fid, psnr, ssim
 
 ROOT = Path(__file__).parents[2]
 

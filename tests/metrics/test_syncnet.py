@@ -11,9 +11,9 @@ import python_speech_features
 import torch
 from torch import nn
 
-from command_line import UserError
-from evaluation import lip_sync_net
-from evaluation.lip_sync_net import SyncNet, SyncScorer, load, mfcc_columns, score, track_crop
+from metrics import syncnet
+from metrics.syncnet import SyncNet, SyncScorer, load, mfcc_columns, score, track_crop
+from runtime.command_line import UserError
 
 # Key -> shape of every weight of more than one axis in syncnet_v2.model.
 PUBLISHED = {
@@ -87,7 +87,7 @@ def public_evaluation(network: SyncNet, frames: np.ndarray, samples: np.ndarray)
 
 @pytest.mark.slow
 def test_embeddings_are_those_of_the_published_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lip_sync_net, "BATCH", 4)  # several batches and a rest
+    monkeypatch.setattr(syncnet, "BATCH", 4)  # several batches and a rest
     random = np.random.default_rng(1)
     frames = random.integers(0, 256, (16, 224, 224, 3), dtype=np.uint8)
     samples = (random.standard_normal(640 * 16) * 2000).astype(np.int16)
@@ -133,7 +133,7 @@ def test_distances_are_the_plain_formula() -> None:
 
 
 def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lip_sync_net, "BATCH", 2)
+    monkeypatch.setattr(syncnet, "BATCH", 2)
     network = made_up()
     monkeypatch.setattr(network, "embed_lips", lambda x: torch.zeros(len(x), 4))
     monkeypatch.setattr(network, "embed_sound", lambda x: torch.zeros(len(x), 4))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import command_line
+from runtime import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 

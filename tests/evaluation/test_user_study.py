@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command_line import UserError
-from evaluation.opinion import SLOT, TEMPLATE, Mos, Study, agreement, mos, read_answers, study
 from evaluation.tables import read_table
+from evaluation.user_study import SLOT, TEMPLATE, Mos, Study, agreement, mos, read_answers, study
+from runtime.command_line import UserError
 
 from .conftest import frame, write
 

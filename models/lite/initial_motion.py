@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
 from models.layers import each, zeroed
+from models.lite.reference_weights import NOISE, Trust, clues
 from models.motion_field import Motion, sampling_grid, warp
-from models.trust import NOISE, Trust, clues
 
 GRID = 32  # cells a side in which the flow from landmarks is computed
 BLUR = 0.02  # of the crop's side: landmarks nearer than this are averaged

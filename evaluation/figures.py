@@ -9,14 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import command_line
-from command_line import UserError, write_whole
 from evaluation.protocol import named
 from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import track_faces
 from media.video import WRITTEN, Video, VideoWriter
+from runtime import command_line
+from runtime.command_line import UserError, write_whole
 
 CELL, GAP = 192, 6  # pixels of a face in a sheet, and between two frames
 STYLE = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import workers
-from workers import each
+from runtime import workers
+from runtime.workers import each
 
 
 def square(number: int) -> int:

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from command_line import UserError
+from runtime.command_line import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and numbers of glibc's <malloc.h>
 

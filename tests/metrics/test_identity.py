@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from command_line import UserError
-from evaluation.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, csim, five_points, iresnet, resize
 from face.landmarks import FULL
 from face.tracking import track_faces
 from media.video import Video
+from metrics.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, csim, five_points, iresnet, resize
+from runtime.command_line import UserError
 
 TINY = (1, 1, 1, 1)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from command_line import UserError
-from training.device import pick_device
+from runtime.command_line import UserError
+from runtime.device import pick_device
 
 
 def test_every_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

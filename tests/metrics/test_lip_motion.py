@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.lip_sync import (
+from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SAMPLE_RATE, SILENCE, log_mel
+from metrics.lip_motion import (
     articulation_ratio,
     closed_f1,
     correlation,
@@ -14,7 +15,6 @@ from evaluation.lip_sync import (
     nan_mean,
     silent_frames,
 )
-from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SAMPLE_RATE, SILENCE, log_mel
 
 random = np.random.default_rng(0)
 LIPS = random.random((30, 40, 2))

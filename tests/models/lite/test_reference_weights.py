@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import models
-from models.landmark_start import LandmarkStart
+from models.lite.initial_motion import LandmarkStart
+from models.lite.reference_weights import CLUES, GRID, Trust, clues
 from models.motion_field import sampling_grid, warp
-from models.trust import CLUES, GRID, Trust, clues
 from networks import SHIPPED_WEIGHTS
 
 

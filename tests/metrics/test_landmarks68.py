@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from command_line import UserError
-from evaluation.points68 import COUNT, EYES, LIPS, Points68
+from metrics.landmarks68 import COUNT, EYES, LIPS, Points68
+from runtime.command_line import UserError
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from face.landmarks import FLIP
-from models.landmark_start import LandmarkStart, landmark_flow, mirrored, upper_motion
+from models.lite.initial_motion import LandmarkStart, landmark_flow, mirrored, upper_motion
 
 
 def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:

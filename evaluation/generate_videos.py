@@ -18,7 +18,7 @@ from evaluation.tables import reason_of
 from inference import Dubber
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio, sound_file
-from workers import each
+from runtime.workers import each
 
 KINDS = {"ours": Dubber, "nearest reference": NearestReference, "static lips": StaticLips}
 

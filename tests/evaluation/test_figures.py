@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from command_line import UserError
-from evaluation.pictures import CELL, Compare, Sheet, compare, mouth_box, sheet
+from evaluation.figures import CELL, Compare, Sheet, compare, mouth_box, sheet
 from media.video import Video
+from runtime.command_line import UserError
 
 from .conftest import frame, write
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from command_line import UserError
 from face import crop, landmarks
 from media import audio
+from runtime.command_line import UserError
 
 
 def current(size: int = crop.SIZE) -> dict[str, str | int | float]:

@@ -2,7 +2,7 @@
 
 Landmarks are (F, K, 2), x then y. Frames without a face hold NaN and count for nothing; the caller counts them.
 Openness is that of the whole mouth, a mean along the lips: a network can move their middle alone.
-SyncNet's confidence and distance are in lip_sync_net.py.
+SyncNet's confidence and distance are in syncnet.py.
 """
 
 from collections.abc import Sequence

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-import command_line
-from command_line import UserError
 from evaluation import protocol, tables
-from evaluation.lip_sync import nan_mean
 from evaluation.protocol import named
 from evaluation.tables import ClipScore, Row, Table, bootstrap
 from media.video import Video, VideoWriter
+from metrics.lip_motion import nan_mean
+from runtime import command_line
+from runtime.command_line import UserError
 
 TEMPLATE, SLOT = Path(__file__).with_name("study.html"), "/*STUDY*/null/*END*/"
 QUESTIONS = {
