@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 Config = TypeVar("Config")
+PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 class UserError(Exception):
@@ -34,8 +36,13 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def version() -> str:
+    """The project's version, which is written in pyproject.toml alone."""
+    return tomllib.loads(PROJECT.read_text())["project"]["version"]
+
+
 def run(main: Callable[[Config], None], config: type[Config], prog: str | None = None) -> None:
-    """Parses the command line into `config` and calls `main` with it.
+    """Parses the command line into `config` and calls `main` with it; with --version prints that instead.
 
     Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 left
     by its terminal; in each case what was half written is removed.
@@ -49,6 +56,9 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
         elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and most names
+    if "--version" in sys.argv[1:]:
+        print(f"IP-LAP {version()}")
+        return
     try:
         main(parse(config, prog))
         sys.stdout.flush()
