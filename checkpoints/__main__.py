@@ -1,4 +1,4 @@
-"""python -m checkpoints: which external weights are here, whether they are whole, and how to get the others."""
+"""python -m checkpoints: which external weights are here, whether they are intact, and how to get the others."""
 
 import sys
 from dataclasses import dataclass
@@ -9,40 +9,43 @@ from runtime.command_line import UserError
 
 
 @dataclass(frozen=True)
-class Config:
-    """Lists the external weights; with flags also verifies or downloads them."""
+class CheckpointsConfig:
+    """Lists the external weights; flags verify or download them."""
 
     verify: bool = False
     """Compare the files that are here with the published hashes."""
     download: tuple[str, ...] | None = None
-    """Fetch what is missing: names of the list's first column, or none for everything with a direct link (1.9 GB)."""
+    """Download missing files: names of the first column, or no name for all (1.9 GB)."""
 
 
-def main(config: Config) -> None:
-    wanted = config.download or ()
-    if config.download == ():
-        wanted = [key for key, file in registry.FILES.items() if file.download]
-    if unknown := [key for key in wanted if key not in registry.FILES]:
-        raise UserError(f"--download {unknown[0]}: choose from {', '.join(registry.FILES)}, or give no name for all")
-    print("looked for in", *(f"{f}{'' if f.is_dir() else ' (no such folder)'}" for f in registry.folders()))
+def main(config: CheckpointsConfig) -> None:
+    """Downloads what is asked for, then lists every file; exits with 2 after a failure, 1 if a hash differs."""
+    keys = list(registry.FILES) if config.download == () else config.download or ()
+    for key in keys:
+        if key not in registry.FILES:
+            raise UserError(f"--download {key}: choose from {', '.join(registry.FILES)}, or give no name for all")
+    for folder in registry.folders():
+        print("searched:", folder, "" if folder.is_dir() else "(no such folder)")
     status = 0
-    for key in wanted:
+    for key in keys:
         try:
-            _ = registry.find(key) or registry.download(key)
-        except UserError as error:  # the others are fetched all the same
+            if not registry.find(key):
+                registry.download(key)
+        except UserError as error:  # the other files are downloaded all the same
             print(f"error: {error}", file=sys.stderr)
             status = 2
     for key, file in registry.FILES.items():
         path = registry.find(key)
         state = f"here: {path}" if path else f"missing, {file.source}"
         if path and config.verify:
-            verdict = registry.verify(key, path)
-            status = status or int(verdict.startswith("DIFFERS"))
-            state += f" [{verdict}]"
+            result = registry.verify(key, path)
+            state += f" [{result}]"
+            if result.startswith("DIFFERS"):
+                status = status or 1
         print(f"{key:13} {file.name:38} {file.size:>7}  {file.purpose}; {file.licence}\n{'':13} {state}")
     if status:
         sys.exit(status)
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, prog="python -m checkpoints")
+    command_line.run(main, CheckpointsConfig, prog="python -m checkpoints")

@@ -29,7 +29,7 @@ from runtime.device import pick_device
 SAME_PLACE = 0.7  # overlap of output's and original's face boxes above which both are framed alike
 BATCH = 16  # frames scored at once
 NEEDS = {  # column -> registry entries, any of which will do
-    "LPIPS": ("lpips_alex",), "LPIPS vgg": ("lpips_vgg",), "FID": ("inception",), "CSIM": ("arcface", "arcface_onnx"),
+    "LPIPS": ("lpips_alex",), "LPIPS vgg": ("lpips_vgg",), "FID": ("inception",), "CSIM": ("arcface",),
     "LSE-C": ("syncnet",),
 }  # fmt: skip
 
