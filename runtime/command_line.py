@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -19,6 +19,13 @@ PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 class UserError(Exception):
     """A mistake that the user can mend. The message is one line: it names the flag or file and says what to do."""
+
+
+class SettingError(UserError):
+    """A setting of a config has an impossible value. `setting` is its field, such as "model.num_frames"."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
 
 
 @contextmanager
@@ -41,8 +48,12 @@ def version() -> str:
     return tomllib.loads(PROJECT.read_text())["project"]["version"]
 
 
-def run(main: Callable[[Config], None], config: type[Config], prog: str | None = None) -> None:
+def run(
+    main: Callable[[Config], None], config: type[Config], prog: str | None = None, default: Any = tyro.MISSING_NONPROP
+) -> None:
     """Parses the command line into `config` and calls `main` with it; with --version prints that instead.
+
+    Where the command line says nothing, the values of `default` hold, an instance of `config`.
 
     Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 left
     by its terminal; in each case what was half written is removed.
@@ -60,8 +71,11 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
         print(f"IP-LAP {version()}")
         return
     try:
-        main(parse(config, prog))
+        main(parse(config, prog, default))
         sys.stdout.flush()
+    except SettingError as error:
+        setting, problem = str(error).split(": ", maxsplit=1)
+        fail(f"--{setting.replace('_', '-')}: {problem}")
     except UserError as error:
         fail(str(error))
     except BrokenPipeError:  # nobody reads on, as with "| head"
@@ -72,7 +86,7 @@ def run(main: Callable[[Config], None], config: type[Config], prog: str | None =
         sys.exit(130)
 
 
-def parse(config: type[Config], prog: str | None = None) -> Config:
+def parse(config: type[Config], prog: str | None = None, default: Any = tyro.MISSING_NONPROP) -> Config:
     """The command line as a `config`.
 
     Raises:
@@ -81,7 +95,7 @@ def parse(config: type[Config], prog: str | None = None) -> Config:
     box = io.StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.cli(config, prog=prog)
+            return tyro.cli(config, prog=prog, default=default)
     except SystemExit as end:
         if not end.code:  # --help
             raise
