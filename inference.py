@@ -111,7 +111,8 @@ class Dubber(Networks):
         times = [time.perf_counter()]
         video, audio, output = map(Path, (video, audio, output))
         command_line.check_output(output, "--output", WRITTEN, inputs=(video, audio))
-        parse_pick(face)
+        with command_line.naming("--face"):
+            parse_pick(face)
         damage: list[str] = []
         wav = read_audio(audio, damage)
         seconds = len(wav) / sound.SAMPLE_RATE
