@@ -24,7 +24,8 @@ from face.references import lip_openness, spread_over_openness
 from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
 from media import audio as sound
 from media.timing import ping_pong, window_frames
-from media.video import WRITTEN, Video, VideoWriter, read_audio
+from media.video import Video, read_audio
+from media.writer import WRITTEN, VideoWriter
 from networks import Networks, References, batches
 from runtime import command_line
 from runtime.command_line import UserError

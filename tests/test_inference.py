@@ -17,7 +17,8 @@ import networks
 from face import fingerprint, tracking
 from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.timing import ping_pong, window_frames
-from media.video import Video, VideoWriter, read_audio
+from media.video import Video, read_audio
+from media.writer import VideoWriter
 from models import load
 from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
 from models.renderer import Renderer, RendererConfig
