@@ -24,9 +24,12 @@ from face.crop import SIZE, to_frame
 from face.landmarks import EDGES, INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
 from losses.landmark import LandmarkLossConfig, landmark_loss
+from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
 from metrics.lip_motion import articulation_ratio, closed_f1, correlation, landmark_distance, nan_mean
 from models import weights
-from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
+from models.configs import LandmarkGeneratorConfig
+from models.landmark_generator import LandmarkGenerator
+from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from runtime import command_line
 from runtime.command_line import UserError
 from training.engine import Engine
@@ -61,9 +64,9 @@ class Config(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "model": LandmarkGeneratorConfig.lite(), "batch": 16, "learning_rate": 1e-3, "warmup_steps": 200,
+        "model": LiteLandmarkGeneratorConfig(), "batch": 16, "learning_rate": 1e-3, "warmup_steps": 200,
         "clip_norm": 1.0, "ema": 0.9998, "steps": 40_000, "validate_every": 500,
-        "loss": LandmarkLossConfig(velocity=0.1, openness=8.0, closure=2.0, openness_speed=4.0, articulation=16.0),
+        "loss": LiteLandmarkLossConfig(),
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400,
             augment=AugmentConfig(flip=0.5, box=0.05, stretch=0.015, sound=1.0),
@@ -88,9 +91,15 @@ class LandmarkStage(Stage):
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
         with self.engine.autocast():
             lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
-        losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
+        losses = self.loss(lip, jaw, batch)
         self.engine.backward(losses["L"])
         return losses
+
+    def loss(self, lip: Tensor, jaw: Tensor, batch: Batch) -> dict[str, Tensor]:
+        config = self.config.loss
+        if isinstance(config, LiteLandmarkLossConfig):
+            return lite_landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config, self.openings)
+        return landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config)
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
@@ -99,7 +108,7 @@ class LandmarkStage(Stage):
             batch, boxes = to_device(windows, self.engine.device), windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
             with self.engine.autocast():
                 lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
-            losses = landmark_loss(lip, jaw, batch["lip"], batch["jaw"], self.config.loss, self.openings)
+            losses = self.loss(lip, jaw, batch)
             true, predicted = (
                 torch.cat([batch["pose"], *rest], dim=2).flatten(0, 1).cpu().numpy()
                 for rest in ((batch["jaw"], batch["lip"]), (jaw, lip))
@@ -150,7 +159,7 @@ def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.nd
 def build(config: Config) -> Trainer:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
     engine = Engine(config)
-    model = weights.load(config.init, "landmark") if config.init else LandmarkGenerator(config.model)
+    model = weights.load(config.init, "landmark") if config.init else weights.build(config.model)
     if config.init:
         fingerprint.check(model.settings, fingerprint.current(), f"--init: {config.init}")
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)

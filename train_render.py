@@ -23,14 +23,18 @@ from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from face import fingerprint
 from losses.adversarial import discriminator_loss
-from losses.perceptual import LAYERS, load_vgg
+from losses.lite import LiteRenderLoss, LiteRenderLossConfig, initial_motion_loss
+from losses.perceptual import LAYERS, VGG19, load_vgg
 from losses.render import RenderLoss, RenderLossConfig
-from metrics.image_quality import LPIPS, PSNR_EPS, psnr, ssim
+from metrics.image_quality import LPIPS, psnr, ssim
 from models import weights
-from models.discriminator import Discriminator, DiscriminatorConfig
-from models.lite.initial_motion import LandmarkStart
+from models.configs import DiscriminatorConfig, RendererConfig
+from models.discriminator import Discriminator
+from models.lite.initial_motion import InitialMotion
+from models.lite.renderer import LiteRenderer, LiteRendererConfig
+from models.lite.sampling import LITE
 from models.motion_field import sampling_grid, warp
-from models.renderer import Renderer, RendererConfig, RendererOutput
+from models.renderer import Renderer, RendererOutput
 from runtime import command_line
 from runtime.command_line import UserError
 from training.engine import Engine
@@ -54,6 +58,12 @@ class Config(Options):
     """Reference images of a sample, N."""
     val_samples: int = 64
     """Fixed validation samples, spread over the clips."""
+    initial_motion_epochs: float = 0.0
+    """Initial epochs that train only the initial motion (lite), by the PSNR (lower half) of each warped reference and
+    of their average."""
+    initial_motion_decay: float = 0.003
+    """L2 penalty on the correction of the initial motion, in dB; without it the layer overfits the training
+    identities."""
     vgg: Path | None = None
     """VGG-19 weights (default: those in checkpoints/)."""
     lpips: Path | None = None
@@ -70,10 +80,11 @@ class Config(Options):
         ):  # fmt: skip
             if not fits:
                 raise UserError(f"{flag('model.' + name)}: {getattr(model, name)} is not {needed}")
-        if not loss.layers or not set(loss.layers) <= set(LAYERS):
-            raise UserError(f"--loss.layers: ({' '.join(map(str, loss.layers))}) are not some of {LAYERS}")
-        alignment = model.use_warping and (loss.warp or loss.pixel)
-        if not (alignment or loss.perceptual or loss.style or loss.pixel or loss.needs_discriminator):
+        if not loss.vgg_layers or not set(loss.vgg_layers) <= set(LAYERS):
+            raise UserError(f"--loss.layers: ({' '.join(map(str, loss.vgg_layers))}) are not some of {LAYERS}")
+        pixel = loss.pixel if isinstance(loss, LiteRenderLossConfig) else 0.0
+        alignment = model.use_warping and (loss.warp or pixel)
+        if not (alignment or loss.perceptual or loss.style or pixel or loss.needs_discriminator):
             raise UserError("--loss: no term that trains has a weight; give --loss.perceptual or --loss.pixel one")
         if model.use_warping and loss.warmup_epochs and not alignment:
             raise UserError(f"--loss.warmup-epochs: {loss.warmup_epochs} epochs would train the alignment alone, but "
@@ -83,18 +94,29 @@ class Config(Options):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {
-        "num_references": 5, "model": RendererConfig.lite(), "discriminator": DiscriminatorConfig(width=24), "batch": 4,
+        "num_references": 5, "model": LiteRendererConfig(), "discriminator": DiscriminatorConfig(width=24), "batch": 4,
         "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0,
         "sampling": SamplingConfig(
             balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1)
         ),
-        "loss": RenderLossConfig(  # for CPUs: what costs little and sharpens the mouth
-            start_epochs=8, warmup_epochs=0, adversarial=0.0, feature_matching=0.0, pixel=400.0, layers=(1, 2, 3),
-            region="lower",
-        ),
+        "loss": LiteRenderLossConfig(), "initial_motion_epochs": 8,
     },
     "paper": {"model": RendererConfig(), "discriminator": DiscriminatorConfig(), "batch": 96, "ema": 0.0},
 }  # fmt: skip
+
+
+def find_vgg(config: Config) -> VGG19:
+    """VGG-19 from --vgg, or from the folder of external weights. Raises UserError when it is missing or damaged."""
+    path = config.vgg or registry.find("vgg19")
+    if path is None or not path.is_file():
+        where = f"{path} is not a file" if path else f"none in {' or '.join(map(str, registry.folders()))}"
+        raise UserError(
+            f"--vgg: the perceptual loss needs VGG-19's weights, and {where}; name the file that you have, or download "
+            f"{registry.FILES['vgg19'].source} and put it into {registry.FOLDER}/ (python -m checkpoints --download "
+            "vgg19 does both)"
+        )
+    with registry.reading(path, "VGG-19"):
+        return load_vgg(path, config.loss.vgg_layers)
 
 
 class RenderStage(Stage):
@@ -104,25 +126,30 @@ class RenderStage(Stage):
 
     def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
         super().__init__(model, engine, examples, fingerprint.current(config.model.size))
-        self.config, self.start = config, model.start
-        vgg = load_vgg(config.vgg, config.loss.layers).to(engine.device) if config.loss.needs_vgg else None
+        self.config = config
+        self.start = model.initial_motion if isinstance(model, LiteRenderer) else None
+        vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
         self.discriminator = None
         if config.loss.needs_discriminator:
             self.discriminator = Discriminator(config.discriminator).to(engine.device)
             self.networks["discriminator"] = self.discriminator
             self.optimisers["discriminator"] = engine.adam(self.discriminator, betas=(0.5, 0.999))
-        self.loss = RenderLoss(config.loss, vgg, self.discriminator)
+        use_warping = config.model.use_warping
+        if isinstance(config.loss, LiteRenderLossConfig):
+            self.loss = LiteRenderLoss(config.loss, vgg, self.discriminator, use_warping)
+        else:
+            self.loss = RenderLoss(config.loss, vgg, self.discriminator, use_warping)
         self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
         if alex := config.lpips or registry.find("lpips_alex"):
             self.metrics["lpips"] = LPIPS("alex", alex).to(engine.device)
 
     def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
-        if self.start is not None and epoch < self.config.loss.start_epochs and not self.config.overfit:
+        if self.start is not None and epoch < self.config.initial_motion_epochs and not self.config.overfit:
             self.warming_up, losses = True, {"L": self.start_loss(self.start, batch)}
             self.engine.backward(losses["L"])
             return losses
         if self.start is not None:  # from now on it is what the average has come to, which so stays as it is
-            self.start.load_state_dict(self.average.get_submodule("start").state_dict())
+            self.start.load_state_dict(self.average.get_submodule("initial_motion").state_dict())
         # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
         self.warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
         with self.engine.autocast():
@@ -135,15 +162,13 @@ class RenderStage(Stage):
             self.engine.backward(losses["L_D"])
         return losses
 
-    def start_loss(self, start: LandmarkStart, batch: Batch) -> Tensor:
+    def start_loss(self, start: InitialMotion, batch: Batch) -> Tensor:
         references, target = batch["reference_images"], batch["target"]
         motion = start(batch["landmarks"], batch["reference_landmarks"], references, batch["masked_target"])
         middle = target.shape[-1] // 2
-        moved = warp(references, sampling_grid(motion.flow, True)[..., middle:, :], True)  # (B, N, 3, S/2, S)
-        averaged = (moved * motion.weight[..., middle:, :]).sum(1, keepdim=True)  # (B, 1, 3, S/2, S)
-        errors = [(x - target[:, None, :, middle:]).square().mean((2, 3, 4)) for x in (moved, averaged)]  # (B, N or 1)
-        decay = self.config.loss.start_decay * start.correction.weight.square().sum()
-        return 10 * torch.stack([(error + PSNR_EPS).log10().mean() for error in errors]).sum() + decay
+        warped = warp(references, sampling_grid(motion.flow, LITE)[..., middle:, :], LITE)  # (B, N, 3, S/2, S)
+        weight, decay = motion.weight[..., middle:, :], self.config.initial_motion_decay
+        return initial_motion_loss(warped, weight, target[:, :, middle:], start.correction.weight, decay)
 
     @staticmethod
     def draw(model: nn.Module, batch: Batch) -> RendererOutput:
@@ -177,7 +202,7 @@ class RenderStage(Stage):
 def build(config: Config) -> Trainer:
     """Data, networks and loop of a configuration. Raises UserError when they don't fit together."""
     engine = Engine(config)
-    model = weights.load(config.init, "renderer") if config.init else Renderer(config.model)
+    model = weights.load(config.init, "render") if config.init else weights.build(config.model)
     if config.init:
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
         fingerprint.check(model.settings, fingerprint.current(config.model.size), f"--init: {config.init}")
@@ -189,7 +214,7 @@ def build(config: Config) -> Trainer:
     val = config.validation_clips(clips.train, clips.val)
     make_data = partial(
         RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed,
-        candidates=config.model.candidates,
+        candidates=config.model.candidates if isinstance(config.model, LiteRendererConfig) else 0,
     )  # fmt: skip
     data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
     fixed, count = data, config.overfit or config.val_samples

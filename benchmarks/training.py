@@ -107,7 +107,7 @@ def main(config: Config) -> None:
         settings: dict[str, Any] = script.PRESETS[config.preset] | {k: v for k, v in given.items() if v is not None}
         if stage == "render":
             loss = settings.get("loss", train_render.RenderLossConfig())
-            settings |= {"vgg": config.vgg, "loss": replace(loss, start_epochs=0, warmup_epochs=0)}
+            settings |= {"vgg": config.vgg, "loss": replace(loss, warmup_epochs=0), "initial_motion_epochs": 0}
         flops = first = 0.0
         for variant, changes in VARIANTS.items():
             with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):  # how many clips there are

@@ -1,6 +1,7 @@
-"""Least-squares adversarial loss with feature matching (paper, equations 19 and 20). Neither side trains the other.
+"""Least-squares adversarial loss L_g and feature matching loss L_f (paper, section 3.2.3; pix2pixHD).
 
-A discriminator maps pictures (B, 3, H, W), for each of its scales, to feature maps, the logits last.
+Neither network's loss gives the other a gradient. A discriminator maps pictures (B, 3, H, W), for each of its scales,
+to feature maps, the logits last.
 """
 
 import torch
@@ -11,23 +12,24 @@ from losses.perceptual import perceptual
 
 
 def generator_losses(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The generator's terms for its pictures (B, 3, H, W) and the true ones; the discriminator gets no gradient.
+    """L_g and L_f of the generator's pictures (B, 3, H, W) and the true ones; the discriminator gets no gradient.
 
     Returns:
         mean (D(fake) - 1)^2, summed over the scales; and the mean absolute difference of all feature maps but the
-        logits, times 4 / (number of them) / (number of scales)
+        logits, times 4 / (number of feature maps) / (number of scales)
     """
     frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
     with torch.no_grad():
-        true = discriminator(real)
-    drawn = functional_call(discriminator, frozen, fake)
-    adversarial = torch.stack([(scale[-1].float() - 1).square().mean() for scale in drawn]).sum()
-    pairs = [(mine[:-1], theirs[:-1]) for mine, theirs in zip(drawn, true, strict=True)]
-    distances = [perceptual(mine, theirs) / len(mine) for mine, theirs in pairs]
+        of_real = discriminator(real)
+    of_fake = functional_call(discriminator, frozen, fake)
+    adversarial = torch.stack([(scale[-1].float() - 1).square().mean() for scale in of_fake]).sum()
+    pairs = [(fake_scale[:-1], real_scale[:-1]) for fake_scale, real_scale in zip(of_fake, of_real, strict=True)]
+    distances = [perceptual(fake_maps, real_maps) / len(fake_maps) for fake_maps, real_maps in pairs]
     return adversarial, 4 * torch.stack(distances).mean()
 
 
 def discriminator_loss(discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
-    """Half of mean D(fake)^2 + mean (D(real) - 1)^2, summed over the scales; `fake`'s graph is not touched."""
+    """Half of mean D(fake)^2 + mean (D(real) - 1)^2, summed over the scales; `fake`'s graph is not used."""
     logits = [scale[-1].float().chunk(2) for scale in discriminator(torch.cat([fake.detach(), real]))]
-    return 0.5 * torch.stack([drawn.square().mean() + (true - 1).square().mean() for drawn, true in logits]).sum()
+    losses = [of_fake.square().mean() + (of_real - 1).square().mean() for of_fake, of_real in logits]
+    return 0.5 * torch.stack(losses).sum()

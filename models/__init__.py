@@ -1,5 +1,5 @@
-"""The networks. `models.load(path)` gives a trained one."""
+"""The networks. `models.load(path)` loads a trained one, `models.build(config)` makes a new one."""
 
-from models.weights import load
+from models.weights import build, load
 
-__all__ = ["load"]
+__all__ = ["build", "load"]

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from face import landmarks
 from models import weights
-from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
-from models.renderer import Renderer, RendererConfig
+from models.configs import LandmarkGeneratorConfig, RendererConfig
+from models.landmark_generator import LandmarkGenerator
+from models.renderer import Renderer
 from runtime import command_line
 from runtime.command_line import UserError
 
@@ -61,41 +62,54 @@ _PICTURE_IN = (
 
 
 def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
-    """The network of a released state dict, recognised by its keys; a renderer then works on RGB.
+    """Builds the network of a released state dict, recognised by its keys; the renderer then works on RGB.
 
     Raises:
         UserError: it is neither of the two, or incomplete
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    renamed = {_renamed(name): value for name, value in state.items() if not _UNUSED.search(name)}
+    renamed = {_rename(name): value for name, value in state.items() if not _UNUSED.search(name)}
     if "fusion_transformer.modality.weight" in state:
         module = LandmarkGenerator(LandmarkGeneratorConfig())
         renamed["fusion.type_embedding"] = renamed["fusion.type_embedding"][1:]  # row 0 is padding
     elif "flow_module.conv1.weight" in state:
         module = Renderer(RendererConfig())
-        for name in [name for name in renamed if ".gamma." in name]:
-            gamma, beta = renamed.pop(name), renamed.pop(name.replace(".gamma.", ".beta."))
-            renamed[name.replace(".gamma.", ".affine.")] = torch.cat([gamma, beta])
-        for name in _PICTURE_IN:
-            renamed[name] = torch.cat([renamed[name][:, :3].flip(1), renamed[name][:, 3:]], dim=1)
-        renamed["translation.to_rgb.weight"] = renamed["translation.to_rgb.weight"].flip(0)
+        _join_affine(renamed)
+        _swap_colours(renamed)
     else:
         raise UserError("by its names neither the released landmark generator nor the released renderer")
     try:
         module.load_state_dict(renamed)
     except RuntimeError as error:
-        raise UserError(f"not the released sizes: {str(error).splitlines()[-1].strip()[:200]}") from error
+        reason = str(error).splitlines()[-1].strip()[:200]
+        raise UserError(f"not the released sizes: {reason}") from error
     return module.eval()
 
 
-def _renamed(name: str) -> str:
+def _rename(name: str) -> str:
     for pattern, replacement in _NAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
+def _join_affine(state: dict[str, Tensor]) -> None:
+    """Joins the layers of gamma and beta, in place."""
+    for name in [name for name in state if ".gamma." in name]:
+        gamma = state.pop(name)
+        beta = state.pop(name.replace(".gamma.", ".beta."))
+        state[name.replace(".gamma.", ".affine.")] = torch.cat([gamma, beta])
+
+
+def _swap_colours(state: dict[str, Tensor]) -> None:
+    """From BGR to RGB, in place."""
+    for name in _PICTURE_IN:
+        colours, sketches = state[name][:, :3], state[name][:, 3:]
+        state[name] = torch.cat([colours.flip(1), sketches], dim=1)
+    state["translation.to_rgb.weight"] = state["translation.to_rgb.weight"].flip(0)
+
+
 @dataclass(frozen=True)
-class Config:
+class ConvertConfig:
     """Converts a checkpoint of the released IP-LAP code; either network, recognised by its keys."""
 
     source: tyro.conf.Positional[Path]
@@ -104,7 +118,7 @@ class Config:
     """File to write, .safetensors"""
 
 
-def main(config: Config) -> None:
+def main(config: ConvertConfig) -> None:
     command_line.check_output(config.output, "OUTPUT", (".safetensors",))
     if not config.source.is_file():
         raise UserError(f"SOURCE: {config.source} is not a file")
@@ -117,10 +131,10 @@ def main(config: Config) -> None:
         module = convert(state)
     except (UserError, KeyError, AttributeError) as error:
         raise UserError(f"SOURCE: {config.source} is not a released checkpoint: {error}") from error
-    extra = {"step": checkpoint.get("global_step") or 0, "source": "released IP-LAP weights, converted"}
-    weights.save(module, config.output, SETTINGS, extra)
-    print(f"{config.output}: {weights.NAMES[weights.stage_of(module)]}, from step {extra['step']}")
+    step = checkpoint.get("global_step") or 0
+    weights.save(module, config.output, SETTINGS, {"step": step, "source": "released IP-LAP weights, converted"})
+    print(f"{config.output}: {weights.NAMES[weights.stage_of(module)]}, from step {step}")
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, prog="python -m models.convert_official")
+    command_line.run(main, ConvertConfig, prog="python -m models.convert_official")

@@ -1,21 +1,12 @@
 """Multi-scale patch discriminator of stage 2 (paper, section 3.2.3; the PatchGAN of pix2pixHD)."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.configs import DiscriminatorConfig
 from models.layers import instance_norm
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """The defaults are the paper's."""
-
-    width: int = 64
-    """Channels of the first layer; doubled three times."""
-    scales: int = 2
 
 
 class PatchDiscriminator(nn.Module):
@@ -23,23 +14,27 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        channels, strides = (3, width, 2 * width, 4 * width, 8 * width, 1), (2, 2, 2, 1, 1)
-        sizes = zip(pairwise(channels), strides, strict=True)
-        self.convs = nn.ModuleList(nn.Conv2d(*ends, 4, stride, padding=2) for ends, stride in sizes)
+        channels = (3, width, 2 * width, 4 * width, 8 * width, 1)
+        strides = (2, 2, 2, 1, 1)
+        self.convs = nn.ModuleList()
+        for (in_channels, out_channels), stride in zip(pairwise(channels), strides, strict=True):
+            self.convs.append(nn.Conv2d(in_channels, out_channels, 4, stride, padding=2))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = []
         for conv in self.convs[:-1]:
-            x = instance_norm(conv(x)) if features else conv(x)
+            x = conv(x)
+            if features:  # all but the first and the last layer are normalised
+                x = instance_norm(x)
             x = F.leaky_relu(x, 0.2)
             features.append(x)
         return [*features, self.convs[-1](x)]
 
 
 class Discriminator(nn.Module):
-    """One patch discriminator for each scale; from each scale to the next the picture is halved."""
+    """One patch discriminator for each scale; from scale to scale the picture is halved."""
 
-    def __init__(self, config: DiscriminatorConfig = DiscriminatorConfig()):
+    def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         self.config = config
         self.scales = nn.ModuleList(PatchDiscriminator(config.width) for _ in range(config.scales))

@@ -1,6 +1,7 @@
-"""Weight files: safetensors whose metadata say which network they hold, of which sizes, for which input settings."""
+"""Weight files: safetensors whose metadata name the network, its sizes and the settings of its input."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,39 +11,70 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
-from models.renderer import Renderer, RendererConfig
+from models.configs import LandmarkGeneratorConfig, RendererConfig
+from models.landmark_generator import LandmarkGenerator
+from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
+from models.lite.renderer import LiteRenderer, LiteRendererConfig
+from models.renderer import Renderer
 from runtime.command_line import UserError, write_whole
 
-Stage = Literal["landmark", "renderer"]
+Stage = Literal["landmark", "render"]
+Network = LandmarkGenerator | Renderer
+NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
-_STAGES = {"landmark": (LandmarkGenerator, LandmarkGeneratorConfig), "renderer": (Renderer, RendererConfig)}
-NAMES = {"landmark": "a landmark generator (stage 1)", "renderer": "a renderer (stage 2)"}
+_NETWORKS: dict[tuple[str, str], tuple[type[Network], type[LandmarkGeneratorConfig | RendererConfig]]] = {
+    ("landmark", "paper"): (LandmarkGenerator, LandmarkGeneratorConfig),
+    ("landmark", "lite"): (LiteLandmarkGenerator, LiteLandmarkGeneratorConfig),
+    ("render", "paper"): (Renderer, RendererConfig),
+    ("render", "lite"): (LiteRenderer, LiteRendererConfig),
+}
 
 
-def stage_of(module: LandmarkGenerator | Renderer) -> Stage:
-    """Which of the two networks it is."""
-    return "renderer" if isinstance(module, Renderer) else "landmark"
+@overload
+def build(config: LandmarkGeneratorConfig) -> LandmarkGenerator: ...
+@overload
+def build(config: RendererConfig) -> Renderer: ...
+
+
+def build(config: Any) -> Network:
+    """A new network, of the paper or lite by the class of its config."""
+    for network, config_class in _NETWORKS.values():
+        if type(config) is config_class:
+            return network(config)  # type: ignore[arg-type]
+    raise TypeError(f"{type(config).__name__} is not the config of a network")
+
+
+def stage_of(module: Network) -> Stage:
+    """The stage that a network belongs to."""
+    return "render" if isinstance(module, Renderer) else "landmark"
 
 
 def save(
-    module: LandmarkGenerator | Renderer, path: str | Path, settings: Mapping[str, str | int | float],
-    extra: Mapping[str, Any] | None = None, half: bool = False,
-) -> None:  # fmt: skip
-    """Writes the weights under a temporary name in the same folder, then renames.
+    module: Network,
+    path: str | Path,
+    settings: Mapping[str, str | int | float],
+    extra: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Writes a weight file, under a temporary name first.
 
     Args:
         module: the network
         path: the file, `.safetensors`
-        settings: landmark, mel and crop settings that it was trained with
+        settings: landmark, mel and crop settings of its training
         extra: what else to record, as JSON: step, losses, data, ...
-        half: store half precision
+        half: store in half precision
+
+    Raises:
+        UserError: the file cannot be written
     """
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    is_lite = isinstance(module, LiteLandmarkGenerator | LiteRenderer)
     metadata = {
         "stage": stage_of(module),
+        "family": "lite" if is_lite else "paper",
         "config": json.dumps(asdict(module.config)),
         "settings": json.dumps(dict(settings)),
         "extra": json.dumps(dict(extra or {})),
@@ -53,48 +85,57 @@ def save(
 @overload
 def load(path: str | Path, stage: Literal["landmark"]) -> LandmarkGenerator: ...
 @overload
-def load(path: str | Path, stage: Literal["renderer"]) -> Renderer: ...
+def load(path: str | Path, stage: Literal["render"]) -> Renderer: ...
 @overload
-def load(path: str | Path, stage: None = None) -> LandmarkGenerator | Renderer: ...
+def load(path: str | Path, stage: None = None) -> Network: ...
 
 
-def load(path: str | Path, stage: Stage | None = None) -> LandmarkGenerator | Renderer:
-    """The network in a file of `save`: on the CPU, in float32, in eval mode, without gradients.
+def load(path: str | Path, stage: Stage | None = None) -> Network:
+    """Loads a network from a file of `save`: on the CPU, in float32, in eval mode, without gradients.
 
-    It has the attributes `config`, `settings` (landmark, mel and crop settings it was trained with) and `extra`
-    (whatever else was recorded).
+    Its attributes `config`, `settings` and `extra` hold what the file records.
 
     Raises:
-        UserError: no such file, a damaged or foreign file, or, where `stage` is given, the other stage's weights
+        UserError: the file is missing, damaged or foreign, or holds the weights of another stage than `stage`
     """
     path = Path(path)
     metadata, state = _read(path)
     try:
         found = metadata["stage"]
-        network, config = _STAGES[found]
+        network, config_class = _NETWORKS[found, metadata["family"]]
         sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{path} holds no weights of this project; released .pth files need python -m models.convert_official"
+            f"{path} holds no weights of this project, or an earlier version's; released weights need "
+            "python -m models.convert_official"
         ) from error
     if stage is not None and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
     try:
-        module = network(config(**sizes))
+        module = network(config_class(**sizes))  # type: ignore[arg-type]
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()[:200]  # not each of a hundred names
-        raise UserError(f"{path} holds {NAMES[found]} that this version does not fit: {reason}") from error
-    module.settings, module.extra = settings, extra
+        reason = str(error).splitlines()[-1].strip()[:200]  # the last of up to a hundred names
+        raise UserError(f"{path} holds {NAMES[found]} which this version cannot load: {reason}") from error
+    module.settings = settings
+    module.extra = extra
     return module.eval().requires_grad_(False)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a safetensors file."""
+    if not path.exists():
+        raise UserError(f"weights: {path} does not exist")
     if not path.is_file():
-        raise UserError(f"weights: {path} does not exist" if not path.exists() else f"weights: {path} is not a file")
+        raise UserError(f"weights: {path} is not a file")
     try:
+        if path.suffix in (".pth", ".pt") or zipfile.is_zipfile(path):
+            raise UserError(
+                f"{path} is a PyTorch checkpoint; convert released weights with python -m models.convert_official"
+            )
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
     except PermissionError as error:
         raise UserError(f"weights: {path} cannot be read; change its permissions") from error
     except (SafetensorError, OSError) as error:

@@ -11,19 +11,25 @@ import torch
 import models
 from checkpoints import registry
 from datasets.sampling import SamplingConfig
-from losses.render import RenderLossConfig
-from models.discriminator import DiscriminatorConfig
-from models.lite.initial_motion import LandmarkStart
-from models.renderer import RendererConfig
+from losses.lite import LiteRenderLossConfig
+from models.configs import DiscriminatorConfig, RendererConfig
+from models.lite.initial_motion import InitialMotion
+from models.lite.renderer import LiteRendererConfig
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import write_vgg
-from train_render import Config, RenderStage, build, main
+from train_render import Config, RenderStage, build, find_vgg, main
 from training import checkpoint
 from training.run_folder import read_metrics
 
-TINY = RendererConfig(
-    size=32, sketch_channels=1, shallow=4, deep=8, alignment_deep=8, modulation=4, style_hidden=4, audio_width=2
+SIZES: dict[str, Any] = {
+    "size": 32, "sketch_channels": 1, "shallow": 4, "deep": 8, "alignment_deep": 8, "modulation": 4, "style_hidden": 4,
+    "audio_width": 2,
+}  # fmt: skip
+TINY = RendererConfig(**SIZES)
+
+SMALL_LOSS = LiteRenderLossConfig(
+    adversarial=0.25, feature_matching=2.5, pixel=0, layers=(1, 2), region="full", warmup_epochs=1
 )
 
 
@@ -45,7 +51,7 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(cache: Path, vgg: Path, tmp_path: Path) -> Config:
     return Config(
         cache=cache, run=tmp_path / "run", vgg=vgg, model=TINY, discriminator=DiscriminatorConfig(width=4),
-        loss=RenderLossConfig(layers=(1, 2), warmup_epochs=1), sampling=SamplingConfig(samples_per_epoch=4), batch=2,
+        loss=SMALL_LOSS, sampling=SamplingConfig(samples_per_epoch=4), batch=2,
         steps=4, workers=0, log_every=1, validate_every=4, num_references=2, val_samples=2, device="cpu",
         precision="fp32",
     )  # fmt: skip
@@ -77,16 +83,16 @@ def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: P
 
 
 def test_where_the_alignment_starts_is_trained_alone_at_first_and_then_left(config: Config) -> None:
-    model = replace(TINY, landmark_start=True, output_skip=True)
-    config = replace(config, model=model, loss=replace(config.loss, start_epochs=1, warmup_epochs=0), steps=2, ema=0.0)
+    loss = replace(SMALL_LOSS, warmup_epochs=0)
+    config = replace(config, model=LiteRendererConfig(**SIZES), loss=loss, initial_motion_epochs=1, steps=2, ema=0.0)
     before = build(config).stage.model.state_dict()
     main(config)
     after = state_of(config)["networks"]["renderer"]
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert changed and all(name.startswith("start.") for name in changed)
+    assert changed and all(name.startswith("initial_motion.") for name in changed)
     main(replace(config, steps=3))
     last = state_of(config)["networks"]["renderer"]
-    assert {name.startswith("start.") for name in last if not torch.equal(last[name], after[name])} == {False}
+    assert {name.startswith("initial_motion.") for name in last if not torch.equal(last[name], after[name])} == {False}
     averaged = replace(config, run=config.run.parent / "averaged", ema=0.5)
     main(averaged)
     mean = state_of(averaged)["average"]
@@ -104,7 +110,7 @@ def test_where_the_alignment_starts_is_trained_alone_at_first_and_then_left(conf
 
 
 def test_weights_of_the_start_that_change_nothing_cost_all_the_same(config: Config) -> None:
-    picture, points, start = torch.rand(1, 3, 32, 32), torch.rand(1, 131, 2), LandmarkStart()
+    picture, points, start = torch.rand(1, 3, 32, 32), torch.rand(1, 131, 2), InitialMotion()
     stage = build(config).stage
     assert isinstance(stage, RenderStage)
     batch = {"target": picture, "masked_target": picture, "reference_images": picture[:, None]}
@@ -112,7 +118,7 @@ def test_weights_of_the_start_that_change_nothing_cost_all_the_same(config: Conf
     without = stage.start_loss(start, batch)
     torch.nn.init.constant_(start.correction.weight, 0.1)
     cost = (stage.start_loss(start, batch) - without).item()
-    assert cost == pytest.approx(config.loss.start_decay * 0.01 * start.correction.weight.numel(), rel=1e-3)
+    assert cost == pytest.approx(config.initial_motion_decay * 0.01 * start.correction.weight.numel(), rel=1e-3)
 
 
 def test_dry_run_is_of_a_step_after_the_warm_up(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +137,25 @@ def test_overfitting_validates_on_the_samples_it_trains_on(config: Config) -> No
 def test_cache_of_another_size(config: Config) -> None:
     with pytest.raises(UserError, match=r"crop.size = 32, but 64 is in force"):
         main(replace(config, model=replace(TINY, size=64)))
+
+
+def test_missing_vgg_is_one_clear_line(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, vgg=None)
+    monkeypatch.setattr(registry, "FOLDER", tmp_path / "checkpoints")
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    with pytest.raises(UserError, match=r"--vgg: .* none in .*vgg19-dcbb9e9d\.pth and put it into"):
+        find_vgg(config)
+    with pytest.raises(UserError, match=r"mine\.pth is not a file"):
+        find_vgg(replace(config, vgg=tmp_path / "mine.pth"))
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    file.write_text("<html>404</html>")
+    with pytest.raises(UserError, match=r"vgg19-dcbb9e9d\.pth: not the weights of VGG-19, or damaged"):
+        find_vgg(config)
+    for content in ({"a": torch.zeros(1)}, [1], {"features.0.weight": torch.zeros(1), "features.0.bias": 3}):
+        torch.save(content, file)
+        with pytest.raises(UserError, match="not the weights of VGG-19"):
+            find_vgg(replace(config, vgg=file))
 
 
 def test_lpips_is_measured_where_the_weights_are(config: Config) -> None:

@@ -18,7 +18,7 @@ FREE = frozenset((
 ))  # fmt: skip
 # Numbers that may be 0, by how their names begin; others are more.
 MAY_BE_0 = (
-    "minutes", "warmup_steps", "clip_norm", "ema", "patience", "workers", "seed", "overfit", "model.candidates",
+    "minutes", "warmup_steps", "clip_norm", "ema", "patience", "workers", "seed", "overfit", "initial_motion_",
     "model.dropout", "loss.", "sampling.augment.", "split.",
 )  # fmt: skip
 BELOW_1 = {"ema": "decay below 1 (usual: 0.999)", "model.dropout": "probability below 1"}
@@ -153,6 +153,6 @@ def with_preset(config: type[Config], presets: dict[str, dict[str, Any]]) -> typ
 def with_sizes_of(config: Any, default: Any, loaded: Any) -> Any:
     """`config` with the network's sizes as --init has them. Raises UserError if the command line asks for others."""
     for name, value in flatten(loaded).items():
-        if getattr(config.model, name) not in (getattr(default, name), value):
+        if hasattr(config.model, name) and getattr(config.model, name) not in (getattr(default, name), value):
             raise UserError(f"--model.{name.replace('_', '-')}: {config.init} has {value}; leave this flag out")
     return replace(config, model=loaded)

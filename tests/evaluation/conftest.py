@@ -11,10 +11,10 @@ from skimage import data
 
 from face import fingerprint
 from media.audio import FPS, SAMPLE_RATE
-from media.writer import VideoWriter
+from media.video import VideoWriter
 from models import weights
-from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
-from models.renderer import Renderer, RendererConfig
+from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
+from models.lite.renderer import LiteRenderer, LiteRendererConfig
 
 
 @cache
@@ -61,10 +61,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights as inference takes them."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    landmark = LandmarkGeneratorConfig(
-        width=32, layers=1, heads=2, feed_forward=32, audio_width=2, landmark_width=1, reference_skip=True
+    landmark = LiteLandmarkGeneratorConfig(
+        num_frames=5, width=32, layers=1, heads=2, feed_forward=32, audio_width=2, landmark_width=1, norm_first=False
     )
-    renderer = RendererConfig(
+    renderer = LiteRendererConfig(
         sketch_channels=1,
         shallow=4,
         deep=8,
@@ -72,8 +72,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         modulation=4,
         style_hidden=4,
         audio_width=2,
-        output_skip=True,
+        kernel=7,
     )
-    weights.save(LandmarkGenerator(landmark), folder / "landmark_generator.safetensors", fingerprint.current())
-    weights.save(Renderer(renderer), folder / "renderer.safetensors", fingerprint.current())
+    weights.save(LiteLandmarkGenerator(landmark), folder / "landmark_generator.safetensors", fingerprint.current())
+    weights.save(LiteRenderer(renderer), folder / "renderer.safetensors", fingerprint.current())
     return folder

@@ -29,7 +29,7 @@ from evaluation.validation import Config, Faces, main, rows_of
 from face.landmarks import LIP_SLICE, POSE_SLICE
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 from metrics.lip_motion import jitter
-from models.landmark_generator import LandmarkGeneratorConfig
+from models.configs import LandmarkGeneratorConfig
 from networks import Networks
 from runtime.command_line import UserError
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from losses.adversarial import discriminator_loss, generator_losses
-from models.discriminator import Discriminator, DiscriminatorConfig
+from models.configs import DiscriminatorConfig
+from models.discriminator import Discriminator
 from tests.models.released import case, state_dict
 
 
@@ -19,7 +20,7 @@ def discriminator() -> Discriminator:
 
 @torch.inference_mode()
 def test_parity(shared: Path) -> None:
-    network, z = Discriminator(), case(shared / "reference", "discriminator")
+    network, z = Discriminator(DiscriminatorConfig()), case(shared / "reference", "discriminator")
     state = state_dict(shared / "reference", "discriminator")
     network.load_state_dict(
         {f"scales.{1 - int(k[5])}.convs.{k[12]}.{k.rsplit('.')[-1]}": value for k, value in state.items()}
@@ -55,7 +56,7 @@ def test_discriminator_step_leaves_the_generator_alone(discriminator: Discrimina
     assert generator.weight.grad is not None
 
 
-def test_it_learns_to_tell(discriminator: Discriminator) -> None:
+def test_discriminator_learns_to_separate_fake_and_real(discriminator: Discriminator) -> None:
     torch.manual_seed(1)
     optimiser = torch.optim.Adam(discriminator.parameters(), 1e-2, betas=(0.5, 0.999))
     values = []

@@ -1,4 +1,4 @@
-"""What the conversion refuses, and what it writes beside the weights."""
+"""Conversion of released checkpoints: what it refuses, and the settings that it writes."""
 
 from pathlib import Path
 
@@ -7,22 +7,21 @@ import torch
 
 from face import fingerprint
 from models import convert_official
-from models.landmark_generator import LandmarkGenerator
 from runtime.command_line import UserError
 
 
 def refused(source: Path, output: Path) -> str:
     with pytest.raises(UserError) as caught:
-        convert_official.main(convert_official.Config(source, output))
+        convert_official.main(convert_official.ConvertConfig(source, output))
     assert not output.exists() and list(output.parent.glob(f".{output.name}*")) == []
     return str(caught.value)
 
 
-def test_settings_are_the_ones_in_force() -> None:
+def test_released_settings_are_the_current_ones() -> None:
     fingerprint.check(convert_official.SETTINGS, fingerprint.current(128), "released weights")
 
 
-def test_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
+def test_refuses_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     text = tmp_path / "weights.pth"
     text.write_text("not a checkpoint")
     assert str(text) in refused(text, tmp_path / "out.safetensors")
@@ -44,16 +43,15 @@ def test_refuses_incomplete_networks(tmp_path: Path, marker: str) -> None:
     assert "not a released checkpoint" in refused(source, tmp_path / "out.safetensors")
 
 
-def test_refuses_output_that_cannot_be_written_or_is_the_checkpoint(tmp_path: Path) -> None:
+def test_refuses_unwritable_output(tmp_path: Path) -> None:
     (tmp_path / "in.pth").touch()
     with pytest.raises(UserError, match="safetensors"):
-        convert_official.main(convert_official.Config(tmp_path / "in.pth", tmp_path / "in.pth"))
+        convert_official.main(convert_official.ConvertConfig(tmp_path / "in.pth", tmp_path / "in.pth"))
     with pytest.raises(UserError, match="does not exist"):
-        convert_official.main(convert_official.Config(tmp_path / "in.pth", tmp_path / "no" / "out.safetensors"))
+        convert_official.main(convert_official.ConvertConfig(tmp_path / "in.pth", tmp_path / "no" / "out.safetensors"))
 
 
 def test_unknown_names_are_not_dropped() -> None:
     state = {"fusion_transformer.modality.weight": torch.zeros(4, 512), "surprise.weight": torch.zeros(1)}
     with pytest.raises(UserError, match="surprise"):
         convert_official.convert(state)
-    assert sum(p.numel() for p in LandmarkGenerator().parameters()) == pytest.approx(13.7e6, rel=0.005)

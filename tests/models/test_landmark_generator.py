@@ -1,4 +1,4 @@
-"""The landmark generator by its properties: sizes, tokens, both architectures, the skip from the references."""
+"""Properties of the landmark generator: sizes, tokens, both architectures."""
 
 import math
 from dataclasses import replace
@@ -7,12 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.landmark_generator import (
-    LandmarkGenerator,
-    LandmarkGeneratorConfig,
-    move_with_pose,
-    sinusoidal_positions,
-)
+from models.configs import LandmarkGeneratorConfig
+from models.landmark_generator import LandmarkGenerator, sinusoidal_positions
 
 TINY = LandmarkGeneratorConfig(width=16, layers=2, heads=2, feed_forward=32, audio_width=2, landmark_width=1)
 
@@ -51,17 +47,15 @@ def test_any_number_of_frames_and_references(architecture, norm_first: bool, fra
 
 
 def test_parameter_counts() -> None:
-    paper, lstm = count(LandmarkGenerator()), count(LandmarkGenerator(LandmarkGeneratorConfig(architecture="lstm")))
+    paper = count(LandmarkGenerator(LandmarkGeneratorConfig()))
+    lstm = count(LandmarkGenerator(LandmarkGeneratorConfig(architecture="lstm")))
     assert paper == pytest.approx(13.7e6, rel=0.005)
     assert lstm == pytest.approx(paper, rel=0.01)
-    lite = LandmarkGenerator(LandmarkGeneratorConfig.lite())
-    assert 2 * count(lite) < 4e6  # bytes in half precision
 
 
-@pytest.mark.parametrize("skip", [False, True])
 @torch.inference_mode()
-def test_reference_tokens_serve_a_whole_video(skip: bool) -> None:
-    network = build(replace(TINY, reference_skip=skip))
+def test_reference_tokens_serve_a_whole_video() -> None:
+    network = build(TINY)
     mel, pose, reference = inputs()
     same = reference[:1].expand(2, -1, -1, -1)
     tokens = network.encode_reference(reference[:1])
@@ -96,43 +90,7 @@ def test_pre_norm_ends_with_a_norm() -> None:
     assert isinstance(layers[True].norm, nn.LayerNorm) and layers[False].norm is None
 
 
-def test_move_with_pose_follows_any_affine_map() -> None:
-    """References that are each an affine picture of one face: moved with the frame's pose they agree with it."""
-    torch.manual_seed(0)
-    face = torch.rand(131, 2)
-    maps, shifts = torch.eye(2) + 0.2 * torch.randn(7, 2, 2), 0.1 * torch.randn(7, 1, 2)
-    faces = face @ maps + shifts
-    reference, frames = faces[None, :5], faces[None, 5:]
-    moved = move_with_pose(reference, frames[:, :, :74])
-    torch.testing.assert_close(moved, frames, rtol=0, atol=1e-3)
-
-
-@torch.inference_mode()
-def test_reference_skip_starts_at_still_lips() -> None:
-    mel, pose, reference = inputs()
-    lip, jaw = build(replace(TINY, reference_skip=True))(mel, pose, reference)
-    still = move_with_pose(reference, pose)[:, :, 74:]
-    torch.testing.assert_close(torch.cat([jaw, lip], dim=-2), still, rtol=0, atol=0)
-
-
-@torch.inference_mode()
-def test_a_turned_head_moves_the_still_lips_sideways_only() -> None:
-    """Where the upper face is not a flat picture of the references'; no height of it reaches the mouth this way."""
-    network = build(replace(TINY, reference_skip=True))
-    mel, pose, reference = inputs()
-    nn.init.normal_(network.turn.weight)
-    content = torch.cat([network(mel, pose, reference).jaw, network(mel, pose, reference).lip], dim=-2)
-    still = move_with_pose(reference, pose)[:, :, 74:]
-    assert (content[..., 0] - still[..., 0]).abs().max() > 1e-3
-    torch.testing.assert_close(content[..., 1], still[..., 1], rtol=0, atol=0)
-    flat = reference[:, :1, :74].expand(-1, pose.shape[1], -1, -1) * 0.9 + 0.02  # of one reference: nothing to explain
-    alone = network(mel, flat, reference[:, :1])
-    expected = reference[:, :1, 74:] * 0.9 + 0.02
-    found = torch.cat([alone.jaw, alone.lip], dim=-2)
-    torch.testing.assert_close(found, expected.expand_as(found), rtol=0, atol=2e-3)
-
-
-def test_positions() -> None:
+def test_positions_are_sines_and_cosines() -> None:
     table = sinusoidal_positions(5, 8)
     for position in range(5):
         for pair in range(4):

@@ -7,6 +7,7 @@ import torch
 
 import models
 from models import convert_official
+from models.configs import DiscriminatorConfig
 from models.discriminator import Discriminator
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import Renderer
@@ -28,7 +29,7 @@ def convert(reference: Path, folder: Path, name: str) -> Path:
     source, output = folder / f"{name}.pth", folder / f"{name}.safetensors"
     state = {f"module.{key}": value for key, value in state_dict(reference, name).items()}
     torch.save({"state_dict": state, "optimizer": None, "global_step": 12, "global_epoch": 1}, source)
-    convert_official.main(convert_official.Config(source, output))
+    convert_official.main(convert_official.ConvertConfig(source, output))
     return output
 
 
@@ -45,7 +46,7 @@ def test_landmark_generator(reference: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def renderer(reference: Path, folder: Path) -> Renderer:
-    return models.load(convert(reference, folder, "renderer"), "renderer")
+    return models.load(convert(reference, folder, "renderer"), "render")
 
 
 @pytest.mark.slow
@@ -62,12 +63,12 @@ def test_renderer(reference: Path, renderer: Renderer, name: str, tolerance: flo
 
 @torch.inference_mode()
 def test_discriminator(reference: Path) -> None:
-    network, z = Discriminator(), case(reference, "discriminator")
+    network, z = Discriminator(DiscriminatorConfig()), case(reference, "discriminator")
     # The full-size scale, our first, is the released scale1.
     names = {f"scales.{s}.convs.{i}.{k}": f"scale{1 - s}_layer{i}.0.{k}"
              for s in range(2) for i in range(5) for k in ("weight", "bias")}  # fmt: skip
     state = state_dict(reference, "discriminator")
-    network.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
+    network.load_state_dict({name: state[released] for name, released in names.items()})
     for s, scale in enumerate(network(z["fake"])):
         for i, features in enumerate(scale):
             torch.testing.assert_close(features.mean((-1, -2)), z[f"s{s}_l{i}"], rtol=0, atol=1e-5)

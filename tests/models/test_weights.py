@@ -1,7 +1,8 @@
-"""Weight files: the way there and back, and what is refused in one line that names the file."""
+"""Weight files: saving and loading, and one-line errors that name the file."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ from safetensors.torch import save_file
 
 import models
 from models import weights
-from models.landmark_generator import LandmarkGenerator, LandmarkGeneratorConfig
-from models.renderer import Renderer, RendererConfig
+from models.configs import LandmarkGeneratorConfig, RendererConfig
+from models.landmark_generator import LandmarkGenerator
+from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
+from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from runtime.command_line import UserError
+from tests.models.lite.test_renderer import inputs
 
 SETTINGS = {"crop.size": 128, "crop.margin": 0.05}
 SMALL = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=32, audio_width=2, landmark_width=1)
@@ -32,7 +36,7 @@ def refused(path: Path, stage: weights.Stage | None = None) -> str:
 
 
 @pytest.mark.parametrize(("half", "tolerance"), [(False, 0.0), (True, 1e-3)])
-def test_there_and_back(tmp_path: Path, network: LandmarkGenerator, half: bool, tolerance: float) -> None:
+def test_loads_what_was_saved(tmp_path: Path, network: LandmarkGenerator, half: bool, tolerance: float) -> None:
     path = tmp_path / "landmark.safetensors"
     weights.save(network, path, SETTINGS, {"step": 7, "losses": {"l1": 0.5}}, half)
     loaded = models.load(path)
@@ -48,25 +52,32 @@ def test_there_and_back(tmp_path: Path, network: LandmarkGenerator, half: bool, 
 
 
 def test_renderer_keeps_its_layout_and_output(tmp_path: Path) -> None:
-    renderer = Renderer(RendererConfig.lite()).eval()
+    renderer = LiteRenderer(LiteRendererConfig()).eval()
     weights.save(renderer, tmp_path / "renderer.safetensors", SETTINGS)
-    loaded = models.load(tmp_path / "renderer.safetensors", "renderer")
+    loaded = models.load(tmp_path / "renderer.safetensors", "render")
     assert loaded.translation.to_rgb.weight.is_contiguous(memory_format=torch.channels_last)
-    inputs = [torch.rand(1, *shape) for shape in [(3, 128, 128), (5, 3, 128, 128), (2, 3, 128, 128), (2, 3, 128, 128)]]
+    assert isinstance(loaded, LiteRenderer) and loaded.config == renderer.config
+    values = inputs(renderer.config, batch=1, references=2)
     with torch.inference_mode():
-        mel = torch.randn(1, 1, 80, 16)
-        torch.testing.assert_close(loaded(*inputs, mel).face, renderer(*inputs, mel).face)
+        torch.testing.assert_close(loaded(*values).face, renderer(*values).face)
 
 
-def test_other_stage(tmp_path: Path, network: LandmarkGenerator) -> None:
+@pytest.mark.parametrize("config", [SMALL, LiteLandmarkGeneratorConfig(), RendererConfig(), LiteRendererConfig()])
+def test_build_makes_the_network_of_the_config(config: Any) -> None:
+    network = models.build(config)
+    assert network.config == config
+    assert type(network).__name__ == type(config).__name__.removesuffix("Config")
+
+
+def test_weights_of_the_other_stage_are_refused(tmp_path: Path, network: LandmarkGenerator) -> None:
     path = tmp_path / "a.safetensors"
     weights.save(network, path, SETTINGS)
-    message = refused(path, "renderer")
+    message = refused(path, "render")
     assert "holds a landmark generator (stage 1)" in message and "a renderer (stage 2) is needed" in message
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.99])
-def test_truncated(tmp_path: Path, network: LandmarkGenerator, kept: float) -> None:
+def test_truncated_files_are_damaged(tmp_path: Path, network: LandmarkGenerator, kept: float) -> None:
     path = tmp_path / "a.safetensors"
     weights.save(network, path, SETTINGS)
     content = path.read_bytes()
@@ -74,27 +85,33 @@ def test_truncated(tmp_path: Path, network: LandmarkGenerator, kept: float) -> N
     assert "damaged" in refused(path)
 
 
-def test_not_ours(tmp_path: Path) -> None:
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "no.safetensors")
     assert "not a file" in refused(tmp_path)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.zeros(1)}, foreign)
     assert "convert_official" in refused(foreign)
-    save_file({"a": torch.zeros(1)}, foreign, {"stage": "vocoder", "config": "{}", "settings": "{}", "extra": "{}"})
+    save_file(
+        {"a": torch.zeros(1)},
+        foreign,
+        {"stage": "vocoder", "family": "lite", "config": "{}", "settings": "{}", "extra": "{}"},
+    )
     assert "no weights of this project" in refused(foreign)
     pickled = tmp_path / "weights.pth"
     torch.save({"a": torch.zeros(1)}, pickled)
-    assert "convert_official" in refused(pickled) or "damaged" in refused(pickled)
+    assert "PyTorch checkpoint" in refused(pickled) and "python -m models.convert_official" in refused(pickled)
+    renamed = pickled.rename(tmp_path / "weights.safetensors")
+    assert "python -m models.convert_official" in refused(renamed)
 
 
-def test_other_version(tmp_path: Path, network: LandmarkGenerator) -> None:
+def test_weights_of_another_version_are_refused(tmp_path: Path, network: LandmarkGenerator) -> None:
     path = tmp_path / "a.safetensors"
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    metadata = {"stage": "landmark", "settings": "{}", "extra": "{}"}
+    metadata = {"stage": "landmark", "family": "paper", "settings": "{}", "extra": "{}"}
     save_file(state, path, metadata | {"config": json.dumps({"wheels": 4})})
-    assert "does not fit" in refused(path)
+    assert "cannot load" in refused(path)
     save_file(state, path, metadata | {"config": json.dumps({"width": 24})})
-    assert "does not fit" in refused(path)
+    assert "cannot load" in refused(path)
 
 
 def test_failed_save_leaves_the_old_file(

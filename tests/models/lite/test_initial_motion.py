@@ -1,4 +1,4 @@
-"""Where the alignment starts, by made-up pictures that are moved by known distances."""
+"""Initial motion on made-up pictures that are moved by known distances."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from face.landmarks import FLIP
-from models.lite.initial_motion import LandmarkStart, landmark_flow, mirrored, upper_motion
+from models.lite.initial_motion import InitialMotion, landmark_flow, mirror, residual_motion
 
 
 def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:
@@ -16,7 +16,7 @@ def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:
     return (0.5 + 0.24 * pattern).expand(3, -1, -1)
 
 
-def test_flow_from_landmarks_takes_each_reference_to_the_target() -> None:
+def test_landmark_flow_takes_each_reference_to_the_target() -> None:
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(2, 131, 2, generator=generator)
     shifts = torch.tensor([[0.1, 0.0], [0.0, -0.05], [0.0, 0.0]])  # of the crop's side
@@ -25,7 +25,7 @@ def test_flow_from_landmarks_takes_each_reference_to_the_target() -> None:
     torch.testing.assert_close(flow, (shifts * 32)[..., None, None].expand_as(flow))
 
 
-def test_flow_from_landmarks_is_exact_at_a_lone_landmark() -> None:
+def test_landmark_flow_is_exact_at_a_lone_landmark() -> None:
     target = torch.full((1, 131, 2), 0.9)
     target[0, 0] = 0.25
     reference = target.clone()[:, None]
@@ -35,74 +35,74 @@ def test_flow_from_landmarks_is_exact_at_a_lone_landmark() -> None:
     assert flow[0, 56:60, 56:60].abs().max().item() < 0.1
 
 
-def test_the_upper_halves_tell_how_far_they_are_off() -> None:
+def test_residual_motion_is_measured_in_the_upper_half() -> None:
     moves = [(0.0, 0.0), (3.0, 0.0), (-2.5, 1.5), (0.4, -2.0)]
     pictures = torch.stack([waves(*move) for move in moves])[None]  # (1, 4, 3, 128, 128)
-    target = torch.stack([waves(), 0.8 * waves() + 0.1])  # and in another light
-    target[:, :, 64:] = 0.3  # not looked at
-    left = upper_motion(torch.zeros(2, 4, 2, 128, 128), pictures, target)
-    assert left.shape == (2, 4, 2, 4, 16)
-    expected = torch.tensor(moves)[None, :, :, None, None].expand_as(left)
-    error = (left - expected).abs().mean((2, 3, 4))  # (2, 4)
-    assert error[0].max() < 0.14 and error[1].max() < 0.46  # as exact as pictures shrunk to half allow
+    target = torch.stack([waves(), 0.8 * waves() + 0.1])  # under another exposure
+    target[:, :, 64:] = 0.3  # not read
+    residual = residual_motion(torch.zeros(2, 4, 2, 128, 128), pictures, target)
+    assert residual.shape == (2, 4, 2, 4, 16)
+    expected = torch.tensor(moves)[None, :, :, None, None].expand_as(residual)
+    error = (residual - expected).abs().mean((2, 3, 4))  # (2, 4)
+    assert error[0].max() < 0.14 and error[1].max() < 0.46  # as exact as half-size images allow
 
 
-def test_what_the_flow_has_moved_already_is_not_told_again() -> None:
+def test_residual_motion_excludes_the_flow() -> None:
     flow = torch.zeros(1, 1, 2, 128, 128)
     flow[:, :, 0] = 3
-    left = upper_motion(flow, waves(4.0)[None, None], waves()[None])
-    assert (left - torch.tensor([1.0, 0.0])[:, None, None]).abs().mean() < 0.1
+    residual = residual_motion(flow, waves(4.0)[None, None], waves()[None])
+    assert (residual - torch.tensor([1.0, 0.0])[:, None, None]).abs().mean() < 0.1
 
 
-def test_where_there_is_no_structure_nothing_moves() -> None:
+def test_images_without_structure_do_not_move() -> None:
     pictures = torch.full((1, 1, 3, 128, 128), 0.4) + 0.002 * torch.rand(3, 128, 128)
     target = torch.full((1, 3, 128, 128), 0.6)
-    assert upper_motion(torch.zeros(1, 1, 2, 128, 128), pictures, target).abs().max() < 0.5
+    assert residual_motion(torch.zeros(1, 1, 2, 128, 128), pictures, target).abs().max() < 0.5
 
 
-def test_the_correction_is_learned_but_leaves_the_mouth_to_its_landmarks() -> None:
+def test_correction_is_learned_except_at_the_mouth() -> None:
     points = torch.full((1, 131, 2), 0.2)
     points[:, -40:] = torch.tensor([0.5, 0.75])  # lips
-    start, pictures, target = LandmarkStart(), waves(2.0)[None, None], waves()[None]
-    untrained = start(points, points[:, None], pictures, target)
+    initial_motion, pictures, target = InitialMotion(), waves(2.0)[None, None], waves()[None]
+    untrained = initial_motion(points, points[:, None], pictures, target)
     assert untrained.flow.abs().max() == 0
-    optimiser = torch.optim.Adam(start.parameters(), 1e-2)
+    optimiser = torch.optim.Adam(initial_motion.parameters(), 1e-2)
     for _ in range(30):
         optimiser.zero_grad()
-        flow = start(points, points[:, None], pictures, target).flow
+        flow = initial_motion(points, points[:, None], pictures, target).flow
         F.mse_loss(flow[:, :, 0, 100:, 100:], torch.full((1, 1, 28, 28), 2.0)).backward()
         optimiser.step()
-    moved = start(points, points[:, None], pictures, target).flow
+    moved = initial_motion(points, points[:, None], pictures, target).flow
     torch.testing.assert_close(moved[:, :, 0, 104:, 104:], torch.full((1, 1, 24, 24), 2.0), rtol=0, atol=0.3)
     with torch.no_grad():
-        start.correction.bias.fill_(1.0)
-        start.correction.bias.view(2, 16, 16)[0, :, 8:] = -1.0  # sideways the halves are each other's mirror image
-    moved = start(points, points[:, None], pictures, target).flow
+        initial_motion.correction.bias.fill_(1.0)
+        initial_motion.correction.bias.view(2, 16, 16)[0, :, 8:] = -1.0  # mirror-equivariant: opposite signs
+    moved = initial_motion(points, points[:, None], pictures, target).flow
     assert moved[0, 0, :, 96, 64].abs().max() < 0.3 and moved[0, 0, :, 120, 8].min() > 4
 
 
 @torch.inference_mode()
-def test_a_mirror_changes_nothing_but_the_side() -> None:
+def test_initial_motion_is_mirror_equivariant() -> None:
     generator = torch.Generator().manual_seed(0)
     points, others = torch.rand(1, 131, 2, generator=generator), torch.rand(1, 2, 131, 2, generator=generator)
     pictures, target = torch.stack([waves(1.0), waves(-1.0, 2.0)])[None], waves()[None]
-    start = LandmarkStart()
-    torch.nn.init.normal_(start.correction.weight, std=0.1)
-    torch.nn.init.normal_(start.correction.bias)
-    flow = start(points, others, pictures, target).flow
+    initial_motion = InitialMotion()
+    torch.nn.init.normal_(initial_motion.correction.weight, std=0.1)
+    torch.nn.init.normal_(initial_motion.correction.bias)
+    flow = initial_motion(points, others, pictures, target).flow
     points, others = (torch.stack([1 - x, y], dim=-1)[..., FLIP, :] for x, y in (points.unbind(-1), others.unbind(-1)))
-    turned = start(points, others, pictures.flip(-1), target.flip(-1)).flow
-    assert flow.std() > 1 and (flow + turned).std() > 1
-    torch.testing.assert_close(turned, mirrored(flow), rtol=0, atol=0.02)
+    flipped = initial_motion(points, others, pictures.flip(-1), target.flip(-1)).flow
+    assert flow.std() > 1 and (flow + flipped).std() > 1
+    torch.testing.assert_close(flipped, mirror(flow), rtol=0, atol=0.02)
 
 
 @torch.inference_mode()
-def test_the_start_is_as_exact_under_autocast() -> None:
+def test_initial_motion_is_exact_under_autocast() -> None:
     points, others = torch.rand(1, 131, 2), torch.rand(1, 2, 131, 2)
-    start, pictures, target = LandmarkStart(), torch.stack([waves(1.0), waves(-1.0)])[None], waves()[None]
-    torch.nn.init.normal_(start.correction.weight, std=0.1)
-    exact = start(points, others, pictures, target)
+    initial_motion, pictures, target = InitialMotion(), torch.stack([waves(1.0), waves(-1.0)])[None], waves()[None]
+    torch.nn.init.normal_(initial_motion.correction.weight, std=0.1)
+    exact = initial_motion(points, others, pictures, target)
     with torch.autocast("cpu", torch.bfloat16):
-        half = start(points, others, pictures, target)
+        half = initial_motion(points, others, pictures, target)
     assert exact.flow.std() > 1
     torch.testing.assert_close(half, exact, rtol=0, atol=0)

@@ -1,0 +1,154 @@
+"""Terms of the lite preset, which are not in the paper: lip opening, pixels, and the initial motion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from losses.landmark import LandmarkLossConfig, landmark_loss, mean_or_zero
+from losses.perceptual import VGG19
+from losses.render import RenderLoss, RenderLossConfig
+
+SMOOTHING = 1e-4  # opening below which the square root is rounded off, so that still lips have a gradient
+TOUCHING = 0.01  # of the crop's side: opening below which the true lips touch
+PSNR_EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class LiteLandmarkLossConfig(LandmarkLossConfig):
+    """Weights of the terms; L_1 has weight 1."""
+
+    velocity: float = 0.1
+    """Weight of the continuity term L_c, the paper's lambda_c."""
+    openness: float = 8.0
+    """Error of the lips' opening, outer and inner contour. Without it mouths hardly open or close."""
+    closure: float = 2.0
+    """Extra weight of the openness term at points where the true lips touch. Without it, ambiguous audio leaves the
+    mouth slightly open."""
+    openness_speed: float = 4.0
+    """Error of the opening's change from frame to frame."""
+    articulation: float = 16.0
+    """Error of the opening's standard deviation within a window. Without it, ambiguous audio gives a mouth that hardly
+    moves."""
+
+
+def lite_landmark_loss(
+    lip: Tensor,
+    jaw: Tensor,
+    true_lip: Tensor,
+    true_jaw: Tensor,
+    config: LiteLandmarkLossConfig,
+    lip_pairs: Sequence[tuple[int, int]],
+) -> dict[str, Tensor]:
+    """The paper's terms and those of the lips' opening, unweighted, and their weighted sum L.
+
+    Args:
+        lip: predicted, (B, T, 40, 2)
+        jaw: predicted, (B, T, 17, 2)
+        true_lip: as `lip`
+        true_jaw: as `jaw`
+        config: weights
+        lip_pairs: K pairs of lip points (upper, lower), all along the lips: of a single pair the network would move
+            those two points and nothing else
+    """
+    terms = landmark_loss(lip, jaw, true_lip, true_jaw, config)
+    opening, true_opening = _openings(lip, true_lip, lip_pairs)  # (B, T, K)
+    error = opening - true_opening
+    weight = 1 + config.closure * (true_opening < TOUCHING)
+    spread_error = _spread(opening) - _spread(true_opening)  # (B, K)
+    terms["openness"] = (weight * error.abs()).mean()
+    terms["openness_speed"] = mean_or_zero(error.diff(dim=1).abs())
+    terms["articulation"] = spread_error.abs().mean()
+    weighted = [
+        config.velocity * terms["L_c"],
+        config.openness * terms["openness"],
+        config.openness_speed * terms["openness_speed"],
+        config.articulation * terms["articulation"],
+    ]
+    terms["L"] = terms["L_1"] + torch.stack(weighted).sum()
+    return terms
+
+
+def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Predicted and true opening (B, T, K) of each pair, along the true lips' mean direction of opening in the window.
+
+    Plain distances also grow when lips are sheared instead of opened.
+    """
+    upper, lower = map(list, zip(*lip_pairs, strict=True))
+    gap = (lip[..., lower, :] - lip[..., upper, :]).float()  # (B, T, K, 2)
+    true_gap = (true_lip[..., lower, :] - true_lip[..., upper, :]).float()
+    direction = F.normalize(true_gap.mean(dim=(1, 2), keepdim=True), dim=-1)  # (B, 1, 1, 2)
+    return (gap * direction).sum(-1), (true_gap * direction).sum(-1)
+
+
+def _spread(opening: Tensor) -> Tensor:
+    """Standard deviation over the window: (B, T, K) -> (B, K)."""
+    return (opening.var(dim=1, correction=0) + SMOOTHING**2).sqrt()
+
+
+@dataclass(frozen=True)
+class LiteRenderLossConfig(RenderLossConfig):
+    """Weights of the terms, and where they are taken: what costs little and sharpens the mouth."""
+
+    adversarial: float = 0.0
+    """Weight of L_g."""
+    feature_matching: float = 0.0
+    """Weight of L_f."""
+    warmup_epochs: int = 0
+    """Epochs at the start that train the alignment alone."""
+    pixel: float = 400.0
+    """Mean absolute difference of the face, and of the warped references, from the target."""
+    layers: tuple[int, ...] = (1, 2, 3)
+    """VGG blocks whose first ReLU is compared: fewer are faster."""
+    region: Literal["full", "lower"] = "lower"
+    """lower: VGG sees the lower half only, at half the cost; the upper half is the target's own."""
+
+    @property
+    def vgg_layers(self) -> tuple[int, ...]:
+        return self.layers
+
+
+class LiteRenderLoss(RenderLoss):
+    """The paper's terms on a region and some layers, and a pixel term."""
+
+    config: LiteRenderLossConfig
+
+    def __init__(
+        self,
+        config: LiteRenderLossConfig,
+        vgg: VGG19 | None,
+        discriminator: nn.Module | None = None,
+        use_warping: bool = True,
+    ):
+        super().__init__(config, vgg, discriminator, use_warping)
+        self.weights["pixel"] = config.pixel
+
+    def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
+        terms = super().terms(face, warped, target, warming_up)
+        pictures = self.compared(face, warped, warming_up).values()
+        terms["pixel"] = torch.stack([F.l1_loss(picture.float(), target) for picture in pictures]).sum()
+        return terms
+
+    def vgg_input(self, picture: Tensor) -> Tensor:
+        if self.config.region == "full":
+            return picture
+        return picture.chunk(2, dim=2)[1]
+
+
+def initial_motion_loss(warped: Tensor, weight: Tensor, target: Tensor, correction: Tensor, decay: float) -> Tensor:
+    """Negative PSNR in dB of each warped reference and of their weighted mean, with an L2 penalty.
+
+    Args:
+        warped: each reference, warped by the initial motion, (B, N, 3, h, W), RGB in [0, 1]; the lower half
+        weight: of each reference, in sum 1, (B, N, 1, h, W)
+        target: (B, 3, h, W), RGB in [0, 1]
+        correction: weights of the correction layer; without the penalty it overfits the training identities
+        decay: penalty in dB of the square of each of these weights
+    """
+    average = (warped * weight).sum(1, keepdim=True)
+    errors = [(pictures - target[:, None]).square().mean((2, 3, 4)) for pictures in (warped, average)]  # (B, N or 1)
+    negative_psnr = 10 * torch.stack([(error + PSNR_EPS).log10().mean() for error in errors]).sum()
+    return negative_psnr + decay * correction.square().sum()

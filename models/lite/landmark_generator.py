@@ -1,0 +1,76 @@
+"""Lite landmark generator: narrower, and predicting relative to the references' own lips and jaws. Not in the paper."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from face.landmarks import NUM_JAW, NUM_LIP, NUM_POSE
+from models.configs import LandmarkGeneratorConfig
+from models.landmark_generator import LandmarkGenerator, LandmarkOutput
+from models.layers import zero_init
+
+DEVIATION = 0.02  # of the crop's side: typical deviation of lips and jaws from the references' mean
+TURN = 0.1  # of the crop's side: unit of the head's turn, in which a learning rate suits it
+
+
+@dataclass(frozen=True)
+class LiteLandmarkGeneratorConfig(LandmarkGeneratorConfig):
+    """Sizes of the lite landmark generator."""
+
+    num_frames: int = 15
+    width: int = 160
+    feed_forward: int = 320
+    norm_first: bool = True
+    audio_width: int = 8
+    landmark_width: int = 2
+
+
+class LiteLandmarkGenerator(LandmarkGenerator):
+    """Predicts the difference to the references' lips and jaws in the frame's pose, starting from zero difference."""
+
+    config: LiteLandmarkGeneratorConfig
+
+    def __init__(self, config: LiteLandmarkGeneratorConfig):
+        super().__init__(config)
+        zero_init(self.lip_head)
+        zero_init(self.jaw_head)
+        # Horizontal only: the upper face's vertical motion would leak how far the original mouth is open.
+        self.turn = zero_init(nn.Linear(NUM_POSE, NUM_JAW + NUM_LIP, bias=False))
+
+    def predict(
+        self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
+    ) -> LandmarkOutput:
+        """Adds the paper's prediction, in units of the typical deviation, to the resting lips and jaws."""
+        lip, jaw = super().predict(audio_tokens, pose_tokens, reference_tokens, pose, reference)
+        resting_jaw, resting_lip = self.resting_landmarks(pose, reference).split([NUM_JAW, NUM_LIP], dim=-2)
+        return LandmarkOutput(DEVIATION * lip + resting_lip, DEVIATION * jaw + resting_jaw)
+
+    def resting_landmarks(self, pose: Tensor, reference: Tensor) -> Tensor:
+        """Jaws and lips of the references in the pose of each frame: (B, T, 57, 2).
+
+        Args:
+            pose: (B, T, 74, 2)
+            reference: (1 or B, N, 131, 2)
+        """
+        mean_pose, content = move_with_pose(reference, pose).split([NUM_POSE, NUM_JAW + NUM_LIP], dim=-2)
+        unexplained = mean_pose[..., 0] - pose[..., 0].float()  # by an affine map: the head's turn
+        with torch.autocast(pose.device.type, enabled=False):
+            shift = self.turn(unexplained / TURN)  # (B, T, 57)
+        return content - F.pad(shift[..., None], (0, 1))
+
+
+def move_with_pose(reference: Tensor, pose: Tensor) -> Tensor:
+    """The mean of the reference landmarks, each moved by the affine map that best fits its pose to the frame's.
+
+    Reference (1 or B, N, 131, 2) and pose (B, T, 74, 2) -> (B, T, 131, 2).
+    """
+    with torch.autocast(reference.device.type, enabled=False):
+        points = F.pad(reference.float(), (0, 1), value=1.0)  # (B, N, 131, 3)
+        source = points[..., :NUM_POSE, :]
+        transposed = source.transpose(-1, -2)
+        normal = transposed @ source + 1e-6 * torch.eye(3, device=source.device)
+        # Least squares: map = inverse(source^T source) source^T pose, so that all points are linear in the pose.
+        from_pose = points @ torch.linalg.solve(normal, transposed)  # (B, N, 131, 74)
+        return from_pose.mean(1, keepdim=True) @ pose.float()
