@@ -1,74 +1,43 @@
 """Dubs a video, or brings a picture to life: python inference.py --video V --audio A --output O.mp4
 
 Paper section 3.4. The video is read twice, so that memory does not grow with its length: once to find the face in every
-frame, once to draw it. In between, for each shot, stage 1 turns the sound into lips and jaws for all its frames.
+frame, once to draw it. In between, for each shot, stage 1 predicts lips and jaw of all its frames from the sound.
 """
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-import networks
 from face.compositing import add_panel, paste_face
 from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
 from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
-from media import audio as sound
+from media.audio import FPS, SAMPLE_RATE, log_mel, mel_windows
 from media.timing import ping_pong, window_frames
-from media.video import WRITTEN, Video, VideoWriter, read_audio
-from networks import Networks, References, batches
+from media.video import Video, read_audio
+from media.writer import WRITTEN, VideoWriter
+from networks import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, DubConfig, Networks, References, batches
 from runtime import command_line
 from runtime.command_line import UserError
 from runtime.device import out_of_memory
+from runtime.stopwatch import Stopwatch
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
-TOLD = 5  # changes of the shot
-MOST_DETAIL = 4  # times the network's size, up to which references are kept for their detail
-STAGES: tuple[str, ...] = ("listen", "track", "landmarks", "references", "draw")  # of a dub, timed
+MAX_LISTED_CUTS = 5  # in the summary
+MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
+STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
-
-@dataclass(frozen=True)
-class Config:
-    """Redraws the lower half of a face so that the mouth follows new speech."""
-
-    video: Path
-    """A video, or a picture (png, jpg, ...), with a face in it."""
-    audio: Path
-    """The new speech: any sound file, or a video whose sound is taken. The result is as long as this."""
-    output: Path
-    """The file to write (.mp4)."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
-    num_references: int = networks.NUM_REFERENCES
-    """Reference images that the renderer looks at for a frame. More cost time; Table 5 shows little gain above 5."""
-    num_candidates: int = 100
-    """Frames that these references are chosen from, the nearest for each frame, by weights trained for it (lite)."""
-    weights: Path = networks.SHIPPED_WEIGHTS
-    """Folder with landmark_generator.safetensors and renderer.safetensors."""
-    face: str = "largest"
-    """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
-    keep_fps: bool = False
-    """Keep the video's own frame rate instead of the 25 frames a second that the networks were made for."""
-    panel: bool = False
-    """Write source, sketch, reference and drawn face beside the result, to see where a fault comes from."""
-    half: bool = True
-    """Draw in bfloat16 where this machine is faster in it; no eye sees the difference."""
-    detail: bool = True
-    """Where the face is larger than the network draws it, take its fine detail from the references (as above: lite)."""
-    lossless: bool = False
-    """Lossless picture (H.264 in RGB; large, for scoring), so that no codec noise is measured."""
-    batch_size: int = networks.BATCH_SIZE
-    """Frames drawn at once. Larger is faster on a GPU."""
+Progress = Callable[[str, int, int], None]  # stage, frames done, frames in all (when tracking, an estimate)
 
 
 @dataclass(frozen=True)
@@ -82,162 +51,309 @@ class Summary:
     remarks: list[str]  # what could not be decoded, what was shrunk, and where the shot changes
 
 
-class Take(NamedTuple):
-    """R frames of the output in a row that show one shot, and the landmarks to draw into them."""
+class Dubber:
+    """Dubs videos: `Dubber.from_weights(folder).dub(video, audio, output)`."""
 
-    order: np.ndarray  # (R,) frames of the source
-    moments: np.ndarray  # (R,) of the sound, in 1/25 s
-    windows: np.ndarray  # (R, T) the frames, of these, around each
-    boxes: np.ndarray  # (R, 4) of the nearest frame with a face
-    landmarks_in_crop: np.ndarray  # (R, 131, 2)
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.config = networks.config
 
-
-class Dubber(Networks):
-    """Ready to dub. Importable: `Dubber.from_weights(folder).dub(video, audio, output)`."""
+    @classmethod
+    def from_weights(cls, folder: str | Path = SHIPPED_WEIGHTS, config: DubConfig | None = None) -> Self:
+        """Loads both networks from a folder. Raises the UserErrors of `Networks.from_weights`."""
+        return cls(Networks.from_weights(folder, config))
 
     def dub(
-        self, video: str | Path, audio: str | Path, output: str | Path, face: str = Config.face,
-        keep_fps: bool = False, panel: bool = False, lossless: bool = False, progress: bool = True,
-    ) -> Summary:  # fmt: skip
+        self, video: str | Path, audio: str | Path, output: str | Path, progress: Progress | None = None
+    ) -> Summary:
         """Writes `output`: the person of `video` saying `audio`, as long as the sound.
 
-        A video shorter than the sound runs forward and backward. Frames without a face pass through untouched, and so
-        do shots of one or two frames, such as flashes, in which a new mouth would only flicker.
+        A video shorter than the sound runs forward and backward. Frames without a face stay as they are, and so do
+        shots of one or two frames, such as flashes, in which a new mouth would only flicker.
+
+        Args:
+            video: a video or a picture with a face in it.
+            audio: a sound file, or a video whose sound is taken.
+            output: the file to write (.mp4, .mov or .mkv).
+            progress: is called after each frame that was tracked ("track") or written ("write").
 
         Raises:
             UserError: unusable input, no face in any frame, or an output that cannot be written.
                 Nothing is left behind.
         """
-        times = [time.perf_counter()]
-        video, audio, output = map(Path, (video, audio, output))
-        command_line.check_output(output, "--output", WRITTEN, inputs=(video, audio))
-        parse_pick(face)
+        video, audio, output = Path(video), Path(audio), Path(output)
+        stopwatch = Stopwatch(STAGES)
+        command_line.check_output(output, suffixes=WRITTEN, inputs=(video, audio))
+        parse_pick(self.config.face)
         damage: list[str] = []
-        wav = read_audio(audio, damage)
-        seconds = len(wav) / sound.SAMPLE_RATE
-        if seconds < SHORTEST_SOUND:
-            raise UserError(f"--audio {audio}: only {seconds:.3f} s long; at least {SHORTEST_SOUND} s are needed")
-        mel = sound.log_mel(wav)  # (80, columns)
-        del wav  # may be long
-        source = Video(video, fps=None if keep_fps else sound.FPS)
-        wanted = int(np.ceil(round(seconds * source.fps, 6)))
-        times.append(time.perf_counter())
-
-        sought = tqdm(islice(source, wanted), "finding the face", disable=not progress, unit="frame")
-        track = track_faces(sought, face)
+        with stopwatch.stage("audio"):
+            mel, seconds = read_mel(audio, damage)
+        source = Video(video, fps=None if self.config.keep_fps else FPS)
+        num_frames = int(np.ceil(round(seconds * source.fps, 6)))
+        with stopwatch.stage("track"):
+            frames = islice(source, num_frames)
+            track = track_faces(report(frames, "track", min(num_frames, source.num_frames), progress), self.config.face)
         if not track.found.any():
-            raise UserError(f"--video {video}: no face was found in any frame; choose a video where the face is seen")
-        sizes = np.bincount(track.shots, track.found)  # of the shots
-        track.found &= (sizes >= min(SHORTEST_SHOT, sizes.max()))[track.shots]
-        times.append(time.perf_counter())
-
-        order = ping_pong(len(track.found), wanted)  # (wanted,) source frame of every output frame
+            raise UserError(f"{video}: no face was found in any frame; choose a video where the face is seen")
+        leave_out_short_shots(track)
+        order = ping_pong(len(track.found), num_frames)  # (F,) source frame of every output frame
         width, height = track.frame_size
-        canvas = (width + height // 4, height) if panel else (width, height)
-        stages = dict(zip(STAGES, [*np.diff(times).tolist(), 0.0, 0.0, 0.0], strict=True))
-        drawn = self._draw_shots(source, track, order, mel, panel, stages)
-        with VideoWriter(output, source.fps, canvas, audio=audio, lossless=lossless) as writer:
-            for frame in tqdm(drawn, "drawing", wanted, disable=not progress, unit="frame"):
-                writer.write(frame)
-        times.append(time.perf_counter())
-        stages["draw"] = times[-1] - times[0] - sum(stages.values())
-        damaged = [f"{audio}: {x}" for x in damage] + [f"{video}: {source.damage}"] * bool(source.damage)
-        remarks = [f"damaged, the rest of it was used: {x}" for x in damaged]
-        remarks += [f"{video}: shrunk to {width} x {height} pixels"] * source.shrunk
-        if len(cuts := np.flatnonzero(track.cuts) / source.fps):
-            when = ", ".join(f"{second:.1f}" for second in cuts[:TOLD]) + ", ..." * (len(cuts) > TOLD)
-            remarks.append(f"{video}: the shot changes at {when} s; whoever is seen then was redrawn too")
-        return Summary(wanted, int((~track.found[order]).sum()), times[-1] - times[0], stages, remarks)
-
-    def _draw_shots(
-        self, source: Video, track: FaceTrack, order: np.ndarray, mel: np.ndarray, panel: bool, stages: dict[str, float]
-    ) -> Iterator[np.ndarray]:
-        """Yields the finished frames (wanted,), each shot as if there were no other; adds to the times of `stages`."""
-        # A box that ends at the frame's edge would show stage 1 a stretched face, as of another pose.
-        whole = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
-        heard = to_crop(track.landmarks_in_frame, whole)  # (F, 131, 2)
-        openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
-        references_of = lru_cache(maxsize=2)(partial(self._references, source, track))  # two cameras often take turns
-        frames, changes = source.frames(order), np.flatnonzero(np.diff(track.shots[order])) + 1
-        for run in np.split(np.arange(len(order)), changes):  # (R,) frames in a row of one shot
-            usable = track.found & (track.shots == track.shots[order[run[0]]])  # (F,)
-            if not usable.any():
-                untouched = islice(frames, len(run))
-                yield from (add_panel(frame, []) for frame in untouched) if panel else untouched
-                continue
-            began = time.perf_counter()
-            usual = np.where(usable, openness, np.nan)
-            listened = spread_over_openness(usual, networks.NUM_LANDMARK_REFERENCES)
-            places = fill_gaps(usable)[order[run]]  # (R,) the nearest frames with a face
-            predicted = self.predict_landmarks(heard[places], heard[listened], mel, source.fps, run[0])
-            predicted = to_crop(to_frame(predicted, whole[places]), track.boxes[places])
-            stages["landmarks"] += time.perf_counter() - began
-            began = time.perf_counter()
-            references = references_of(tuple(sorted(spread_over_openness(usual, self.num_candidates))))
-            stages["references"] += time.perf_counter() - began
-            windows = window_frames(len(run), self.renderer.config.num_frames, source.fps)  # (R, T)
-            take = Take(order[run], run * sound.FPS / source.fps, windows, track.boxes[places], predicted)
-            yield from self._draw(frames, track, take, references, mel, panel)
-
-    def _references(self, source: Video, track: FaceTrack, shown: tuple[int, ...]) -> References:
-        boxes = track.boxes[list(shown)]  # (M, 4)
-        side = np.median(boxes[:, 2:] - boxes[:, :2])
-        factor = min(MOST_DETAIL, int(np.ceil(side / self.size))) if self.detail else 1
-        sizes = [self.size, factor * self.size] if factor > 1 else [self.size]
-        pictures = zip(source.frames(shown), boxes, strict=True)
-        crops = [[crop_face(frame, box, size) for size in sizes] for frame, box in pictures]
-        images, *larger = (np.stack(of_size) for of_size in zip(*crops, strict=True))
-        return self.encode_references(images, to_crop(track.landmarks_in_frame[list(shown)], boxes), boxes, *larger)
-
-    def _draw(
-        self, frames: Iterator[np.ndarray], track: FaceTrack, take: Take, references: References, mel: np.ndarray,
-        panel: bool,
-    ) -> Iterator[np.ndarray]:  # fmt: skip
-        """Yields a shot's finished frames; each sketch is drawn once and kept while a window may need it."""
-        order, moments, windows, boxes, predicted = take
-        kept = self.batch_size + 2 * int(np.ptp(windows, axis=1).max())
-        sketch_of = lru_cache(maxsize=kept)(lambda i: self.sketch(predicted[i], boxes[i]))
-        for batch in batches(np.arange(len(order)), self.batch_size):
-            results = dict(zip(batch, frames, strict=False))  # output frame -> picture
-            cells: dict[int, list[np.ndarray]] = {}  # of the panel
-            seen = batch[track.found[order[batch]]]  # frames with a face
-            if len(seen):
-                crops = np.stack([crop_face(results[i], boxes[i], self.size) for i in seen])
-                stacked = np.stack([[sketch_of(i) for i in window] for window in windows[seen]])  # (B, T, S, S, 3)
-                mels = sound.mel_windows(mel, moments[seen])
-                faces, warped = self.draw_faces(crops, predicted[seen], stacked, references, mels)
-                for i, drawn, aligned in zip(seen, faces, warped, strict=True):
-                    new = to_frame(predicted[i], boxes[i])
-                    results[i] = paste_face(results[i], drawn, boxes[i], track.landmarks_in_frame[order[i]], new)
-                    if panel:
-                        lines = [new[edge].round().astype(np.int32) for edge in EDGES]
-                        marked = cv2.polylines(results[i].copy(), lines, isClosed=False, color=(0, 255, 0))
-                        pictures = (sketch_of(i), aligned * 255, drawn * 255)
-                        cells[i] = [crop_face(marked, boxes[i], self.size), *(p.astype(np.uint8) for p in pictures)]
-            yield from (add_panel(r, cells.get(i, [])) if panel else r for i, r in results.items())
+        if self.config.panel:
+            width += height // 4
+        drawing = Drawing(self.networks, source, track, mel, stopwatch)
+        drawn = report(drawing.frames(order), "write", num_frames, progress)
+        with VideoWriter(output, source.fps, (width, height), audio, lossless=self.config.lossless) as writer:
+            for frame in drawn:
+                with stopwatch.stage("write"):
+                    writer.write(frame)
+        remarks = [f"damaged, the rest of it was used: {audio}: {line}" for line in damage]
+        remarks += remarks_on(source, track)
+        frames_without_face = int((~track.found[order]).sum())
+        return Summary(num_frames, frames_without_face, stopwatch.total(), stopwatch.seconds, remarks)
 
 
-def main(config: Config) -> None:
-    dubber = Dubber.from_weights(
-        config.weights, config.device, num_references=config.num_references, batch_size=config.batch_size,
-        num_candidates=config.num_candidates, detail=config.detail, half=config.half,
-    )  # fmt: skip
-    try:
-        summary = dubber.dub(
-            config.video, config.audio, config.output, config.face, config.keep_fps, config.panel, config.lossless
+def read_mel(audio: Path, damage: list[str]) -> tuple[np.ndarray, float]:
+    """The mel spectrogram (80, columns) of a sound file, and its length in seconds. See `read_audio` for `damage`."""
+    wav = read_audio(audio, damage)
+    seconds = len(wav) / SAMPLE_RATE
+    if seconds < SHORTEST_SOUND:
+        raise UserError(f"{audio}: only {seconds:.3f} s of sound; at least {SHORTEST_SOUND} s are needed")
+    return log_mel(wav), seconds
+
+
+def leave_out_short_shots(track: FaceTrack) -> None:
+    """Treats faces of shots with fewer than `SHORTEST_SHOT` of them as not found, unless all shots are so short."""
+    faces_of_shot = np.bincount(track.shots, track.found)
+    enough = min(SHORTEST_SHOT, faces_of_shot.max())
+    track.found &= faces_of_shot[track.shots] >= enough
+
+
+def remarks_on(source: Video, track: FaceTrack) -> list[str]:
+    """One line each for damage, shrinking and cuts."""
+    remarks = []
+    if source.damage:
+        remarks.append(f"damaged, the rest of it was used: {source.path}: {source.damage}")
+    if source.shrunk:
+        remarks.append(f"{source.path}: shrunk to {source.width} x {source.height} pixels")
+    cuts = np.flatnonzero(track.cuts) / source.fps  # seconds
+    if len(cuts):
+        times = [f"{second:.1f}" for second in cuts[:MAX_LISTED_CUTS]]
+        if len(cuts) > MAX_LISTED_CUTS:
+            times.append("...")
+        remarks.append(f"{source.path}: the shot changes at {', '.join(times)} s; the face in each shot was redrawn")
+    return remarks
+
+
+@dataclass(frozen=True)
+class Shot:
+    """R consecutive frames of the output that show one shot, and what is drawn into them."""
+
+    frames: np.ndarray  # (R,) of the source
+    moments: np.ndarray  # (R,) of the sound, in 1/25 s
+    windows: np.ndarray  # (R, T) frames of this shot around each
+    boxes: np.ndarray  # (R, 4) of the nearest frame with a face
+    landmarks_in_frame: np.ndarray  # (R, 131, 2) to draw
+    references: References
+
+
+class Drawing:
+    """Draws the frames of one video."""
+
+    def __init__(
+        self, networks: Networks, source: Video, track: FaceTrack, mel: np.ndarray, stopwatch: Stopwatch
+    ) -> None:
+        self.networks = networks
+        self.config = networks.config
+        self.source = source
+        self.track = track
+        self.mel = mel
+        self.stopwatch = stopwatch
+        # Boxes that may end outside the frame: clipped ones would show stage 1 a stretched face, as of another pose.
+        self.whole_boxes = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
+        self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
+        self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
+
+    def frames(self, order: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the finished frames of the output, which shows these source frames (F,)."""
+        frames = self.source.frames(order)
+        cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
+        for outputs in np.split(np.arange(len(order)), cuts):
+            shot = self.plan_shot(outputs, order[outputs])
+            for batch in batches(np.arange(len(outputs)), self.config.batch_size):
+                batch_frames = list(islice(frames, len(batch)))
+                with self.stopwatch.stage("draw"):
+                    drawn = self.draw(shot, batch, batch_frames)
+                yield from drawn
+
+    def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
+        """Prepares a shot: output frames (R,) that show source frames (R,). None if it shows no face."""
+        number = self.track.shots[frames[0]]
+        usable = self.usable_frames(number)  # (F,)
+        if not usable.any():
+            return None
+        nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
+        boxes = self.track.boxes[nearest]
+        with self.stopwatch.stage("landmarks"):
+            landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
+        with self.stopwatch.stage("references"):
+            references = self.references_of(number)
+        moments = outputs * FPS / self.source.fps
+        windows = window_frames(len(outputs), self.networks.num_frames, self.source.fps)
+        return Shot(frames, moments, windows, boxes, landmarks_in_frame, references)
+
+    def usable_frames(self, shot: int) -> np.ndarray:
+        """(F,) bool, the frames of a shot that show the face."""
+        return self.track.found & (self.track.shots == shot)
+
+    def spread_references(self, usable: np.ndarray, count: int) -> np.ndarray:
+        """Frames to use as references, among the usable ones (F,): spread over how far the mouth is open."""
+        return spread_over_openness(np.where(usable, self.openness, np.nan), count)
+
+    def predict_landmarks(self, usable: np.ndarray, nearest: np.ndarray, first: int) -> np.ndarray:
+        """Landmarks to draw (R, 131, 2), in the frame; see `plan_shot`."""
+        references = self.spread_references(usable, NUM_LANDMARK_REFERENCES)
+        landmarks_in_crop = to_crop(self.track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
+        predicted = self.networks.predict_landmarks(
+            landmarks_in_crop[nearest], landmarks_in_crop[references], self.mel, self.source.fps, first
         )
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        wanted = f"--batch-size {config.batch_size}, --num-candidates {config.num_candidates}"
-        raise UserError(f"{wanted}: too little memory on {dubber.device}; try smaller numbers") from error
+        return to_frame(predicted, self.whole_boxes[nearest])
+
+    def encode_references(self, shot: int) -> References:
+        """The references of a shot."""
+        networks = self.networks
+        chosen = np.sort(self.spread_references(self.usable_frames(shot), networks.num_candidates))  # (M,)
+        boxes = self.track.boxes[chosen]
+        side = np.median(boxes[:, 2:] - boxes[:, :2])
+        detail = 1
+        if networks.detail:
+            detail = min(MAX_DETAIL, int(np.ceil(side / networks.size)))
+        images = []
+        large_images = []
+        for frame, box in zip(self.source.frames(chosen), boxes, strict=True):
+            images.append(crop_face(frame, box, networks.size))
+            if detail > 1:
+                large_images.append(crop_face(frame, box, detail * networks.size))
+        return networks.encode_references(
+            np.stack(images),
+            to_crop(self.track.landmarks_in_frame[chosen], boxes),
+            boxes,
+            np.stack(large_images) if large_images else None,
+        )
+
+    def draw(self, shot: Shot | None, batch: np.ndarray, frames: list[np.ndarray]) -> list[np.ndarray]:
+        """Finishes the frames of a batch (B,) of a shot: redraws the faces that were found in them."""
+        finished = list(frames)
+        panels: list[list[np.ndarray]] = [[] for _ in frames]
+        with_face = np.zeros(0, int)
+        if shot is not None:
+            with_face = np.flatnonzero(self.track.found[shot.frames[batch]])  # positions in the batch
+        if shot is not None and len(with_face):
+            places = batch[with_face]
+            size = self.networks.size
+            crops = [crop_face(frames[i], shot.boxes[place], size) for i, place in zip(with_face, places, strict=True)]
+            sketches = self.draw_sketches(shot, places)
+            faces, warped = self.networks.draw_faces(
+                np.stack(crops),
+                to_crop(shot.landmarks_in_frame[places], shot.boxes[places]),
+                sketches,
+                shot.references,
+                mel_windows(self.mel, shot.moments[places]),
+            )
+            for j, i in enumerate(with_face):
+                place = batch[i]
+                box = shot.boxes[place]
+                new_landmarks = shot.landmarks_in_frame[place]
+                old_landmarks = self.track.landmarks_in_frame[shot.frames[place]]
+                finished[i] = paste_face(frames[i], faces[j], box, old_landmarks, new_landmarks)
+                if self.config.panel:
+                    middle = sketches.shape[1] // 2
+                    cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
+                    marked = mark_landmarks(finished[i], new_landmarks)
+                    panels[i] = [crop_face(marked, box, size), *(cell.astype(np.uint8) for cell in cells)]
+        if self.config.panel:
+            finished = [add_panel(frame, cells) for frame, cells in zip(finished, panels, strict=True)]
+        return finished
+
+    def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
+        """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
+        windows = shot.windows[places]  # (B, T)
+        drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
+        sketches = []
+        for place in drawn:
+            box = shot.boxes[place]
+            landmarks_in_crop = to_crop(shot.landmarks_in_frame[place], box)
+            sketches.append(self.networks.sketch(landmarks_in_crop, box))
+        return np.stack(sketches)[indices.reshape(windows.shape)]
+
+
+def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
+    """A copy of the frame (H, W, 3) with the landmarks (131, 2) drawn into it as green lines."""
+    lines = [landmarks_in_frame[edge].round().astype(np.int32) for edge in EDGES]
+    return cv2.polylines(frame.copy(), lines, isClosed=False, color=(0, 255, 0))
+
+
+def report(frames: Iterable[np.ndarray], stage: str, total: int, progress: Progress | None) -> Iterator[np.ndarray]:
+    """Passes frames on and reports each as done once the next one is asked for."""
+    for done, frame in enumerate(frames, start=1):
+        yield frame
+        if progress is not None:
+            progress(stage, done, total)
+
+
+class ProgressBar:
+    """Shows progress on the terminal: a bar for each stage."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.bar: Any = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self.stage:
+            self.close()
+            self.stage = stage
+            self.bar = tqdm(total=total, desc=stage, unit="frame")
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubCommand(DubConfig):
+    """Redraws the lower half of a face so that the mouth follows new speech."""
+
+    video: Path
+    """A video, or a picture (png, jpg, ...), with a face in it."""
+    audio: Path
+    """The new speech: any sound file, or a video whose sound is taken. The result is as long as this."""
+    output: Path
+    """The file to write (.mp4)."""
+    weights: Path = SHIPPED_WEIGHTS
+    """Folder with landmark_generator.safetensors and renderer.safetensors."""
+
+
+def main(command: DubCommand) -> None:
+    command_line.check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
+    with command_line.naming("--face"):
+        parse_pick(command.face)
+    dubber = Dubber.from_weights(command.weights, command)
+    device = dubber.networks.device
+    with closing(ProgressBar()) as bar:
+        try:
+            summary = dubber.dub(command.video, command.audio, command.output, bar)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            flags = f"--batch-size {command.batch_size}, --num-candidates {command.num_candidates}"
+            raise UserError(f"{flags}: too little memory on {device}; try smaller numbers") from error
     print(
-        f"{config.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
-        f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {dubber.device}"
+        f"{command.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
+        f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {device}"
     )
     for line in summary.remarks:
         print(line)
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config)
+    command_line.run(main, DubCommand)

@@ -1,189 +1,287 @@
 """Both networks on one device, as dubbing and evaluation use them: arrays in, arrays out."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 
 from face import fingerprint
+from face.crop import lower_half
 from face.landmarks import CONTENT, POSE_SLICE, with_content
 from face.references import nearest_references
 from face.sketch import draw_sketch
-from media import audio as sound
+from media.audio import FPS, first_columns, mel_windows
 from media.timing import window_frames
 from models import load
 from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer
 from models.motion_field import ReferenceFeatures
 from models.renderer import Renderer
-from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import SettingError, UserError
 from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
-NUM_REFERENCES = 5  # pictures that the renderer looks at for a frame
-BATCH_SIZE = 4  # frames drawn at once
+CHUNK = 64  # frames that stage 1 takes at once
 WEIGHT_FILES = ("landmark_generator.safetensors", "renderer.safetensors")
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
 
 
-def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))
+@dataclass(frozen=True, kw_only=True)
+class DubConfig:
+    """How a video is dubbed.
 
+    Raises:
+        SettingError: a number is below 1.
+    """
 
-def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """(..., H, W, 3) uint8 or 0..255 float -> (..., 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)) / 255
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
+    num_references: int = 5
+    """Reference images that the renderer uses for each frame. More cost time; Table 5 shows little gain above 5."""
+    num_candidates: int | None = 100
+    """Frames from which the references of each frame are chosen, the nearest first. None: as many as in training. Only
+    for weights trained to choose (lite)."""
+    face: str = "largest"
+    """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
+    keep_fps: bool = False
+    """Keep the video's own frame rate instead of the networks' 25 frames a second."""
+    panel: bool = False
+    """Show landmarks, sketch, aligned reference and drawn face beside the result, to find the cause of a fault."""
+    half: bool = True
+    """Draw in bfloat16 where this machine is faster in it; the difference is not visible."""
+    detail: bool = True
+    """Take fine detail from the references where the face is larger than the renderer draws it. Only for weights
+    trained to choose (lite)."""
+    lossless: bool = False
+    """Write a lossless video (H.264 in RGB; large), so that scores do not measure the codec."""
+    batch_size: int = 4
+    """Frames drawn at once. Larger is faster on a GPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_references", "num_candidates", "batch_size"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise SettingError(name, f"at least 1 is needed, not {number}")
+
+    @classmethod
+    def for_tables(cls) -> Self:
+        """For the paper's tables: references and pictures as in training, in float32, written without loss."""
+        return cls(num_candidates=None, half=False, detail=False, lossless=True)
 
 
 class References(NamedTuple):
-    """What is kept of M reference frames."""
+    """M encoded reference frames."""
 
     features: ReferenceFeatures
     landmarks_in_crop: np.ndarray  # (M, 131, 2)
-    pictures: np.ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, to take detail from
+    images: np.ndarray  # (M, S, S, 3) uint8 RGB
+    large_images: np.ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, whose detail the drawn faces take
+
+
+def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    """(..., H, W, 3) uint8 or float in [0, 255] -> (..., 3, H, W) float32 in [0, 1]."""
+    channels_first = np.moveaxis(images, -1, -3)
+    return torch.from_numpy(np.ascontiguousarray(channels_first, dtype=np.float32)) / 255
 
 
 class Networks:
-    """Both networks on one device."""
+    """Both networks on one device. Subclasses may replace either stage: see evaluation/baselines.py.
 
-    def __init__(
-        self, landmark_generator: LandmarkGenerator, renderer: Renderer, device: str = "auto",
-        num_references: int = NUM_REFERENCES, batch_size: int = BATCH_SIZE, num_candidates: int | None = None,
-        detail: bool = False, half: bool = False,
-    ) -> None:  # fmt: skip
-        """`num_candidates` None: as many as in training. The tables keep to that, and to what the network draws."""
-        # 0: the same references for every frame, none is chosen
-        trained = renderer.config.candidates if isinstance(renderer, LiteRenderer) else 0
-        candidates = trained if num_candidates is None or not trained else num_candidates
-        command_line.at_least(1, num_references=num_references, num_candidates=num_candidates, batch_size=batch_size)
-        self.device = pick_device(device)
+    Attributes:
+        config: the settings.
+        device: where the networks are.
+        size: side of the face crops in pixels.
+        num_frames: length of the landmark window T.
+        num_candidates: how many reference frames to encode.
+        detail: whether `encode_references` should be given larger images, too.
+        half: whether the renderer computes in bfloat16.
+    """
+
+    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
+        """Moves both networks to the device of `config`. Raises UserError if this machine lacks it."""
+        self.config = config
+        self.device = pick_device(config.device)
         if self.device.type == "cpu":
             keep_memory()
         self.landmark_generator = landmark_generator.to(self.device).eval()
         self.renderer = renderer.to(self.device).eval()
-        self.num_references = num_references
-        self.batch_size = batch_size
-        self.num_candidates = max(num_references, candidates)
-        self.detail = detail and trained > 0 and renderer.config.use_warping
-        self.half = half and computes_in_bf16(self.device)
         self.size = renderer.config.size
+        self.num_frames = renderer.config.num_frames
+        self.half = config.half and computes_in_bf16(self.device)
+        self.detail = False
+        self.num_candidates = config.num_references
+        if isinstance(renderer, LiteRenderer):
+            self.detail = config.detail and renderer.config.use_warping
+            candidates = config.num_candidates or renderer.config.candidates
+            self.num_candidates = max(config.num_references, candidates)
 
     @classmethod
-    def from_weights(cls, folder: Path, device: str = "auto", **options: Any) -> Self:
+    def from_weights(cls, folder: str | Path = SHIPPED_WEIGHTS, config: DubConfig | None = None) -> Self:
         """Loads both networks from a folder.
 
         Raises:
             UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
         """
-        if not Path(folder).is_dir():
-            raise UserError(f"--weights {folder}: no folder; give one that holds {' and '.join(WEIGHT_FILES)}")
-        paths = [Path(folder) / name for name in WEIGHT_FILES]
-        landmark_generator, renderer = load(paths[0], stage="landmark"), load(paths[1], stage="render")
-        # Landmarks are relative to the crop: stage 1 serves any size.
-        fingerprint.check(landmark_generator.settings, fingerprint.current(), f"--weights: {paths[0]}")
-        fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), f"--weights: {paths[1]}")
-        return cls(landmark_generator, renderer, device, **options)
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; give one that holds {' and '.join(WEIGHT_FILES)}")
+        landmark_path, renderer_path = (folder / name for name in WEIGHT_FILES)
+        landmark_generator = load(landmark_path, stage="landmark")
+        renderer = load(renderer_path, stage="render")
+        # Landmarks are relative to the crop, so stage 1 serves a crop of any size.
+        fingerprint.check(landmark_generator.settings, fingerprint.current(), str(landmark_path))
+        fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), str(renderer_path))
+        return cls(landmark_generator, renderer, config or DubConfig())
 
     @torch.inference_mode()
     def predict_landmarks(
-        self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = sound.FPS,
+        self,
+        landmarks_in_crop: np.ndarray,
+        references: np.ndarray,
+        mel: np.ndarray,
+        fps: float = FPS,
         first: int = 0,
-    ) -> np.ndarray:  # fmt: skip
-        """Stage 1 over a clip: the pose stays, lip and jaw come from the sound (paper section 3.2).
+    ) -> np.ndarray:
+        """Predicts lips and jaw of a clip from its sound; the pose stays (stage 1, paper section 3.2).
 
-        Every frame is predicted in each of the windows that hold it, and the predictions are averaged (the released
-        code keeps one of them, which shakes more).
+        Each frame is predicted in every window that holds it, and the predictions are averaged. (The released code
+        keeps one of them, which shakes more.)
 
         Args:
-            landmarks_in_crop: (F, 131, 2) of which only the pose prior is read.
+            landmarks_in_crop: (F, 131, 2), of which only the pose prior is read.
             references: (N, 131, 2) reference landmarks in crop coordinates.
-            mel: (80, columns) of the sound; frame f is heard at (first + f) / fps seconds.
+            mel: (80, columns) of the sound; frame f is shown at (first + f) / fps seconds.
             fps: frames a second of the landmarks.
-            first: frames of the video before these.
+            first: number of frames of the video before these.
 
         Returns:
             (F, 131, 2) landmarks with the predicted jaw and lips, in crop coordinates.
         """
-        num_frames, window = len(landmarks_in_crop), self.landmark_generator.config.num_frames
-        frames = window_frames(num_frames, window, fps)  # (F, T)
-        heard_at = (first + np.arange(num_frames)) * sound.FPS / fps  # (F,) in 1/25 s
-        times = heard_at[:, None] + np.arange(window) - window // 2  # (F, T)
-        # Neighbouring windows share most moments, and moments between the same two columns sound alike.
-        _, places, heard = np.unique(sound.first_columns(times.ravel()), return_index=True, return_inverse=True)
-        moments, heard = times.ravel()[places], torch.from_numpy(heard.reshape(times.shape))
-        pose = torch.tensor(landmarks_in_crop[:, POSE_SLICE]).float()  # (F, 74, 2)
-        reference = torch.tensor(references).float().to(self.device)[None]  # (1, N, 131, 2)
         network = self.landmark_generator
+        num_frames = len(landmarks_in_crop)
+        window = network.config.num_frames
+        frames = window_frames(num_frames, window, fps)  # (F, T)
+        shown_at = (first + np.arange(num_frames)) * FPS / fps  # (F,) in 1/25 s
+        moments = shown_at[:, None] + np.arange(window) - window // 2  # (F, T)
+        audio, audio_indices = self._encode_audio(mel, moments)
+        pose = torch.tensor(landmarks_in_crop[:, POSE_SLICE]).float()  # (F, 74, 2)
+        pose_chunks = [network.encode_pose(chunk.to(self.device)[None])[0] for chunk in pose.split(CHUNK)]
+        pose_tokens = torch.cat(pose_chunks)  # (F, d)
+        reference = torch.tensor(references).float().to(self.device)[None]  # (1, N, 131, 2)
         reference_tokens = network.encode_reference(reference)
-        mels = (torch.from_numpy(sound.mel_windows(mel, chunk)) for chunk in batches(moments, 64))
-        audio = torch.cat([network.encode_audio(m.to(self.device)[None])[0] for m in mels])  # (moments, d)
-        posture = torch.cat([network.encode_pose(p.to(self.device)[None])[0] for p in pose.split(64)])  # (F, d)
         total = np.zeros((num_frames, CONTENT.stop - CONTENT.start, 2))
-        count = np.bincount(frames.ravel())[:, None, None]  # windows that hold each frame, (F, 1, 1)
-        for chunk in batches(np.arange(num_frames), 64):
-            seen = torch.from_numpy(frames[chunk])
-            poses = pose[seen].to(self.device)  # (B, T, 74, 2)
-            lip, jaw = network.predict(audio[heard[chunk]], posture[seen], reference_tokens, poses, reference)
-            content = torch.cat([jaw, lip], dim=2).cpu().double().numpy()  # (B, T, 57, 2); Apple's GPU has no float64
-            np.add.at(total, frames[chunk], content)
-        return with_content(landmarks_in_crop, total / count)
+        for chunk in batches(np.arange(num_frames), CHUNK):
+            chunk_frames = torch.from_numpy(frames[chunk])  # (B, T)
+            window_audio = audio[audio_indices[chunk]]  # (B, T, d)
+            window_pose = pose[chunk_frames].to(self.device)  # (B, T, 74, 2)
+            lip, jaw = network.predict(
+                window_audio, pose_tokens[chunk_frames], reference_tokens, window_pose, reference
+            )
+            content = torch.cat([jaw, lip], dim=2).cpu().double()  # (B, T, 57, 2); Apple's GPU has no float64
+            np.add.at(total, frames[chunk], content.numpy())
+        windows_of_frame = np.bincount(frames.ravel())  # (F,) number of windows that hold each frame
+        return with_content(landmarks_in_crop, total / windows_of_frame[:, None, None])
+
+    def _encode_audio(self, mel: np.ndarray, moments: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Audio tokens (K, d) of the sound at `moments` (F, T) in 1/25 s, and for each moment its token's index (F, T).
+
+        Windows overlap, and all moments between two mel columns have the same mel window: each is encoded once.
+        """
+        moments_in_order = moments.ravel()
+        columns = first_columns(moments_in_order)
+        _, first_uses, indices = np.unique(columns, return_index=True, return_inverse=True)
+        tokens = []
+        for chunk in batches(moments_in_order[first_uses], CHUNK):
+            windows = torch.from_numpy(mel_windows(mel, chunk)).to(self.device)
+            tokens.append(self.landmark_generator.encode_audio(windows[None])[0])
+        return torch.cat(tokens), torch.from_numpy(indices.reshape(moments.shape))
 
     def sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Of landmarks (131, 2) in a box (4,): (S, S, 3) float32, 0..224."""
-        return draw_sketch(landmarks_in_crop, int(box[3] - box[1]), int(box[2] - box[0]), self.size)
+        """Draws landmarks (131, 2) of a box (4,): (S, S, 3) float32 in [0, 224]."""
+        width, height = (int(side) for side in box[2:] - box[:2])
+        return draw_sketch(landmarks_in_crop, height, width, self.size)
 
     @torch.inference_mode()
     def encode_references(
-        self, images: np.ndarray, landmarks_in_crop: np.ndarray, boxes: np.ndarray, pictures: np.ndarray | None = None
+        self,
+        images: np.ndarray,
+        landmarks_in_crop: np.ndarray,
+        boxes: np.ndarray,
+        large_images: np.ndarray | None = None,
     ) -> References:
-        """Features of the reference images, computed once a video.
+        """Computes the features of reference images, once for all frames that use them.
 
         Args:
             images: (M, S, S, 3) uint8 RGB face crops.
             landmarks_in_crop: (M, 131, 2) of the same frames.
             boxes: (M, 4) of the same frames.
-            pictures: the same crops, larger (M, k*S, k*S, 3); faces are then drawn at that size.
+            large_images: (M, k*S, k*S, 3), the same crops in more detail; faces are then drawn at that size.
         """
-        sketches = np.stack([self.sketch(*of) for of in zip(landmarks_in_crop, boxes, strict=True)])
-        given = (to_tensor(images), to_tensor(sketches), torch.tensor(landmarks_in_crop).float())
-        features = self.renderer.encode_references(*(x.to(self.device)[None] for x in given))
-        return References(features, landmarks_in_crop, pictures)
+        pairs = zip(landmarks_in_crop, boxes, strict=True)
+        sketches = np.stack([self.sketch(landmarks, box) for landmarks, box in pairs])
+        features = self.renderer.encode_references(
+            to_tensor(images).to(self.device)[None],
+            to_tensor(sketches).to(self.device)[None],
+            torch.tensor(landmarks_in_crop).float().to(self.device)[None],
+        )
+        return References(features, landmarks_in_crop, images, large_images)
 
     @torch.inference_mode()
     def draw_faces(
-        self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: np.ndarray, references: References,
+        self,
+        faces: np.ndarray,
+        landmarks_in_crop: np.ndarray,
+        sketches: np.ndarray,
+        references: References,
         mel: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Stage 2 for a batch of frames (paper section 3.3).
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws a batch of faces (stage 2, paper section 3.3).
 
         Args:
             faces: (B, S, S, 3) uint8 RGB crops; the lower half is masked here and never seen by the network.
             landmarks_in_crop: (B, 131, 2) of the same frames, with the lips and jaws to draw.
-            sketches: (B, T, S, S, 3) float, 0..224, of the window around each frame.
+            sketches: (B, T, S, S, 3) float in [0, 224], of the window around each frame.
             references: from `encode_references`.
             mel: (B, 1, 80, 16) windows.
 
         Returns:
-            drawn faces (of the references' larger size, if they have one) and aggregated warped references
-            (B, S, S, 3), both float32 RGB in [0, 1].
+            The drawn faces, (B, S, S, 3) or as large as the references' large images, and the aggregated warped
+            references (B, S, S, 3); both float32 RGB in [0, 1].
         """
-        features, pictures = references.features, references.pictures
+        features = references.features
+        large_images = references.large_images
         if isinstance(self.renderer, LiteRenderer):
-            near = nearest_references(landmarks_in_crop, references.landmarks_in_crop, self.num_references)
-            features = features.choose(torch.from_numpy(near).to(self.device))
-            pictures = None if pictures is None else pictures[near]
-        masked_target = to_tensor(faces)  # (B, 3, S, S)
-        masked_target[:, :, self.size // 2 :] = 0
-        given = (masked_target, to_tensor(sketches), torch.from_numpy(mel), torch.tensor(landmarks_in_crop).float())
-        target, sketch, heard, points = (x.to(self.device) for x in given)
+            nearest = nearest_references(
+                landmarks_in_crop, references.landmarks_in_crop, self.config.num_references
+            )  # (B, N)
+            features = features.choose(torch.from_numpy(nearest).to(self.device))
+            if large_images is not None:
+                large_images = large_images[nearest]  # (B, N, k*S, k*S, 3)
+        masked_faces = to_tensor(faces)  # (B, 3, S, S)
+        masked_faces[:, :, lower_half(self.size)] = 0
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            output = self.renderer.render(target, sketch, features, heard, points)
-        face = output.face
-        if pictures is not None:
+            output = self.renderer.render(
+                masked_faces.to(self.device),
+                to_tensor(sketches).to(self.device),
+                features,
+                torch.from_numpy(mel).to(self.device),
+                torch.tensor(landmarks_in_crop).float().to(self.device),
+            )
+        drawn = output.face
+        if large_images is not None:
             assert isinstance(self.renderer, LiteRenderer)
-            face = self.renderer.sharpen(output, to_tensor(pictures).to(self.device))
-        face, warped = (x.float().cpu().permute(0, 2, 3, 1).numpy() for x in (face, output.warped_reference))
-        return face, warped
+            drawn = self.renderer.sharpen(output, to_tensor(large_images).to(self.device))
+        return to_images(drawn), to_images(output.warped_reference)
+
+
+def to_images(batch: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) -> (B, H, W, 3) float32."""
+    return batch.float().cpu().permute(0, 2, 3, 1).numpy()

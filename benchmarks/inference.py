@@ -17,10 +17,9 @@ from scipy.io import wavfile
 
 from face.landmarks import NUM_FULL
 from inference import SHORTEST_SOUND, Dubber
-from inference import Config as Command
 from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
 from media.video import read_audio
-from networks import SHIPPED_WEIGHTS
+from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
 from runtime.command_line import UserError
 from runtime.device import wait
@@ -50,9 +49,9 @@ def median_ms(run: Callable[[], object], device: torch.device, repeats: int) -> 
     return 1000 * statistics.median(times[1:])
 
 
-def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[float, float]:
+def renderer_ms(networks: Networks, count: int, batch: int, repeats: int) -> tuple[float, float]:
     """Milliseconds a frame of the renderer on a random batch: as shipped, and references encoded for every frame."""
-    renderer, device, c = dubber.renderer, dubber.device, dubber.renderer.config
+    renderer, device, c = networks.renderer, networks.device, networks.renderer.config
     face = torch.rand(batch, 3, c.size, c.size, device=device)
     sketches = torch.rand(batch, c.num_frames, 3, c.size, c.size, device=device)
     mel = torch.rand(batch, 1, N_MELS, MEL_COLUMNS, device=device)
@@ -61,7 +60,7 @@ def renderer_ms(dubber: Dubber, count: int, batch: int, repeats: int) -> tuple[f
     theirs = 0.01 * torch.randn(1, count, NUM_FULL, 2, device=device) + points[:, None]  # as faces of one clip
     with torch.inference_mode():
         features = renderer.encode_references(images[:1], images[:1], theirs[:1])
-        with torch.autocast(device.type, torch.bfloat16, enabled=dubber.half):
+        with torch.autocast(device.type, torch.bfloat16, enabled=networks.half):
             shipped = median_ms(lambda: renderer.render(face, sketches, features, mel, points), device, repeats)
             plain = median_ms(lambda: renderer(face, sketches, images, images, mel, points, theirs), device, repeats)
     return shipped / batch, plain / batch
@@ -71,12 +70,12 @@ def main(config: Config) -> None:
     command_line.at_least(1, repeats=config.repeats, num_references=min(config.num_references, default=1))
     if min(config.seconds, default=SHORTEST_SOUND) < SHORTEST_SOUND:
         raise UserError(f"--seconds {min(config.seconds)}: at least {SHORTEST_SOUND} s are needed")
-    asked = {name: getattr(Command, name) for name in ("num_candidates", "detail", "half")}  # as the command does
-    dubber = Dubber.from_weights(config.weights, config.device, batch_size=config.batch_size, **asked)
-    print(f"{dubber.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    dubber = Dubber.from_weights(config.weights, DubConfig(device=config.device, batch_size=config.batch_size))
+    networks = dubber.networks
+    print(f"{networks.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("\nrenderer, ms a frame        shipped   references encoded per frame   ratio")
     for count in config.num_references:
-        cached, plain = renderer_ms(dubber, count, config.batch_size, config.repeats)
+        cached, plain = renderer_ms(networks, count, config.batch_size, config.repeats)
         print(f"{count:3d} references {cached:20.1f} {plain:30.1f} {plain / cached:7.2f}")
     wav = read_audio(config.audio)
     print("\nwhole job    frames   s in all   frames/s   by stage (ms a frame)")
@@ -84,7 +83,7 @@ def main(config: Config) -> None:
         for seconds in config.seconds:
             sound = Path(folder) / "sound.wav"
             wavfile.write(sound, SAMPLE_RATE, np.resize(wav, int(seconds * SAMPLE_RATE)))
-            summary = dubber.dub(config.video, sound, Path(folder) / "out.mp4", progress=False)
+            summary = dubber.dub(config.video, sound, Path(folder) / "out.mp4")
             stages = ", ".join(f"{k} {1000 * v / summary.frames:.1f}" for k, v in summary.stage_seconds.items())
             rate = summary.frames / summary.seconds
             print(f"{seconds:5.1f} s {summary.frames:11d} {summary.seconds:10.1f} {rate:10.1f}   {stages}")

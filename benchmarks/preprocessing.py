@@ -26,7 +26,8 @@ from datasets.sampling import SamplingConfig
 from face.crop import crop_face
 from face.tracking import track_faces
 from media.audio import FPS, SAMPLE_RATE
-from media.video import Video, VideoWriter
+from media.video import Video
+from media.writer import VideoWriter
 from preprocess.clip import make_clip, shared_detector
 from preprocess.sources import Source, find_videos
 from runtime import command_line

@@ -5,7 +5,7 @@ All keep the pose of every frame.
 """
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,9 +13,10 @@ from scipy import linalg
 from skimage.transform import estimate_transform
 
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
-from inference import Dubber
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
-from networks import References
+from models.landmark_generator import LandmarkGenerator
+from models.renderer import Renderer
+from networks import DubConfig, Networks, References
 
 CANDIDATES = 25  # references that the nearest is chosen from
 HEARD = 52  # mel columns of the ridge regression, 0.65 s around the frame
@@ -103,7 +104,7 @@ def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, ref
     return np.concatenate([target[: size // 2], aligned[size // 2 :]])
 
 
-class StaticLips(Dubber):
+class StaticLips(Networks):
     """Draws a mouth that never moves: what stage 2 alone makes of a face."""
 
     def predict_landmarks(
@@ -112,20 +113,19 @@ class StaticLips(Dubber):
         return static_lips(landmarks_in_crop, references)
 
 
-class NearestReference(Dubber):
+class NearestReference(Networks):
     """Stage 1 and, in place of stage 2, the aligned nearest of `CANDIDATES` references."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
+        super().__init__(landmark_generator, renderer, config)
         self.num_candidates = CANDIDATES
-
-    def encode_references(self, images: np.ndarray, landmarks_in_crop: np.ndarray, *_: Any, **__: Any) -> References:
-        return References(cast(Any, images), landmarks_in_crop)
 
     def draw_faces(
         self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: Any, references: References, mel: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        crops, points = cast(np.ndarray, references.features), references.landmarks_in_crop
-        pairs = zip(faces, landmarks_in_crop, strict=True)
-        drawn = np.stack([paste_nearest(*pair, crops, points) for pair in pairs]).astype(np.float32) / 255
+        drawn = [
+            paste_nearest(face, landmarks, references.images, references.landmarks_in_crop)
+            for face, landmarks in zip(faces, landmarks_in_crop, strict=True)
+        ]
+        drawn = np.stack(drawn).astype(np.float32) / 255
         return drawn, drawn

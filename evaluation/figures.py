@@ -14,7 +14,8 @@ from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import track_faces
-from media.video import WRITTEN, Video, VideoWriter
+from media.video import Video
+from media.writer import WRITTEN, VideoWriter
 from runtime import command_line
 from runtime.command_line import UserError, write_whole
 

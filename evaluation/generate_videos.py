@@ -6,7 +6,7 @@ Workers are processes of their own.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from evaluation.tables import reason_of
 from inference import Dubber
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio, sound_file
+from networks import DubConfig, Networks
 from runtime.workers import each
 
-KINDS = {"ours": Dubber, "nearest reference": NearestReference, "static lips": StaticLips}
+KINDS = {"ours": Networks, "nearest reference": NearestReference, "static lips": StaticLips}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def sound_of(audio: Path, num_frames: int | None) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _dubber(method: Method) -> Dubber:
-    return KINDS[method.kind].from_weights(method.weights, method.device, num_references=method.num_references)
+    config = replace(DubConfig.for_tables(), device=method.device, num_references=method.num_references)
+    return Dubber(KINDS[method.kind].from_weights(method.weights, config))
 
 
 @cache
@@ -80,7 +82,7 @@ def make(job: Job) -> str:
         job.output.parent.mkdir(parents=True, exist_ok=True)
         wav = sound_of(job.audio, sum(1 for _ in Video(job.video)) if job.audio == job.video else None)
         wavfile.write(heard, SAMPLE_RATE, np.round(wav * 32767).astype(np.int16))
-        _dubber(job.method).dub(job.video, heard, job.output, lossless=True, progress=False)
+        _dubber(job.method).dub(job.video, heard, job.output)
         made_from.write_text(wanted, encoding="utf-8")
     except Exception as error:
         return reason_of(error)

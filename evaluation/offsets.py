@@ -18,7 +18,7 @@ from evaluation.validation import Faces, predict
 from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
-from networks import SHIPPED_WEIGHTS, Networks
+from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
 
 LEAST = 0.2  # correlation under which a clip tells nothing
@@ -61,7 +61,10 @@ def best_offset(found: np.ndarray) -> int:
 def offsets(config: Config) -> None:
     command_line.check_output(config.output, "--output", (".txt",))
     command_line.at_least(1, most=config.most)
-    cache, networks = ClipCache(config.cache, None), Networks.from_weights(config.weights, config.device)
+    cache, networks = (
+        ClipCache(config.cache, None),
+        Networks.from_weights(config.weights, DubConfig(device=config.device)),
+    )
     lines = []
     for clip in tqdm(cache, "listening", len(cache.names), unit="clip"):
         faces = Faces(clip)

@@ -20,7 +20,7 @@ from face.tracking import track_faces
 from media.audio import frames_for_samples
 from media.video import Video
 from metrics.image_quality import fid
-from networks import SHIPPED_WEIGHTS, Networks
+from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime.command_line import UserError, at_least
 
 ORIGINAL, UNTOUCHED = "original", "untouched video, new sound"
@@ -72,7 +72,7 @@ def our_methods(config: Config) -> list[Method]:
         for n in config.num_references
     ]
     for method in made:  # a wrong folder is found now, not after the first hour
-        Networks.from_weights(method.weights, "cpu", num_references=method.num_references)
+        Networks.from_weights(method.weights, DubConfig(device="cpu", num_references=method.num_references))
     if config.baselines and made:
         made += [replace(made[0], name=kind, kind=kind) for kind in KINDS if kind != "ours"]
     names = [ORIGINAL, UNTOUCHED, *named(config.methods, "--methods"), *(method.name for method in made)]

@@ -65,7 +65,7 @@ class Scorers:
     """The networks that are here, loaded once; `missing` says which columns are lost and why."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.device = options, (device := str(pick_device(options.device, flag="--score.device")))
+        self.options, self.device = options, (device := str(pick_device(options.device)))
         paths = {column: registry.find(*keys) for column, keys in NEEDS.items()}
         self.missing = [registry.missing(column, *NEEDS[column]) for column, path in paths.items() if not path]
         nets = {"LPIPS": "alex", "LPIPS vgg": "vgg"}

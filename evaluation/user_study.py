@@ -14,7 +14,8 @@ import numpy as np
 from evaluation import protocol, tables
 from evaluation.protocol import named
 from evaluation.tables import ClipScore, Row, Table, bootstrap
-from media.video import Video, VideoWriter
+from media.video import Video
+from media.writer import VideoWriter
 from metrics.lip_motion import nan_mean
 from runtime import command_line
 from runtime.command_line import UserError

@@ -7,7 +7,7 @@ landmarks. Quick enough to choose between training runs; the tables of the paper
 
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ from media.audio import FPS, mel_windows
 from media.timing import window_frames
 from metrics.image_quality import LPIPS, psnr, ssim
 from metrics.lip_motion import landmark_distance, motion, nan_mean, silent_frames
-from networks import NUM_LANDMARK_REFERENCES, NUM_REFERENCES, SHIPPED_WEIGHTS, Networks, to_tensor
+from networks import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, DubConfig, Networks, to_tensor
 from runtime.command_line import UserError, at_least
 
 
@@ -47,7 +47,7 @@ class Config:
     """1 is landmarks only."""
     frames: int = 40
     """Frames of each clip that stage 2 draws, evenly spread; references themselves are never scored."""
-    num_references: int = NUM_REFERENCES
+    num_references: int = DubConfig.num_references
     """Reference pictures of the renderer (the baseline chooses from 25)."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
@@ -151,7 +151,7 @@ def score_faces(
     shows a background that does not move with it.
     """
     clip, truth = faces.clip, faces.in_crop(faces.landmarks)
-    paster = baselines.NearestReference(networks.landmark_generator, networks.renderer, str(networks.device))
+    paster = baselines.NearestReference(networks.landmark_generator, networks.renderer, networks.config)
     drawers = {"nearest reference": paster, "ours": networks}
     others, references = np.arange(len(faces.frames)), {}
     for row, drawer in drawers.items():
@@ -166,7 +166,7 @@ def score_faces(
     scored = others[np.unique(np.linspace(0, len(others) - 1, min(frames, len(others))).astype(int))]
     half = networks.size // 2
     rows: dict[str, dict[str, list[float]]] = {}
-    for batch in np.array_split(scored, -(-len(scored) // networks.batch_size)):
+    for batch in np.array_split(scored, -(-len(scored) // networks.config.batch_size)):
         crops = np.stack([clip.face(int(i)) for i in faces.frames[batch]])
         target, mel = to_tensor(crops).to(networks.device), mel_windows(clip.mel, faces.frames[batch])
         for name, guess in guesses.items():
@@ -205,7 +205,9 @@ def rows_of(clips: dict[str, Scores], groups: dict[str, str]) -> list[Row]:
 def main(config: Config) -> None:
     at_least(1, frames=config.frames)
     output_folder(config.output)
-    networks = Networks.from_weights(config.weights, config.device, num_references=config.num_references)
+    networks = Networks.from_weights(
+        config.weights, replace(DubConfig.for_tables(), device=config.device, num_references=config.num_references)
+    )
     cache = ClipCache(config.cache, None if config.stage == "1" else networks.size)
     parts = split(cache.names, config.split)
     if not config.split.val_list:
@@ -270,7 +272,7 @@ def table3(config: Table3) -> None:
     cache, rows = ClipCache(config.cache, None), []
     names = match(read_list(config.clip_list, "--clip-list"), cache.names, "--clip-list").values()
     for name, folder in named(config.weights, "--weights").items():
-        networks, clips = Networks.from_weights(folder, config.device), []
+        networks, clips = Networks.from_weights(folder, replace(DubConfig.for_tables(), device=config.device)), []
         for faces in tqdm(map(Faces, map(cache.open, names)), name, len(names)):
             score = ClipScore(faces.clip.name, frames=len(faces.frames), reason="" if len(faces.frames) else "no face")
             if score.frames:

@@ -1,34 +1,42 @@
-"""Puts a drawn face back into its frame, so that neither an edge nor a change of colour shows."""
+"""Puts a drawn face back into its frame so that neither an edge nor a change of colour shows."""
 
 import cv2
 import numpy as np
 
-from face.crop import MARGIN, resize_face, to_crop
+from face.crop import MARGIN, SIZE, extent, lower_half, resize_face, to_crop
 from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
 
-BLUR = (21, 11.0)  # kernel and sigma of the mask's edge in pixels, the released code's, for the faces it was made for:
-BLUR_SIDES = (128, 256)  # pixels of the box's longer side; with smaller and larger faces the blur shrinks and grows
-EDGE = MARGIN / (1 + 2 * MARGIN)  # share of the box over which the mask rises from 0 at the box's sides
-# Shares of the box's height. Above `KNOWN` the renderer was given the frame, and the frame stays. From there the drawn
-# face takes over: fast above the mouth, which must not show through, slowly over the cheeks, where a step would show.
-KNOWN, SEAM_MOUTH, SEAM_CHEEK = 0.5, (0.03, 0.08), 0.16
-GRID = 32  # cells a side of the grid on which colours are compared
-MAX_GAIN = 1.5  # the largest colour correction: each channel is multiplied by this at most, or divided
-OUTLIER = 0.15  # log of a ratio: how far from the usual one a cell may be before it is taken for a feature, not a tint
+BLUR_KERNEL = 21  # pixels, blur of the mask's edge as in the released code,
+BLUR_SIGMA = 11.0  # which was made for boxes whose longer side is
+BLUR_SIDES = (128, 256)  # pixels; for smaller and larger boxes the blur scales with the box
+EDGE = MARGIN / (1 + 2 * MARGIN)  # share of the box over which the mask rises from 0 at the sides of the box
+# Shares of the box's height. Above `KNOWN` the renderer has seen the frame, and the frame stays. Below, the drawn face
+# takes over: within SEAM_MOUTH above the mouth, which must not show through, within SEAM_CHEEK over the cheeks, where a
+# faster change would show.
+KNOWN = lower_half(SIZE).start / SIZE
+SEAM_MOUTH = (0.03, 0.08)
+SEAM_CHEEK = 0.16
+GRID = 32  # cells per side of the grid on which colours are compared
+MIN_SKIN = GRID / 2  # cells; with less skin than this no colour is corrected
+MAX_GAIN = 1.5  # the largest colour correction, as a factor of each channel (or its inverse)
+OUTLIER = 0.15  # log ratio: a cell this far from the median is rather a feature of the face than a tint
 
 
 def paste_face(
-    frame: np.ndarray, face: np.ndarray, box: np.ndarray, old_landmarks_in_frame: np.ndarray,
+    frame: np.ndarray,
+    face: np.ndarray,
+    box: np.ndarray,
+    old_landmarks_in_frame: np.ndarray,
     new_landmarks_in_frame: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
 
-    The mask's contour is convex and holds the face as it was and the jaw as it is drawn, so that an opened mouth is not
-    cut. It ends inside the box. Unlike in the released code, the upper half, which the renderer only copies (and
-    blurs), stays the frame's own, and a slow change of colour is taken off the drawn face.
+    The mask is the convex hull of the face in the frame and the drawn jaw, so that an opened mouth is not cut. It ends
+    inside the box. Unlike in the released code, the upper half, which the renderer only copies (and blurs), stays the
+    frame's own, and slowly varying differences of colour are corrected.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; left as it is.
+        frame: (H, W, 3) uint8 RGB; not changed.
         face: (S, S, 3) float RGB in [0, 1], of any size.
         box: (4,) int x0, y0, x1, y1 that the face was cropped from.
         old_landmarks_in_frame: (131, 2) found in the frame.
@@ -37,49 +45,74 @@ def paste_face(
     Returns:
         (H, W, 3) uint8 RGB: a new frame, equal to the old one outside the box.
     """
-    x0, y0, x1, y1 = (int(side) for side in box)
-    result = frame.copy()
+    x0, y0, x1, y1 = map(int, box)
     target = frame[y0:y1, x0:x1]
     size = (x1 - x0, y1 - y0)
-    old, new = to_crop(old_landmarks_in_frame, box), to_crop(new_landmarks_in_frame, box)
-    weight_y = _edges(size[1], y0 > 0, y1 < frame.shape[0])
-    weight_x = _edges(size[0], x0 > 0, x1 < frame.shape[1])
-    mask = contour(old, new, size) * (weight_y[:, None] * weight_x) * _seam(old, new, size)
+    old = to_crop(old_landmarks_in_frame, box)
+    new = to_crop(new_landmarks_in_frame, box)
+
+    fade_x = _fade(x1 - x0, at_start=x0 > 0, at_end=x1 < frame.shape[1])
+    fade_y = _fade(y1 - y0, at_start=y0 > 0, at_end=y1 < frame.shape[0])
+    fade = fade_y[:, None] * fade_x
+    mask = contour(old, new, size) * fade * _seam(old, new, size)
 
     face = face.astype(np.float32)
-    gain = _colour_gain(target, face, old, new)
-    drawn = cv2.multiply(resize_face(face, size), cv2.resize(255 * gain, size, interpolation=cv2.INTER_LINEAR))
-    change = cv2.multiply(cv2.subtract(drawn, target, dtype=cv2.CV_32F), cv2.merge([mask, mask, mask]))
+    gain = 255 * _colour_gain(target, face, old, new)
+    gain = cv2.resize(gain, size, interpolation=cv2.INTER_LINEAR)
+    drawn = cv2.multiply(resize_face(face, size), gain)
+    difference = cv2.subtract(drawn, target, dtype=cv2.CV_32F)
+    change = cv2.multiply(difference, cv2.merge([mask, mask, mask]))
+    result = frame.copy()
     result[y0:y1, x0:x1] = cv2.add(target, change, dtype=cv2.CV_8U)  # rounds and saturates
     return result
 
 
 def contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Soft convex hull of the old face and the new jaw, in [0, 1], at `size` (width, height)."""
-    scale = np.clip(max(size), *BLUR_SIDES) / max(size)
-    width, height = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    """Soft convex hull of the old face and the new jaw (landmarks in crop): (height, width) in [0, 1]."""
+    longer = max(size)
+    scale = np.clip(longer, *BLUR_SIDES) / longer
+    width = max(1, round(size[0] * scale))
+    height = max(1, round(size[1] * scale))
     points = np.concatenate([old[OVAL], new[JAW_SLICE]]) * [width, height] - 0.5
-    hull = cv2.convexHull(np.rint(np.clip(points, -width, 2 * width + height) * 16).astype(np.int32))
-    filled = cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, (255,), shift=4)
-    blurred = cv2.GaussianBlur(filled.astype(np.float32) / 255, (BLUR[0], BLUR[0]), BLUR[1])
+    points = np.clip(points, -width, 2 * width + height)  # OpenCV overflows at wild landmarks
+    hull = cv2.convexHull(np.rint(points * 16).astype(np.int32))  # sixteenths of a pixel, as shift=4 says
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(mask, hull, (255,), shift=4)
+    mask = mask.astype(np.float32) / 255
+    blurred = cv2.GaussianBlur(mask, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA)
     return resize_face(blurred, size)
 
 
 def _seam(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(height, width) weights that rise from 0 at `KNOWN` to 1 where a mouth or a cheek begins."""
-    lips = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]])
-    left, right = lips[:, 0].min(), lips[:, 0].max()
-    above_mouth = np.clip(lips[:, 1].min() - KNOWN, *SEAM_MOUTH)
-    x, y = ((np.arange(count, dtype=np.float32) + 0.5) / count for count in size)
-    beside = np.maximum(left - x, x - right) / max(right - left, EDGE)  # in widths of the mouth, from its corner
-    rise = above_mouth + (SEAM_CHEEK - above_mouth) * _smoothstep(2 * beside)  # (width,)
+    """(height, width) weights that rise from 0 at `KNOWN` to 1 where the mouth or the cheeks begin."""
+    width, height = size
+    x = _pixel_centres(width)
+    y = _pixel_centres(height)
+    left, top, right, _ = _mouth(old, new)
+    above_mouth = np.clip(top - KNOWN, *SEAM_MOUTH)
+    beside_mouth = np.maximum(left - x, x - right) / max(right - left, EDGE)  # from its corners, in widths of the mouth
+    rise = above_mouth + (SEAM_CHEEK - above_mouth) * _smoothstep(2 * beside_mouth)  # (width,)
     return _smoothstep((y[:, None] - KNOWN) / rise).astype(np.float32)
 
 
-def _edges(count: int, low: bool, high: bool) -> np.ndarray:
-    """(count,) weights that rise from 0 at each end that is asked for; a side on the frame's border needs none."""
+def _mouth(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(4,) the box around both mouths."""
+    return extent(np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]))
+
+
+def _pixel_centres(count: int) -> np.ndarray:
+    return (np.arange(count, dtype=np.float32) + 0.5) / count
+
+
+def _fade(count: int, at_start: bool, at_end: bool) -> np.ndarray:
+    """(count,) weights that rise from 0 at the ends asked for; a side on the frame's border needs none."""
+    weights = np.ones(count, np.float32)
     rise = _smoothstep(np.arange(count, dtype=np.float32) / max(1.0, EDGE * count))
-    return (rise if low else np.ones_like(rise)) * (rise[::-1] if high else 1)
+    if at_start:
+        weights *= rise
+    if at_end:
+        weights *= rise[::-1]
+    return weights
 
 
 def _smoothstep(x: np.ndarray) -> np.ndarray:
@@ -88,36 +121,49 @@ def _smoothstep(x: np.ndarray) -> np.ndarray:
 
 
 def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """(GRID, GRID, 3) f32 by which to multiply the face so that skin has the colour that it has in the frame.
+    """(GRID, GRID, 3) f32 factors that give the skin of `face` the colour that it has in the frame.
 
-    It varies slowly. The two are compared where both show the same skin: cheeks and nose in the lower half, without
-    mouth and chin, which are meant to change.
+    They vary slowly. Colours are compared where frame and drawn face show the same skin (see `_common_skin`).
     """
-    step = max(1, min(target.shape[:2]) // (4 * GRID))  # a few pixels of each cell will do
-    known = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    ratio = np.log((known + 0.02) / (np.maximum(drawn, 0) + 0.02))
-    corners = [np.rint(np.clip(points[OVAL], -1, 2) * GRID - 0.5).astype(np.int32) for points in (old, new)]
-    hulls = [cv2.fillConvexPoly(np.zeros((GRID, GRID), np.uint8), cv2.convexHull(c), (1,)) for c in corners]
-    skin = cv2.erode(np.minimum(*hulls), np.ones((3, 3), np.uint8)).astype(np.float32)
-    mouth = np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]) * GRID
-    left, right, top = mouth[:, 0].min() - 1, mouth[:, 0].max() + 1, mouth[:, 1].min() - 1
-    y, x = np.mgrid[:GRID, :GRID] + 0.5
-    skin *= (y > KNOWN * GRID) & ~((y > top) & (x > left) & (x < right))
-    if skin.sum() < GRID / 2:  # too little to judge by
+    skin = _common_skin(old, new)
+    if skin.sum() < MIN_SKIN:
         return np.ones((GRID, GRID, 3), np.float32)
-    usual = np.median(ratio[skin > 0], axis=0)
-    rest = ratio - usual
-    trust = skin * np.exp(-np.square(rest / OUTLIER).mean(axis=2))
-    near = cv2.GaussianBlur(trust, (0, 0), GRID / 6)
-    local = cv2.GaussianBlur(rest * trust[..., None], (0, 0), GRID / 6) / (near + 0.05)[..., None]
-    return np.exp(np.clip(usual + local, -np.log(MAX_GAIN), np.log(MAX_GAIN))).astype(np.float32)
+    step = max(1, min(target.shape[:2]) // (4 * GRID))  # a few pixels per cell are enough
+    actual = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    ratio = np.log((actual + 0.02) / (np.maximum(drawn, 0) + 0.02))
+    median = np.median(ratio[skin > 0], axis=0)
+    residual = ratio - median
+    weight = skin * np.exp(-np.square(residual / OUTLIER).mean(axis=2))
+    smooth_weight = cv2.GaussianBlur(weight, (0, 0), GRID / 6)
+    smooth_residual = cv2.GaussianBlur(residual * weight[..., None], (0, 0), GRID / 6)
+    local = smooth_residual / (smooth_weight + 0.05)[..., None]
+    limit = np.log(MAX_GAIN)
+    return np.exp(np.clip(median + local, -limit, limit)).astype(np.float32)
+
+
+def _common_skin(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(GRID, GRID) f32, 1 in cells of cheeks and nose in the lower half; mouth and chin are meant to change."""
+    left, top, right, _ = GRID * _mouth(old, new)
+    y, x = np.mgrid[:GRID, :GRID] + 0.5
+    mouth_and_chin = (y > top - 1) & (x > left - 1) & (x < right + 1)
+    both = np.minimum(_face_cells(old), _face_cells(new))
+    skin = cv2.erode(both, np.ones((3, 3), np.uint8)).astype(np.float32)
+    return skin * ((y > KNOWN * GRID) & ~mouth_and_chin)
+
+
+def _face_cells(landmarks_in_crop: np.ndarray) -> np.ndarray:
+    """(GRID, GRID) uint8, 1 inside the convex hull of the face."""
+    points = np.clip(landmarks_in_crop[OVAL], -1, 2) * GRID - 0.5
+    hull = cv2.convexHull(np.rint(points).astype(np.int32))
+    return cv2.fillConvexPoly(np.zeros((GRID, GRID), np.uint8), hull, (1,))
 
 
 def add_panel(result: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
     """The result with a column of four cells at its right: landmarks, sketch, aligned reference, drawn face."""
-    side = result.shape[0] // 4
-    column = np.zeros((result.shape[0], side, 3), np.uint8)
+    height = result.shape[0]
+    side = height // 4
+    column = np.zeros((height, side, 3), np.uint8)
     for row, cell in enumerate(cells):
         column[row * side : (row + 1) * side] = cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA)
     return np.concatenate([result, column], axis=1)

@@ -1,23 +1,23 @@
-"""Face meshes in pictures. The only file that imports MediaPipe, and only once a detector is made.
+"""Face meshes in pictures. The only file that imports MediaPipe, and only when a detector is created.
 
-The mesh is precise wherever it is pointed, but its built-in detector sees faces from about a fifth of the picture up.
-So a followed face is looked at through a window around it, and a search also asks the long-range detector for places.
+The mesh is precise wherever it is pointed, but its own detector sees only faces from about a fifth of the picture. So a
+tracked face is looked at through a window around it, and a search also asks the long-range detector for places.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import product
 from typing import Any
 
 import cv2
 import numpy as np
 
-WINDOW = 2.5  # sides of the face box that the window around a followed face spans
-NARROW_WINDOW = 1.7  # the same where other faces are near, and for a look at a supposed face
-KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; else it moves
-KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cut anew
+from face.crop import centre, extent, sides
+
+WINDOW = 2.5  # side of the window around a tracked face, in sides of the face box
+NARROW_WINDOW = 1.7  # the same where other faces are near, and for a closer look at a supposed face
+KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; otherwise it moves
+KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cut again
 ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
 TILES = 0.7  # side of a search tile, in shorter sides of the frame
 SMALLEST_TILED = 96  # pixels of the frame's shorter side
@@ -31,130 +31,170 @@ class FaceDetector:
         with _silence():
             import mediapipe as mp
 
-            solutions: Any = mp.solutions  # its members are made at run time
-            make = partial(solutions.face_mesh.FaceMesh, refine_landmarks=True)
-            self._search, self._track = make(static_image_mode=True, max_num_faces=MAX_FACES), make(max_num_faces=1)
+            solutions: Any = mp.solutions  # its members are created at run time
+            face_mesh = solutions.face_mesh.FaceMesh
+            self._search = face_mesh(static_image_mode=True, max_num_faces=MAX_FACES, refine_landmarks=True)
+            self._track = face_mesh(max_num_faces=1, refine_landmarks=True)
             self._long_range = solutions.face_detection.FaceDetection(model_selection=1)
-            for graph in (self._search, self._track, self._long_range):  # they start, and chatter, in the background
-                graph.process(np.zeros((16, 16, 3), np.uint8))  # waits for that
+            for graph in self._graphs:  # they start, and log, in the background
+                graph.process(np.zeros((16, 16, 3), np.uint8))  # waits until they have started
         self.forget()
 
+    @property
+    def _graphs(self) -> list[Any]:
+        return [self._search, self._track, self._long_range]
+
     def close(self) -> None:
-        for graph in (self._search, self._track, self._long_range):
+        for graph in self._graphs:
             graph.close()
 
     def detect(self, frame: np.ndarray, thorough: bool = True) -> list[np.ndarray]:
-        """All faces of one frame (H, W, 3), largest first; what was seen before makes no difference.
+        """All faces of one frame (H, W, 3), largest first; earlier frames make no difference.
 
-        Faces from about a tenth of the frame are found; if there are none, `thorough` looks at overlapping tiles,
-        which takes several times as long and finds those from about a twentieth.
+        Faces from about a tenth of the frame are found. If there are none, `thorough` looks at overlapping tiles, which
+        takes several times as long and finds faces from about a twentieth.
         """
-        whole = np.array([0, 0, frame.shape[1], frame.shape[0]])
+        height, width = frame.shape[:2]
+        whole = np.array([0, 0, width, height])
         faces: list[np.ndarray] = []
         with _silence():
-            rough = map(extent, _meshes(self._search, frame, whole))  # good for the place, not for the mesh
-            self._add_faces(faces, frame, [*rough, *self._places(frame, whole)])
-            for tile in _tiles(frame) if thorough and not faces else ():
-                self._add_faces(faces, frame, self._places(frame, tile))
-        return sorted(faces, key=lambda face: -float(np.prod(np.ptp(face, axis=0))))[:MAX_FACES]
+            rough_meshes = _meshes(self._search, frame, whole)  # good for the place, not for the mesh
+            self._add_faces(faces, frame, list(map(extent, rough_meshes)))
+            self._add_faces(faces, frame, self._places(frame, whole))
+            if thorough and not faces:
+                for tile in _tiles(width, height):
+                    self._add_faces(faces, frame, self._places(frame, tile))
+        faces.sort(key=_area, reverse=True)
+        return faces[:MAX_FACES]
 
     def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
-        """The mesh of the face that was at `box` (4,) one frame earlier, or of another one near it, or None.
+        """The mesh of the face that was at `box` (4,) in the previous frame, or of another one near it, or None.
 
-        Frames must come in order; `forget` starts anew. With `alone` false the window is kept narrow, so that it holds
-        no neighbour.
+        Frames must come in order; `forget` starts afresh. With `alone` false the window is narrow, so that it holds no
+        other face.
         """
-        needed, side = _around(box, KEEP_WINDOW, frame), float((box[2:] - box[:2]).max())
-        stays = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
-        if not stays or not 1 / KEEP_SCALE < side / self._side < KEEP_SCALE:
-            self._side, self._shrink = side, max(1, int((box[2:] - box[:2]).min()) // ENOUGH_PIXELS)
-            self._window = _around(box, WINDOW if alone else NARROW_WINDOW, frame)
-            self._window[2:] -= (self._window[2:] - self._window[:2]) % self._shrink  # whole blocks are averaged
-            with _silence():
-                self._track.reset()
-                _meshes(self._track, frame, self._window, self._shrink)  # a second look, led by this one, is steadier
-        view = frame, self._window, self._shrink
-        faces = _meshes(self._track, *view) or _meshes(self._search, *view)
-        return min(faces, key=lambda face: float(np.linalg.norm(centre(extent(face)) - centre(box))), default=None)
+        if not self._window_fits(frame, box):
+            self._cut_window(frame, box, WINDOW if alone else NARROW_WINDOW)
+        faces = _meshes(self._track, frame, self._window, self._shrink)
+        if not faces:
+            faces = _meshes(self._search, frame, self._window, self._shrink)
+
+        def distance(face: np.ndarray) -> float:
+            return float(np.linalg.norm(centre(extent(face)) - centre(box)))
+
+        return min(faces, key=distance, default=None)
 
     def forget(self) -> None:
-        """Ends following: the next `follow` depends on nothing seen before."""
+        """Ends following: the next `follow` depends on no earlier frame."""
         self._window = np.zeros(4, int)  # holds no face, so that the next look cuts one
-        self._side, self._shrink = 1.0, 1
+        self._side = 1.0  # of the face box for which the window was cut
+        self._shrink = 1
+
+    def _window_fits(self, frame: np.ndarray, box: np.ndarray) -> bool:
+        needed = _around(box, KEEP_WINDOW, frame)
+        inside = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
+        growth = sides(box).max() / self._side
+        return bool(inside and 1 / KEEP_SCALE < growth < KEEP_SCALE)
+
+    def _cut_window(self, frame: np.ndarray, box: np.ndarray, zoom: float) -> None:
+        self._side = float(sides(box).max())
+        self._shrink = max(1, int(sides(box).min()) // ENOUGH_PIXELS)
+        window = _around(box, zoom, frame)
+        window[2:] -= sides(window) % self._shrink  # whole blocks are averaged
+        self._window = window
+        with _silence():
+            self._track.reset()
+            _meshes(self._track, frame, window, self._shrink)  # a second look, guided by this one, is steadier
 
     def _places(self, frame: np.ndarray, tile: np.ndarray) -> list[np.ndarray]:
-        """Boxes in a tile of the frame where the long-range detector supposes faces."""
-        found = self._long_range.process(_cut(frame, tile)).detections or []
-        places = [detection.location_data.relative_bounding_box for detection in found]
-        boxes = [np.array([p.xmin, p.ymin, p.xmin + p.width, p.ymin + p.height]) for p in places]
-        return [box * np.tile(tile[2:] - tile[:2], 2) + np.tile(tile[:2], 2) for box in boxes]
+        """Boxes (4,) in a tile of the frame where the long-range detector supposes faces."""
+        boxes = []
+        for detection in self._long_range.process(_cut(frame, tile)).detections or []:
+            place = detection.location_data.relative_bounding_box
+            corner = np.array([place.xmin, place.ymin])
+            size = np.array([place.width, place.height])
+            box = np.concatenate([corner, corner + size])
+            boxes.append(box * np.tile(sides(tile), 2) + np.tile(tile[:2], 2))
+        return boxes
 
     def _add_faces(self, faces: list[np.ndarray], frame: np.ndarray, boxes: list[np.ndarray]) -> None:
         """Looks at each box from near and adds the faces that the mesh confirms there, unless they are known."""
         for box in boxes:
             window = _around(box, NARROW_WINDOW, frame)
-            if _within(centre(box), map(extent, faces)) or (window[2:] - window[:2]).min() < 2:
+            if _is_known(centre(box), faces) or sides(window).min() < 2:
                 continue
             for face in _meshes(self._search, frame, window):
                 middle = centre(extent(face))
-                if _within(middle, [box]) and not _within(middle, map(extent, faces)):
+                if _is_within(middle, box) and not _is_known(middle, faces):
                     faces.append(face)
 
 
-def extent(points: np.ndarray) -> np.ndarray:
-    """(K, 2) points -> (4,) x0, y0, x1, y1."""
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+def _area(points: np.ndarray) -> float:
+    return float(sides(extent(points)).prod())
 
 
-def centre(box: np.ndarray) -> np.ndarray:
-    """(..., 4) -> (..., 2)."""
-    return (box[..., :2] + box[..., 2:]) / 2
+def _is_within(point: np.ndarray, box: np.ndarray) -> bool:
+    return bool((point > box[:2]).all() and (point < box[2:]).all())
+
+
+def _is_known(point: np.ndarray, faces: Iterable[np.ndarray]) -> bool:
+    return any(_is_within(point, extent(face)) for face in faces)
 
 
 def _meshes(network: Any, frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> list[np.ndarray]:
-    """What a mesh network sees in a window (4,) of the frame: meshes (478, 2) f32 in pixels of the frame."""
+    """The meshes (478, 2), in pixels of the frame, that a mesh network sees in a window (4,) of the frame."""
     picture = _cut(frame, window, shrink)
-    size, corner = np.array(picture.shape[1::-1], np.float32), window[:2].astype(np.float32)
-    found = network.process(picture).multi_face_landmarks or []
-    points = [np.array([(point.x, point.y) for point in face.landmark], np.float32) for face in found]  # in [0, 1]
-    return [mesh * size * shrink + corner for mesh in points]
-
-
-def _within(point: np.ndarray, boxes: Iterable[np.ndarray]) -> bool:
-    return any((point > box[:2]).all() and (point < box[2:]).all() for box in boxes)
+    height, width = picture.shape[:2]
+    size = np.array([width, height], np.float32)
+    corner = window[:2].astype(np.float32)
+    meshes = []
+    for face in network.process(picture).multi_face_landmarks or []:
+        points = np.array([(point.x, point.y) for point in face.landmark], np.float32)  # in [0, 1]
+        meshes.append(points * size * shrink + corner)
+    return meshes
 
 
 def _around(box: np.ndarray, zoom: float, frame: np.ndarray) -> np.ndarray:
     """(4,) int: a square of `zoom` times the box's longer side around its centre, clipped to the frame."""
-    half = zoom * (box[2:] - box[:2]).max() / 2
-    corners = np.concatenate([np.floor(centre(box) - half), np.ceil(centre(box) + half)])
-    return np.clip(corners, 0, np.tile(frame.shape[1::-1], 2)).astype(int)
-
-
-def _tiles(frame: np.ndarray) -> Iterator[np.ndarray]:
-    """Squares that cover the frame, half of each overlapping the next; none where a face would be too small to use."""
+    half = zoom * sides(box).max() / 2
+    low = np.floor(centre(box) - half)
+    high = np.ceil(centre(box) + half)
     height, width = frame.shape[:2]
+    return np.clip(np.concatenate([low, high]), 0, [width, height] * 2).astype(int)
+
+
+def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
+    """Squares that cover the frame, each overlapping the next by half; none where a face would be too small to use."""
     if min(width, height) < SMALLEST_TILED:
         return
     side = max(int(TILES * min(width, height)), max(width, height) // 4)
-    rest = np.maximum([height - side, width - side], 0)
-    for y, x in product(*(np.linspace(0, r, 1 + -(-2 * r // side)).astype(int) for r in rest)):
-        yield np.array([x, y, min(x + side, width), min(y + side, height)])
+    for y in _starts(height, side):
+        for x in _starts(width, side):
+            yield np.array([x, y, min(x + side, width), min(y + side, height)])
+
+
+def _starts(length: int, side: int) -> np.ndarray:
+    """Where the tiles along one side of the frame begin, in pixels."""
+    rest = max(length - side, 0)
+    steps = -(-2 * rest // side)  # rounded up
+    return np.linspace(0, rest, 1 + steps).astype(int)
 
 
 def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:
-    x0, y0, x1, y1 = (int(side) for side in window)
-    return cv2.resize(frame[y0:y1, x0:x1], ((x1 - x0) // shrink, (y1 - y0) // shrink), interpolation=cv2.INTER_AREA)
+    x0, y0, x1, y1 = map(int, window)
+    size = ((x1 - x0) // shrink, (y1 - y0) // shrink)
+    return cv2.resize(frame[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps the start-up chatter of MediaPipe's C++ libraries off stderr; it has no switch of its own."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Keeps the start-up messages of MediaPipe's C++ libraries off stderr; they have no switch of their own."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nowhere)

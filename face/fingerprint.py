@@ -8,18 +8,21 @@ from runtime.command_line import UserError
 
 
 def current(size: int = crop.SIZE) -> dict[str, str | int | float]:
-    """The settings in force: mel, landmark table and crop rule, at a crop of `size` pixels."""
-    return {**audio.settings(), **landmarks.settings(), **crop.settings(size)}
+    """Settings of this code: mel spectrogram, landmark table and the crop rule for crops of `size` pixels."""
+    return audio.settings() | landmarks.settings() | crop.settings(size)
 
 
-def check(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
-    """Compares the settings that `where` was made with against those wanted.
+def check(actual: Mapping[str, object], expected: Mapping[str, object], where: str) -> None:
+    """Compares the settings that `where` (a file or folder) was made with to those expected.
 
     Raises:
-        UserError: they differ; the message names the first field that does, with both values.
+        UserError: they differ; the message names the first such field and both values.
     """
-    for field in sorted(found.keys() | wanted.keys()):
-        if found.get(field) != wanted.get(field):
-            theirs, ours = (settings.get(field, "nothing") for settings in (found, wanted))
-            problem = f"{where} was made with {field} = {theirs}, but {ours} is in force here"
-            raise UserError(f"{problem}; make it again, or choose the one that fits")
+    for field in sorted(actual.keys() | expected.keys()):
+        theirs = actual.get(field, "nothing")
+        ours = expected.get(field, "nothing")
+        if theirs != ours:
+            raise UserError(
+                f"{where} was made with {field} = {theirs}, but {ours} is in force here; "
+                "make it again, or choose one that fits"
+            )

@@ -1,21 +1,31 @@
-"""Which frames serve as references: spread evenly over how far the mouth is open, or the nearest to a target."""
+"""The choice of reference frames: spread evenly over how far the mouth is open, or the nearest to a target."""
 
 import numpy as np
 
 from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
 
-MIDDLE = np.array([[UPPER_LIP, LOWER_LIP]])  # by which references are sorted
+MIDDLE = np.array([[UPPER_LIP, LOWER_LIP]])
 
 
 def lip_openness(
-    landmarks_in_frame: np.ndarray, box_height: np.ndarray | float, pairs: np.ndarray = MIDDLE
+    landmarks_in_frame: np.ndarray,
+    box_height: np.ndarray | float,
+    pairs: np.ndarray = MIDDLE,
 ) -> np.ndarray:
-    """Mean distance of pairs of lip points (K, 2), in heights of the face box: (..., 131, 2) -> (...).
+    """Lip openness: mean distance between paired points of the upper and the lower lip, relative to the box's height.
 
-    Of the outer contour's middle, of all OUTER_LIPS, or of INNER_LIPS: the gap between the lips.
+    Args:
+        landmarks_in_frame: (..., 131, 2).
+        box_height: (...) height of the face box, in the same units.
+        pairs: (K, 2) the pairs: `MIDDLE` of the outer contour, all `OUTER_LIPS`, or `INNER_LIPS`, the gap between.
+
+    Returns:
+        (...) openness; NaN where the landmarks are.
     """
-    upper, lower = (landmarks_in_frame[..., points, :] for points in pairs.T)  # (..., K, 2)
-    return np.linalg.norm(upper - lower, axis=-1).mean(-1) / np.maximum(box_height, 1)
+    upper = landmarks_in_frame[..., pairs[:, 0], :]  # (..., K, 2)
+    lower = landmarks_in_frame[..., pairs[:, 1], :]
+    distance = np.linalg.norm(upper - lower, axis=-1).mean(axis=-1)
+    return distance / np.maximum(box_height, 1)
 
 
 def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:
@@ -28,20 +38,22 @@ def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:
     Returns:
         Frame indices, from closed to open; empty when no frame is usable.
     """
-    order = np.argsort(openness, kind="stable")[: np.isfinite(openness).sum()]  # NaN sorts to the end
-    if len(order) <= count:
+    order = np.argsort(openness, kind="stable")  # NaN sorts to the end
+    order = order[: np.isfinite(openness).sum()]
+    last = len(order) - 1
+    if last < count:
         return order
     if count == 1:
         return order[[len(order) // 2]]
-    return order[np.arange(count) * (len(order) - 1) // (count - 1)]
+    return order[np.arange(count) * last // (count - 1)]
 
 
 def nearest_references(landmarks_in_crop: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
-    """Chooses the candidates whose faces lie nearest to each target's; the lips count as much as all points together.
+    """Chooses the candidates whose faces are nearest to each target's; the lips weigh as much as all points together.
 
     Args:
         landmarks_in_crop: (B, 131, 2) of the targets.
-        candidates: (M, 131, 2), likewise in crop coordinates.
+        candidates: (M, 131, 2), also in crop coordinates.
         count: how many, at most M.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sketches: landmarks drawn as lines, the picture in which stage 1 tells stage 2 what to draw."""
+"""Sketches: landmarks drawn as lines, which tell the renderer where mouth and jaw go (paper section 3.2)."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from face.crop import SIZE
 from face.landmarks import EDGES
 
-GREY = 224  # of 255
+GREY = 224  # of 255, the lines
 
 
 def draw_sketch(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> np.ndarray:
@@ -14,25 +14,30 @@ def draw_sketch(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: int
 
     The three channels are equal. Edges with an end outside the crop (or NaN) are left out.
     """
-    return np.repeat(draw_sketches(landmarks_in_crop[None], crop_height, crop_width, size)[0, ..., None], 3, axis=-1)
+    sketch = draw_sketches(landmarks_in_crop[None], crop_height, crop_width, size)[0]
+    return np.stack([sketch] * 3, axis=-1)
 
 
 def draw_sketches(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> np.ndarray:
-    """Draws several faces in one crop's coordinates: (T, 131, 2) -> (T, size, size) f32, 0 to 224, one channel.
+    """Draws several faces in coordinates of one crop: (T, 131, 2) -> (T, size, size) f32, 0 to 224, one channel.
 
-    As the released code does, the lines (1 px, 8-connected, no antialiasing) are drawn on a canvas of the crop's
-    aspect whose shorter side is `size`, and only then resized to the square.
+    As in the released code, the lines (1 px, 8-connected, no antialiasing) are drawn on a canvas of the crop's aspect
+    ratio whose shorter side is `size`, which is then resized to the square.
     """
     shorter = min(crop_height, crop_width)
-    width, height = int(crop_width * size / shorter), int(crop_height * size / shorter)
-    ends = landmarks_in_crop[:, EDGES]  # (T, 125, 2, 2)
-    inside = ((ends >= 0) & (ends <= 1)).all(axis=(2, 3))
+    width = int(crop_width * size / shorter)
+    height = int(crop_height * size / shorter)
     canvas_size = np.array([width, height], dtype=np.float32)
-    pixels = np.floor(np.where(inside[..., None, None], ends, 0) * canvas_size)
-    pixels = np.minimum(pixels, canvas_size - 1).astype(np.int32)
+
+    ends = landmarks_in_crop[:, EDGES]  # (T, 125, 2, 2)
+    inside = ((ends >= 0) & (ends <= 1)).all(axis=(2, 3))  # (T, 125)
+    ends = np.where(inside[..., None, None], ends, 0)
+    pixels = np.minimum(np.floor(ends * canvas_size), canvas_size - 1).astype(np.int32)
+
     sketches = np.empty((len(ends), size, size), dtype=np.float32)
-    for sketch, lines, kept in zip(sketches, pixels, inside, strict=True):
+    for frame, sketch in enumerate(sketches):
         canvas = np.zeros((height, width), dtype=np.float32)
-        cv2.polylines(canvas, list(lines[kept]), isClosed=False, color=(GREY,))
+        lines = pixels[frame, inside[frame]]
+        cv2.polylines(canvas, list(lines), isClosed=False, color=(GREY,))
         cv2.resize(canvas, (size, size), dst=sketch, interpolation=cv2.INTER_LINEAR)
     return sketches

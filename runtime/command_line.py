@@ -1,13 +1,12 @@
-"""What every command line of the project shares: typed flags, and one clear line for a user's mistake."""
+"""What all command lines of the project share: typed flags, and one clear line for a user's mistake."""
 
 import io
 import os
-import re
 import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message is one line: it names the flag or file and says what to do."""
+    """A mistake that the user can correct. The message is one line: which value or file is wrong, and what to do."""
 
 
 class SettingError(UserError):
@@ -30,7 +29,7 @@ class SettingError(UserError):
 
 @contextmanager
 def naming(flag: str) -> Iterator[None]:
-    """Prefixes the `UserError`s of a library, which knows the wrong value, with the flag that it came from."""
+    """Prefixes a library's `UserError`s, which name the wrong value, with the flag that it came from."""
     try:
         yield
     except UserError as error:
@@ -53,61 +52,43 @@ def run(
 ) -> None:
     """Parses the command line into `config` and calls `main` with it; with --version prints that instead.
 
-    Where the command line says nothing, the values of `default` hold, an instance of `config`.
+    Settings that the command line leaves out are those of `default`, an instance of `config`.
 
-    Exit codes: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 left
-    by its terminal; in each case what was half written is removed.
+    Exit codes: 0 done, 2 a user's mistake (explained on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 left by
+    its terminal. In each case half-written files are removed.
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup's
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # as if main had ended by itself
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: the next file to be opened would take its place
-            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
-        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and most names
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _exit)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and many file names
     if "--version" in sys.argv[1:]:
         print(f"IP-LAP {version()}")
         return
     try:
-        main(parse(config, prog, default))
+        main(tyro.cli(config, prog=prog, default=default))
         sys.stdout.flush()
     except SettingError as error:
         setting, problem = str(error).split(": ", maxsplit=1)
         fail(f"--{setting.replace('_', '-')}: {problem}")
     except UserError as error:
         fail(str(error))
-    except BrokenPipeError:  # nobody reads on, as with "| head"
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what is left to be written at the end)
+    except BrokenPipeError:  # the reader has gone, as with "| head"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it when it ends)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def parse(config: type[Config], prog: str | None = None, default: Any = tyro.MISSING_NONPROP) -> Config:
-    """The command line as a `config`.
-
-    Raises:
-        UserError: it cannot be made of these flags, or its own checks refuse a value.
-    """
-    box = io.StringIO()
-    try:
-        with redirect_stderr(box):
-            return tyro.cli(config, prog=prog, default=default)
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-        # tyro draws a box, or rules where UTF-8 is missing: a title, what is wrong, what may be meant, and help texts,
-        # which --help shows anyway.
-        lines = [line[2:].rstrip("│╯ ") for line in re.sub(r"\x1b\[.*?m", "", box.getvalue()).splitlines()[1:]]
-        parts = re.split(r"\s*[─-]{9,}\s*", "\n".join(line for line in lines if not line.startswith(" " * 8)))
-        raise UserError("; ".join(x for x in parts if x and not x.startswith("Argument helptext"))) from None
+def _exit(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def at_least(lowest: int, **numbers: int | None) -> None:
-    """Checks numbers by the names of their flags; None is a flag not given. Raises UserError below `lowest`."""
+    """Raises a UserError that names the flag if one of these numbers is below `lowest`; None stands for no flag."""
     for name, number in numbers.items():
         if number is not None and number < lowest:
             raise UserError(f"--{name.replace('_', '-')} {number}: at least {lowest} is needed")
@@ -115,7 +96,7 @@ def at_least(lowest: int, **numbers: int | None) -> None:
 
 @contextmanager
 def writing(what: str | Path) -> Iterator[None]:
-    """Turns a full disk and the like into a UserError that names `what`."""
+    """Turns an OSError, such as a full disk, into a UserError that names `what`."""
     try:
         yield
     except OSError as error:
@@ -124,10 +105,10 @@ def writing(what: str | Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that nobody ever finds half of it.
+    """Writes a file atomically.
 
     Raises:
-        UserError: that can't be done; what was there stays.
+        UserError: it cannot be written; an earlier file of this name stays.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
@@ -138,25 +119,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
             part.unlink(missing_ok=True)
 
 
-def check_output(path: Path, flag: str, suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:
-    """Checks, before any work is done, that the file `path` can be written.
+def check_output(path: Path, flag: str = "", suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:
+    """Checks, before any work is done, that the file `path` can be written. `flag`, if given, begins the message.
 
     Raises:
         UserError: its folder does not exist or cannot be written, `path` is itself a folder or one of `inputs`, or its
             name does not end in one of `suffixes`.
     """
+    prefix = f"{flag}: " if flag else ""
     folder = path.absolute().parent
-    try:
-        is_folder = path.is_dir()
-    except OSError as error:  # a name that is too long, most likely
-        raise UserError(f"{flag}: {path} cannot be a file's name ({error.strerror}); choose another") from None
-    if is_folder:
-        raise UserError(f"{flag}: {path} is a folder; give the name of a file to write")
+    with writing(f"{prefix}{path}"):
+        if path.is_dir():
+            raise UserError(f"{prefix}{path} is a folder; give the name of a file to write")
     if suffixes and path.suffix.lower() not in suffixes:
-        raise UserError(f"{flag}: {path} must end in {' or '.join(suffixes)}")
+        raise UserError(f"{prefix}{path} must end in {' or '.join(suffixes)}")
     if not folder.is_dir():
-        raise UserError(f"{flag}: the folder {folder} does not exist; create it first")
+        raise UserError(f"{prefix}the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{flag}: the folder {folder} cannot be written; choose another or change its permissions")
+        raise UserError(f"{prefix}the folder {folder} cannot be written; choose another or change its permissions")
     if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
-        raise UserError(f"{flag} {path}: would overwrite an input; choose another name")
+        raise UserError(f"{prefix}{path} would overwrite an input; choose another name")

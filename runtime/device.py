@@ -1,4 +1,4 @@
-"""Where to compute, how its memory is kept, and whether half precision pays there."""
+"""Where to compute, how memory is kept, and whether half precision pays."""
 
 import contextlib
 import ctypes
@@ -8,44 +8,52 @@ import torch
 
 from runtime.command_line import UserError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and numbers of glibc's <malloc.h>
+M_TRIM_THRESHOLD = -1  # names and numbers of glibc's <malloc.h>
+M_MMAP_MAX = -4
 
 
-def pick_device(name: str = "auto", local: int | None = None, flag: str = "--device") -> torch.device:
-    """`auto` takes CUDA, then Apple's GPU, then the CPU; `cuda` is GPU number `local` where that is given.
+def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
+    """`auto` is CUDA, else Apple's GPU, else the CPU; `cuda` is GPU number `local` where that is given.
 
     Raises:
         UserError: this machine lacks the device.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cpu"
+        if torch.cuda.is_available():
+            name = "cuda"
+        elif torch.backends.mps.is_available():
+            name = "mps"
     if name == "cuda" and local is not None:
         name = f"cuda:{local}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch goes on with a list of all it could run on
-        raise UserError(f"{flag} {name}: not usable on this machine; use cpu or auto ({reason})") from None
+        reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch continues with a list of all its devices
+        raise UserError(f"device {name}: not usable on this machine; use cpu or auto ({reason})") from None
     return device
 
 
 def wait(device: torch.device) -> None:
-    """Until all that was asked of it is done."""
+    """Waits until the device has finished all its work."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether products of bfloat16 are faster there than of float32."""
+    """Whether the device multiplies bfloat16 matrices faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # AMX comes with it
 
 
 def keep_memory() -> None:
-    """Lets this process keep the memory that it frees. Without it glibc asks the system anew for every large tensor,
-    page by page: a fifth of the renderer's time on CPU with five references, half of it with 25."""
+    """Lets this process keep the memory that it frees.
+
+    Otherwise glibc asks the system anew for every large tensor, page by page: a fifth of the renderer's time on CPU
+    with five references, half of it with 25.
+    """
     with contextlib.suppress(OSError, AttributeError):  # other systems have other allocators
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_MAX, 0)
@@ -53,17 +61,17 @@ def keep_memory() -> None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether that is why a MemoryError or a RuntimeError was raised."""
+    """Whether a MemoryError or RuntimeError means that memory is short."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error)
 
 
 def memory_gib(device: torch.device) -> float:
-    """Most memory that this process has held: on the GPU, else in RAM; 0 where that is not known."""
+    """Peak memory of this process in GiB: on the GPU, else in RAM; 0 where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:
         import resource
-    except ImportError:  # Windows doesn't say
+    except ImportError:  # Windows
         return 0.0
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,4 +1,8 @@
-"""Processes that work through a list. One that dies (a decoder's crash, no memory) costs its task, not the run."""
+"""Worker processes for a list of tasks. A worker that dies (a decoder crashes, no memory) costs its task, not the run.
+
+`concurrent.futures` gives up all tasks when one worker dies; so does pebble's pool if the worker had not yet
+acknowledged a task.
+"""
 
 import contextlib
 import multiprocessing
@@ -21,10 +25,10 @@ Result = TypeVar("Result")
 
 
 def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result | None]]:
-    """Yields each task with its result in the order of completion; the result is None when the process died.
+    """Yields each task with its result in the order of completion; the result is None if its process died.
 
     `work` and the tasks must be picklable. When the iteration ends, or this process dies, the workers get SIGTERM,
-    which reaches `work` as SystemExit, and after a while SIGKILL.
+    which reaches `work` as SystemExit, and after `GRACE` SIGKILL.
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
     waiting = deque(tasks)
@@ -35,13 +39,13 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
             while waiting and len(busy) < workers:
                 connection = next(iter(processes.keys() - busy.keys()), None)
                 if connection is None:
-                    connection, theirs = context.Pipe()
-                    processes[connection] = context.Process(target=_serve, args=(work, theirs), daemon=True)
+                    connection, worker_end = context.Pipe()
+                    processes[connection] = context.Process(target=_serve, args=(work, worker_end), daemon=True)
                     with patch.dict(os.environ, ONE_THREAD):  # inherited
                         processes[connection].start()
-                    theirs.close()
+                    worker_end.close()
                 busy[connection] = waiting.popleft()
-                with contextlib.suppress(OSError):  # it died while idle, which the next lines notice
+                with contextlib.suppress(OSError):  # it died while idle, which `recv` below notices
                     connection.send(busy[connection])
             for connection in cast(list[Connection], wait(list(busy))):
                 result = None
@@ -51,19 +55,16 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
                     processes.pop(connection).join()
                 yield busy.pop(connection), result
     finally:
-        started = [process for process in processes.values() if process.pid]  # not one that a signal came in front of
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join(GRACE)
-            process.kill()  # one whose SystemExit was swallowed somewhere would wait for its next task for ever
-            process.join()
+        _end([process for process in processes.values() if process.pid])  # without those a signal kept from starting
 
 
-def _follow(parent: int) -> None:
-    """Ends this process soon after its parent, which may have been killed without a chance to say so."""
-    wait([parent])
-    os.kill(os.getpid(), signal.SIGTERM)
+def _end(processes: list[Any]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(GRACE)
+        process.kill()  # if its SystemExit was swallowed, it would wait for its next task forever
+        process.join()
 
 
 def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
@@ -71,7 +72,13 @@ def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent.sentinel,), daemon=True).start()
     with contextlib.suppress(EOFError):  # no more tasks
         while True:
             connection.send(work(connection.recv()))
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends this process soon after its parent, which may have been killed without a chance to end it."""
+    wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)

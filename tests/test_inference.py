@@ -13,17 +13,18 @@ import torch
 from skimage import data
 
 import inference
-import networks
 from face import fingerprint, tracking
 from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.timing import ping_pong, window_frames
-from media.video import Video, VideoWriter, read_audio
+from media.video import Video, read_audio
+from media.writer import VideoWriter
 from models import load
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
 from models.weights import save
+from networks import WEIGHT_FILES, DubConfig, Networks
 from runtime import command_line
 from runtime.device import computes_in_bf16
 
@@ -37,8 +38,14 @@ def speech(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 SIZES: dict[str, Any] = {
-    "shallow": 4, "deep": 8, "alignment_deep": 8, "modulation": 4, "style_hidden": 4, "audio_width": 4, "kernel": 3,
-}  # fmt: skip
+    "shallow": 4,
+    "deep": 8,
+    "alignment_deep": 8,
+    "modulation": 4,
+    "style_hidden": 4,
+    "audio_width": 4,
+    "kernel": 3,
+}
 
 
 def tiny(**more: Any) -> RendererConfig:
@@ -81,9 +88,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def dubber_of(weights: Path, **settings: Any) -> inference.Dubber:
+    return inference.Dubber.from_weights(weights, DubConfig(device="cpu", **settings))
+
+
 def call(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
     monkeypatch.setattr(sys, "argv", ["inference.py", *map(str, flags)])
-    command_line.run(inference.main, inference.Config)
+    command_line.run(inference.main, inference.DubCommand)
 
 
 def test_gaps_take_the_nearest_face() -> None:
@@ -110,7 +121,7 @@ def test_overlapping_windows_are_averaged() -> None:
             place = posture[:, :, None].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
             return place, place[:, :, :17]
 
-    dubber: Any = networks.Networks.__new__(networks.Networks)
+    dubber: Any = Networks.__new__(Networks)
     dubber.landmark_generator, dubber.device = Place(), torch.device("cpu")
     frames = np.zeros((7, 131, 2), np.float32)
     frames[3, 0, 0] = 5
@@ -123,7 +134,7 @@ def test_overlapping_windows_are_averaged() -> None:
 
 def test_tokens_shared_between_windows_change_nothing(weights: Path) -> None:
     """Each mel window and pose is encoded once; the answer is that of whole windows through the whole network."""
-    dubber = inference.Dubber.from_weights(weights, "cpu")
+    dubber = dubber_of(weights).networks
     rng = np.random.default_rng(0)
     frames, references = rng.random((6, 131, 2), np.float32), rng.random((3, 131, 2), np.float32)
     mel = rng.normal(size=(80, 40)).astype(np.float32)
@@ -145,13 +156,13 @@ def test_as_many_frames_as_the_sound_needs(
     seconds: float, frames: int, video: Path, weights: Path, tmp_path: Path
 ) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(seconds))
-    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=2)
-    summary = dubber.dub(video, wav, tmp_path / "out.mp4", progress=False)
+    dubber = dubber_of(weights, num_references=2)
+    summary = dubber.dub(video, wav, tmp_path / "out.mp4")
     order = ping_pong(15, frames)
     assert summary.frames == frames
     assert summary.frames_without_face == np.isin(order, [6, 7, 8]).sum()
     [remark] = summary.remarks
-    assert re.fullmatch(r".*face\.mp4: the shot changes at 0\.2.* s; whoever is seen then .*", remark)
+    assert re.fullmatch(r".*face\.mp4: the shot changes at 0\.2.* s; the face in each .*", remark)
     assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
     heard = read_audio(tmp_path / "out.mp4")
     assert abs(len(heard) / SAMPLE_RATE - frames / FPS) < 0.05
@@ -163,8 +174,8 @@ def test_as_many_frames_as_the_sound_needs(
 
 def test_faceless_frames_pass_through_and_only_the_face_changes(video: Path, weights: Path, tmp_path: Path) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(0.6))
-    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=1)
-    dubber.dub(video, wav, tmp_path / "out.mkv", lossless=True, progress=False)
+    dubber = dubber_of(weights, num_references=1, lossless=True)
+    dubber.dub(video, wav, tmp_path / "out.mkv")
     before, after = list(Video(video)), list(Video(tmp_path / "out.mkv"))
     for i in range(6, 9):
         assert np.array_equal(before[i], after[i])
@@ -185,8 +196,9 @@ def test_references_are_chosen_from_more_frames_than_in_training(
     assert isinstance(landmark_generator, LandmarkGenerator)
     for candidates, wanted in [(4, 100), (4, None), (0, 100)]:
         renderer = LiteRenderer(tiny_lite(candidates=candidates)) if candidates else Renderer(tiny())
-        dubber = inference.Dubber(landmark_generator, renderer, "cpu", num_references=2, num_candidates=wanted)
-        dubber.dub(video, wav, tmp_path / "out.mp4", progress=False)
+        config = DubConfig(device="cpu", num_references=2, num_candidates=wanted)
+        dubber = inference.Dubber(Networks(landmark_generator, renderer, config))
+        dubber.dub(video, wav, tmp_path / "out.mp4")
     assert seen == [12, 4, 2]
 
 
@@ -201,8 +213,9 @@ def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp
     for candidates, detail, use_warping in [(4, True, True), (4, False, True), (4, True, False)]:
         torch.manual_seed(0)
         renderer = LiteRenderer(tiny_lite(candidates=candidates, use_warping=use_warping))
-        dubber = inference.Dubber(landmark_generator, renderer, "cpu", num_references=1, detail=detail)
-        dubber.dub(picture, wav, tmp_path / "out.mkv", lossless=True, progress=False)
+        config = DubConfig(device="cpu", num_references=1, detail=detail, lossless=True)
+        dubber = inference.Dubber(Networks(landmark_generator, renderer, config))
+        dubber.dub(picture, wav, tmp_path / "out.mkv")
         frame = next(iter(Video(tmp_path / "out.mkv")))
         sharpness.append(cv2.Laplacian(frame[400:600], cv2.CV_32F).var())
     sharp, *others = sharpness
@@ -217,12 +230,12 @@ def test_half_precision_looks_the_same(weights: Path) -> None:
     sketches, mel = rng.random((1, 5, 128, 128, 3)) * 224, rng.normal(size=(1, 1, 80, 16)).astype(np.float32)
     faces = []
     for half in (False, True):
-        dubber = inference.Dubber(listener, renderer, "cpu", half=half)
-        assert dubber.half == (half and computes_in_bf16(torch.device("cpu")))
-        references = dubber.encode_references(pictures, points, np.tile([0, 0, 128, 128], (3, 1)))
-        faces.append(dubber.draw_faces(pictures[:1], points[:1], sketches, references, mel)[0])
+        drawer = Networks(listener, renderer, DubConfig(device="cpu", half=half))
+        assert drawer.half == (half and computes_in_bf16(torch.device("cpu")))
+        references = drawer.encode_references(pictures, points, np.tile([0, 0, 128, 128], (3, 1)))
+        faces.append(drawer.draw_faces(pictures[:1], points[:1], sketches, references, mel)[0])
     difference = np.abs(faces[0] - faces[1])
-    assert difference.mean() < 1 / 255 and (difference.max() > 0) == dubber.half
+    assert difference.mean() < 1 / 255 and (difference.max() > 0) == drawer.half
 
 
 def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -249,10 +262,10 @@ def test_a_face_at_the_frames_edge_is_heard_as_a_whole_one(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cv2.imwrite(str(tmp_path / "edge.png"), data.astronaut()[:320, 205:380, ::-1])  # cut through her right cheek
-    given, predict = [], inference.Dubber.predict_landmarks
-    monkeypatch.setattr(inference.Dubber, "predict_landmarks", lambda *a: given.append(a[1]) or predict(*a))
-    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=1)
-    dubber.dub(tmp_path / "edge.png", write_wav(tmp_path / "a.wav", speech(0.3)), tmp_path / "o.mp4", progress=False)
+    given, predict = [], Networks.predict_landmarks
+    monkeypatch.setattr(Networks, "predict_landmarks", lambda *a: given.append(a[1]) or predict(*a))
+    dubber = dubber_of(weights, num_references=1)
+    dubber.dub(tmp_path / "edge.png", write_wav(tmp_path / "a.wav", speech(0.3)), tmp_path / "o.mp4")
     assert 0 < given[0].min() < 0.1 and 0.9 < given[0].max() < 1, "no point lies beyond the box that stage 1 sees"
 
 
@@ -262,9 +275,9 @@ def test_a_name_that_is_not_utf8(weights: Path, tmp_path: Path) -> None:
         picture.write_bytes(PORTRAIT.read_bytes())
     except OSError:
         pytest.skip("this file system takes no such names")
-    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=1)
+    dubber = dubber_of(weights, num_references=1)
     output = tmp_path / os.fsdecode(b"o\xe9.mp4")
-    summary = dubber.dub(picture, write_wav(tmp_path / "a.wav", speech(0.3)), output, progress=False)
+    summary = dubber.dub(picture, write_wav(tmp_path / "a.wav", speech(0.3)), output)
     assert summary.frames == 8 and summary.frames_without_face == 0 and output.is_file()
 
 
@@ -278,19 +291,17 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
         for picture in pictures:
             writer.write(picture)
     monkeypatch.setattr(inference, "SHORTEST_SHOT", 1)
-    encode, predict = inference.Dubber.encode_references, inference.Dubber.predict_landmarks
+    encode, predict = Networks.encode_references, Networks.predict_landmarks
     encoded, predicted = [], []
     monkeypatch.setattr(
-        inference.Dubber,
+        Networks,
         "encode_references",
         lambda self, images, *of: encoded.append(images) or encode(self, images, *of),
     )
-    monkeypatch.setattr(
-        inference.Dubber, "predict_landmarks", lambda *given: predicted.append(given[1:]) or predict(*given)
-    )
-    dubber = inference.Dubber.from_weights(weights, "cpu", num_references=5)
+    monkeypatch.setattr(Networks, "predict_landmarks", lambda *given: predicted.append(given[1:]) or predict(*given))
+    dubber = dubber_of(weights, num_references=5, lossless=True, panel=True)
     wav = write_wav(tmp_path / "speech.wav", speech(0.24))
-    summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv", panel=True, lossless=True, progress=False)
+    summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv")
     assert (summary.frames, summary.frames_without_face) == (6, 1)
     assert "changes at 0.1, 0.1, 0.2, 0.2 s" in summary.remarks[0]
     assert [len(images) for images in encoded] == [3, 2], "each shot's, once, though it comes back"
@@ -300,7 +311,8 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
     ]  # fmt: skip
     assert list(Video(tmp_path / "o.mkv"))[4].max() == 0
     monkeypatch.undo()
-    summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv", lossless=True, progress=False)
+    dubber = dubber_of(weights, num_references=5, lossless=True)
+    summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv")
     after = list(Video(tmp_path / "o.mkv"))
     changed = [(a != b).any() for a, b in zip(pictures, after, strict=True)]
     assert changed == [True, True, False, True, False, False], "of a shot of two frames nothing is drawn"
@@ -322,7 +334,7 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
         ("--weights", "missing", "landmark_generator.safetensors"),
         ("--weights", "other", "landmark_generator.safetensors"),
         ("--weights", "truncated", "renderer.safetensors"),
-        ("--device", "nonsense", "--device"),
+        ("--device", "nonsense", "device nonsense"),
         ("--num-references", "0", "--num-references"),
         ("--num-candidates", "0", "--num-candidates"),
         ("--face", "nonsense", "face"),
@@ -390,7 +402,7 @@ def test_too_little_memory_is_one_line(
     def refuse(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA")
 
-    monkeypatch.setattr(inference.Dubber, "draw_faces", refuse)
+    monkeypatch.setattr(Networks, "draw_faces", refuse)
     wav = write_wav(tmp_path / "speech.wav", speech(0.4))
     flags = ["--video", video, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--device", "cpu"]
     with pytest.raises(SystemExit) as ended:
@@ -401,14 +413,14 @@ def test_too_little_memory_is_one_line(
 
 
 def test_stage_1_serves_a_renderer_of_any_size(weights: Path, tmp_path: Path) -> None:
-    for name in networks.WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         (tmp_path / name).write_bytes((weights / name).read_bytes())
     save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", fingerprint.current(64))
-    assert inference.Dubber.from_weights(tmp_path, "cpu").size == 64
+    assert dubber_of(tmp_path).networks.size == 64
 
 
 def test_moments_that_sound_alike_are_heard_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dubber, heard = inference.Dubber.from_weights(weights, "cpu"), []
+    dubber, heard = dubber_of(weights).networks, []
     encode = dubber.landmark_generator.encode_audio
     monkeypatch.setattr(
         dubber.landmark_generator, "encode_audio", lambda mel: heard.append(mel.shape[1]) or encode(mel)

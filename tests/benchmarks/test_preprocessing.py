@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.preprocessing import Config, main, speed, storage, write_portrait
-from media.video import VideoWriter
+from media.writer import VideoWriter
 from preprocess.sources import find_videos
 from runtime.command_line import UserError
 

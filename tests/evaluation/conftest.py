@@ -11,7 +11,7 @@ from skimage import data
 
 from face import fingerprint
 from media.audio import FPS, SAMPLE_RATE
-from media.video import VideoWriter
+from media.writer import VideoWriter
 from models import weights
 from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
 from models.lite.renderer import LiteRenderer, LiteRendererConfig

@@ -258,7 +258,7 @@ def test_mistakes_are_one_line(videos: Path, tiny: Path, tmp_path: Path) -> None
         ({"workers": 0}, "--workers 0"),
         ({"output": tmp_path / "list.txt"}, "--output"),
         ({"output": videos / "tables"}, "lies in --videos"),
-        ({"num_references": (0,)}, "--num-references 0"),
+        ({"num_references": (0,)}, "num_references: at least 1 is needed, not 0"),
     ):
         given: dict[str, Any] = {
             "videos": videos, "weights": (f"Ours={tiny}",), "protocol": "reconstruction", "output": tmp_path / "out",

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from face.crop import overlap
-from face.detector import FaceDetector, extent
+from face.crop import extent, overlap
+from face.detector import FaceDetector
 from tests.face.conftest import grey, noise
 
 Place = Callable[..., np.ndarray]
@@ -120,7 +120,8 @@ def test_following_near_a_neighbour(detector: FaceDetector, place: Place) -> Non
 @pytest.mark.slow
 def test_no_chatter_on_stderr() -> None:
     script = (
-        "import numpy as np; from skimage import data; from face.detector import FaceDetector, extent\n"
+        "import numpy as np; from skimage import data\n"
+        "from face.crop import extent; from face.detector import FaceDetector\n"
         "d = FaceDetector(); f = d.detect(data.astronaut()[:400]); d.follow(data.astronaut(), extent(f[0]))\n"
         "d.close(); print(len(f))"
     )

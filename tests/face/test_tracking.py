@@ -70,11 +70,11 @@ def test_the_picked_face_is_followed(pair: np.ndarray, left_box: np.ndarray, pic
 
 @pytest.mark.parametrize("pick", ["nonsense", "", "1,2,3", "-1", "nan,3", "left right"])
 def test_unusable_picks_are_refused_at_once(pick: str, detector: FaceDetector) -> None:
-    with pytest.raises(UserError, match="--face"):
+    with pytest.raises(UserError, match="names no face"):
         Tracker(pick, detector)
 
 
-@pytest.mark.parametrize(("pick", "hint"), [("2", "0: at "), ("450,20", "1: at "), ("5000,5000", "1: at ")])
+@pytest.mark.parametrize(("pick", "hint"), [("2", "0 at "), ("450,20", "1 at "), ("5000,5000", "1 at ")])
 def test_picks_that_are_not_there(pair: np.ndarray, pick: str, hint: str, detector: FaceDetector) -> None:
     tracker = Tracker(pick, detector)
     tracker.add(noise(480, 900))  # no face yet: nothing to complain about

@@ -14,7 +14,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from media import ffmpeg, video
 from media.audio import SAMPLE_RATE
-from media.video import Video, VideoWriter, read_audio
+from media.video import Video, read_audio
+from media.writer import VideoWriter
 from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, number, numbered, numbers, write
 

@@ -15,7 +15,8 @@ import soundfile
 
 from media import video
 from media.audio import SAMPLE_RATE, frames_for_samples
-from media.video import Video, VideoWriter, read_audio, sound_file
+from media.video import Video, read_audio, sound_file
+from media.writer import VideoWriter
 from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
 from tests.media.test_video import COLOURS, colour_card, colours_in

@@ -16,7 +16,8 @@ from face import fingerprint
 from face.crop import crop_face
 from face.tracking import track_faces
 from media.audio import log_mel
-from media.video import Video, VideoWriter, read_audio
+from media.video import Video, read_audio
+from media.writer import VideoWriter
 from metrics.syncnet import SyncNet
 from preprocess import clip as clip_module
 from preprocess.clip import make_clip

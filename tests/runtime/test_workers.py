@@ -1,4 +1,4 @@
-"""Processes that die cost their task only, and an early end leaves none behind."""
+"""A worker that dies costs only its task, and an early end leaves no worker behind."""
 
 import os
 import signal
@@ -19,25 +19,25 @@ def square(number: int) -> int:
     return number * number
 
 
-def note_and_wait(path: Path) -> None:
+def write_pid_and_sleep(path: Path) -> None:
     path.write_text(str(os.getpid()))
     try:
         time.sleep(60)
     finally:
-        path.write_text("told to end")
+        path.write_text("terminated")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_process_that_dies_costs_its_task(workers: int) -> None:
+def test_dying_worker_costs_only_its_task(workers: int) -> None:
     results = dict(each(square, range(8), workers))
     assert results == {number: None if number == 3 else number * number for number in range(8)}
 
 
-def test_no_tasks() -> None:
+def test_no_tasks_give_no_results() -> None:
     assert list(each(square, [], 2)) == []
 
 
-def answer_or_be_deaf(path: Path | None) -> int:
+def ignore_termination(path: Path | None) -> int:
     while path:
         try:
             path.write_text(str(os.getpid()))
@@ -48,10 +48,10 @@ def answer_or_be_deaf(path: Path | None) -> int:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_worker_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_ignores_termination_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "GRACE", 0.2)
     note = tmp_path / "note"
-    results = each(answer_or_be_deaf, [None, note], 2)
+    results = each(ignore_termination, [None, note], 2)
     assert next(results)[0] is None
     _wait_for(note)
     results.close()  # type: ignore[attr-defined]
@@ -60,12 +60,13 @@ def test_a_worker_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytes
 
 
 def _wait_for(path: Path, text: str = "") -> None:
-    """Until the file says this, or anything at all."""
+    """Waits until the file holds this text, or any text."""
     for _ in range(600):
-        if path.exists() and (said := path.read_text()) and said == (text or said):
+        content = path.read_text() if path.exists() else ""
+        if content and content == (text or content):
             return
         time.sleep(0.05)
-    pytest.fail(f"{path.name} never said {text or 'anything'}")
+    pytest.fail(f"{path.name} never held {text or 'anything'}")
 
 
 @pytest.mark.slow
@@ -74,17 +75,18 @@ def _wait_for(path: Path, text: str = "") -> None:
 def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
     code = (
         "from pathlib import Path\n"
-        "from workers import each\n"
-        "from tests.test_workers import note_and_wait\n"
-        f"if __name__ == '__main__': list(each(note_and_wait, [Path({str(tmp_path / 'note')!r})], 1))\n"
+        "from runtime.workers import each\n"
+        "from tests.runtime.test_workers import write_pid_and_sleep\n"
+        "if __name__ == '__main__':\n"
+        f"    list(each(write_pid_and_sleep, [Path({str(tmp_path / 'note')!r})], 1))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     parent = subprocess.Popen(
         [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL
     )
     _wait_for(tmp_path / "note")
     parent.send_signal(how)
     parent.wait(20)
-    _wait_for(tmp_path / "note", "told to end")
+    _wait_for(tmp_path / "note", "terminated")

@@ -19,7 +19,7 @@ from torch.optim import Adam
 
 import train_landmark
 import train_render
-from networks import SHIPPED_WEIGHTS, Networks
+from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import COMMON, LANDMARK, RENDER, write_vgg
 from training.options import with_preset
@@ -94,7 +94,7 @@ def test_dubbing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tensor.device.type == "cpu"
         return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
-    networks = Networks.from_weights(SHIPPED_WEIGHTS, "cpu", detail=True)
+    networks = Networks.from_weights(SHIPPED_WEIGHTS, DubConfig(device="cpu", half=False))
     monkeypatch.setattr(Tensor, "numpy", numpy)
     random = np.random.default_rng(0)
     points, mel = random.random((40, 131, 2), np.float32), random.random((80, 200), np.float32)
