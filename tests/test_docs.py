@@ -4,6 +4,7 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,8 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from media.video import VideoWriter, read_audio
+from media.video import read_audio
+from media.writer import VideoWriter
 from runtime import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,10 +109,13 @@ def test_documented_command_is_understood(words: list[str], monkeypatch: pytest.
         return
     parsed: list[Any] = []
 
-    def parse(_: object, config: Any, prog: str | None = None) -> None:
-        parsed.append(command_line.parse(config, prog))
+    run = command_line.run
+
+    def parse(_: object, *arguments: Any, **named: Any) -> None:
+        run(parsed.append, *arguments, **named)
 
     monkeypatch.setattr(command_line, "run", parse)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.chdir(ROOT)
     is_help = "--help" in command
     try:
