@@ -163,7 +163,8 @@ def build(config: Config) -> Trainer:
     if config.init:
         fingerprint.check(model.settings, fingerprint.current(), f"--init: {config.init}")
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
-    cache = ClipCache(config.cache, None)
+    with command_line.naming("--cache"):
+        cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)
     if engine.world.is_main:
         print(clips)

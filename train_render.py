@@ -206,7 +206,8 @@ def build(config: Config) -> Trainer:
     if config.init:
         config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
         fingerprint.check(model.settings, fingerprint.current(config.model.size), f"--init: {config.init}")
-    cache = ClipCache(config.cache, config.model.size)
+    with command_line.naming("--cache"):
+        cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
     if engine.world.is_main:
         print(clips)

@@ -1,7 +1,10 @@
-"""Samples for stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
+"""Samples of stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
+
+from typing import TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
@@ -10,17 +13,31 @@ from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from media.audio import mel_windows
 
 
+class LandmarkSample(TypedDict):
+    """A window of T frames and N references of the same clip outside it. Landmarks are in crop coordinates."""
+
+    mel: Tensor
+    """(T, 1, 80, 16) float32."""
+    pose: Tensor
+    """(T, 74, 2) float32."""
+    reference: Tensor
+    """(N, 131, 2) float32."""
+    lip: Tensor
+    """(T, 40, 2) float32."""
+    jaw: Tensor
+    """(T, 17, 2) float32."""
+    boxes: Tensor
+    """(T, 4) int32, face boxes in pixels of the source frame."""
+    name: str
+    """The clip's name."""
+    frame: int
+    """First frame of the window."""
+
+
 class LandmarkDataset(SampledClips):
-    """Windows of `num_frames` (T) frames, with `num_references` (N) faces of the same clip outside the window.
+    """Items are `LandmarkSample`s; see `SampledClips`."""
 
-    Items (float32 tensors, landmarks in crop coordinates): mel (T, 1, 80, 16), pose (T, 74, 2), reference (N, 131, 2),
-    lip (T, 40, 2), jaw (T, 17, 2); boxes (T, 4) int32 of the faces; name: of the clip, frame: the window's first.
-
-    Raises:
-        UserError: no clip is long enough.
-    """
-
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> LandmarkSample:
         rng, clip = self.draw(index)
         start = int(rng.choice(window_starts(clip.found, self.num_frames)))
         window = np.arange(start, start + self.num_frames)
@@ -28,19 +45,18 @@ class LandmarkDataset(SampledClips):
         return make_sample(clip, window, references, Augmentation(rng, self.config.augment))
 
 
-def make_sample(
-    clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation
-) -> dict[str, object]:
-    """An item as above from frames (T,) that follow each other and from frames (N,)."""
+def make_sample(clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation) -> LandmarkSample:
+    """Makes a sample of consecutive frames `window` (T,) and of frames `references` (N,)."""
     stretched = augmentation.stretch(clip.crop_landmarks(window))
-    faces = augmentation.landmarks(stretched, augmentation.move())  # (T, 131, 2)
-    reference = augmentation.landmarks(clip.crop_landmarks(references), augmentation.move())  # (N, 131, 2)
+    target = augmentation.move_landmarks(stretched, augmentation.draw_move())  # (T, 131, 2)
+    reference = augmentation.move_landmarks(clip.crop_landmarks(references), augmentation.draw_move())  # (N, 131, 2)
+    mel = augmentation.change_sound(mel_windows(clip.mel, window))
     return {
-        "mel": torch.from_numpy(augmentation.sound(mel_windows(clip.mel, window))),
-        "pose": torch.from_numpy(faces[:, POSE_SLICE]),
+        "mel": torch.from_numpy(mel),
+        "pose": torch.from_numpy(target[:, POSE_SLICE]),
         "reference": torch.from_numpy(reference),
-        "lip": torch.from_numpy(faces[:, LIP_SLICE]),
-        "jaw": torch.from_numpy(faces[:, JAW_SLICE]),
+        "lip": torch.from_numpy(target[:, LIP_SLICE]),
+        "jaw": torch.from_numpy(target[:, JAW_SLICE]),
         "boxes": torch.from_numpy(clip.boxes[window]),
         "name": clip.name,
         "frame": int(window[0]),

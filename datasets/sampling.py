@@ -1,4 +1,4 @@
-"""What both datasets share: which clips can be used, how often each is drawn, and what is changed in a sample."""
+"""What both datasets share: which clips are usable, how often each is drawn, and how a sample is augmented."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,141 +17,181 @@ from face.landmarks import FLIP
 from media.audio import SILENCE
 from runtime.command_line import UserError
 
-MOST_GAMMA = 0.5  # of the colour jitter's strength
-STRETCH_FRAMES = 2  # how fast the stretch changes: sigma of a Gaussian in frames
+LARGEST_GAMMA = 0.5  # logarithm of the gamma, relative to the strength of the colour jitter
+STRETCH_FRAMES = 2  # how smoothly the stretch changes: sigma of a Gaussian in frames
+FORMANT_SHIFT = 0.12  # largest relative change of the formants' frequencies
+TONE_POINTS = 6  # frequencies between which a random tone curve is interpolated
+MASKED_BANDS = 16  # most mel bands that are silenced
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes to a sample; none by default, as in the paper."""
+    """Augmentation of a sample; none by default, as in the paper."""
 
-    flip: float = 0.0  # probability of mirroring a sample
-    colour: float = 0.0  # each channel's gain changes by up to this share, equal in the target and its references
-    box: float = 0.0  # each crop is moved and scaled by up to this share of its side
-    stretch: float = 0.0  # of a window's landmarks in height, changing from frame to frame (standard deviation)
-    sound: float = 0.0  # strength, 0 to 1, of another microphone, voice and room: loudness, tone, formants, noise
+    flip: float = 0.0
+    """Probability that a sample is mirrored."""
+    colour: float = 0.0
+    """Largest relative change of each channel's gain, the same for the target and its references."""
+    box: float = 0.0
+    """Largest shift and scaling of each crop, relative to its side."""
+    stretch: float = 0.0
+    """Standard deviation of the vertical scaling of a window's landmarks, which changes from frame to frame."""
+    sound: float = 0.0
+    """Strength, 0 to 1, of another microphone, voice and room: loudness, tone, formants, noise."""
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How samples are drawn. An epoch is `samples_per_epoch` samples, or as many as there are clips.
-
-    Balance: "clip" draws every clip equally often; "speaker" draws speakers by the square root
-    of their frames, so that one who has most of them does not dominate, nor one with a single clip repeat for ever.
-    """
+    """How samples are drawn."""
 
     balance: Literal["clip", "speaker"] = "clip"
+    """clip: every clip equally often. speaker: speakers by the square root of their frames, so that neither a speaker
+    with most of the frames dominates, nor one with a single clip repeats all the time."""
     samples_per_epoch: int | None = None
+    """Samples of an epoch; without it, as many as there are clips."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-class SampledClips(Dataset[dict[str, object]]):
+@dataclass(eq=False)
+class SampledClips(Dataset[Mapping[str, object]]):
     """A map-style dataset whose item is a function of (seed, epoch, index) and nothing else.
 
-    An index of `len(self)` or more belongs to a later epoch, so a sampler can count on without touching the workers.
+    Indices of `len(self)` and more belong to later epochs, so that a sampler can count on without new workers.
 
     Raises:
-        UserError: no clip is long enough.
+        UserError: no clip has enough frames with a face.
     """
 
-    def __init__(
-        self, clips: Sequence[Clip], num_frames: int, num_references: int, config: SamplingConfig, seed: int = 0,
-        speakers: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
-        self.num_frames, self.num_references = num_frames, num_references
-        self.config, self.seed = config, seed
-        least = max(MIN_FRAMES, num_frames + 1)  # one is left as a reference
-        self.clips = [clip for clip in clips if clip.num_found >= least and clip.longest_run >= num_frames]
-        if not self.clips:
-            needed = f"{least} frames with a face, {num_frames} of them in a row"
-            raise UserError(f"--cache: none of the {len(clips)} clips can be trained on: that takes {needed}")
-        if excluded := len(clips) - len(self.clips):
-            print(f"{excluded} of {len(clips)} clips left out: too few frames with a face", file=sys.stderr)
-        weights = np.ones(len(self.clips))
-        if config.balance == "speaker":
-            names, frames = [clip.name for clip in self.clips], [clip.num_found for clip in self.clips]
-            who = np.unique([(speakers or {}).get(n, speaker_of(n)) for n in names], return_inverse=True)[1]
-            weights = frames / np.sqrt(np.bincount(who, frames)[who])
+    clips: Sequence[Clip]
+    """Clips to draw from; those with too few frames with a face are left out."""
+    num_frames: int
+    """T, frames of a window."""
+    num_references: int
+    """N, references of a sample."""
+    config: SamplingConfig
+    seed: int = 0
+    speakers: Mapping[str, str] | None = None
+    """Speakers by clip, where a clip's folder does not name its speaker."""
+
+    def __post_init__(self) -> None:
+        needed = max(MIN_FRAMES, self.num_frames + 1)  # at least one frame is left as a reference
+        usable = [clip for clip in self.clips if clip.num_found >= needed and clip.longest_run >= self.num_frames]
+        if not usable:
+            frames = f"{needed} frames with a face, {self.num_frames} of them in a row"
+            raise UserError(f"none of the {len(self.clips)} clips can be trained on: that takes {frames}")
+        excluded = len(self.clips) - len(usable)
+        if excluded:
+            print(f"{excluded} of {len(self.clips)} clips left out: too few frames with a face", file=sys.stderr)
+        self.clips = usable
+        weights = np.ones(len(usable))
+        if self.config.balance == "speaker":
+            weights = _speaker_weights(usable, self.speakers or {})
         self.ends = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
         return self.config.samples_per_epoch or len(self.clips)
 
     def draw(self, index: int) -> tuple[np.random.Generator, Clip]:
-        """The random numbers of an item, and its clip; over an epoch the clips get their shares evenly."""
+        """The random generator of an item, and its clip. Over an epoch the clips get their shares evenly."""
         epoch, index = divmod(index, len(self))
         rng = np.random.default_rng((self.seed, epoch, index))
-        clip = np.searchsorted(self.ends[:-1], (index + rng.random()) / len(self), side="right")
+        position = (index + rng.random()) / len(self)
+        clip = np.searchsorted(self.ends[:-1], position, side="right")
         return rng, self.clips[clip]
 
 
+def _speaker_weights(clips: Sequence[Clip], speakers: Mapping[str, str]) -> np.ndarray:
+    """Weights (n,) of the clips: a clip's frames, divided by the square root of its speaker's frames."""
+    names = [speakers.get(clip.name, speaker_of(clip.name)) for clip in clips]
+    frames = np.array([clip.num_found for clip in clips])
+    _, speaker = np.unique(names, return_inverse=True)
+    return frames / np.sqrt(np.bincount(speaker, frames)[speaker])
+
+
 class Augmentation:
-    """The changes drawn for one sample."""
+    """The augmentation drawn for one sample."""
 
     def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
-        self.rng, self.config = rng, config
+        self.rng = rng
+        self.config = config
         self.flip = config.flip > 0 and rng.random() < config.flip
-        self.table: np.ndarray | None = None
+        self.table: np.ndarray | None = None  # (1, 256, 3): new value of each value of each channel
         if config.colour > 0:
             gain = 1 + config.colour * rng.uniform(-1, 1, 3)
-            gamma = np.exp(config.colour * MOST_GAMMA * rng.uniform(-1, 1))
-            tone = 255 * (np.arange(256)[:, None] / 255) ** gamma * gain
-            self.table = np.clip(tone + 0.5, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+            gamma = np.exp(config.colour * LARGEST_GAMMA * rng.uniform(-1, 1))
+            values = np.arange(256)[:, None] / 255
+            table = 255 * values**gamma * gain
+            self.table = np.clip(table + 0.5, 0, 255).astype(np.uint8)[None]
 
     def stretch(self, landmarks_in_crop: np.ndarray) -> np.ndarray:
-        """A window (T, 131, 2), each frame a little taller or shorter, about as fast as a mouth moves.
+        """Scales each frame of a window (T, 131, 2) vertically, by a factor that changes about as fast as a mouth.
 
-        The box ends at the chin, so an opening jaw squeezes all other points towards its top: without this the network
-        would read the old mouth from the pose, and the new mouth would follow the old speech.
+        The box ends at the chin, so that an opening jaw squeezes all other points upwards. Without this augmentation
+        the network reads the old mouth from the pose, and the new mouth follows the old speech.
         """
         if not self.config.stretch:
             return landmarks_in_crop
-        noise = gaussian_filter1d(self.rng.normal(size=len(landmarks_in_crop) + 8 * STRETCH_FRAMES), STRETCH_FRAMES)
-        noise = noise[4 * STRETCH_FRAMES : -4 * STRETCH_FRAMES] * np.sqrt(2 * np.sqrt(np.pi) * STRETCH_FRAMES)  # std 1
-        factor = np.stack([np.ones_like(noise), np.exp(self.config.stretch * noise)], axis=-1)  # (T, 2)
+        margin = 4 * STRETCH_FRAMES
+        noise = self.rng.normal(size=len(landmarks_in_crop) + 2 * margin)
+        smooth = gaussian_filter1d(noise, STRETCH_FRAMES)[margin:-margin]
+        smooth *= np.sqrt(2 * np.sqrt(np.pi) * STRETCH_FRAMES)  # standard deviation 1
+        vertical = np.exp(self.config.stretch * smooth)
+        factor = np.stack([np.ones_like(vertical), vertical], axis=-1)  # (T, 2)
         return (landmarks_in_crop * factor[:, None]).astype(np.float32)
 
-    def sound(self, mel: np.ndarray) -> np.ndarray:
-        """Mel windows (..., 80, 16) as if heard otherwise: nothing is moved in time. Silence stays silence."""
-        if not self.config.sound:
-            return mel
-        rng, bands, strength = self.rng, mel.shape[-2], self.config.sound
-        position = np.linspace(-1, 1, bands)
-        stretch = 1 + 0.12 * strength * rng.uniform(-1, 1)  # of the formants, as a longer or shorter throat does
-        source = np.clip((np.arange(bands) * stretch), 0, bands - 1)
+    def change_sound(self, mel_windows: np.ndarray) -> np.ndarray:
+        """Changes mel windows (..., 80, 16) as another recording would; timing stays, and so does silence."""
+        strength = self.config.sound
+        if not strength:
+            return mel_windows
+        rng = self.rng
+        bands = mel_windows.shape[-2]
+        # Another voice: formants at other frequencies.
+        source = np.arange(bands) * (1 + FORMANT_SHIFT * strength * rng.uniform(-1, 1))
+        source = np.clip(source, 0, bands - 1)
         low = np.minimum(source.astype(int), bands - 2)
         share = (source - low).astype(np.float32)[:, None]
-        heard = mel[..., low, :] * (1 - share) + mel[..., low + 1, :] * share
-        tone = np.interp(position, np.linspace(-1, 1, 6), rng.normal(0, 0.3, 6)) + rng.uniform(-0.8, 0.8)
+        shifted = mel_windows[..., low, :] * (1 - share) + mel_windows[..., low + 1, :] * share
+        # Another microphone and room: tone curve, loudness, noise floor.
+        position = np.linspace(-1, 1, bands)
+        curve = rng.normal(0, 0.3, TONE_POINTS)
+        tone = np.interp(position, np.linspace(-1, 1, TONE_POINTS), curve) + rng.uniform(-0.8, 0.8)
         noise = SILENCE + strength * rng.uniform(-0.5, 2.0) + 0.5 * rng.uniform(-1, 1) * position
-        louder = np.maximum(heard + strength * tone[:, None], noise[:, None])
-        heard = np.where(heard > SILENCE + 1e-3, np.clip(louder, SILENCE, -SILENCE), heard)
-        start, width = rng.integers(bands), rng.integers(0, 1 + round(16 * strength))
-        heard[..., start : start + width, :] = SILENCE
-        return heard.astype(np.float32)
+        louder = np.maximum(shifted + strength * tone[:, None], noise[:, None])
+        louder = np.clip(louder, SILENCE, -SILENCE)
+        changed = np.where(shifted > SILENCE + 1e-3, louder, shifted)
+        first = rng.integers(bands)
+        count = rng.integers(0, 1 + round(MASKED_BANDS * strength))
+        changed[..., first : first + count, :] = SILENCE
+        return changed.astype(np.float32)
 
-    def move(self) -> np.ndarray | None:
-        """Draws how one crop is moved: (2, 2), scale and shift of x and of y in crop coordinates; None: not at all."""
-        box, rng = self.config.box, self.rng
-        if not (self.flip or box):
+    def draw_move(self) -> np.ndarray | None:
+        """Draws how a crop is moved: (2, 2), scale and shift of x and of y in crop coordinates, or None."""
+        if not (self.flip or self.config.box):
             return None
-        scale = np.full(2, 1 + box * rng.uniform(-1, 1))
-        shift = (1 - scale) / 2 + box * rng.uniform(-1, 1, 2)
+        box = self.config.box
+        scale = np.full(2, 1 + box * self.rng.uniform(-1, 1))
+        shift = (1 - scale) / 2 + box * self.rng.uniform(-1, 1, 2)
         if self.flip:
-            scale, shift = scale * (-1, 1), shift * (-1, 1) + (1, 0)
+            scale = scale * (-1, 1)
+            shift = shift * (-1, 1) + (1, 0)
         return np.stack([scale, shift], axis=1)
 
-    def landmarks(self, landmarks_in_crop: np.ndarray, move: np.ndarray | None) -> np.ndarray:
-        """(..., 131, 2) in crop coordinates, moved; mirrored points take each other's place."""
+    def move_landmarks(self, landmarks_in_crop: np.ndarray, move: np.ndarray | None) -> np.ndarray:
+        """Moves landmarks (..., 131, 2) in crop coordinates; mirrored landmarks swap sides."""
         if move is None:
             return landmarks_in_crop
-        moved = (landmarks_in_crop * move[:, 0] + move[:, 1]).astype(np.float32)
+        scale, shift = move.T
+        moved = (landmarks_in_crop * scale + shift).astype(np.float32)
         return moved[..., FLIP, :] if self.flip else moved
 
-    def face(self, face: np.ndarray, move: np.ndarray | None) -> np.ndarray:
-        """(S, S, 3) uint8, moved likewise and recoloured."""
+    def change_face(self, face: np.ndarray, move: np.ndarray | None) -> np.ndarray:
+        """Moves a face crop (S, S, 3) uint8 likewise, and changes its colours."""
         if move is not None:
-            shift = move[:, 1] * len(face) + (move[:, 0] - 1) / 2  # from pixel centre to pixel centre
-            matrix = np.column_stack([np.diag(move[:, 0]), shift])
+            scale, shift = move.T
+            pixels = shift * len(face) + (scale - 1) / 2  # from pixel centre to pixel centre
+            matrix = np.column_stack([np.diag(scale), pixels])
             face = cv2.warpAffine(face, matrix, face.shape[:2], borderMode=cv2.BORDER_REFLECT_101)
-        return face if self.table is None else cv2.LUT(face, self.table)
+        if self.table is not None:
+            face = cv2.LUT(face, self.table)
+        return face

@@ -1,30 +1,37 @@
-"""Which clips train, which validate, which test: by published lists, else by speaker. Validation is never test."""
+"""Which clips train, validate and test: by published lists, else by speaker. No clip validates and tests."""
 
 import itertools
 import shlex
 import sys
 import zlib
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
+from media.video import SUFFIXES
 from runtime.command_line import UserError
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Lists have a clip a line; further words in a line are ignored, but for speaker=NAME."""
+    """Lists have one clip a line; of the other words in a line only speaker=NAME counts."""
 
-    train_list: Path | None = None  # clips to train on; without it, all that are in no other list
-    val_list: Path | None = None  # clips that choose the model
-    test_list: Path | None = None  # clips left alone until the end
-    val_share: float = 0.03  # of the speakers, where no list says
-    test_share: float = 0.03  # of the speakers, where no list and no folder named test says
+    train_list: Path | None = None
+    """Clips to train on; without it, all that are in no other list."""
+    val_list: Path | None = None
+    """Clips that choose the model."""
+    test_list: Path | None = None
+    """Clips that are left alone until the end."""
+    val_share: float = 0.03
+    """Share of the speakers for validation, where no list says."""
+    test_share: float = 0.03
+    """Share of the speakers for test, where no list and no folder named test says."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Names of clips, each in one list at most, and who speaks in them."""
+    """Names of clips, each in at most one list, and their speakers."""
 
     train: list[str]
     val: list[str]
@@ -36,118 +43,164 @@ class Split:
 
 
 def speaker_of(name: str) -> str:
-    """The speaker by layout: the name of the folder that holds the clip; a clip in no folder is its own speaker."""
+    """The speaker by layout: the folder that holds the clip; a clip in no folder is its own speaker."""
     return name.rsplit("/", 2)[-2] if "/" in name else name
 
 
-def words_of(line: str) -> list[str]:
-    """The words of a line; those with spaces stand in double quotes. Raises ValueError where one has no end."""
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace_split, lexer.quotes, lexer.escape, lexer.commenters = True, '"', "", ""
-    return list(lexer)
-
-
 def quoted(name: str) -> str:
-    """A name as a word of a list."""
+    """A clip's name as a word of a list: with spaces it stands in double quotes."""
     return f'"{name}"' if len(name.split()) > 1 else name
 
 
-def read_words(path: Path, flag: str) -> list[list[str]]:
-    """The words of every line that holds some. Raises UserError if the file can't be read."""
-    try:
-        return [words for line in path.read_text(encoding="utf-8-sig").splitlines() if (words := words_of(line))]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{flag}: {path} cannot be read as a list of clips ({error})") from error
-
-
-def read_list(path: Path, flag: str = "--list") -> dict[str, dict[str, str]]:
-    """Clip -> the key=value words behind it, in the list's order; empty lines and lines with # in front are left out.
-
-    A name with spaces stands in double quotes.
+def read_words(path: Path) -> list[list[str]]:
+    """The words of each line that is not empty. Words with spaces stand in double quotes.
 
     Raises:
-        UserError: the file can't be read or holds no clip.
+        UserError: the file cannot be read.
     """
-    entries = {
-        words[0]: dict(word.split("=", 1) for word in words[1:] if "=" in word)
-        for words in read_words(path, flag)
-        if not words[0].startswith("#")
-    }
+    lines = []
+    try:
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
+            lexer = shlex.shlex(line, posix=True)
+            lexer.whitespace_split = True
+            lexer.quotes = '"'
+            lexer.escape = ""
+            lexer.commenters = ""
+            lines.append(list(lexer))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a list of clips ({error})") from error
+    return [words for words in lines if words]
+
+
+def read_list(path: Path) -> dict[str, dict[str, str]]:
+    """Returns the key=value words of each entry, in the list's order. Lines that begin with # are comments.
+
+    Raises:
+        UserError: the file cannot be read or lists no clip.
+    """
+    entries = {}
+    for entry, *words in read_words(path):
+        if not entry.startswith("#"):
+            entries[entry] = dict(word.split("=", 1) for word in words if "=" in word)
     if not entries:
-        raise UserError(f"{flag}: {path} holds no clip; it needs one name a line")
+        raise UserError(f"{path} lists no clip; it needs one name a line")
     return entries
 
 
-def match(entries: Collection[str], names: Iterable[str], flag: str) -> dict[str, str]:
-    """List entry -> clip, for the entries that have one (others failed in preprocessing).
+def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[str, str]:
+    """Finds the clip of each list entry, for the entries that have one (others failed in preprocessing).
 
-    A list names clips as below some folder of the layout. Of several the one of exactly that name is meant, or else the
-    one in a folder `main`: LRS2 has the same names in `main`, which its train, val and test lists are about, and in
-    `pretrain`. The latter entries, and those without a clip, are counted on stderr.
+    An entry is a name below any folder of the layout. Video suffixes, backslashes, a leading ./ and absolute paths are
+    understood. If several clips match, the clip of exactly this name is meant, or else the clip in a folder `main`:
+    LRS2 has the same names in `main`, which its lists are about, and in `pretrain`. Such entries and those without a
+    clip are counted on stderr.
+
+    Args:
+        entries: list entries.
+        names: names of all clips.
+        source: the list, for messages.
 
     Raises:
-        UserError: an entry fits several clips, or none fits one.
+        UserError: an entry matches several clips, or no entry matches any.
     """
+    entries = list(entries)
     names = list(names)
-    by_end: dict[str, list[str]] = {}
+    by_ending: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        parts = name.split("/")
-        for k in range(len(parts)):
-            by_end.setdefault("/".join(parts[k:]), []).append(name)
+        for ending in _endings(name):
+            by_ending[ending].append(name)
     matched = {}
+    in_main = []
     for entry in entries:
-        fitting = by_end.get(entry, [])
-        exact = [entry] if entry in fitting else [n for n in fitting if f"/{n}".endswith(f"/main/{entry}")]
-        if len(exact or fitting) > 1:
-            raise UserError(f"list entry {entry} fits several clips ({', '.join(fitting)}); write their whole names")
-        if fitting:
-            matched[entry] = (exact or fitting)[0]
+        key = entry if entry in by_ending else _clip_name(entry, by_ending)
+        matches = by_ending.get(key, [])
+        exact = [name for name in matches if name == key]
+        preferred = exact or [name for name in matches if f"/{name}".endswith(f"/main/{key}")] or matches
+        if len(preferred) > 1:
+            raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); write their whole names")
+        if preferred:
+            matched[entry] = preferred[0]
+        if len(matches) > 1 and not exact:
+            in_main.append(entry)
     if not matched:
-        example = next(iter(entries))
-        raise UserError(f"{flag}: no entry, such as {example}, is one of the clips, whose names are like {names[0]}")
-    if several := [entry for entry, name in matched.items() if len(by_end[entry]) > 1 and entry != name]:
-        print(f"{flag}: {len(several)} entries, such as {several[0]}, fit several clips; that in main is meant",
-              file=sys.stderr)  # fmt: skip
-    if missing := [entry for entry in entries if entry not in matched]:
-        print(f"{flag}: {len(missing)} of {len(entries)} entries fit no clip, such as {missing[0]}", file=sys.stderr)
+        raise UserError(f"{source}: no entry, such as {entries[0]}, is a clip; names of clips are like {names[0]}")
+    if in_main:
+        print(
+            f"{source}: {len(in_main)} entries, such as {in_main[0]}, match several clips; the one in main is meant",
+            file=sys.stderr,
+        )
+    missing = [entry for entry in entries if entry not in matched]
+    if missing:
+        print(
+            f"{source}: {len(missing)} of {len(entries)} entries match no clip, such as {missing[0]}", file=sys.stderr
+        )
     return matched
 
 
-def split(names: Iterable[str], config: SplitConfig) -> Split:
-    """Splits clips by the lists in `config`; where there is none, a hash of the speaker decides.
+def _endings(name: str) -> list[str]:
+    """The name without its first 0, 1, 2, ... folders."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
-    A folder named `test` (LRS3) is the test set when there is no test list. With lists but none for test there is no
-    test set; with none for validation it is taken from the training clips. Where the hash leaves no speaker for
-    validation, the one with the lowest hash is taken; if there is only one speaker, clips take the speakers' part.
+
+def _clip_name(entry: str, by_ending: Mapping[str, list[str]]) -> str:
+    r"""The name that an entry such as .\main\1\2.mp4 or /data/main/1/2.mp4 means."""
+    path = PureWindowsPath(entry)  # takes both kinds of slashes
+    if path.suffix.lower() in SUFFIXES:
+        path = path.with_suffix("")
+    name = path.as_posix()
+    if path.anchor:  # an absolute path ends with the whole name
+        return next((ending for ending in _endings(name) if ending in by_ending.get(ending, ())), entry)
+    return name
+
+
+def split(names: Iterable[str], config: SplitConfig) -> Split:
+    """Splits clips by the lists of `config`; where there is none, a hash of the speaker decides.
+
+    Without a test list, a folder named `test` (LRS3) is the test set. With other lists but no test list there is no
+    test set; without a validation list, validation is taken from the training clips. If the hash leaves no speaker for
+    validation, the speaker with the lowest hash is taken. If there is only one speaker, clips take the speakers' place.
 
     Raises:
-        UserError: a list can't be read or fits no clip, or a clip is in two of them.
+        UserError: a list cannot be read or matches no clip, or a clip is in two lists.
     """
     names = sorted(names)
     speakers = {name: speaker_of(name) for name in names}
+    lists = {"train": config.train_list, "val": config.val_list, "test": config.test_list}
     chosen: dict[str, set[str]] = {}
-    for kind in ("train", "val", "test"):
-        if path := getattr(config, f"{kind}_list"):
-            entries = read_list(path, f"--{kind}-list")
-            matched = match(entries, names, f"--{kind}-list")
-            chosen[kind] = set(matched.values())
-            speakers |= {name: entries[e]["speaker"] for e, name in matched.items() if "speaker" in entries[e]}
-    for a, b in itertools.combinations(chosen, 2):
-        if both := chosen[a] & chosen[b]:
-            raise UserError(f"--{a}-list and --{b}-list both hold {min(both)}; a clip may be in one of them only")
-    draw_test = not chosen
+    for part, path in lists.items():
+        if path is None:
+            continue
+        entries = read_list(path)
+        matched = match(entries, names, path)
+        chosen[part] = set(matched.values())
+        for entry, name in matched.items():
+            speakers[name] = entries[entry].get("speaker", speakers[name])
+    for first, second in itertools.combinations(chosen, 2):
+        both = chosen[first] & chosen[second]
+        if both:
+            raise UserError(f"{lists[first]} and {lists[second]} both list {min(both)}; a clip may be in only one")
+    hash_chooses_test = not chosen
     if "test" not in chosen:
-        chosen["test"] = {name for name in names if "test" in name.split("/")[:-1]}.difference(*chosen.values())
-        draw_test &= not chosen["test"]
-    rest = chosen.get("train") or set(names).difference(*chosen.values())
+        in_test_folder = {name for name in names if "test" in name.split("/")[:-1]}
+        chosen["test"] = in_test_folder.difference(*chosen.values())
+        hash_chooses_test &= not chosen["test"]
+    remaining = chosen.get("train") or set(names).difference(*chosen.values())
 
-    unit = speakers if len({speakers[name] for name in rest}) > 1 else {name: name for name in names}
-    place = {unit[name]: zlib.crc32(unit[name].encode(errors="surrogateescape")) / 2**32 for name in rest}  # [0, 1)
+    groups = speakers
+    if len({speakers[name] for name in remaining}) == 1:
+        groups = {name: name for name in names}
+    hashes = {groups[name]: _hash(groups[name]) for name in remaining}
     if "val" not in chosen:
-        limit = max(config.val_share, min(place.values(), default=0)) if len(place) > 1 else -1
-        chosen["val"] = {name for name in rest if place[unit[name]] <= limit}
-    if draw_test:
+        limit = max(config.val_share, min(hashes.values(), default=0)) if len(hashes) > 1 else -1
+        chosen["val"] = {name for name in remaining if hashes[groups[name]] <= limit}
+    if hash_chooses_test:
         limit = 1 - config.test_share
-        chosen["test"] = {name for name in rest - chosen["val"] if place[unit[name]] >= limit}
-    train = rest - chosen["val"] - chosen["test"]
+        chosen["test"] = {name for name in remaining - chosen["val"] if hashes[groups[name]] >= limit}
+    train = remaining - chosen["val"] - chosen["test"]
     return Split(sorted(train), sorted(chosen["val"]), sorted(chosen["test"]), speakers)
+
+
+def _hash(text: str) -> float:
+    """A hash in [0, 1)."""
+    return zlib.crc32(text.encode(errors="surrogateescape")) / 2**32

@@ -87,7 +87,7 @@ def find_pairs(config: Config, place: str, found: Iterable[str]) -> list[Pair]:
     if config.pairs:
         listed = protocol.read_pairs(config.pairs)
         return listed if dubbing else protocol.pairs(list(dict.fromkeys(pair.clip for pair in listed)), dubbing)
-    names = list(read_list(config.clip_list, "--clip-list") if config.clip_list else found)
+    names = list(read_list(config.clip_list) if config.clip_list else found)
     return protocol.pairs(protocol.choose(names, config.count, config.seed), dubbing, config.seed)
 
 

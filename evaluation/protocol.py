@@ -51,7 +51,7 @@ def pairs(clips: list[str], dubbing: bool, seed: int = SEED) -> list[Pair]:
 def read_pairs(path: Path) -> list[Pair]:
     """A list with `video sound` in each line; both are names below the folder of videos, and stand in double
     quotes if they hold spaces."""
-    lines = read_words(path, "--pairs")
+    lines = read_words(path)
     if not lines or any(len(words) != 2 for words in lines):
         raise UserError(f"--pairs: {path} needs two names a line: the video, and the clip whose sound it gets")
     once = list(dict.fromkeys((clip, sound) for clip, sound in lines))

@@ -270,7 +270,7 @@ class Table3:
 def table3(config: Table3) -> None:
     output_folder(config.output)
     cache, rows = ClipCache(config.cache, None), []
-    names = match(read_list(config.clip_list, "--clip-list"), cache.names, "--clip-list").values()
+    names = match(read_list(config.clip_list), cache.names, "--clip-list").values()
     for name, folder in named(config.weights, "--weights").items():
         networks, clips = Networks.from_weights(folder, replace(DubConfig.for_tables(), device=config.device)), []
         for faces in tqdm(map(Faces, map(cache.open, names)), name, len(names)):

@@ -1,4 +1,4 @@
-"""python -m preprocess: a folder of videos -> a clip cache. Killed and started again, it goes on where it was."""
+"""python -m preprocess: a folder of videos -> a clip cache. The same command again continues an interrupted run."""
 
 import functools
 import json
@@ -11,99 +11,139 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.clip_cache import JPEG, is_whole, open_clip
+from datasets.clip_cache import JPEG, is_complete, open_clip
 from face import fingerprint
 from face.crop import SIZE
-from preprocess import report
 from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters, sync_scorer
-from preprocess.sources import choose, find_videos
+from preprocess.report import ReportFile, summary
+from preprocess.sources import Source, find_videos, select_listed, select_shard, shift_sounds
 from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import UserError, naming
 from runtime.workers import each
 
 CACHE_FILE = "cache.json"
-NOT_TAKEN = "not taken"
-# That this process may use, which a job array may have been given only some of.
+REFUSED = "not taken"
+# Cores that this process may use; a job array may give it only some.
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
-class Config:
-    """Turns videos into a cache of face crops, landmarks and mels that training and evaluation read."""
+class PreprocessConfig:
+    """Turns videos into a cache of face crops, landmarks and mel spectrograms for training and evaluation."""
 
-    # Folder of videos: LRS2, LRS3 or any tree. Sound is inside, or in a .wav of the same name beside.
     videos: Path
-    # Folder to write; a clip is called as its video, path below --videos without suffix.
+    """Folder of videos: LRS2, LRS3 or any layout. The sound is in the video or in a .wav file of the same name."""
     cache: Path
-    workers: int = CORES  # Processes.
-    shard: str = "1/1"  # i/n: do only the i-th of n parts (i from 1), for job arrays.
-    list: tuple[Path, ...] = ()  # Do only the clips in these lists.
-    size: int = SIZE  # Pixels of a face crop's side.
-    # File with lines "clip frames=-5": moves the sound of these clips, here 5 frames (at 25 fps) earlier.
+    """Folder to write; a clip has the name of its video, the path below --videos without suffix."""
+    workers: int = CORES
+    """Processes."""
+    shard: str = "1/1"
+    """i/n: only part i of n (i from 1), for job arrays."""
+    list: tuple[Path, ...] = ()
+    """Only the clips in these lists."""
+    size: int = SIZE
+    """Side of a face crop in pixels."""
     audio_shift: Path | None = None
-    retry: bool = False  # Try again what an earlier run failed on or rejected.
+    """File with lines "clip frames=-5": moves the sound of these clips, here 5 frames (at 25 fps) earlier."""
+    retry: bool = False
+    """Try again the videos that an earlier run failed on or rejected."""
     filters: Filters = field(default_factory=Filters)
 
 
-def main(config: Config) -> None:
-    """Runs the preprocessing: see `Config`.
+def main(config: PreprocessConfig) -> None:
+    """Runs the preprocessing.
 
     Raises:
-        UserError: a wrong flag, or a cache folder that was made otherwise or can't be written.
+        UserError: a flag is wrong, or the cache folder has other settings or cannot be written.
     """
-    filters = config.filters
     command_line.at_least(1, workers=config.workers, size=config.size)
-    needed = filters.syncnet or (filters.max_offset, filters.min_confidence) != (None, None)
-    if needed and not (filters.syncnet and filters.syncnet.is_file()):
-        raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")
-    if filters.syncnet:
-        sync_scorer(filters.syncnet)  # refuses a wrong file before any work
-    sources, refused = find_videos(config.videos)
-    chosen = choose(sources, config.list, config.shard, config.audio_shift)
-    _claim(config)
-    journal = report.Report(config.cache, config.shard)
-    journal.records = {name: r for name, r in journal.records.items() if r.get("reason") != NOT_TAKEN}  # said anew
-    for name, why in refused.items() if config.shard.startswith("1/") else ():
-        journal.add({"name": name, "status": "failed", "reason": NOT_TAKEN, "detail": why})
-    done = {source.name for source in chosen if is_whole(config.cache, source.name)}
-    for name in done:
-        if journal.records.get(name, {}).get("status") != "cached":  # killed between writing the clip and saying so
-            journal.add(record_of(open_clip(config.cache, name)))
-    left = [s for s in chosen if s.name not in done and (config.retry or not journal.settled(s.name))]
-    print(f"{len(chosen)} clips, {len(done)} in the cache, {len(chosen) - len(done) - len(left)} failed before")
-    start, frames = time.monotonic(), 0
-    died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
-    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=filters)
+    _check_syncnet(config.filters)
+    with naming("--videos"):
+        sources, refused = find_videos(config.videos)
+    if config.audio_shift:
+        with naming("--audio-shift"):
+            sources = shift_sounds(sources, config.audio_shift)
+    if config.list:
+        with naming("--list"):
+            sources = select_listed(sources, config.list)
+    with naming("--shard"):
+        sources = select_shard(sources, config.shard)
+    _claim_cache(config)
+    with naming("--cache"):
+        report = ReportFile(config.cache, config.shard)
+    report.records = {name: r for name, r in report.records.items() if r.get("reason") != REFUSED}  # added again now
+    if config.shard.startswith("1/"):
+        for name, reason in refused.items():
+            report.add({"name": name, "status": "failed", "reason": REFUSED, "detail": reason})
+    complete = {source.name for source in sources if is_complete(config.cache, source.name)}
+    for name in complete:
+        if report.records.get(name, {}).get("status") != "cached":  # killed between the clip and its line
+            report.add(record_of(open_clip(config.cache, name)))
+    remaining = [s for s in sources if s.name not in complete and (config.retry or not report.settled(s.name))]
+    failed = len(sources) - len(complete) - len(remaining)
+    print(f"{len(sources)} clips, {len(complete)} in the cache, {failed} failed before")
     try:
-        progress = tqdm(each(work, left, config.workers), total=len(left), unit="clip", smoothing=0.05)
-        for source, result in progress:
-            record = result or {"name": source.name, **died}
-            journal.add(record)
-            frames += record.get("frames", 0)
-            progress.set_postfix_str(f"{frames / (time.monotonic() - start):.0f} frames/s", refresh=False)
+        _make_clips(remaining, report, config)
     finally:
-        journal.finish()
-    names = {source.name for source in chosen} | refused.keys()
-    print(report.summary(record for record in journal.records.values() if record["name"] in names))
-    print(f"report: {journal.path}")
+        report.finish()
+    names = {source.name for source in sources} | refused.keys()
+    print(summary(record for record in report.records.values() if record["name"] in names))
+    print(f"report: {report.path}")
 
 
-def _claim(config: Config) -> None:
-    """Makes the cache folder, or checks that it was made with the same settings, so that clips never mix."""
-    shifts = config.audio_shift and f"{zlib.crc32(config.audio_shift.read_bytes()):08x}"
+def _make_clips(sources: list[Source], report: ReportFile, config: PreprocessConfig) -> None:
+    """Preprocesses videos in parallel and shows the progress."""
+    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
+    died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
+    start = time.monotonic()
+    frames = 0
+    progress = tqdm(each(work, sources, config.workers), total=len(sources), unit="clip", smoothing=0.05)
+    for source, result in progress:
+        record = result or {"name": source.name, **died}
+        report.add(record)
+        frames += record.get("frames", 0)
+        rate = frames / (time.monotonic() - start)
+        progress.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
+
+
+def _check_syncnet(filters: Filters) -> None:
+    """Checks SyncNet's weights before any work is done."""
+    uses_syncnet = filters.syncnet or filters.max_offset is not None or filters.min_confidence is not None
+    if not uses_syncnet:
+        return
+    if filters.syncnet is None or not filters.syncnet.is_file():
+        raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")
+    sync_scorer(filters.syncnet)
+
+
+def _claim_cache(config: PreprocessConfig) -> None:
+    """Makes the cache folder, or checks that it has the same settings, so that different clips never mix."""
+    shift_name = None
+    shift_hash = None
+    if config.audio_shift:
+        shift_name = config.audio_shift.name
+        shift_hash = f"{zlib.crc32(config.audio_shift.read_bytes()):08x}"
     filters = {f"filters.{name}": value for name, value in asdict(config.filters).items()}
-    wanted = {**fingerprint.current(config.size), **filters, "jpeg": JPEG, "audio_shift": shifts}
-    text = json.dumps(wanted, indent=1, sort_keys=True, default=lambda path: path.name) + "\n"
+    settings = {**fingerprint.current(config.size), **filters, "jpeg": JPEG}
+    settings |= {"audio_shift": shift_hash, "audio_shift_file": shift_name}
+    text = json.dumps(settings, indent=1, sort_keys=True, default=lambda path: path.name) + "\n"
     path = config.cache / CACHE_FILE
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             command_line.write_whole(path, text)
-        fingerprint.check(json.loads(path.read_text()), json.loads(text), f"--cache {config.cache}")
-    except (OSError, ValueError) as error:
+        existing = json.loads(path.read_text())
+        expected = json.loads(text)
+        existing_name = existing.pop("audio_shift_file", "another file")
+        del expected["audio_shift_file"]
+        if existing["audio_shift"] != shift_hash:
+            problem = f"{config.cache} was made with {existing_name or 'no file'}, not with {shift_name or 'no file'}"
+            raise UserError(f"--audio-shift: {problem} of this content; choose another --cache")
+    except (OSError, ValueError, LookupError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
+    fingerprint.check(existing, expected, f"--cache {config.cache}")
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, prog="python -m preprocess")
+    command_line.run(main, PreprocessConfig, prog="python -m preprocess")

@@ -1,4 +1,4 @@
-"""What became of each clip: a line of JSON each, appended as it happens and sorted at the end."""
+"""The report: what became of each video, one line of JSON each, appended as it happens and sorted at the end."""
 
 import contextlib
 import json
@@ -8,44 +8,46 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from runtime.command_line import UserError, write_whole, writing
 
-Record = dict[str, Any]  # name, status ("cached", "rejected" by a filter, "failed"); reason, detail, measures, notes
+# name, status ("cached", "rejected" by a filter or "failed"); reason, detail, frames, measures, notes
+Record = dict[str, Any]
 
-# Worth another try on the next run.
-PASSING = frozenset({"no permission", "disk full", "system error", "too little memory", "process died"})
+# Reasons that may not apply on the next run.
+TEMPORARY = frozenset({"no permission", "disk full", "system error", "too little memory", "process died"})
 
 
-class Report:
+class ReportFile:
     """The report of one shard, `report.jsonl` or `report.2-of-8.jsonl` in the cache folder.
 
     Raises:
-        UserError: it can't be written, or another run is writing it.
+        UserError: it cannot be written, or another run is writing it.
     """
 
     def __init__(self, root: Path, shard: str = "1/1") -> None:
-        part = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
-        self.path = root / f"report{part}.jsonl"
-        with writing(f"--cache: {self.path}"):
+        suffix = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
+        self.path = root / f"report{suffix}.jsonl"
+        self._lock = filelock.FileLock(f"{self.path}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"another run is writing {self.path}; wait for it or choose another shard") from None
+        except OSError:  # a cluster's file system may have no locks
+            pass
+        with writing(self.path):
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
-        with contextlib.suppress(ImportError, OSError):  # Windows, and a cluster's file system, may have no locks
-            import fcntl
-
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                why = f"another run is writing {self.path}; wait for it or take another shard"
-                raise UserError(f"--shard: {why}") from None
         self.records = {record["name"]: record for record in read([self.path])}
-        self._known = {record["name"]: record for record in read_all(root)}  # shards may have been cut otherwise
+        self._earlier = {record["name"]: record for record in read_all(root)}  # of other divisions into shards, too
 
     def settled(self, name: str) -> bool:
-        """Whether an earlier run failed on or rejected the clip for a reason that will not go away by itself."""
-        record = self._known.get(name, {})
-        return record.get("status") in ("failed", "rejected") and record["reason"] not in PASSING
+        """Whether an earlier run could not cache the clip, for a reason that still applies."""
+        record = self._earlier.get(name)
+        return record is not None and record["status"] != "cached" and record["reason"] not in TEMPORARY
 
     def add(self, record: Record) -> None:
-        """Notes a clip's fate at once, so that a killed run knows it when started again."""
+        """Records a clip at once, so that a run that is killed can go on from here."""
         self.records[record["name"]] = record
         try:
             self._file.write(f"\n{_line(record)}".encode())  # a killed run may have left half a line
@@ -53,12 +55,13 @@ class Report:
             print(f"{self.path}: {error.strerror}", file=sys.stderr)
 
     def finish(self) -> None:
-        """Rewrites the report in the order of names: the same whatever the order of work was."""
-        self._file.close()  # Windows replaces no open file
+        """Rewrites the report sorted by name, so that it does not depend on the order of work."""
+        self._file.close()  # Windows cannot replace an open file
         try:
             write_whole(self.path, "".join(_line(self.records[name]) for name in sorted(self.records)))
         except UserError as error:
             print(f"{error}; it stays in the order of work", file=sys.stderr)
+        self._lock.release()
 
 
 def _line(record: Record) -> str:
@@ -67,20 +70,23 @@ def _line(record: Record) -> str:
 
 def read_all(root: Path) -> list[Record]:
     """The records of all shards of a cache, the newest of each name."""
-    return read(sorted(root.glob("report*.jsonl"), key=lambda path: path.stat().st_mtime))
+    paths = root.glob("report*.jsonl")
+    return read(sorted(paths, key=lambda path: path.stat().st_mtime))
 
 
 def read(paths: Iterable[Path]) -> list[Record]:
-    """The records of report files, the last of each name; half a line that a killed run left is skipped."""
+    """The records of report files, the last of each name. Half a line, left by a killed run, is skipped."""
     records: dict[str, Record] = {}
-    for line in (line for path in paths if path.exists() for line in path.read_bytes().splitlines()):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            record = json.loads(line)
-            records[record["name"]] = record
+    for path in paths:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                records[record["name"]] = record
     return list(records.values())
 
 
 def summary(records: Iterable[Record]) -> str:
-    """Counts by what happened and why, a line each."""
+    """Counts by status and reason, one line each."""
     counts = Counter(f"{r['status']}: {r['reason']}" if "reason" in r else r["status"] for r in records)
-    return "\n".join(f"{count:7d} {what}" for what, count in sorted(counts.items()))
+    return "\n".join(f"{count:7d} {text}" for text, count in sorted(counts.items()))

@@ -1,4 +1,4 @@
-"""Which videos there are, what their clips are called, and which of them belong to this run."""
+"""Which videos there are, how their clips are named, and which of them belong to this run."""
 
 import os
 import re
@@ -15,78 +15,100 @@ from runtime.command_line import UserError
 class Source:
     """A video to preprocess."""
 
-    name: str  # of its clip: path below the folder, without suffix
+    name: str
+    """The clip's name: the path below the folder of videos, without suffix."""
     path: Path
-    sound_shift: int = 0  # frames at 25 fps that the sound is moved to later
+    sound_shift: int = 0
+    """Frames at 25 fps by which the sound is delayed."""
 
 
 def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
-    """All videos below a folder, sorted by name, and what could not be taken: name -> why.
+    """Finds all videos below a folder, sorted by name, and the reasons why others are not used, by path.
 
-    Links to folders are followed, each folder once, so a loop of links ends. What a link and the layout both lead to
-    is called as in the layout, which lists and speakers go by.
+    Links to folders are followed, each folder once, so that loops end. A video that is reached both directly and
+    through a link has its direct name, to which lists and speakers refer.
 
     Raises:
-        UserError: the folder is missing, unreadable or holds no video.
+        UserError: the folder is missing, cannot be read or contains no video.
     """
     if not root.is_dir():
-        raise UserError(f"--videos: {root} is not a folder; give the folder that holds the videos")
+        raise UserError(f"{root} is not a folder; give the folder that contains the videos")
     sources: dict[str, Source] = {}
     refused: dict[str, str] = {}
-    seen: set[Path] = set()
-    inside = root.resolve()
-
-    def name_of(path: str | Path) -> str:
-        return Path(path).relative_to(root).as_posix()
+    visited: set[Path] = set()
+    real_root = root.resolve()
 
     def refuse(error: OSError) -> None:
-        refused[name_of(error.filename)] = error.strerror or "cannot be read"
+        refused[_below(root, Path(error.filename))] = error.strerror or "cannot be read"
 
-    for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
-        real = Path(folder).resolve()
-        if real in seen:
-            below.clear()
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
+        real_folder = Path(folder).resolve()
+        if real_folder in visited:
+            subfolders.clear()
             continue
-        seen.add(real)
-        paths = sorted(Path(folder, name) for name in below)
-        below[:] = [p.name for p in paths if not (p.is_symlink() and p.resolve().is_relative_to(inside))]
-        for path in (Path(folder, file) for file in sorted(files)):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):  # unfinished, or macOS' notes
-                source = Source(name_of(path.with_name(path.stem)), path)
-                if sources.setdefault(source.name, source) is not source:
-                    taken = sources[source.name].path.name
-                    refused[name_of(path)] = f"has the same name as {taken}, which is taken"
+        visited.add(real_folder)
+        subfolders[:] = [name for name in sorted(subfolders) if not _links_into(Path(folder, name), real_root)]
+        for file in sorted(files):
+            path = Path(folder, file)
+            if path.suffix.lower() not in SUFFIXES or file.startswith("."):  # unfinished files, notes of macOS
+                continue
+            name = _below(root, path.with_name(path.stem))
+            if name in sources:
+                refused[_below(root, path)] = f"has the same name as {sources[name].path.name}, which is used"
+            else:
+                sources[name] = Source(name, path)
     if not sources:
-        problem = f"cannot be read ({next(iter(refused.values()))})" if refused else "holds no video"
-        raise UserError(f"--videos: {root} {problem}; known suffixes are {' '.join(SUFFIXES)}")
+        problem = f"cannot be read ({next(iter(refused.values()))})" if refused else "contains no video"
+        raise UserError(f"{root} {problem}; known suffixes are {' '.join(SUFFIXES)}")
     return [sources[name] for name in sorted(sources)], refused
 
 
-def choose(sources: Sequence[Source], lists: Sequence[Path], shard: str, shifts: Path | None) -> list[Source]:
-    """Keeps the clips of the lists (all, if there are none) and of one shard, and notes how their sound is moved.
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
 
-    Args:
-        sources: sorted by name.
-        lists: files with a clip a line, see datasets.splits.
-        shard: "i/n" with i from 1 to n; clip k goes to shard 1 + k % n.
-        shifts: a file with lines "clip frames=-5".
+
+def _links_into(path: Path, root: Path) -> bool:
+    return path.is_symlink() and path.resolve().is_relative_to(root)
+
+
+def select_listed(sources: Sequence[Source], lists: Sequence[Path]) -> list[Source]:
+    """The sources that are in at least one of the lists, sorted by name.
 
     Raises:
-        UserError: a file or the shard is malformed, or a file lists none of the clips.
+        UserError: a list cannot be read, or no entry is a clip.
+    """
+    by_name = {source.name: source for source in sources}
+    entries = [entry for path in lists for entry in read_list(path)]
+    names = set(match(entries, by_name, " and ".join(map(str, lists))).values())
+    return [by_name[name] for name in sorted(names)]
+
+
+def select_shard(sources: Sequence[Source], shard: str) -> list[Source]:
+    """The sources of shard "i/n", i from 1 to n: source k belongs to shard 1 + k % n.
+
+    Raises:
+        UserError: the shard is malformed.
     """
     parsed = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not parsed or not 1 <= int(parsed[1]) <= int(parsed[2]):
-        raise UserError(f"--shard {shard}: give i/n with i from 1 to n, such as 1/8")
+    if parsed:
+        index, count = map(int, parsed.groups())
+        if 1 <= index <= count:
+            return list(sources[index - 1 :: count])
+    raise UserError(f"{shard} is no shard: give i/n with i from 1 to n, such as 1/8")
+
+
+def shift_sounds(sources: Sequence[Source], path: Path) -> list[Source]:
+    """Sets `sound_shift` of the clips that a file with lines "clip frames=-5" lists.
+
+    Raises:
+        UserError: the file is malformed, or no entry is a clip.
+    """
     by_name = {source.name: source for source in sources}
-    if shifts:
-        moved = read_list(shifts, "--audio-shift")
-        for entry, name in match(moved, by_name, "--audio-shift").items():
-            try:
-                by_name[name] = replace(by_name[name], sound_shift=int(moved[entry]["frames"]))
-            except (KeyError, ValueError):
-                raise UserError(f"--audio-shift: {shifts} has no frames=NUMBER behind {entry}") from None
-    chosen = list(by_name)
-    if lists:
-        entries = [entry for path in lists for entry in read_list(path)]
-        chosen = sorted(set(match(entries, by_name, "--list").values()))
-    return [by_name[name] for name in chosen][int(parsed[1]) - 1 :: int(parsed[2])]
+    entries = read_list(path)
+    for entry, name in match(entries, by_name, path).items():
+        try:
+            frames = int(entries[entry]["frames"])
+        except (KeyError, ValueError):
+            raise UserError(f"{path} has no frames=NUMBER after {entry}") from None
+        by_name[name] = replace(by_name[name], sound_shift=frames)
+    return list(by_name.values())

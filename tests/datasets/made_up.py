@@ -1,6 +1,5 @@
-"""Made-up clips for the tests of everything that reads a cache: no video, no detector."""
+"""Synthetic clips for the tests of everything that reads a cache: no video, no detector."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS
 def write_clip(
     root: Path, name: str, num_frames: int = 30, missing: tuple[int, ...] = (), size: int = 128, seed: int = 0
 ) -> Clip:
-    """Writes a clip of a smooth picture whose landmarks are random points of a slightly moving box."""
+    """Writes a clip of a smooth picture whose landmarks are random points in a slightly moving box."""
     rng = np.random.default_rng(seed)
     found = np.ones(num_frames, dtype=bool)
     found[list(missing)] = False
@@ -31,7 +30,7 @@ def write_clip(
             landmarks,
             np.where(found[:, None], boxes, 0),
             found,
-            io.BytesIO(rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).tobytes()),
+            rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).T,
             {
                 "settings": fingerprint.current(size),
                 "frame_size": (160, 200),

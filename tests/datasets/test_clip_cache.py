@@ -1,7 +1,8 @@
-"""The cache gives back what was written, says what is wrong with a file, and never shows half a clip."""
+"""The cache returns what was written, says what is wrong with a file, and never shows half a clip."""
 
 import errno
-import io
+import json
+import os
 import pickle
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 
 
-def test_what_is_written_comes_back(tmp_path: Path) -> None:
+def test_a_clip_returns_what_was_written(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "speaker/a clip's name", num_frames=30, missing=(4, 5))
     assert (clip.num_frames, clip.num_found, clip.longest_run) == (30, 28, 24)
     assert clip.metadata["frame_size"] == [160, 200]
@@ -33,7 +34,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         clip.face(4)
 
 
-def test_a_damaged_picture_is_said(tmp_path: Path) -> None:
+def test_a_damaged_picture_is_reported(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "s/a")
     file = tmp_path / "s/a.faces"
     file.write_bytes(bytes(file.stat().st_size))
@@ -41,7 +42,7 @@ def test_a_damaged_picture_is_said(tmp_path: Path) -> None:
         clip.face(3)
 
 
-def test_the_arrays_are_safetensors_for_others(tmp_path: Path) -> None:
+def test_other_tools_can_read_the_arrays(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "a", missing=(4,))
     arrays = load_file(tmp_path / "a.safetensors")
     assert arrays.keys() == {"mel_columns", "offsets", "landmarks_in_frame", "boxes", "found"}
@@ -50,13 +51,13 @@ def test_the_arrays_are_safetensors_for_others(tmp_path: Path) -> None:
     assert arrays["found"].sum() == 29 and arrays["offsets"][-1] == clip.num_bytes
 
 
-def test_clips_travel_to_workers(tmp_path: Path) -> None:
+def test_clips_can_be_pickled(tmp_path: Path) -> None:
     clip = pickle.loads(pickle.dumps(write_clip(tmp_path, "a")))
     assert len(pickle.dumps(clip)) < 1000
     assert clip.landmarks_in_frame.shape == (30, 131, 2)
 
 
-def test_the_same_clip_has_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_clips_have_equal_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_clip(tmp_path / folder, "a", seed=3)
     for suffix in (".faces", ".safetensors"):
@@ -70,16 +71,55 @@ def test_an_interrupted_clip_leaves_nothing(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_disk_that_fills_while_the_arrays_are_written_leaves_nothing(tmp_path: Path) -> None:
-    class Full(io.BytesIO):
-        def read(self, *_: object) -> bytes:
-            raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    points, boxes = np.zeros((1, 131, 2)), np.zeros((1, 4))
-    with pytest.raises(OSError, match="No space left"), ClipWriter(tmp_path, "s/a") as writer:
-        writer.add(np.zeros((128, 128, 3), np.uint8))
-        writer.finish(points, boxes, np.ones(1, bool), Full(bytes(320)), {"settings": {}})
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_clip(tmp_path, "s/a")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("suffix", [".faces", ".safetensors"])
+def test_a_disk_full_in_either_file_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_clip(tmp_path, "a")
+    assert not os.listdir(tmp_path)
+
+
+def test_clips_of_earlier_versions_are_readable(tmp_path: Path) -> None:
+    """Earlier versions wrote the header by hand: the mel first, and no alignment of what follows it."""
+    clip = write_clip(tmp_path, "a", missing=(4,))
+    arrays = load_file(tmp_path / "a.safetensors")
+    names = {"mel_columns": "F32", "offsets": "I64", "landmarks_in_frame": "F32", "boxes": "I32", "found": "BOOL"}
+    header: dict[str, object] = {"__metadata__": {"clip": json.dumps(clip.metadata)}}
+    end = 0
+    for name, dtype in names.items():
+        start, end = end, end + arrays[name].nbytes
+        header[name] = {"dtype": dtype, "shape": arrays[name].shape, "data_offsets": [start, end]}
+    packed = json.dumps(header).encode()
+    packed += b" " * (-len(packed) % 8)
+    data = b"".join(arrays[name].tobytes() for name in names)
+    (tmp_path / "b.safetensors").write_bytes(len(packed).to_bytes(8, "little") + packed + data)
+    (tmp_path / "b.faces").write_bytes((tmp_path / "a.faces").read_bytes())
+    older = ClipCache(tmp_path).open("b")
+    assert older.metadata == clip.metadata
+    for field in ("mel", "landmarks_in_frame", "boxes", "found"):
+        np.testing.assert_array_equal(getattr(older, field), getattr(clip, field))
+    np.testing.assert_array_equal(older.face(29), clip.face(29))
+
+
+def test_arrays_are_files_and_read_only(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "a")
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert not mapped
+    for array in (clip.mel, clip.landmarks_in_frame, clip.boxes, clip.found):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    assert any(line.endswith("a.safetensors") for line in Path("/proc/self/maps").read_text().splitlines())
 
 
 def test_names_with_dots_keep_them(tmp_path: Path) -> None:
@@ -87,9 +127,9 @@ def test_names_with_dots_keep_them(tmp_path: Path) -> None:
     assert ClipCache(tmp_path).names == ["a.b.c"]
 
 
-def test_an_empty_or_missing_cache_is_said(tmp_path: Path) -> None:
+def test_an_empty_or_missing_cache_is_reported(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UserError, match=r"--cache: there is no clip .*python -m preprocess"):
+        with pytest.raises(UserError, match=r"^there is no clip .*python -m preprocess"):
             ClipCache(folder)
 
 
@@ -101,7 +141,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["audio.hop", "crop.margin", "landmarks.table"])
-def test_each_kind_of_setting_is_compared(field: str) -> None:
+def test_every_kind_of_setting_is_compared(field: str) -> None:
     wanted = fingerprint.current()
     fingerprint.check(dict(wanted), wanted, "it")
     with pytest.raises(UserError, match=f"it was made with {field} = 9"):
@@ -112,12 +152,12 @@ def test_each_kind_of_setting_is_compared(field: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".faces", ".safetensors"])
 @pytest.mark.parametrize("rest", [0, 5, 500])
-def test_truncated_files_are_said(tmp_path: Path, suffix: str, rest: int) -> None:
+def test_truncated_files_are_reported(tmp_path: Path, suffix: str, rest: int) -> None:
     write_clip(tmp_path, "a")
-    from datasets.clip_cache import _mapped
+    from datasets.clip_cache import _files
 
-    _mapped.cache_clear()
+    _files.cache_clear()
     file = tmp_path / f"a{suffix}"
     file.write_bytes(file.read_bytes()[:rest])
-    with pytest.raises(UserError, match=r"a\.safetensors is not a whole clip"):
+    with pytest.raises(UserError, match=r"a\.safetensors is not a complete clip"):
         open_clip(tmp_path, "a")

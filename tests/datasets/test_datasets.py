@@ -1,4 +1,4 @@
-"""Samples are what the paper says, a function of (seed, epoch, index), and balanced as asked."""
+"""Samples follow the paper, are a function of (seed, epoch, index), and are balanced as configured."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ from media.audio import SILENCE, mel_windows
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 
-ALL_CHANGES = AugmentConfig(flip=0.5, colour=0.2, box=0.05, stretch=0.02, sound=1.0)
+EVERY_AUGMENTATION = AugmentConfig(flip=0.5, colour=0.2, box=0.05, stretch=0.02, sound=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_stage_2_sample(clips: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", [LandmarkDataset, RenderDataset])
-def test_samples_depend_on_seed_epoch_and_index_only(clips: list[Any], kind: Any) -> None:
-    config = SamplingConfig(samples_per_epoch=10, augment=ALL_CHANGES)
+def test_samples_depend_only_on_seed_epoch_and_index(clips: list[Any], kind: Any) -> None:
+    config = SamplingConfig(samples_per_epoch=10, augment=EVERY_AUGMENTATION)
     one, two = kind(clips, 5, 3, config, 7), kind(clips, 5, 3, config, 7)
     forward = [one[index] for index in range(10)]
     assert all(_equal(two[index], forward[index]) for index in reversed(range(10)))
@@ -84,7 +84,7 @@ def test_samples_depend_on_seed_epoch_and_index_only(clips: list[Any], kind: Any
     assert not _equal(kind(clips, 5, 3, config, 8)[0], one[0])
 
 
-def test_workers_deliver_the_same(clips: list[Any]) -> None:
+def test_workers_return_the_same_samples(clips: list[Any]) -> None:
     dataset = LandmarkDataset(clips, 5, 3, SamplingConfig())
     alone, shared = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))
     assert _equal(alone, shared)
@@ -104,7 +104,7 @@ def test_balance(clips: list[Any], tmp_path: Path) -> None:
     assert sorted(each.draw(index)[1].name for index in range(6)) == [clip.name for clip in each.clips]
 
 
-def test_stretch_moves_all_points_of_a_frame_by_one_factor_that_changes_smoothly(clips: list[Any]) -> None:
+def test_stretch_scales_each_frame_by_a_smoothly_changing_factor(clips: list[Any]) -> None:
     window = clips[0].crop_landmarks(np.arange(4, 19))  # (15, 131, 2)
     factors = []
     for seed in range(200):
@@ -118,11 +118,11 @@ def test_stretch_moves_all_points_of_a_frame_by_one_factor_that_changes_smoothly
     assert Augmentation(np.random.default_rng(0), AugmentConfig()).stretch(window) is window
 
 
-def test_sound_is_changed_alike_in_overlapping_windows_and_silence_stays(clips: list[Any]) -> None:
+def test_overlapping_windows_are_changed_alike_and_silence_stays(clips: list[Any]) -> None:
     windows = np.stack([clips[0].mel[None, :, k : k + 16] for k in (8, 11)])  # 3 columns apart
     windows[:, :, :, 9] = SILENCE  # of the first; of the second it is another column
     for seed in range(20):
-        heard = Augmentation(np.random.default_rng(seed), AugmentConfig(sound=1.0)).sound(windows)
+        heard = Augmentation(np.random.default_rng(seed), AugmentConfig(sound=1.0)).change_sound(windows)
         assert heard.shape == windows.shape and heard.dtype == np.float32
         assert np.abs(heard).max() <= -SILENCE
         np.testing.assert_array_equal(heard[0, 0, :, 9], SILENCE)
@@ -130,26 +130,29 @@ def test_sound_is_changed_alike_in_overlapping_windows_and_silence_stays(clips: 
         assert np.abs(heard - windows).max() > 0.05
 
 
-def test_flipping_twice_is_nothing_and_once_mirrors(clips: list[Any]) -> None:
+def test_flipping_mirrors_and_twice_is_the_identity(clips: list[Any]) -> None:
     augmentation = Augmentation(np.random.default_rng(0), AugmentConfig(flip=1.0))
-    move = augmentation.move()
+    move = augmentation.draw_move()
     clip = clips[0]
     points, face = clip.landmarks_in_crop[0], clip.face(0)
-    flipped = augmentation.landmarks(points, move)
+    flipped = augmentation.move_landmarks(points, move)
     np.testing.assert_allclose(flipped[:, 0], 1 - points[FLIP, 0], atol=1e-6)
-    np.testing.assert_allclose(augmentation.landmarks(flipped, move), points, atol=1e-6)
-    assert np.array_equal(augmentation.face(face, move), face[:, ::-1])
+    np.testing.assert_allclose(augmentation.move_landmarks(flipped, move), points, atol=1e-6)
+    assert np.array_equal(augmentation.change_face(face, move), face[:, ::-1])
 
 
-def test_a_moved_crop_moves_picture_and_landmarks_alike() -> None:
+def test_picture_and_landmarks_move_together() -> None:
     face = np.zeros((128, 128, 3), np.uint8)
     face[40:43, 90:93] = 255
     spot = np.full((131, 2), [91.5 / 128, 41.5 / 128], np.float32)
     for seed in range(20):
         augmentation = Augmentation(np.random.default_rng(seed), AugmentConfig(flip=0.5, box=0.1))
-        move = augmentation.move()
-        rows, columns = np.nonzero(augmentation.face(face, move)[..., 0] > 60)
-        assert abs(augmentation.landmarks(spot, move)[0] * 128 - [columns.mean() + 0.5, rows.mean() + 0.5]).max() < 0.7
+        move = augmentation.draw_move()
+        rows, columns = np.nonzero(augmentation.change_face(face, move)[..., 0] > 60)
+        assert (
+            abs(augmentation.move_landmarks(spot, move)[0] * 128 - [columns.mean() + 0.5, rows.mean() + 0.5]).max()
+            < 0.7
+        )
 
 
 def test_colours_change_alike_in_target_and_references(clips: list[Any]) -> None:
@@ -163,16 +166,16 @@ def test_colours_change_alike_in_target_and_references(clips: list[Any]) -> None
     for frame in (0, 9):
         face = clip.face(frame)
         expected = np.stack([table[0, face[..., channel], channel] for channel in range(3)], axis=-1)
-        assert np.array_equal(augmentation.face(face, None), expected)
+        assert np.array_equal(augmentation.change_face(face, None), expected)
         assert not np.array_equal(expected, face)
 
 
-def test_nothing_to_train_on_is_said(clips: list[Any]) -> None:
+def test_unusable_clips_are_reported(clips: list[Any]) -> None:
     short = [clip for clip in clips if clip.name.startswith("s9/")]
     with pytest.raises(UserError, match="none of the 2 clips can be trained on: that takes 25 frames"):
         LandmarkDataset(short, 5, 15, SamplingConfig())
 
 
-def test_a_clip_without_a_frame_left_as_a_reference_is_left_out(tmp_path: Path) -> None:
+def test_a_clip_needs_a_frame_left_as_reference(tmp_path: Path) -> None:
     clips = [write_clip(tmp_path, name, num_frames=frames) for name, frames in (("a", 30), ("b", 31))]
     assert [clip.name for clip in LandmarkDataset(clips, 30, 15, SamplingConfig()).clips] == ["b"]

@@ -1,4 +1,4 @@
-"""Lists are followed, speakers stay on one side, and nothing is in two sets."""
+"""Lists are followed, a speaker is in one set only, and no clip is in two."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def _list(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_second_words_comments_and_speakers(tmp_path: Path) -> None:
+def test_lists_have_comments_and_further_words(tmp_path: Path) -> None:
     entries = read_list(_list(tmp_path / "l.txt", "a/1 NF", "", "# note", "b/2  MV speaker=eve x=1"))
     assert entries == {"a/1": {}, "b/2": {"speaker": "eve", "x": "1"}}
 
@@ -23,23 +23,23 @@ def test_names_with_spaces_stand_in_quotes(tmp_path: Path) -> None:
     lines = [f"{quoted(name)} frames={k}" for k, name in enumerate(names)]
     entries = read_list(_list(tmp_path / "l.txt", *lines))
     assert entries == {name: {"frames": str(k)} for k, name in enumerate(names)}
-    with pytest.raises(UserError, match=r"--list: .*cannot be read as a list of clips \(No closing quotation"):
+    with pytest.raises(UserError, match=r"l\.txt cannot be read as a list of clips \(No closing quotation"):
         read_list(_list(tmp_path / "l.txt", '"a/my talk'))
 
 
-def test_that_main_is_meant_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_preferring_the_clip_in_main_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert match(["1/2"], ["main/1/2", "pretrain/1/2"], "--list") == {"1/2": "main/1/2"}
-    assert "--list: 1 entries, such as 1/2, fit several clips; that in main is meant" in capsys.readouterr().err
+    assert "--list: 1 entries, such as 1/2, match several clips; the one in main is meant" in capsys.readouterr().err
     assert match(["main/1/2"], ["main/1/2", "pretrain/1/2"], "--list") == {"main/1/2": "main/1/2"}
     assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"# only a note\n", b"\xff\xfe\x00"])
-def test_bad_lists_name_their_flag(tmp_path: Path, content: bytes) -> None:
+def test_bad_lists_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "l.txt").write_bytes(content)
-    with pytest.raises(UserError, match=r"--val-list: .*l\.txt"):
+    with pytest.raises(UserError, match=r"l\.txt (cannot be read|lists no clip)"):
         split(["a"], SplitConfig(val_list=tmp_path / "l.txt"))
-    with pytest.raises(UserError, match="--val-list"):
+    with pytest.raises(UserError, match=r"absent\.txt cannot be read"):
         split(["a"], SplitConfig(val_list=tmp_path / "absent.txt"))
 
 
@@ -52,11 +52,43 @@ def test_entries_match_below_any_folder() -> None:
     }
     assert match(["01"], ["main/55/01"], "--list") == {"01": "main/55/01"}
     assert match(["a"], ["a", "main/a"], "--list") == {"a": "a"}
-    with pytest.raises(UserError, match=r"list entry 01 fits several clips \(a/01, b/01\)"):
+    with pytest.raises(UserError, match=r"list entry 01 matches several clips \(a/01, b/01\)"):
         match(["01"], ["a/01", "b/01"], "--list")
 
 
-def test_published_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "main/55/01.mp4",
+        "55/01.MP4",
+        r"main\55\01",
+        "./main/55/01",
+        r".\main\55\01.mp4",
+        "/data/LRS2/main/55/01.mp4",
+        r"C:\data\LRS2\main\55\01.mp4",
+    ],
+)
+def test_entries_may_be_written_as_paths(entry: str) -> None:
+    names = ["main/55/01", "pretrain/55/02", "a.mp4"]
+    assert match([entry], names, "--list") == {entry: "main/55/01"}
+
+
+def test_a_name_as_it_is_comes_before_a_path() -> None:
+    names = ["a.mp4", "a", r"b\c", "b/c", "d.e"]
+    assert match(["a.mp4", r"b\c", "d.e", "d.e.mkv"], names, "--list") == {
+        "a.mp4": "a.mp4",
+        r"b\c": r"b\c",
+        "d.e": "d.e",
+        "d.e.mkv": "d.e",
+    }
+
+
+def test_an_absolute_path_must_end_with_the_whole_name() -> None:
+    with pytest.raises(UserError, match="no entry"):
+        match(["/elsewhere/55/01.mp4"], ["main/55/01"], "--list")
+
+
+def test_published_lists_are_followed(tmp_path: Path) -> None:
     names = [f"main/{s}/{c:05d}" for s in range(4) for c in range(3)] + ["pretrain/0/00000"]
     config = SplitConfig(
         train_list=_list(tmp_path / "train.txt", "0/00000", "0/00001", "9/00009"),
@@ -72,11 +104,11 @@ def test_published_lists(tmp_path: Path) -> None:
 
 def test_a_clip_in_two_lists_is_refused(tmp_path: Path) -> None:
     a, b = _list(tmp_path / "a.txt", "x", "y"), _list(tmp_path / "b.txt", "y", "z")
-    with pytest.raises(UserError, match="--val-list and --test-list both hold y"):
+    with pytest.raises(UserError, match=r"a\.txt and .*b\.txt both list y"):
         split("xyz", SplitConfig(val_list=a, test_list=b))
 
 
-def test_speakers_stay_together_and_adding_clips_moves_nobody() -> None:
+def test_speakers_stay_together_when_clips_are_added() -> None:
     names = [f"trainval/s{s}/{c}" for s in range(200) for c in range(3)]
     found = split(names, SplitConfig(val_share=0.1, test_share=0.1))
     sides = [{speaker_of(name) for name in side} for side in (found.train, found.val, found.test)]
@@ -102,7 +134,7 @@ def test_few_speakers_still_validate() -> None:
     assert split(["a/1"], SplitConfig()).val == []
 
 
-def test_the_lists_of_the_shipped_weights() -> None:
+def test_shipped_lists_do_not_overlap() -> None:
     folder = Path(__file__).parents[2] / "checkpoints"
     train = read_list(folder / "clips_train.txt") | read_list(folder / "clips_renderer_only.txt")
     val = read_list(folder / "clips_val.txt")
@@ -111,12 +143,12 @@ def test_the_lists_of_the_shipped_weights() -> None:
     assert both == {"grid_s1"}  # of this one man other sentences validate
 
 
-def test_a_list_written_by_notepad_and_one_that_fits_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_byte_order_marks_and_lists_that_match_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bom.txt").write_text("a/1\na/9\n", encoding="utf-8-sig")
     assert split(["a/1", "a/2"], SplitConfig(test_list=tmp_path / "bom.txt")).test == ["a/1"]
-    assert "--test-list: 1 of 2 entries fit no clip, such as a/9" in capsys.readouterr().err
-    wrong = _list(tmp_path / "wrong.txt", "a/1.mp4")
-    with pytest.raises(UserError, match=r"--test-list: .*, is one of the clips, whose names are like a/1"):
+    assert "bom.txt: 1 of 2 entries match no clip, such as a/9" in capsys.readouterr().err
+    wrong = _list(tmp_path / "wrong.txt", "b/1.mp4")
+    with pytest.raises(
+        UserError, match=r"wrong\.txt: no entry, such as b/1\.mp4, is a clip; names of clips are like a/1"
+    ):
         split(["a/1", "a/2"], SplitConfig(test_list=wrong))

@@ -1,4 +1,4 @@
-"""Index functions, against their definitions spelt out."""
+"""Index functions agree with plain definitions."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from datasets.windows import longest_run, sample_references, window_starts
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_windows_are_those_with_a_face_throughout(seed: int) -> None:
+def test_window_starts_and_longest_run(seed: int) -> None:
     rng = np.random.default_rng(seed)
     found = rng.random(rng.integers(1, 40)) < 0.8
     for length in (1, 2, 5):
@@ -17,7 +17,7 @@ def test_windows_are_those_with_a_face_throughout(seed: int) -> None:
     assert longest_run(found) == max(map(len, runs), default=0)
 
 
-def test_references_are_outside_and_distinct() -> None:
+def test_references_are_distinct_and_outside_the_window() -> None:
     found = np.ones(30, dtype=bool)
     found[3] = False
     excluded = np.arange(10, 15)

@@ -41,7 +41,7 @@ def _nothing_left(root: Path, but: tuple[str, ...] = ()) -> bool:
     return not [path for path in (root / "cache").rglob("*") if path.is_file() and path.name not in but]
 
 
-def test_a_clip_holds_what_the_video_shows(tmp_path: Path) -> None:
+def test_a_clip_contains_what_the_video_shows(tmp_path: Path) -> None:
     frames = [face_frame(k) for k in range(12)]
     frames[5] = np.full_like(frames[5], 90)  # nobody there
     video = write_video(tmp_path / "a.mp4", frames)
@@ -61,18 +61,17 @@ def test_a_clip_holds_what_the_video_shows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_long_video_is_decoded_twice_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_twice_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "a.mp4", 6)
     _make(video, tmp_path)
     before = [(tmp_path / f"cache/a.{suffix}").read_bytes() for suffix in ("faces", "safetensors")]
-    monkeypatch.setattr(clip_module, "KEPT_BYTES", 0)
-    monkeypatch.setattr(clip_module, "KEPT_MEL", 1)
+    monkeypatch.setattr(clip_module, "MEMORY_FOR_FRAMES", 0)
     _make(video, tmp_path)
     assert [(tmp_path / f"cache/a.{suffix}").read_bytes() for suffix in ("faces", "safetensors")] == before
 
 
 @pytest.mark.slow
-def test_sound_beside_and_sound_moved(tmp_path: Path) -> None:
+def test_sound_may_be_a_separate_file_and_shifted(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", 5, sound=None)
     assert _make(video, tmp_path)["reason"] == "no sound"
     sound = tone(0.2)
@@ -106,7 +105,7 @@ def test_unusual_videos_become_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_flash_and_a_click_at_one_moment_stay_at_one_moment(tmp_path: Path) -> None:
+def test_a_flash_and_a_click_stay_together(tmp_path: Path) -> None:
     """Whatever the frame rate, variable ones too, and however late the sound begins."""
     for name, times, start in (
         ("50", [k / 50 for k in range(50)], 0.0),
@@ -128,7 +127,7 @@ def test_a_flash_and_a_click_at_one_moment_stay_at_one_moment(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_of_a_video_cut_short_the_rest_is_kept_and_the_loss_is_said(tmp_path: Path) -> None:
+def test_a_truncated_video_is_used_and_the_loss_noted(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", 25, (160, 160), tone(2.0)[0]) as writer:  # its index comes first
         for k in range(50):
             writer.write(face_frame(k))
@@ -156,7 +155,7 @@ def test_unusable_videos_are_one_line_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_no_permission_is_told_from_a_bad_video(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_permission_is_not_a_bad_video(monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:  # root may read everything: be nobody for a while
         monkeypatch.setattr(os, "access", functools.partial(os.access, effective_ids=True))
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +176,7 @@ def test_no_permission_is_told_from_a_bad_video(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_told_from_a_bad_video(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_a_bad_video(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/a.faces.part").symlink_to("/dev/full")
     record = _make(write_video(tmp_path / "a.mp4", 4), tmp_path)
@@ -185,7 +184,7 @@ def test_a_full_disk_is_told_from_a_bad_video(tmp_path: Path) -> None:
     assert _nothing_left(tmp_path) and not os.path.lexists(tmp_path / "cache/a.faces.part")
 
 
-def test_anything_unforeseen_costs_one_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_costs_one_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_module, "crop_face", lambda *_: 1 / 0)
     record = _make(write_video(tmp_path / "a.mp4", 4), tmp_path)
     assert record["reason"] == "unexpected error" and "division by zero" in record["detail"]
@@ -193,7 +192,7 @@ def test_anything_unforeseen_costs_one_clip(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_each_filter_rejects_what_it_is_for(tmp_path: Path) -> None:
+def test_each_filter_rejects_its_kind(tmp_path: Path) -> None:
     nobody = np.full((160, 160, 3), 90, np.uint8)
     cut = [face_frame(k) for k in range(4)] + [255 - face_frame(k)[::-1] for k in range(2)]
     pair = [np.concatenate([face_frame(k), face_frame(k)], axis=1) for k in range(4)]
@@ -222,7 +221,7 @@ def test_each_filter_rejects_what_it_is_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sync_filters_use_the_network_that_is_given(tmp_path: Path) -> None:
+def test_sync_filters_use_the_given_network(tmp_path: Path) -> None:
     """With made-up weights: which figures come of the public ones is for tests/evaluation."""
     torch.manual_seed(0)
     torch.save(SyncNet().state_dict(), tmp_path / "syncnet.model")

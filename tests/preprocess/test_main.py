@@ -1,4 +1,4 @@
-"""The whole command: resumes, adds up over shards, and never leaves half a clip."""
+"""The whole command resumes, gives the same in shards, and never leaves half a clip."""
 
 import os
 import random
@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from datasets.clip_cache import ClipCache
 from preprocess import preview
-from preprocess.__main__ import Config, main
+from preprocess.__main__ import PreprocessConfig, main
 from preprocess.quality import Filters
 from preprocess.report import read
 from runtime.command_line import UserError
@@ -23,7 +24,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
 def _videos(folder: Path, count: int, frames: int = 6) -> Path:
@@ -41,7 +46,7 @@ def test_wrong_flags_are_one_line_each(tmp_path: Path) -> None:
     for flag, value, message in (
         ("workers", 0, "--workers 0"),
         ("size", 0, "--size 0"),
-        ("shard", "5/4", "--shard 5/4"),
+        ("shard", "5/4", "--shard: 5/4"),
         ("videos", tmp_path / "absent", "--videos: .* is not a folder"),
         ("cache", tmp_path / "file", "--cache: .* cannot be used"),
         ("list", (tmp_path / "absent",), "--list: .* cannot be read"),
@@ -50,33 +55,48 @@ def test_wrong_flags_are_one_line_each(tmp_path: Path) -> None:
         ("filters", Filters(syncnet=tmp_path / "file"), "SyncNet"),
     ):
         with pytest.raises(UserError, match=message) as error:
-            main(Config(**{**good, flag: value}))
+            main(PreprocessConfig(**{**good, flag: value}))
         assert "\n" not in str(error.value)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_cache_takes_clips_of_one_kind_only(tmp_path: Path) -> None:
+def test_a_cache_has_one_kind_of_clips(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/a.mp4").write_bytes(b"no video")
-    config = Config(tmp_path / "videos", tmp_path / "cache", workers=1)
+    config = PreprocessConfig(tmp_path / "videos", tmp_path / "cache", workers=1)
     main(config)
-    with pytest.raises(UserError, match=r"--cache .* was made with crop.size = 128, but 256"):
-        main(Config(tmp_path / "videos", tmp_path / "cache", workers=1, size=256))
-    with pytest.raises(UserError, match=r"filters\.min_face = None, but 50"):
-        main(Config(tmp_path / "videos", tmp_path / "cache", workers=1, filters=Filters(min_face=50)))
+    with pytest.raises(UserError, match=r"--cache .* was made with crop.size = 128, but .*256"):
+        main(PreprocessConfig(tmp_path / "videos", tmp_path / "cache", workers=1, size=256))
+    with pytest.raises(UserError, match=r"filters\.min_face = None, but .*50"):
+        main(PreprocessConfig(tmp_path / "videos", tmp_path / "cache", workers=1, filters=Filters(min_face=50)))
+
+
+def test_another_audio_shift_file_is_named(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "a.mp4").write_bytes(b"no video")
+    (tmp_path / "one.txt").write_text("a frames=1\n")
+    (tmp_path / "two.txt").write_text("a frames=2\n")
+    main(PreprocessConfig(videos, tmp_path / "cache", workers=1, audio_shift=tmp_path / "one.txt"))
+    with pytest.raises(UserError, match=r"^--audio-shift: .*cache was made with one\.txt, not with two\.txt"):
+        main(PreprocessConfig(videos, tmp_path / "cache", workers=1, audio_shift=tmp_path / "two.txt"))
+    with pytest.raises(UserError, match=r"^--audio-shift: .*cache was made with one\.txt, not with no file"):
+        main(PreprocessConfig(videos, tmp_path / "cache", workers=1))
+    (tmp_path / "two.txt").write_text("a frames=1\n")
+    main(PreprocessConfig(videos, tmp_path / "cache", workers=1, audio_shift=tmp_path / "two.txt"))
 
 
 @pytest.mark.slow
-def test_shards_resume_and_workers_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_workers_and_a_second_run_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = _videos(tmp_path / "videos", 3, 3)
-    main(Config(videos, tmp_path / "whole", workers=2))
+    main(PreprocessConfig(videos, tmp_path / "whole", workers=2))
     assert "      3 cached\n      1 failed: not a video" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*.safetensors")}
-    main(Config(videos, tmp_path / "whole", workers=1))
+    main(PreprocessConfig(videos, tmp_path / "whole", workers=1))
     assert "4 clips, 3 in the cache, 1 failed before" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*.safetensors")} == before
     for shard in ("2/2", "1/2"):
-        main(Config(videos, tmp_path / "parts", workers=1, shard=shard))
+        main(PreprocessConfig(videos, tmp_path / "parts", workers=1, shard=shard))
     whole, parts = _tree(tmp_path / "whole"), _tree(tmp_path / "parts")
     lines = sorted(line for name, text in parts.items() if name.startswith("report") for line in text.splitlines())
     assert lines == sorted(whole.pop("report.jsonl").splitlines())
@@ -85,9 +105,9 @@ def test_shards_resume_and_workers_give_the_same(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_killed_again_and_again_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_killed_repeatedly_gives_the_same_bytes(tmp_path: Path) -> None:
     videos = _videos(tmp_path / "videos", 24, 10)  # so many that a fast machine, too, is interrupted often
-    main(Config(videos, tmp_path / "undisturbed", workers=1))
+    main(PreprocessConfig(videos, tmp_path / "undisturbed", workers=1))
     command = [sys.executable, "-m", "preprocess", "--videos", videos, "--cache", tmp_path / "killed", "--workers", "2"]
     chance, kills, finished = random.Random(0), 0, False
     while not finished:
@@ -104,28 +124,28 @@ def test_killed_again_and_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert _tree(tmp_path / "killed") == _tree(tmp_path / "undisturbed")
 
 
-def test_preview_shows_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_writes_contact_sheet_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for k in range(3):
         write_clip(tmp_path / "cache", f"s{k % 2}/{k}", 30, missing=(k,))
-    preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", num_clips=2, num_frames=4))
+    preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out", num_clips=2, num_frames=4))
     text = capsys.readouterr().out
     assert "3 clips of 2 speakers" in text and "90 frames, 3 of them without a face" in text
     assert "faces of 90 to 90 px" in text and "   96.7% with a face, 0 cuts: s0/0\n" in text
     assert (tmp_path / "out/summary.txt").read_text().strip() in text
-    for name in ("contact_sheet.png", "summary.png"):
-        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    sheet = cv2.imread(str(tmp_path / "out/contact_sheet.png"))
+    assert sheet.shape == (2 * (20 + 2 * 192 + 96), 4 * 192, 3)
     with pytest.raises(UserError, match="--num-clips 0: at least 1"):
-        preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", num_clips=0))
+        preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out", num_clips=0))
     with pytest.raises(UserError, match="--clips: x is not in"):
-        preview.main(preview.Config(tmp_path / "cache", tmp_path / "out", clips=("x",)))
+        preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out", clips=("x",)))
 
 
-def test_the_report_names_each_clip_once(tmp_path: Path) -> None:
+def test_the_report_lists_each_clip_once(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for name in ("a.mp4", "a.mkv", "b c.mp4"):
         (videos / name).parent.mkdir(exist_ok=True)
         (videos / name).write_bytes(b"no video")
-    main(Config(videos, tmp_path / "cache", workers=1))
+    main(PreprocessConfig(videos, tmp_path / "cache", workers=1))
     records = read((tmp_path / "cache").glob("report*"))
     assert sorted((r["name"], r["reason"]) for r in records) == [
         ("a", "not a video"),
@@ -135,6 +155,6 @@ def test_the_report_names_each_clip_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no clip"):
         ClipCache(tmp_path / "cache")
     (videos / "a.mkv").unlink()
-    main(Config(videos, tmp_path / "cache", workers=1))
+    main(PreprocessConfig(videos, tmp_path / "cache", workers=1))
     names = [r["name"] for r in read((tmp_path / "cache").glob("report*"))]
     assert names == ["a", "b c"], "a.mp4 is not refused any longer"

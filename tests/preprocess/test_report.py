@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.report import Report, read, read_all, summary
+from preprocess.report import ReportFile, read, read_all, summary
 from runtime.command_line import UserError
 
 CACHED = {"name": "a", "status": "cached", "frames": 30}
@@ -15,11 +15,11 @@ FAILED = {"name": "b", "status": "failed", "reason": "no face", "detail": ""}
 FULL = {"name": "c", "status": "failed", "reason": "disk full", "detail": ""}
 
 
-def test_order_does_not_matter(tmp_path: Path) -> None:
+def test_the_order_of_work_does_not_matter(tmp_path: Path) -> None:
     contents = []
     for folder, order in (("one", (CACHED, FAILED, FULL)), ("two", (FULL, CACHED, FAILED))):
         (tmp_path / folder).mkdir()
-        report = Report(tmp_path / folder)
+        report = ReportFile(tmp_path / folder)
         for record in order:
             report.add(record)
         report.finish()
@@ -27,14 +27,15 @@ def test_order_does_not_matter(tmp_path: Path) -> None:
     assert contents[0] == contents[1] and contents[0].count(b"\n") == 3
 
 
-def test_a_killed_run_is_remembered(tmp_path: Path) -> None:
-    report = Report(tmp_path, "2/3")
+def test_a_killed_run_is_continued(tmp_path: Path) -> None:
+    report = ReportFile(tmp_path, "2/3")
     report.add(FAILED)
     report.add(FULL)
     report._file.close()
+    report._lock.release()
     path = tmp_path / "report.2-of-3.jsonl"
     path.write_text(path.read_text() + '{"name": "a", "sta')
-    again = Report(tmp_path, "2/3")
+    again = ReportFile(tmp_path, "2/3")
     assert again.settled("b"), "it has no face now either"
     assert not again.settled("c"), "the disk may have room now"
     assert not again.settled("a")
@@ -44,33 +45,33 @@ def test_a_killed_run_is_remembered(tmp_path: Path) -> None:
     assert [record["status"] for record in read([path])] == ["cached", "failed", "cached"]
 
 
-def test_shards_may_be_cut_otherwise(tmp_path: Path) -> None:
-    """What any of them found out counts, the newest last."""
+def test_reports_of_all_shards_count(tmp_path: Path) -> None:
+    """The newest line of a clip counts, whichever shard wrote it."""
     died = {"name": "a", "status": "failed", "reason": "process died"}
     for time, (part, records) in enumerate({"": [died, FAILED], ".1-of-2": [CACHED]}.items()):
         path = tmp_path / f"report{part}.jsonl"
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
         os.utime(path, (time, time))
     assert sorted(read_all(tmp_path), key=str) == sorted([CACHED, FAILED], key=str)
-    assert Report(tmp_path, "2/2").settled("b")
+    assert ReportFile(tmp_path, "2/2").settled("b")
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    report = Report(tmp_path)
+    report = ReportFile(tmp_path)
     with pytest.raises(UserError, match=r"another run is writing .*report\.jsonl"):
-        Report(tmp_path)
-    Report(tmp_path, "1/2").finish()
+        ReportFile(tmp_path)
+    ReportFile(tmp_path, "1/2").finish()
     report.finish()
-    Report(tmp_path).finish()
+    ReportFile(tmp_path).finish()
 
 
-def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
-    report = Report(tmp_path)
+    report = ReportFile(tmp_path)
     report.add(CACHED)
     report.finish()
     assert read([tmp_path / "report.jsonl"]) == [CACHED]

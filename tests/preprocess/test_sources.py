@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.sources import choose, find_videos
+from preprocess.sources import find_videos, select_listed, select_shard, shift_sounds
 from runtime.command_line import UserError
 
 
@@ -33,14 +33,14 @@ def test_names_come_from_the_layout(tmp_path: Path) -> None:
     }
 
 
-def test_two_videos_of_one_name(tmp_path: Path) -> None:
+def test_the_second_video_of_a_name_is_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "s/a.mp4", "s/a.avi", "s/._a.mp4", "s/.0a1b.part.mp4")
     sources, refused = find_videos(tmp_path)
     assert [source.path.name for source in sources] == ["a.avi"]
-    assert refused == {"s/a.mp4": "has the same name as a.avi, which is taken"}
+    assert refused == {"s/a.mp4": "has the same name as a.avi, which is used"}
 
 
-def test_loops_of_links_end_and_links_are_followed(tmp_path: Path) -> None:
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     _touch(tmp_path, "videos/s/a.mp4", "elsewhere/b.mp4")
     (tmp_path / "videos/s/loop").symlink_to(tmp_path / "videos")
     (tmp_path / "videos/t").symlink_to(tmp_path / "elsewhere")
@@ -57,46 +57,47 @@ def test_links_inside_do_not_rename_clips(tmp_path: Path) -> None:
     assert [source.name for source in find_videos(tmp_path / "elsewhere")[0]] == ["main/55/00001", "main/66/00001"]
 
 
-def test_no_folder_and_no_video(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--videos: .*absent is not a folder"):
+def test_no_folder_or_no_video_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent is not a folder"):
         find_videos(tmp_path / "absent")
-    with pytest.raises(UserError, match=r"--videos: .* holds no video"):
+    with pytest.raises(UserError, match=r" contains no video"):
         find_videos(tmp_path)
 
 
-def test_shards_part_the_clips(tmp_path: Path) -> None:
+def test_shards_divide_the_clips(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"s{k % 3}/{k}.mp4" for k in range(20)))
     sources, _ = find_videos(tmp_path)
-    parts = [choose(sources, (), f"{k}/3", None) for k in (1, 2, 3)]
+    parts = [select_shard(sources, f"{k}/3") for k in (1, 2, 3)]
     assert sorted(s.name for part in parts for s in part) == [s.name for s in sources]
     assert {len(part) for part in parts} == {6, 7}
     for shard in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
-        with pytest.raises(UserError, match=r"--shard .*: give i/n with i from 1 to n"):
-            choose(sources, (), shard, None)
+        with pytest.raises(UserError, match=r"is no shard: give i/n with i from 1 to n"):
+            select_shard(sources, shard)
 
 
 def test_lists_choose_clips(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"main/s{k % 3}/{k}.mp4" for k in range(6)))
     sources, _ = find_videos(tmp_path)
     (tmp_path / "val.txt").write_text("s0/0\ns1/4 MV\ns2/99\n")
-    assert [s.name for s in choose(sources, [tmp_path / "val.txt"], "1/1", None)] == ["main/s0/0", "main/s1/4"]
+    assert [s.name for s in select_listed(sources, [tmp_path / "val.txt"])] == ["main/s0/0", "main/s1/4"]
     (tmp_path / "twice.txt").write_text("s0/0\nmain/s0/0\n")
-    assert [s.name for s in choose(sources, [tmp_path / "twice.txt"], "1/1", None)] == ["main/s0/0"]
+    assert [s.name for s in select_listed(sources, [tmp_path / "twice.txt"])] == ["main/s0/0"]
     (tmp_path / "none.txt").write_text("t/0\n")
-    with pytest.raises(UserError, match="--list: no entry, such as t/0, is one of the clips"):
-        choose(sources, [tmp_path / "none.txt"], "1/1", None)
+    with pytest.raises(UserError, match=r"none\.txt: no entry, such as t/0, is a clip"):
+        select_listed(sources, [tmp_path / "none.txt"])
 
 
-def test_sound_is_moved_where_a_file_says_so(tmp_path: Path) -> None:
+def test_a_file_shifts_the_sound_of_clips(tmp_path: Path) -> None:
     _touch(tmp_path, "s/a.mp4", "s/b.mp4")
     sources, _ = find_videos(tmp_path)
     (tmp_path / "shift.txt").write_text("s/b frames=-5\ns/unknown frames=1\n")
-    assert [s.sound_shift for s in choose(sources, (), "1/1", tmp_path / "shift.txt")] == [0, -5]
-    (tmp_path / "a.txt").write_text("s/a\n")  # the list of moves is about other clips: no mistake
-    assert [s.name for s in choose(sources, [tmp_path / "a.txt"], "1/1", tmp_path / "shift.txt")] == ["s/a"]
+    assert [s.sound_shift for s in shift_sounds(sources, tmp_path / "shift.txt")] == [0, -5]
+    (tmp_path / "a.txt").write_text("s/a\n")  # the shifts may be of clips that are not in the list
+    shifted = shift_sounds(sources, tmp_path / "shift.txt")
+    assert [s.name for s in select_listed(shifted, [tmp_path / "a.txt"])] == ["s/a"]
     (tmp_path / "shift.txt").write_text("t/b frames=-5\n")
-    with pytest.raises(UserError, match="--audio-shift: no entry, such as t/b, is one of the clips"):
-        choose(sources, (), "1/1", tmp_path / "shift.txt")
+    with pytest.raises(UserError, match=r"shift\.txt: no entry, such as t/b, is a clip"):
+        shift_sounds(sources, tmp_path / "shift.txt")
     (tmp_path / "shift.txt").write_text("s/b -5\n")
-    with pytest.raises(UserError, match=r"--audio-shift: .*no frames=NUMBER behind s/b"):
-        choose(sources, (), "1/1", tmp_path / "shift.txt")
+    with pytest.raises(UserError, match=r"shift\.txt has no frames=NUMBER after s/b"):
+        shift_sounds(sources, tmp_path / "shift.txt")
