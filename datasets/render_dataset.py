@@ -10,6 +10,7 @@ from torch import Tensor
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
 from datasets.windows import sample_references
+from face.crop import lower_half
 from face.references import nearest_references
 from face.sketch import draw_sketches
 from media.audio import FPS, mel_windows
@@ -67,7 +68,7 @@ class RenderDataset(SampledClips):
         faces = [_load_face(clip, reference, np.array([reference]), augmentation) for reference in references]
         images, sketches, landmarks = zip(*faces, strict=True)
         masked_target = target.clone()
-        masked_target[:, target.shape[1] // 2 :] = 0
+        masked_target[:, lower_half(target.shape[1])] = 0
         return {
             "target": target,
             "masked_target": masked_target,
