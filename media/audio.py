@@ -17,7 +17,8 @@ N_FFT = 800
 WINDOW = 800  # samples of the periodic Hann window
 HOP = 200  # samples from one mel column to the next
 N_MELS = 80
-FMIN, FMAX = 55, 7600  # Hz
+FMIN = 55  # Hz
+FMAX = 7600  # Hz
 PREEMPHASIS = 0.97
 FPS = 25  # video frames a second
 MEL_COLUMNS = 16  # mel columns that one video frame sees
@@ -25,9 +26,10 @@ COLUMNS_PER_SECOND = 80
 
 SILENCE = -4.0  # mel value of silence
 _LOUDEST = 4.0
-_FLOOR_DB, _REFERENCE_DB = -100, 20
+_FLOOR_DB = -100
+_REFERENCE_DB = 20
 _LEAD = 2  # a frame's window starts this many frames before it, so that it is centred on the 1/25 s the frame is shown
-_BLOCK = 80 * SAMPLE_RATE // FPS  # samples looked at a time: whole video frames and whole mel columns
+_BLOCK = 80 * SAMPLE_RATE // FPS  # samples processed at a time: whole video frames and whole mel columns
 
 assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE and _BLOCK % HOP == 0
 assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
@@ -35,12 +37,12 @@ assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 @cache
 def _librosa() -> Any:
-    """librosa, which takes seconds to import, so only where a spectrogram is really computed."""
+    """librosa takes seconds to import, so it is imported only where a spectrogram is computed."""
     import librosa
 
-    try:  # as a rule numba finds there what it has compiled before; anew it takes half a minute
+    try:  # as a rule numba finds its compiled code in a cache; compiling takes half a minute
         _ = librosa.filters, librosa.stft  # loaded when asked for
-    except RuntimeError:  # numba wants to keep it there, or in HOME, and can write neither
+    except RuntimeError:  # numba can write neither beside librosa nor in HOME
         numba: Any = importlib.import_module("numba.core.config")
         with tempfile.TemporaryDirectory() as numba.CACHE_DIR:
             _ = librosa.filters, librosa.stft
@@ -49,46 +51,49 @@ def _librosa() -> Any:
 
 @cache
 def _mel_basis() -> np.ndarray:
-    return _librosa().filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)  # (80, 401)
+    """(80, 401) from the bins of the STFT to mel bands."""
+    return _librosa().filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)
 
 
 def blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Sound in pieces (n,) of any length, in blocks of whole video frames and mel columns; only the last is shorter."""
-    held = np.zeros(0, np.float32)
+    pending = np.zeros(0, np.float32)
     for piece in pieces:
-        held = np.concatenate([held, piece]) if len(held) else piece  # sound that comes whole is not copied
-        while len(held) >= _BLOCK:
-            yield held[:_BLOCK]
-            held = held[_BLOCK:]
-    if len(held):
-        yield held
+        pending = np.concatenate([pending, piece]) if len(pending) else piece  # sound in one piece is not copied
+        while len(pending) >= _BLOCK:
+            yield pending[:_BLOCK]
+            pending = pending[_BLOCK:]
+    if len(pending):
+        yield pending
 
 
 class LogMel:
-    """The columns of `log_mel` from sound that comes block by block."""
+    """The columns of `log_mel` for sound that comes block by block."""
 
     def __init__(self) -> None:
-        self._held = np.zeros(N_FFT // 2, np.float32)  # pre-emphasised samples that the next column sees
-        self._last = np.zeros(1, np.float32)
+        self._pending = np.zeros(N_FFT // 2, np.float32)  # pre-emphasised samples that the next column needs
+        self._last = np.zeros(1, np.float32)  # sample of the block before
 
     def add(self, block: np.ndarray) -> np.ndarray:
         """The next samples (n,) float32 -> the columns (80, m) that they complete."""
-        before, self._last = np.concatenate([self._last, block[:-1]]), block[-1:]
-        return self._columns(block - np.float32(PREEMPHASIS) * before)
+        previous = np.concatenate([self._last, block[:-1]])
+        self._last = block[-1:]
+        return self._columns(block - np.float32(PREEMPHASIS) * previous)
 
     def finish(self) -> np.ndarray:
         """The columns (80, m) that reach into the silence after the sound."""
         return self._columns(np.zeros(N_FFT // 2, np.float32))
 
     def _columns(self, samples: np.ndarray) -> np.ndarray:
-        self._held = np.concatenate([self._held, samples])
-        columns = max(0, (len(self._held) - N_FFT) // HOP + 1)
-        if not columns:
+        self._pending = np.concatenate([self._pending, samples])
+        columns = max(0, (len(self._pending) - N_FFT) // HOP + 1)
+        if columns == 0:
             return np.empty((N_MELS, 0), np.float32)
-        seen = self._held[: (columns - 1) * HOP + N_FFT]
-        self._held = self._held[columns * HOP :]
-        waves = _librosa().stft(seen, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)  # (401, m)
-        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), _mel_basis() @ np.abs(waves))) - _REFERENCE_DB
+        complete = self._pending[: (columns - 1) * HOP + N_FFT]
+        self._pending = self._pending[columns * HOP :]
+        spectrum = _librosa().stft(complete, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)  # (401, m)
+        mel = _mel_basis() @ np.abs(spectrum)
+        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), mel)) - _REFERENCE_DB
         scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
         return np.clip(scaled, SILENCE, _LOUDEST).astype(np.float32)
 
@@ -106,37 +111,47 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
     if wav.ndim != 1:
         raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {wav.shape}")
     mel = LogMel()
-    return np.concatenate([*map(mel.add, blocks([wav])), mel.finish()], axis=1)
+    columns = [mel.add(block) for block in blocks([wav])]
+    return np.concatenate([*columns, mel.finish()], axis=1)
 
 
 def first_columns(frames: np.ndarray) -> np.ndarray:
-    """Where the mel windows of video frames (n,) start: (n,) int, floor(80 * (frame - 2) / 25)."""
+    """The first mel column of the windows of video frames: (n,) -> (n,) int, floor(80 * (frame - 2) / 25)."""
     exact = COLUMNS_PER_SECOND * (np.asarray(frames) - _LEAD) / FPS
-    return np.floor(exact + 1e-6).astype(np.int64)  # so that a moment just short of a column by rounding counts
+    return np.floor(exact + 1e-6).astype(np.int64)  # a moment just short of a column by rounding counts as there
 
 
 def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """The mel windows of video frames: mel (80, C), frame numbers (n,) at `FPS` -> (n, 1, 80, 16) float32.
 
-    Frame numbers between two frames are moments between them, as videos of other frame rates have.
-
-    Columns outside the sound, also before it, are silence.
+    Fractional frame numbers are moments between two frames, as videos of other frame rates have. Columns outside the
+    sound, also before it, are silence.
     """
     columns = first_columns(frames)[:, None] + np.arange(MEL_COLUMNS)  # (n, 16)
     inside = (columns >= 0) & (columns < mel.shape[1])
-    windows = np.where(inside, mel[:, np.where(inside, columns, 0)], np.float32(SILENCE))  # (80, n, 16)
-    return np.ascontiguousarray(windows.transpose(1, 0, 2)[:, None], np.float32)
+    columns = np.where(inside, columns, 0)
+    windows = np.where(inside, mel[:, columns], np.float32(SILENCE))  # (80, n, 16)
+    windows = windows.transpose(1, 0, 2)[:, None]
+    return np.ascontiguousarray(windows, np.float32)
 
 
 def frames_for_samples(samples: int) -> int:
-    """Number of video frames at `FPS` that cover so many samples at `SAMPLE_RATE`; at least one for any sound."""
+    """Number of video frames at `FPS` that cover `samples` at `SAMPLE_RATE`; at least one for any sound."""
     return -(-samples * FPS // SAMPLE_RATE)
 
 
 def settings() -> dict[str, str | int | float]:
     """What a cache or a weights file must share with this code for its mel windows to mean the same."""
     return {
-        "audio.sample_rate": SAMPLE_RATE, "audio.n_fft": N_FFT, "audio.window": WINDOW, "audio.hop": HOP,
-        "audio.n_mels": N_MELS, "audio.fmin": FMIN, "audio.fmax": FMAX, "audio.preemphasis": PREEMPHASIS,
-        "audio.silence": SILENCE, "audio.fps": FPS, "audio.mel_columns": MEL_COLUMNS,
-    }  # fmt: skip
+        "audio.sample_rate": SAMPLE_RATE,
+        "audio.n_fft": N_FFT,
+        "audio.window": WINDOW,
+        "audio.hop": HOP,
+        "audio.n_mels": N_MELS,
+        "audio.fmin": FMIN,
+        "audio.fmax": FMAX,
+        "audio.preemphasis": PREEMPHASIS,
+        "audio.silence": SILENCE,
+        "audio.fps": FPS,
+        "audio.mel_columns": MEL_COLUMNS,
+    }

@@ -1,20 +1,104 @@
-"""Which frames of a video an output shows, and which frames surround each: pure index functions."""
+"""Which source frame each output frame shows, and which frames surround each: arithmetic without any file."""
+
+import math
+from array import array
+from bisect import bisect_left, bisect_right
+from fractions import Fraction
 
 import numpy as np
 
 from media.audio import FPS
 
+_ROUNDING = 1e-8  # frames, by which a time may be off in floating point
 
-def ping_pong(length: int, wanted: int) -> np.ndarray:
-    """(wanted,) source frame of every output frame: forward, backward, forward, ... so that no jump is seen."""
-    there_and_back = np.concatenate([np.arange(length), np.arange(length - 2, 0, -1)])
-    return np.resize(there_and_back, wanted)
+
+class Timeline:
+    """The source frames of a video in the order they are shown, brought to a constant rate.
+
+    Output frame k shows the source frame nearest in time to k / rate (the later of two as near), held through gaps.
+    Times of source frames are in ticks of the file's clock.
+
+    Args:
+        time_base: seconds of a tick.
+        source_rate: source frames a second, on average.
+        rate: output frames a second.
+        zero: seconds on the file's clock at which output frame 0 is shown.
+
+    Attributes:
+        ticks: time of each source frame.
+        keys: positions of the key frames, where decoding can start.
+        end: ticks at which the last source frame ends.
+    """
+
+    def __init__(self, time_base: Fraction, source_rate: Fraction, rate: Fraction, zero: Fraction) -> None:
+        interval = 1 / source_rate  # seconds
+        earliest = zero + min(interval, 1 / rate) / 2
+        self._regular = max(1, round(interval / time_base))  # ticks from one frame to the next
+        self._frames_per_tick = float(time_base * rate)
+        self._offset = float(earliest * rate) + _ROUNDING  # frames
+        self._shown_from = array("q")  # the first output frame that shows each source frame
+        self.ticks = array("q")
+        self.keys = [0]
+        self.end = 0
+
+    def __len__(self) -> int:
+        """Number of source frames so far."""
+        return len(self.ticks)
+
+    def append(self, ticks: int | None, is_key: bool, duration: float) -> None:
+        """Adds a source frame; where its time is missing or goes backward, one frame after the last."""
+        if not self.ticks:
+            ticks = ticks or 0
+        elif ticks is None or ticks <= self.ticks[-1]:
+            ticks = self.ticks[-1] + self._regular
+        if is_key and self.ticks:
+            self.keys.append(len(self.ticks))
+        self.ticks.append(ticks)
+        self._shown_from.append(self._output_frame(ticks))
+        self.end = ticks + round(max(duration, self._regular))
+
+    def find(self, ticks: int | None) -> int | None:
+        """The position of the source frame with exactly this time, if there is one."""
+        if ticks is None:
+            return None
+        position = bisect_left(self.ticks, ticks)
+        if position == len(self.ticks) or self.ticks[position] != ticks:
+            return None
+        return position
+
+    def reaches(self, output_frame: int) -> bool:
+        """Whether no later source frame can be shown in this output frame."""
+        return bool(self.ticks) and self._shown_from[-1] > output_frame
+
+    def source(self, output_frame: int) -> int:
+        """The position of the source frame that this output frame shows."""
+        return max(0, bisect_right(self._shown_from, output_frame) - 1)
+
+    def key_before(self, position: int) -> int:
+        """The position of the key frame from which the frame at `position` can be decoded."""
+        return self.keys[bisect_right(self.keys, position) - 1]
+
+    @property
+    def num_output_frames(self) -> int:
+        return max(1, self._output_frame(self.end))
+
+    def _output_frame(self, ticks: int) -> int:
+        """The first output frame that shows a source frame of this time."""
+        return math.ceil(ticks * self._frames_per_tick - self._offset)
+
+
+def ping_pong(length: int, count: int) -> np.ndarray:
+    """(count,) source frame of each output frame: forward, backward, forward, ... so that there is no jump."""
+    forward = np.arange(length)
+    backward = np.arange(length - 2, 0, -1)
+    return np.resize(np.concatenate([forward, backward]), count)
 
 
 def window_frames(num_frames: int, window: int, fps: float) -> np.ndarray:
-    """(num_frames, window) frames of the window around each frame, 1/25 s apart, whatever the frame rate.
+    """(num_frames, window) frames of the window around each frame, 1/25 s apart at any frame rate.
 
-    Ends repeat the edge frame.
+    Windows that reach past an end repeat the frame there.
     """
     offsets = (np.arange(window) - window // 2) * fps / FPS
-    return np.clip(np.rint(np.arange(num_frames)[:, None] + offsets), 0, num_frames - 1).astype(int)
+    frames = np.rint(np.arange(num_frames)[:, None] + offsets)
+    return np.clip(frames, 0, num_frames - 1).astype(int)

@@ -14,6 +14,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from media import ffmpeg, video
 from media.audio import SAMPLE_RATE
+from media.timing import Timeline
 from media.video import Video, read_audio
 from media.writer import VideoWriter
 from runtime.command_line import UserError
@@ -101,18 +102,10 @@ def test_damaged_timestamp_does_not_ask_for_hours(tmp_path, monkeypatch):
 
 
 def test_timestamps_that_go_backward_continue_regularly():
-    class Frame:
-        key_frame, duration = False, None
-
-        def __init__(self, pts):
-            self.pts = pts
-
-    clip: Any = Video.__new__(Video)
-    clip._ticks, clip._shown_from, clip._keys, clip._longest = [], [], [0], 1000
-    clip._regular, clip._scale, clip._shift, clip._parts = 4, 1, 0, 4  # 25 of 100 ticks a second
-    for pts in (0, 4, 4, None, 0, 30, None):
-        clip._enter(Frame(pts))
-    assert list(clip._ticks) == [0, 4, 8, 12, 16, 30, 34]
+    hundredths = Timeline(Fraction(1, 100), source_rate=Fraction(25), rate=Fraction(25), zero=Fraction(0))
+    for ticks in (0, 4, 4, None, 0, 30, None):
+        hundredths.append(ticks, is_key=False, duration=0)
+    assert list(hundredths.ticks) == [0, 4, 8, 12, 16, 30, 34]
 
 
 FORMATS = [
@@ -152,8 +145,13 @@ def test_backward_decodes_each_group_a_few_times_only(tmp_path, monkeypatch):
             yield frame
 
     monkeypatch.setattr(ffmpeg, "decode", counting)
-    enter = video._Reader._source
-    monkeypatch.setattr(video._Reader, "_source", lambda self, p: (kept.append(len(self._kept)), enter(self, p))[1])
+    original_frame = video._Reader._frame
+
+    def noting(self, position):
+        kept.append(len(self._frames))
+        return original_frame(self, position)
+
+    monkeypatch.setattr(video._Reader, "_frame", noting)
     back_and_forth = [*range(200), *range(199, -1, -1), *range(200)]
     assert numbers(clip.frames(back_and_forth)) == back_and_forth
     assert decoded["frames"] < 3 * len(back_and_forth) and max(kept) <= 31
