@@ -26,12 +26,15 @@ from runtime.command_line import UserError
 
 ERRORS = (FFmpegError, OSError)
 _TEXT_FORMATS = {"tty", "concat"}  # by which FFmpeg draws plain text or reads a list of other files
+_PICTURE_FORMATS = {"image2", "gif", "apng"}
+_PICTURE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1"}  # of files built like an mp4
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SDR: dict[str, Any] = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _MAX_DRIFT = 0.05  # seconds by which sound may drift from its timestamps before silence is put in or samples are cut
 _MIN_COMB = 8  # grey levels by which a line of the other field sticks out
+_MAX_RATE = 1000  # frames a second: more is a clock, not a rate
 _RESTART = 1  # seconds by which time goes back where another file was joined on
 _AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
 _AAC_BIT_RATE = 96000  # bits a second and channel
@@ -72,22 +75,35 @@ def open_input(path: Path) -> InputContainer:
     return container
 
 
-def is_still(container: InputContainer) -> bool:
-    """Whether the file is a still picture (png, jpg, ...)."""
+def is_picture(container: InputContainer) -> bool:
+    """Whether the file is a picture (png, jpg, heic, ...), perhaps an animated one, rather than a video."""
     name = container.format.name
-    return name == "image2" or name.endswith("_pipe")
+    brand = container.metadata.get("major_brand", "")
+    return name in _PICTURE_FORMATS or name.endswith("_pipe") or brand in _PICTURE_BRANDS
 
 
 def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """The largest moving picture; a cover picture attached to a sound file, or a tile of a phone's HEIC, is none."""
-    excluded = Disposition.attached_pic | Disposition.dependent
+    """The moving picture that players show: the default one, of several the largest.
+
+    A cover picture attached to a sound file, or a tile of a phone's HEIC, is none.
+    """
+    excluded = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
     streams = [s for s in container.streams.video if s.codec_context and not s.disposition & excluded]
-    return max(streams, key=lambda stream: stream.width * stream.height, default=None)
+    return max(streams, key=lambda s: (_is_default(s), s.width * s.height), default=None)
+
+
+def sound_streams(container: InputContainer) -> list[av.AudioStream]:
+    """All sound that can be decoded."""
+    return [s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate]
 
 
 def sound_stream(container: InputContainer) -> av.AudioStream | None:
-    streams = (s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate)
-    return next(streams, None)
+    """The sound that players play: the default one, or the first."""
+    return max(sound_streams(container), key=_is_default, default=None)
+
+
+def _is_default(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.default)
 
 
 def zero(container: InputContainer) -> Fraction:
@@ -113,15 +129,24 @@ def _start(stream: Stream | None) -> Fraction | None:
 
 def duration(container: InputContainer) -> float:
     """Seconds that the header states or the file's size suggests; 0 if unknown."""
-    return (container.duration or 0) / av.time_base
+    seconds = (container.duration or 0) / av.time_base
+    if container.format.name.startswith("matroska"):
+        return _length(seconds, (container.start_time or 0) / av.time_base)
+    return seconds
 
 
 def stated_duration(stream: av.VideoStream) -> float:
     """Seconds of pictures that the header states; 0 if it doesn't."""
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska, WebM
     if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        end = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        return _length(end, float(_start(stream) or 0))
     return float((stream.duration or 0) * (stream.time_base or 0))
+
+
+def _length(end: float, start: float) -> float:
+    """Seconds of a Matroska file, in which most programs state as duration the time at which it ends."""
+    return end - start if end > start > 0 else end
 
 
 def stated_end(container: InputContainer, stream: av.AudioStream) -> float:
@@ -137,18 +162,26 @@ def last_credible_time(container: InputContainer) -> float:
     return 2 * duration(container) + 10 if container.duration else math.inf
 
 
-def frame_rate(stream: av.VideoStream) -> Fraction:
-    """Frames a second: the nominal rate if the average is close to it, otherwise (variable rate) the average."""
-    average = stream.average_rate
-    nominal = stream.guessed_rate
-    rate = average or nominal
+def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
+    """Frames a second: the usual rate and the highest.
+
+    The usual rate is the nominal one if the average is close to it, otherwise (variable rate) the average.
+    """
+    average = Fraction(stream.average_rate or 0)
+    nominal = Fraction(stream.guessed_rate or 0)
+    usual = average or nominal
     if average and nominal and abs(nominal / average - 1) < 0.01:
-        rate = nominal
-    return Fraction(rate) if rate and rate < 1000 else Fraction(FPS)
+        usual = nominal
+    if not 0 < usual < _MAX_RATE:
+        usual = Fraction(FPS)
+    highest = nominal if usual < nominal < _MAX_RATE else usual
+    return usual, highest
 
 
-def pixel_aspect(stream: av.VideoStream) -> float:
-    """Width over height of a pixel; 1 where it is close to that, or absurd."""
+def pixel_aspect(container: InputContainer, stream: av.VideoStream) -> float:
+    """Width over height of a pixel; 1 where it is close to that, or absurd, and for pictures, which state densities."""
+    if is_picture(container):
+        return 1.0
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 0.01 < abs(math.log(aspect)) < 1 else 1.0
 
@@ -161,9 +194,11 @@ def _packets(container: InputContainer, stream: Stream) -> Iterator[tuple[int, a
     """
     latest = zero(container) + last_credible_time(container)  # seconds
     shifts = [Fraction(0)]  # seconds by which the times of each part are moved
-    # By stream, as the last packets of a part may come behind the first of the next: its part, and its end so far.
+    # By stream, as the last packets of a part may come behind the first of the next: its part, its end so far, and when
+    # its last packet is decoded. Only that order is steady: frames that refer to later ones come after those.
     parts = defaultdict[int, int](int)
     ends = defaultdict[int, Any](lambda: -math.inf)
+    decoded = defaultdict[int, Any](lambda: -math.inf)
     streams = [s for s in (picture_stream(container), sound_stream(container)) if s]
     for packet in container.demux(streams):
         index = packet.stream_index
@@ -171,16 +206,18 @@ def _packets(container: InputContainer, stream: Stream) -> Iterator[tuple[int, a
         if packet.pts is not None and packet.pts * tick > latest:
             packet.pts = None
             packet.dts = None
-        if packet.pts is not None:
-            time = packet.pts * tick
-            if time + shifts[parts[index]] < ends[index] - _RESTART and not packet.is_corrupt:
+        if packet.dts is not None and not packet.is_corrupt:
+            if packet.dts * tick < decoded[index] - _RESTART:
                 if parts[index] == len(shifts) - 1:
-                    shifts.append(max(ends.values()) - time)
+                    start = packet.dts if packet.pts is None else packet.pts
+                    shifts.append(max(ends.values()) - start * tick)
                 parts[index] = len(shifts) - 1
-            ticks = round(shifts[parts[index]] / tick)
-            packet.pts += ticks
-            if packet.dts is not None:
-                packet.dts += ticks
+            decoded[index] = packet.dts * tick
+        shift = round(shifts[parts[index]] / tick)
+        if packet.dts is not None:
+            packet.dts += shift
+        if packet.pts is not None:
+            packet.pts += shift
             ends[index] = max(ends[index], (packet.pts + (packet.duration or 0)) * tick)
         if index == stream.index:
             yield parts[index], packet

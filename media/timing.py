@@ -21,6 +21,7 @@ class Timeline:
     Args:
         time_base: seconds of a tick.
         source_rate: source frames a second, on average.
+        shortest: seconds, less than which no source frame lasts.
         rate: output frames a second.
         zero: seconds on the file's clock at which output frame 0 is shown.
 
@@ -30,10 +31,18 @@ class Timeline:
         end: ticks at which the last source frame ends.
     """
 
-    def __init__(self, time_base: Fraction, source_rate: Fraction, rate: Fraction, zero: Fraction) -> None:
+    def __init__(
+        self,
+        time_base: Fraction,
+        source_rate: Fraction,
+        shortest: Fraction,
+        rate: Fraction,
+        zero: Fraction,
+    ) -> None:
         interval = 1 / source_rate  # seconds
         earliest = zero + min(interval, 1 / rate) / 2
         self._regular = max(1, round(interval / time_base))  # ticks from one frame to the next
+        self._shortest = max(1, round(shortest / time_base))  # ticks
         self._frames_per_tick = float(time_base * rate)
         self._offset = float(earliest * rate) + _ROUNDING  # frames
         self._shown_from = array("q")  # the first output frame that shows each source frame
@@ -46,7 +55,10 @@ class Timeline:
         return len(self.ticks)
 
     def append(self, ticks: int | None, is_key: bool, duration: float) -> None:
-        """Adds a source frame; where its time is missing or goes backward, one frame after the last."""
+        """Adds a source frame; where its time is missing or goes backward, one frame after the last.
+
+        Only the last frame's duration (ticks) matters; 0 or less means that it is not known.
+        """
         if not self.ticks:
             ticks = ticks or 0
         elif ticks is None or ticks <= self.ticks[-1]:
@@ -55,7 +67,9 @@ class Timeline:
             self.keys.append(len(self.ticks))
         self.ticks.append(ticks)
         self._shown_from.append(self._output_frame(ticks))
-        self.end = ticks + round(max(duration, self._regular))
+        if duration <= 0:
+            duration = self._regular
+        self.end = ticks + round(max(duration, self._shortest))
 
     def find(self, ticks: int | None) -> int | None:
         """The position of the source frame with exactly this time, if there is one."""

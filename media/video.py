@@ -59,7 +59,7 @@ class Video:
         threads: that decode and convert; 0: as many as there are cores. The pictures are the same.
 
     Attributes:
-        width, height: pixels, upright; a still picture of more than `MAX_PICTURE` pixels is shrunk to that.
+        width, height: pixels, upright; a picture (png, jpg, gif, ...) is shrunk to `MAX_PICTURE` pixels.
         shrunk: whether it was.
         fps: frames a second that it yields.
         num_frames: how many; estimated from the header until the video has been read to its end once.
@@ -85,25 +85,30 @@ class Video:
             if first is None or first.width * first.height == 0:
                 raise UserError(f"{path}: no frame of its video can be decoded; the file is damaged")
             self._orientation = ffmpeg.orientation(first, self.path)
-            self._set_size(first.width * ffmpeg.pixel_aspect(stream), first.height, ffmpeg.is_still(container))
+            self._is_picture = ffmpeg.is_picture(container)
+            self._frame_bytes = first.width * first.height * first.format.padded_bits_per_pixel // 8
+            self._set_size(first.width * ffmpeg.pixel_aspect(container, stream), first.height)
 
-            source_rate = ffmpeg.frame_rate(stream)
+            source_rate, highest_rate = ffmpeg.frame_rates(stream)
             rate = Fraction(fps).limit_denominator(1001) if fps else source_rate
             self.fps = float(rate)
             self._time_base = stream.time_base or Fraction(1, 90000)
-            self._timeline = Timeline(self._time_base, source_rate, rate, ffmpeg.zero(container))
-            self._longest_frame = ffmpeg.last_credible_time(container) / float(self._time_base)  # ticks
+            zero = ffmpeg.zero(container)
+            self._timeline = Timeline(self._time_base, source_rate, 1 / highest_rate, rate, zero)
 
             self.has_audio = ffmpeg.sound_stream(container) is not None
             stated = ffmpeg.stated_duration(stream)
             longest = ffmpeg.duration(container)  # of the longest stream, which may be the sound
             self.num_frames = max(1, round((stated or longest) * rate))
             self._stated_seconds = stated if stated or self.has_audio else longest
+            start = (stream.start_time or 0) * self._time_base
+            latest_end = start + stated if stated else zero + ffmpeg.last_credible_time(container)  # seconds
+            self._latest_end = float(latest_end / self._time_base)  # ticks: no frame is shown longer
 
-    def _set_size(self, width: float, height: int, is_still: bool) -> None:
+    def _set_size(self, width: float, height: int) -> None:
         """Sets the size from that of the stored picture, in square pixels."""
         scale = 1.0
-        if is_still:
+        if self._is_picture:
             scale = min(1, math.sqrt(MAX_PICTURE / (width * height)))
         self.shrunk = scale < 1
         multiple = 2 if self.shrunk else 1  # even sides, so that a video made of it has just these
@@ -128,9 +133,7 @@ class Video:
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        width, height = self._stored_size
-        picture_bytes = width * height * 3 // 2  # 12 bits a pixel, as is usual
-        reader = _Reader(self, keep=max(8, _BUFFER_BYTES // picture_bytes))
+        reader = _Reader(self, keep=max(8, _BUFFER_BYTES // self._frame_bytes))
         for index in indices:
             picture = reader.picture(index)
             if picture is None:
@@ -149,7 +152,8 @@ class Video:
             match = self._timeline.find(frame.pts)
             position = position + 1 if match is None else max(match, position + 1)
             if position == len(self._timeline):
-                duration = min(frame.duration or 0, self._longest_frame)
+                # What an mp4 states as durations are the times between decoding.
+                duration = min(frame.duration or 0, self._latest_end - (frame.pts or 0))
                 self._timeline.append(frame.pts, frame.key_frame, duration)
             yield position, frame
         if not self._complete:
@@ -194,7 +198,8 @@ class Video:
         if not len(timeline):
             raise UserError(f"{self.path}: no frame of its video can be decoded; the file is damaged")
         self._complete = True
-        self.num_frames = timeline.num_output_frames
+        is_still = self._is_picture and len(timeline) == 1
+        self.num_frames = 1 if is_still else timeline.num_output_frames
         seconds = float((timeline.end - timeline.ticks[0]) * self._time_base)
         damages = []
         if errors:

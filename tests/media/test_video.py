@@ -102,7 +102,8 @@ def test_damaged_timestamp_does_not_ask_for_hours(tmp_path, monkeypatch):
 
 
 def test_timestamps_that_go_backward_continue_regularly():
-    hundredths = Timeline(Fraction(1, 100), source_rate=Fraction(25), rate=Fraction(25), zero=Fraction(0))
+    rate = Fraction(25)
+    hundredths = Timeline(Fraction(1, 100), rate, shortest=1 / rate, rate=rate, zero=Fraction(0))
     for ticks in (0, 4, 4, None, 0, 30, None):
         hundredths.append(ticks, is_key=False, duration=0)
     assert list(hundredths.ticks) == [0, 4, 8, 12, 16, 30, 34]
