@@ -4,13 +4,15 @@ Paper section 3.4. The video is read twice, so that memory does not grow with it
 frame, once to draw it. In between, for each shot, stage 1 predicts lips and jaw of all its frames from the sound.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -28,13 +30,17 @@ from media.writer import WRITTEN, VideoWriter
 from networks import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, DubConfig, Networks, References, batches
 from runtime import command_line
 from runtime.command_line import UserError
-from runtime.device import out_of_memory
+from runtime.device import out_of_memory, share_cores
+from runtime.pipeline import parallel_map, prefetch
 from runtime.stopwatch import Stopwatch
+from runtime.threads import available_cores
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
 MAX_LISTED_CUTS = 5  # in the summary
 MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
+MAX_WORKERS = 4  # threads that draw
+READ_AHEAD = 8  # frames
 STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
 Progress = Callable[[str, int, int], None]  # stage, frames done, frames in all (when tracking, an estimate)
@@ -91,8 +97,9 @@ class Dubber:
         source = Video(video, fps=None if self.config.keep_fps else FPS)
         num_frames = int(np.ceil(round(seconds * source.fps, 6)))
         with stopwatch.stage("track"):
-            frames = islice(source, num_frames)
-            track = track_faces(report(frames, "track", min(num_frames, source.num_frames), progress), self.config.face)
+            frames_to_track = min(num_frames, source.num_frames)
+            with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
+                track = track_faces(report(frames, "track", frames_to_track, progress), self.config.face)
         if not track.found.any():
             raise UserError(f"{video}: no face was found in any frame; choose a video where the face is seen")
         leave_out_short_shots(track)
@@ -101,9 +108,9 @@ class Dubber:
         if self.config.panel:
             width += height // 4
         drawing = Drawing(self.networks, source, track, mel, stopwatch)
-        drawn = report(drawing.frames(order), "write", num_frames, progress)
-        with VideoWriter(output, source.fps, (width, height), audio, lossless=self.config.lossless) as writer:
-            for frame in drawn:
+        writer = VideoWriter(output, source.fps, (width, height), audio, lossless=self.config.lossless)
+        with writer, closing(drawing.frames(order)) as frames:
+            for frame in report(frames, "write", num_frames, progress):
                 with stopwatch.stage("write"):
                     writer.write(frame)
         remarks = [f"damaged, the rest of it was used: {audio}: {line}" for line in damage]
@@ -156,6 +163,14 @@ class Shot:
     references: References
 
 
+class Batch(NamedTuple):
+    """B frames of a shot."""
+
+    shot: Shot | None  # None: it shows no face
+    places: np.ndarray  # (B,) of these frames in the shot
+    frames: list[np.ndarray]
+
+
 class Drawing:
     """Draws the frames of one video."""
 
@@ -173,17 +188,26 @@ class Drawing:
         self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
         self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
 
-    def frames(self, order: np.ndarray) -> Iterator[np.ndarray]:
+    def frames(self, order: np.ndarray) -> Generator[np.ndarray]:
         """Yields the finished frames of the output, which shows these source frames (F,)."""
-        frames = self.source.frames(order)
+        workers = min(available_cores(), MAX_WORKERS)
+        with (
+            closing(prefetch(self.source.frames(order), READ_AHEAD)) as frames,
+            closing(
+                parallel_map(self.draw, self.batches(order, frames), workers, partial(share_cores, workers))
+            ) as drawn,
+        ):
+            for batch in drawn:
+                yield from batch
+
+    def batches(self, order: np.ndarray, frames: Iterator[np.ndarray]) -> Iterator[Batch]:
+        """Yields the frames to draw, shot by shot: source frames (F,), which `frames` gives in this order."""
+        batch_size = self.config.batch_size
         cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
         for outputs in np.split(np.arange(len(order)), cuts):
             shot = self.plan_shot(outputs, order[outputs])
-            for batch in batches(np.arange(len(outputs)), self.config.batch_size):
-                batch_frames = list(islice(frames, len(batch)))
-                with self.stopwatch.stage("draw"):
-                    drawn = self.draw(shot, batch, batch_frames)
-                yield from drawn
+            for places in batches(np.arange(len(outputs)), batch_size):
+                yield Batch(shot, places, list(islice(frames, len(places))))
 
     def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
         """Prepares a shot: output frames (R,) that show source frames (R,). None if it shows no face."""
@@ -192,26 +216,30 @@ class Drawing:
         if not usable.any():
             return None
         nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
-        boxes = self.track.boxes[nearest]
         with self.stopwatch.stage("landmarks"):
             landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
         with self.stopwatch.stage("references"):
             references = self.references_of(number)
-        moments = outputs * FPS / self.source.fps
-        windows = window_frames(len(outputs), self.networks.num_frames, self.source.fps)
-        return Shot(frames, moments, windows, boxes, landmarks_in_frame, references)
+        return Shot(
+            frames,
+            moments=outputs * FPS / self.source.fps,
+            windows=window_frames(len(outputs), self.networks.num_frames, self.source.fps),
+            boxes=self.track.boxes[nearest],
+            landmarks_in_frame=landmarks_in_frame,
+            references=references,
+        )
 
     def usable_frames(self, shot: int) -> np.ndarray:
         """(F,) bool, the frames of a shot that show the face."""
         return self.track.found & (self.track.shots == shot)
 
-    def spread_references(self, usable: np.ndarray, count: int) -> np.ndarray:
-        """Frames to use as references, among the usable ones (F,): spread over how far the mouth is open."""
+    def choose_references(self, usable: np.ndarray, count: int) -> np.ndarray:
+        """Chooses among the usable frames (F,): spread over how far the mouth is open."""
         return spread_over_openness(np.where(usable, self.openness, np.nan), count)
 
     def predict_landmarks(self, usable: np.ndarray, nearest: np.ndarray, first: int) -> np.ndarray:
         """Landmarks to draw (R, 131, 2), in the frame; see `plan_shot`."""
-        references = self.spread_references(usable, NUM_LANDMARK_REFERENCES)
+        references = self.choose_references(usable, NUM_LANDMARK_REFERENCES)
         landmarks_in_crop = to_crop(self.track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
         predicted = self.networks.predict_landmarks(
             landmarks_in_crop[nearest], landmarks_in_crop[references], self.mel, self.source.fps, first
@@ -221,11 +249,11 @@ class Drawing:
     def encode_references(self, shot: int) -> References:
         """The references of a shot."""
         networks = self.networks
-        chosen = np.sort(self.spread_references(self.usable_frames(shot), networks.num_candidates))  # (M,)
+        chosen = np.sort(self.choose_references(self.usable_frames(shot), networks.num_candidates))  # (M,)
         boxes = self.track.boxes[chosen]
-        side = np.median(boxes[:, 2:] - boxes[:, :2])
         detail = 1
         if networks.detail:
+            side = np.median(boxes[:, 2:] - boxes[:, :2])
             detail = min(MAX_DETAIL, int(np.ceil(side / networks.size)))
         images = []
         large_images = []
@@ -240,49 +268,57 @@ class Drawing:
             np.stack(large_images) if large_images else None,
         )
 
-    def draw(self, shot: Shot | None, batch: np.ndarray, frames: list[np.ndarray]) -> list[np.ndarray]:
-        """Finishes the frames of a batch (B,) of a shot: redraws the faces that were found in them."""
-        finished = list(frames)
-        panels: list[list[np.ndarray]] = [[] for _ in frames]
-        with_face = np.zeros(0, int)
-        if shot is not None:
-            with_face = np.flatnonzero(self.track.found[shot.frames[batch]])  # positions in the batch
-        if shot is not None and len(with_face):
-            places = batch[with_face]
-            size = self.networks.size
-            crops = [crop_face(frames[i], shot.boxes[place], size) for i, place in zip(with_face, places, strict=True)]
-            sketches = self.draw_sketches(shot, places)
-            faces, warped = self.networks.draw_faces(
-                np.stack(crops),
-                to_crop(shot.landmarks_in_frame[places], shot.boxes[places]),
-                sketches,
-                shot.references,
-                mel_windows(self.mel, shot.moments[places]),
-            )
-            for j, i in enumerate(with_face):
-                place = batch[i]
-                box = shot.boxes[place]
-                new_landmarks = shot.landmarks_in_frame[place]
-                old_landmarks = self.track.landmarks_in_frame[shot.frames[place]]
-                finished[i] = paste_face(frames[i], faces[j], box, old_landmarks, new_landmarks)
-                if self.config.panel:
-                    middle = sketches.shape[1] // 2
-                    cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
-                    marked = mark_landmarks(finished[i], new_landmarks)
-                    panels[i] = [crop_face(marked, box, size), *(cell.astype(np.uint8) for cell in cells)]
-        if self.config.panel:
-            finished = [add_panel(frame, cells) for frame, cells in zip(finished, panels, strict=True)]
+    def draw(self, batch: Batch) -> list[np.ndarray]:
+        """Finishes the frames of a batch: redraws the face where one was found."""
+        finished = list(batch.frames)
+        panels: list[list[np.ndarray]] = [[] for _ in finished]
+        with self.stopwatch.stage("draw"):
+            if batch.shot is not None:
+                found = self.track.found[batch.shot.frames[batch.places]]  # (B,)
+                if found.any():
+                    self.redraw(batch.shot, batch.places, np.flatnonzero(found), finished, panels)
+            if self.config.panel:
+                finished = [add_panel(frame, cells) for frame, cells in zip(finished, panels, strict=True)]
         return finished
+
+    def redraw(
+        self,
+        shot: Shot,
+        places: np.ndarray,
+        with_face: np.ndarray,
+        frames: list[np.ndarray],
+        panels: list[list[np.ndarray]],
+    ) -> None:
+        """Redraws the faces of some frames of a batch, in place, and fills in their panels' cells."""
+        size = self.networks.size
+        crops = [crop_face(frames[i], shot.boxes[places[i]], size) for i in with_face]
+        redrawn = places[with_face]
+        sketches = self.draw_sketches(shot, redrawn)
+        faces, warped = self.networks.draw_faces(
+            np.stack(crops),
+            to_crop(shot.landmarks_in_frame[redrawn], shot.boxes[redrawn]),
+            sketches,
+            shot.references,
+            mel_windows(self.mel, shot.moments[redrawn]),
+        )
+        for j, i in enumerate(with_face):
+            box = shot.boxes[places[i]]
+            landmarks = shot.landmarks_in_frame[places[i]]
+            old_landmarks = self.track.landmarks_in_frame[shot.frames[places[i]]]
+            frames[i] = paste_face(frames[i], faces[j], box, old_landmarks, landmarks)
+            if self.config.panel:
+                marked = crop_face(mark_landmarks(frames[i], landmarks), box, size)
+                middle = sketches.shape[1] // 2
+                cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
+                panels[i] = [marked, *(cell.astype(np.uint8) for cell in cells)]
 
     def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
         """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
         windows = shot.windows[places]  # (B, T)
         drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
-        sketches = []
-        for place in drawn:
-            box = shot.boxes[place]
-            landmarks_in_crop = to_crop(shot.landmarks_in_frame[place], box)
-            sketches.append(self.networks.sketch(landmarks_in_crop, box))
+        boxes = shot.boxes[drawn]
+        landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
+        sketches = [self.networks.sketch(*face) for face in zip(landmarks_in_crop, boxes, strict=True)]
         return np.stack(sketches)[indices.reshape(windows.shape)]
 
 

@@ -3,6 +3,8 @@
 Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmark.py ...
 """
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any

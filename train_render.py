@@ -3,6 +3,8 @@
 Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.py ...
 """
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

@@ -4,6 +4,8 @@ Frames a second by stage; cost against the length of the sound; and, in the same
 encoded once a video against the plain formula that encodes them for every frame.
 """
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import statistics
 import tempfile
 import timeit

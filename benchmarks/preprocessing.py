@@ -1,5 +1,7 @@
 """python -m benchmarks.preprocessing: what preprocessing costs beside the detector, and what the datasets deliver."""
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import os
 import shutil
 import sys

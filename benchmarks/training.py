@@ -1,5 +1,7 @@
 """python -m benchmarks.training: samples a second of both training loops, and where the time goes."""
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import tempfile
 import time
 from collections import defaultdict

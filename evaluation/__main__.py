@@ -1,5 +1,7 @@
 """python -m evaluation COMMAND: every table of the paper, one command each."""
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import functools
 import importlib
 import sys

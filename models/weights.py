@@ -30,10 +30,18 @@ _NETWORKS: dict[tuple[str, str], tuple[type[Network], type[LandmarkGeneratorConf
 }
 
 
-def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
+@overload
+def build(config: LandmarkGeneratorConfig) -> LandmarkGenerator: ...
+@overload
+def build(config: RendererConfig) -> Renderer: ...
+
+
+def build(config: Any) -> Network:
     """A new network, of the paper or lite by the class of its config."""
-    networks = {config_class: network for network, config_class in _NETWORKS.values()}
-    return networks[type(config)](config)  # type: ignore[arg-type]
+    for network, config_class in _NETWORKS.values():
+        if type(config) is config_class:
+            return network(config)  # type: ignore[arg-type]
+    raise TypeError(f"{type(config).__name__} is not the config of a network")
 
 
 def stage_of(module: Network) -> Stage:

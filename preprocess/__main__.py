@@ -1,5 +1,7 @@
 """python -m preprocess: a folder of videos -> a clip cache. The same command again continues an interrupted run."""
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import functools
 import json
 import os

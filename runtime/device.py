@@ -7,9 +7,11 @@ import sys
 import torch
 
 from runtime.command_line import UserError
+from runtime.threads import available_cores
 
 M_TRIM_THRESHOLD = -1  # names and numbers of glibc's <malloc.h>
 M_MMAP_MAX = -4
+M_ARENA_MAX = -8
 
 
 def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
@@ -35,6 +37,11 @@ def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
     return device
 
 
+def share_cores(workers: int) -> None:
+    """Called by each of so many threads that compute side by side: gives it its share of the cores."""
+    torch.set_num_threads(max(1, available_cores() // workers))
+
+
 def wait(device: torch.device) -> None:
     """Waits until the device has finished all its work."""
     if device.type != "cpu":
@@ -58,6 +65,7 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_ARENA_MAX, 1)  # one for all threads, else each would keep as much
 
 
 def out_of_memory(error: Exception) -> bool:

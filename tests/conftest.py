@@ -1,5 +1,7 @@
 """Fixtures that several rooms share."""
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import signal
 from pathlib import Path
 

@@ -1,8 +1,12 @@
-"""The dubbing command on tiny networks: lengths, frames without a face, and every wrong input in one line."""
+"""The dubbing command with tiny networks: lengths, frames without a face, and one line for each wrong input."""
 
 import os
 import re
+import signal
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +69,7 @@ def write_wav(path: Path, wav: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Networks of the smallest size, so that the tests check everything around them."""
+    """The smallest networks: the tests check everything around them."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     small = LandmarkGeneratorConfig(width=32, layers=1, heads=2, feed_forward=32)
@@ -97,15 +101,15 @@ def call(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
     command_line.run(inference.main, inference.DubCommand)
 
 
-def test_gaps_take_the_nearest_face() -> None:
+def test_gaps_use_the_nearest_face() -> None:
     found = np.array([False, True, False, False, True, False])
     assert tracking.fill_gaps(found).tolist() == [1, 1, 1, 4, 4, 4]
 
 
 def test_overlapping_windows_are_averaged() -> None:
-    """A network whose answer is its window's place must give, in each frame, the mean over the windows holding it."""
+    """Of a network that answers the position in its window, each frame gets the mean over the windows that hold it."""
 
-    class Place(torch.nn.Module):
+    class MarkPosition(torch.nn.Module):
         config = LandmarkGeneratorConfig()
 
         def encode_reference(self, reference: torch.Tensor) -> torch.Tensor:
@@ -118,41 +122,40 @@ def test_overlapping_windows_are_averaged() -> None:
             return pose[:, :, 0, :1]
 
         def predict(self, audio, posture, reference_tokens, pose, reference):
-            place = posture[:, :, None].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
-            return place, place[:, :, :17]
+            position = posture[:, :, None].mean(dim=1, keepdim=True).expand(-1, pose.shape[1], 40, 2)
+            return position, position[:, :, :17]
 
     dubber: Any = Networks.__new__(Networks)
-    dubber.landmark_generator, dubber.device = Place(), torch.device("cpu")
+    dubber.landmark_generator, dubber.device = MarkPosition(), torch.device("cpu")
     frames = np.zeros((7, 131, 2), np.float32)
     frames[3, 0, 0] = 5
     predicted = dubber.predict_landmarks(frames, frames[:1], np.zeros((80, 30), np.float32))
-    assert predicted[3, 100, 0] == pytest.approx(1)  # all five windows that hold frame 3 see its mark, at 5 / 5
-    assert predicted[1, 100, 0] == pytest.approx(3 / 4)  # of its four windows, those around 1, 2 and 3 do
+    assert predicted[3, 100, 0] == pytest.approx(1)  # all five windows that hold frame 3 see its mark
+    assert predicted[1, 100, 0] == pytest.approx(3 / 4)  # of four windows, those around frames 1, 2 and 3 do
     assert predicted[0, 100, 0] < predicted[1, 100, 0] < predicted[2, 100, 0] < predicted[3, 100, 0]
     assert np.array_equal(predicted[:, :74], frames[:, :74])  # the pose prior stays
 
 
 def test_tokens_shared_between_windows_change_nothing(weights: Path) -> None:
-    """Each mel window and pose is encoded once; the answer is that of whole windows through the whole network."""
+    """Each mel window and pose is encoded once; the result equals that of the network on whole windows."""
     dubber = dubber_of(weights).networks
     rng = np.random.default_rng(0)
     frames, references = rng.random((6, 131, 2), np.float32), rng.random((3, 131, 2), np.float32)
     mel = rng.normal(size=(80, 40)).astype(np.float32)
     predicted = dubber.predict_landmarks(frames, references, mel)
-    answers: list[list[np.ndarray]] = [[] for _ in frames]
+    expected: list[list[np.ndarray]] = [[] for _ in frames]
     for i, window in enumerate(window_frames(6, 5, FPS)):
-        heard = mel_windows(mel, np.arange(5) - 2 + i)
-        given = (heard, frames[window][:, :74], references)
+        inputs = (mel_windows(mel, np.arange(5) - 2 + i), frames[window][:, :74], references)
         with torch.inference_mode():
-            lip, jaw = dubber.landmark_generator(*(torch.from_numpy(np.ascontiguousarray(x))[None] for x in given))
-        for place, frame in enumerate(window):
-            answers[frame].append(torch.cat([jaw, lip], 2)[0, place].numpy())
-    for frame, answer in enumerate(answers):
-        np.testing.assert_allclose(predicted[frame, 74:], np.mean(answer, axis=0), atol=1e-5)
+            lip, jaw = dubber.landmark_generator(*(torch.from_numpy(np.ascontiguousarray(x))[None] for x in inputs))
+        for position, frame in enumerate(window):
+            expected[frame].append(torch.cat([jaw, lip], 2)[0, position].numpy())
+    for frame, content in enumerate(expected):
+        np.testing.assert_allclose(predicted[frame, 74:], np.mean(content, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.4, 10), (1.21, 31)])
-def test_as_many_frames_as_the_sound_needs(
+def test_output_is_as_long_as_the_sound(
     seconds: float, frames: int, video: Path, weights: Path, tmp_path: Path
 ) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(seconds))
@@ -164,8 +167,8 @@ def test_as_many_frames_as_the_sound_needs(
     [remark] = summary.remarks
     assert re.fullmatch(r".*face\.mp4: the shot changes at 0\.2.* s; the face in each .*", remark)
     assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
-    heard = read_audio(tmp_path / "out.mp4")
-    assert abs(len(heard) / SAMPLE_RATE - frames / FPS) < 0.05
+    sound = read_audio(tmp_path / "out.mp4")
+    assert abs(len(sound) / SAMPLE_RATE - frames / FPS) < 0.05
     assert not list(tmp_path.glob("*tmp*"))
     for output, why in ((tmp_path / "out.mp4", "overwrite"), (tmp_path / "no" / "out.mp4", "does not exist")):
         with pytest.raises(command_line.UserError, match=why):  # before any work, from Python too
@@ -187,23 +190,23 @@ def test_faceless_frames_pass_through_and_only_the_face_changes(video: Path, wei
 def test_references_are_chosen_from_more_frames_than_in_training(
     video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """12 frames show a face: all of them are candidates where the network chooses, else only those that it sees."""
-    encode, seen = Renderer.encode_references, []
+    """12 frames show a face: all are candidates if the renderer chooses, else only as many as it uses."""
+    encode, counts = Renderer.encode_references, []
     monkeypatch.setattr(Renderer, "encode_references", lambda self, images, *of: (
-        seen.append(images.shape[1]), encode(self, images, *of))[1])  # fmt: skip
+        counts.append(images.shape[1]), encode(self, images, *of))[1])  # fmt: skip
     wav = write_wav(tmp_path / "speech.wav", speech(0.6))
     landmark_generator = load(weights / "landmark_generator.safetensors")
     assert isinstance(landmark_generator, LandmarkGenerator)
-    for candidates, wanted in [(4, 100), (4, None), (0, 100)]:
+    for candidates, num_candidates in [(4, 100), (4, None), (0, 100)]:
         renderer = LiteRenderer(tiny_lite(candidates=candidates)) if candidates else Renderer(tiny())
-        config = DubConfig(device="cpu", num_references=2, num_candidates=wanted)
+        config = DubConfig(device="cpu", num_references=2, num_candidates=num_candidates)
         dubber = inference.Dubber(Networks(landmark_generator, renderer, config))
         dubber.dub(video, wav, tmp_path / "out.mp4")
-    assert seen == [12, 4, 2]
+    assert counts == [12, 4, 2]
 
 
 def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp_path: Path) -> None:
-    """A picture of itself: the mouth of the demo's portrait keeps its edges, which 128 pixels blur."""
+    """With a picture as its own reference, the mouth keeps edges that a crop of 128 pixels would blur."""
     wav = write_wav(tmp_path / "speech.wav", speech(0.2))
     picture = tmp_path / "portrait.png"
     cv2.imwrite(str(picture), cv2.resize(data.astronaut()[:240, 100:340, ::-1], (720, 720)))
@@ -223,14 +226,17 @@ def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp
 
 
 def test_half_precision_looks_the_same(weights: Path) -> None:
-    listener, renderer = load(weights / "landmark_generator.safetensors"), load(weights / "renderer.safetensors")
-    assert isinstance(listener, LandmarkGenerator) and isinstance(renderer, Renderer)
+    landmark_generator, renderer = (
+        load(weights / "landmark_generator.safetensors"),
+        load(weights / "renderer.safetensors"),
+    )
+    assert isinstance(landmark_generator, LandmarkGenerator) and isinstance(renderer, Renderer)
     rng = np.random.default_rng(0)
     pictures, points = rng.integers(0, 255, (3, 128, 128, 3), dtype=np.uint8), rng.random((3, 131, 2), np.float32)
     sketches, mel = rng.random((1, 5, 128, 128, 3)) * 224, rng.normal(size=(1, 1, 80, 16)).astype(np.float32)
     faces = []
     for half in (False, True):
-        drawer = Networks(listener, renderer, DubConfig(device="cpu", half=half))
+        drawer = Networks(landmark_generator, renderer, DubConfig(device="cpu", half=half))
         assert drawer.half == (half and computes_in_bf16(torch.device("cpu")))
         references = drawer.encode_references(pictures, points, np.tile([0, 0, 128, 128], (3, 1)))
         faces.append(drawer.draw_faces(pictures[:1], points[:1], sketches, references, mel)[0])
@@ -238,7 +244,7 @@ def test_half_precision_looks_the_same(weights: Path) -> None:
     assert difference.mean() < 1 / 255 and (difference.max() > 0) == drawer.half
 
 
-def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_picture_is_dubbed_with_a_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     wav = write_wav(tmp_path / "speech.wav", speech(0.3))
     flags = ["--video", PORTRAIT, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
     call(monkeypatch, *flags)
@@ -246,7 +252,7 @@ def test_picture_and_panel(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "8 frames, 0 without the face" in capsys.readouterr().out
 
 
-def test_a_damaged_video_is_dubbed_and_the_damage_told(
+def test_damage_of_the_video_is_reported(
     video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wav, cut = write_wav(tmp_path / "speech.wav", speech(0.6)), tmp_path / "cut.mp4"
@@ -258,31 +264,29 @@ def test_a_damaged_video_is_dubbed_and_the_damage_told(
     assert "15 frames" in out and re.search(r"damaged, .*cut\.mp4: ", out)
 
 
-def test_a_face_at_the_frames_edge_is_heard_as_a_whole_one(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stage_1_sees_a_clipped_face_whole(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2.imwrite(str(tmp_path / "edge.png"), data.astronaut()[:320, 205:380, ::-1])  # cut through her right cheek
-    given, predict = [], Networks.predict_landmarks
-    monkeypatch.setattr(Networks, "predict_landmarks", lambda *a: given.append(a[1]) or predict(*a))
+    inputs, predict = [], Networks.predict_landmarks
+    monkeypatch.setattr(Networks, "predict_landmarks", lambda *a: inputs.append(a[1]) or predict(*a))
     dubber = dubber_of(weights, num_references=1)
     dubber.dub(tmp_path / "edge.png", write_wav(tmp_path / "a.wav", speech(0.3)), tmp_path / "o.mp4")
-    assert 0 < given[0].min() < 0.1 and 0.9 < given[0].max() < 1, "no point lies beyond the box that stage 1 sees"
+    assert 0 < inputs[0].min() < 0.1 and 0.9 < inputs[0].max() < 1, "all points lie inside the box that stage 1 sees"
 
 
-def test_a_name_that_is_not_utf8(weights: Path, tmp_path: Path) -> None:
+def test_file_names_need_not_be_utf8(weights: Path, tmp_path: Path) -> None:
     try:
         picture = tmp_path / os.fsdecode(b"p\xe9.png")
         picture.write_bytes(PORTRAIT.read_bytes())
     except OSError:
-        pytest.skip("this file system takes no such names")
+        pytest.skip("this file system refuses such names")
     dubber = dubber_of(weights, num_references=1)
     output = tmp_path / os.fsdecode(b"o\xe9.mp4")
     summary = dubber.dub(picture, write_wav(tmp_path / "a.wav", speech(0.3)), output)
     assert summary.frames == 8 and summary.frames_without_face == 0 and output.is_file()
 
 
-def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cameras take turns, then it is dark: a face is never drawn from the other camera's pictures."""
+def test_each_shot_has_its_own_references(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cameras take turns, then it is dark: no face is drawn from the other camera's pictures."""
     face = cv2.resize(data.astronaut()[:320, 60:380], (192, 192), interpolation=cv2.INTER_AREA)
     near, far = np.zeros((2, 256, 256, 3), np.uint8)
     near[:192, :192], far[64:, 64:], near[..., 2], far[..., 0] = face, face[:, ::-1], 0, 0  # yellow and cyan
@@ -298,14 +302,14 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
         "encode_references",
         lambda self, images, *of: encoded.append(images) or encode(self, images, *of),
     )
-    monkeypatch.setattr(Networks, "predict_landmarks", lambda *given: predicted.append(given[1:]) or predict(*given))
+    monkeypatch.setattr(Networks, "predict_landmarks", lambda *inputs: predicted.append(inputs[1:]) or predict(*inputs))
     dubber = dubber_of(weights, num_references=5, lossless=True, panel=True)
     wav = write_wav(tmp_path / "speech.wav", speech(0.24))
     summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv")
     assert (summary.frames, summary.frames_without_face) == (6, 1)
     assert "changes at 0.1, 0.1, 0.2, 0.2 s" in summary.remarks[0]
-    assert [len(images) for images in encoded] == [3, 2], "each shot's, once, though it comes back"
-    assert encoded[0][..., 2].max() == encoded[1][..., 0].max() == 0, "of one colour"
+    assert [len(images) for images in encoded] == [3, 2], "once for each shot, though it comes back"
+    assert encoded[0][..., 2].max() == encoded[1][..., 0].max() == 0, "references of one colour"
     assert [(first, len(points), len(own)) for points, own, _, _, first in predicted] == [
         (0, 2, 3), (2, 1, 2), (3, 1, 3), (5, 1, 2),
     ]  # fmt: skip
@@ -315,12 +319,12 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
     summary = dubber.dub(tmp_path / "shots.mkv", wav, tmp_path / "o.mkv")
     after = list(Video(tmp_path / "o.mkv"))
     changed = [(a != b).any() for a, b in zip(pictures, after, strict=True)]
-    assert changed == [True, True, False, True, False, False], "of a shot of two frames nothing is drawn"
+    assert changed == [True, True, False, True, False, False], "in a shot of two frames nothing is drawn"
     assert summary.frames_without_face == 3
 
 
 @pytest.mark.parametrize(
-    ("flag", "make", "says"),
+    ("flag", "kind", "message"),
     [
         ("--video", "missing", "absent.mp4"),
         ("--video", "folder", "folder"),
@@ -340,10 +344,10 @@ def test_each_shot_has_references_of_its_own(weights: Path, tmp_path: Path, monk
         ("--face", "nonsense", "face"),
     ],
 )
-def test_wrong_input_costs_one_line(
+def test_wrong_input_is_one_line(
     flag: str,
-    make: str,
-    says: str,
+    kind: str,
+    message: str,
     video: Path,
     weights: Path,
     tmp_path: Path,
@@ -358,32 +362,32 @@ def test_wrong_input_costs_one_line(
         "--device": "cpu",
     }
     bad: object = tmp_path / "absent.mp4"
-    if make == "folder":
+    if kind == "folder":
         bad = tmp_path
-    elif make == "text":
+    elif kind == "text":
         bad = tmp_path / "text.mp4"
         bad.write_text("not a video")
-    elif make == "noise":
+    elif kind == "noise":
         bad = tmp_path / "noise.mp4"
         with VideoWriter(bad, FPS, (128, 128)) as writer:
             for i in range(3):
                 writer.write(np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.uint8))
-    elif make == "empty":
+    elif kind == "empty":
         bad = tmp_path / "empty.wav"
         bad.write_bytes(b"")
-    elif make == "10ms":
+    elif kind == "10ms":
         bad = write_wav(tmp_path / "short.wav", speech(0.01))
-    elif make == "nowhere":
+    elif kind == "nowhere":
         bad = tmp_path / "no" / "such" / "out.mp4"
-    elif make in {"other", "truncated"}:
+    elif kind in {"other", "truncated"}:
         bad = tmp_path / "weights"
         bad.mkdir()
-        first, second = ("renderer", "renderer") if make == "other" else ("landmark_generator", "renderer")
+        first, second = ("renderer", "renderer") if kind == "other" else ("landmark_generator", "renderer")
         whole = (weights / f"{second}.safetensors").read_bytes()
         (bad / "landmark_generator.safetensors").write_bytes((weights / f"{first}.safetensors").read_bytes())
-        (bad / "renderer.safetensors").write_bytes(whole if make == "other" else whole[: len(whole) // 2])
-    elif make in {"nonsense", "0"}:
-        bad = make
+        (bad / "renderer.safetensors").write_bytes(whole if kind == "other" else whole[: len(whole) // 2])
+    elif kind in {"nonsense", "0"}:
+        bad = kind
     flags[flag] = bad
     before = set(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stop:
@@ -391,7 +395,7 @@ def test_wrong_input_costs_one_line(
     lines = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
     errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1 and says in errors[0], lines
+    assert len(errors) == 1 and message in errors[0], lines
     assert not any("Traceback" in line for line in lines)
     assert set(tmp_path.rglob("*")) == before  # nothing half-written
 
@@ -419,13 +423,52 @@ def test_stage_1_serves_a_renderer_of_any_size(weights: Path, tmp_path: Path) ->
     assert dubber_of(tmp_path).networks.size == 64
 
 
-def test_moments_that_sound_alike_are_heard_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dubber, heard = dubber_of(weights).networks, []
+def test_equal_mel_windows_are_encoded_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dubber, counts = dubber_of(weights).networks, []
     encode = dubber.landmark_generator.encode_audio
     monkeypatch.setattr(
-        dubber.landmark_generator, "encode_audio", lambda mel: heard.append(mel.shape[1]) or encode(mel)
+        dubber.landmark_generator, "encode_audio", lambda mel: counts.append(mel.shape[1]) or encode(mel)
     )
     faces = np.random.default_rng(0).random((120, 131, 2)).astype(np.float32)
     mel = np.random.default_rng(1).uniform(-4, 4, (80, 330)).astype(np.float32)
     dubber.predict_landmarks(faces, faces[:15], mel, fps=30000 / 1001)
-    assert sum(heard) < 80 * 4.4, "a window for each column of 4 s, with the edges'"
+    assert sum(counts) < 80 * 4.4, "one window for each column of 4 s and its edges"
+
+
+def test_interruption_leaves_no_file_and_no_thread(
+    video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = VideoWriter.write, []
+
+    def interrupt(self: VideoWriter, frame: np.ndarray) -> None:
+        write(self, frame)
+        written.append(frame)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    wav = write_wav(tmp_path / "speech.wav", speech(2))
+    before = set(tmp_path.iterdir())
+    threads = threading.active_count()
+    monkeypatch.setattr(VideoWriter, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        dubber_of(weights).dub(video, wav, tmp_path / "out.mp4")
+    assert set(tmp_path.iterdir()) == before
+    assert threading.active_count() == threads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_the_command_cleanly(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    wav = write_wav(tmp_path / "speech.wav", speech(60))
+    root = PORTRAIT.parents[1]
+    flags = ["--video", str(PORTRAIT), "--audio", str(wav), "--output", str(tmp_path / "out.mp4")]
+    command = subprocess.Popen([sys.executable, "inference.py", *flags], cwd=root, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if list(tmp_path.glob(".*.part.mp4")):
+            break
+        time.sleep(0.1)
+    time.sleep(3)
+    assert command.poll() is None
+    command.send_signal(number)
+    assert command.wait(30) == code
+    assert list(tmp_path.iterdir()) == [wav]
