@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from losses.landmark import LandmarkLossConfig, landmark_loss, mean_or_zero
 from losses.perceptual import VGG19
@@ -54,22 +54,18 @@ def lite_landmark_loss(
         lip_pairs: K pairs of lip points (upper, lower), all along the lips: of a single pair the network would move
             those two points and nothing else
     """
-    terms = landmark_loss(lip, jaw, true_lip, true_jaw, config)
+    paper = landmark_loss(lip, jaw, true_lip, true_jaw, config)
     opening, true_opening = _openings(lip, true_lip, lip_pairs)  # (B, T, K)
     error = opening - true_opening
     weight = 1 + config.closure * (true_opening < TOUCHING)
     spread_error = _spread(opening) - _spread(true_opening)  # (B, K)
-    terms["openness"] = (weight * error.abs()).mean()
-    terms["openness_speed"] = mean_or_zero(error.diff(dim=1).abs())
-    terms["articulation"] = spread_error.abs().mean()
-    weighted = [
-        config.velocity * terms["L_c"],
-        config.openness * terms["openness"],
-        config.openness_speed * terms["openness_speed"],
-        config.articulation * terms["articulation"],
-    ]
-    terms["L"] = terms["L_1"] + torch.stack(weighted).sum()
-    return terms
+    terms = {
+        "openness": (weight * error.abs()).mean(),
+        "openness_speed": mean_or_zero(error.diff(dim=1).abs()),
+        "articulation": spread_error.abs().mean(),
+    }
+    weighted = [getattr(config, name) * value for name, value in terms.items()]
+    return {**paper, **terms, "L": paper["L"] + torch.stack(weighted).sum()}
 
 
 def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -107,6 +103,10 @@ class LiteRenderLossConfig(RenderLossConfig):
     """lower: VGG sees the lower half only, at half the cost; the upper half is the target's own."""
 
     @property
+    def weights(self) -> dict[str, float]:
+        return {**super().weights, "pixel": self.pixel}
+
+    @property
     def vgg_layers(self) -> tuple[int, ...]:
         return self.layers
 
@@ -116,26 +116,18 @@ class LiteRenderLoss(RenderLoss):
 
     config: LiteRenderLossConfig
 
-    def __init__(
-        self,
-        config: LiteRenderLossConfig,
-        vgg: VGG19 | None,
-        discriminator: nn.Module | None = None,
-        use_warping: bool = True,
-    ):
-        super().__init__(config, vgg, discriminator, use_warping)
-        self.weights["pixel"] = config.pixel
-
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
         terms = super().terms(face, warped, target, warming_up)
-        pictures = self.compared(face, warped, warming_up).values()
-        terms["pixel"] = torch.stack([F.l1_loss(picture.float(), target) for picture in pictures]).sum()
+        if not warming_up:
+            terms["pixel"] = F.l1_loss(face.float(), target)
+        if self.use_warping:
+            terms["pixel"] = terms.get("pixel", 0) + F.l1_loss(warped.float(), target)
         return terms
 
-    def vgg_input(self, picture: Tensor) -> Tensor:
-        if self.config.region == "full":
-            return picture
-        return picture.chunk(2, dim=2)[1]
+    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[list[Tensor]]:
+        if self.config.region == "lower":
+            picture = picture.chunk(2, dim=2)[1]
+        return super().vgg_features(vgg, picture)
 
 
 def initial_motion_loss(warped: Tensor, weight: Tensor, target: Tensor, correction: Tensor, decay: float) -> Tensor:

@@ -28,6 +28,17 @@ class RenderLossConfig:
     """Epochs at the start that train the alignment alone."""
 
     @property
+    def weights(self) -> dict[str, float]:
+        """The lambdas of equation 20."""
+        return {
+            "L_w": self.warp,
+            "L_r": self.perceptual,
+            "L_s": self.style,
+            "L_g": self.adversarial,
+            "L_f": self.feature_matching,
+        }
+
+    @property
     def vgg_layers(self) -> tuple[int, ...]:
         """VGG blocks whose first ReLU is compared."""
         return LAYERS
@@ -53,7 +64,7 @@ class RenderLoss:
     ):
         """`vgg` and `discriminator` may be None where none of their terms has a weight.
 
-        `use_warping` False: there is no alignment to train, and terms of the references are left out (Table 4).
+        `use_warping` False: there is no alignment to train, and the terms of the references are left out (Table 4).
         """
         if (config.needs_vgg and vgg is None) or (config.needs_discriminator and discriminator is None):
             raise ValueError("the loss has terms that need VGG-19 or a discriminator, but there is none")
@@ -61,13 +72,6 @@ class RenderLoss:
         self.vgg = vgg
         self.discriminator = discriminator
         self.use_warping = use_warping
-        self.weights = {
-            "L_w": config.warp,
-            "L_r": config.perceptual,
-            "L_s": config.style,
-            "L_g": config.adversarial,
-            "L_f": config.feature_matching,
-        }
 
     def __call__(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool = False) -> dict[str, Tensor]:
         """The terms that have a weight, unweighted, and L, their weighted sum (equation 20).
@@ -78,53 +82,34 @@ class RenderLoss:
             target: the true, unmasked face, as `face`
             warming_up: only the terms of `warped`
         """
+        weights = self.config.weights
         terms = self.terms(face, warped, target, warming_up)
-        terms = {name: value for name, value in terms.items() if self.weights[name]}
-        total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        terms = {name: value for name, value in terms.items() if weights[name]}
+        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {**terms, "L": total}
 
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
         """The unweighted terms by name."""
         terms: dict[str, Tensor] = {}
         if self.vgg is not None:
-            terms |= self._vgg_terms(self.compared(face, warped, warming_up), target)
+            with torch.no_grad():
+                true = self.vgg_features(self.vgg, target)
+            if self.use_warping:
+                features = self.vgg_features(self.vgg, warped)
+                terms["L_w"] = _distance(features, true)  # equation 17
+            if not warming_up:
+                features = self.vgg_features(self.vgg, face)
+                terms["L_r"] = _distance(features, true)  # equation 18
+                terms["L_s"] = style(features[0], true[0])  # equation 19
         if self.discriminator is not None and not warming_up:
             terms["L_g"], terms["L_f"] = generator_losses(self.discriminator, face, target)
         return terms
 
-    def compared(self, face: Tensor, warped: Tensor, warming_up: bool) -> dict[str, Tensor]:
-        """The pictures that are compared with the target."""
-        pictures = {}
-        if not warming_up:
-            pictures["face"] = face
-        if self.use_warping:
-            pictures["warped"] = warped
-        return pictures
+    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[list[Tensor]]:
+        """phi_i of a picture (B, 3, H, W) at full and at half size."""
+        return [vgg(picture), vgg(F.avg_pool2d(picture, 2))]
 
-    def vgg_input(self, picture: Tensor) -> Tensor:
-        """What VGG sees of a picture."""
-        return picture
 
-    def _vgg_terms(self, pictures: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-        full, true_full = self._features(pictures, target, scale=1)
-        half, true_half = self._features(pictures, target, scale=2)
-        distances = {name: perceptual(full[name], true_full) + perceptual(half[name], true_half) for name in pictures}
-        terms = {}
-        if "warped" in pictures:
-            terms["L_w"] = distances["warped"]  # equation 17
-        if "face" in pictures:
-            terms["L_r"] = distances["face"]  # equation 18
-            terms["L_s"] = style(full["face"], true_full)  # equation 19
-        return terms
-
-    def _features(
-        self, pictures: dict[str, Tensor], target: Tensor, scale: int
-    ) -> tuple[dict[str, list[Tensor]], list[Tensor]]:
-        """VGG features of the pictures, in one pass, and of the target, without a graph, all shrunk by `scale`."""
-        assert self.vgg is not None
-        with torch.no_grad():
-            true = self.vgg(F.avg_pool2d(self.vgg_input(target), scale))
-        stacked = torch.cat([F.avg_pool2d(self.vgg_input(picture), scale) for picture in pictures.values()])
-        layers = [layer.split(len(target)) for layer in self.vgg(stacked)]
-        features = {name: [layer[index] for layer in layers] for index, name in enumerate(pictures)}
-        return features, true
+def _distance(features: list[list[Tensor]], true: list[list[Tensor]]) -> Tensor:
+    """Perceptual distance, summed over both sizes."""
+    return perceptual(features[0], true[0]) + perceptual(features[1], true[1])

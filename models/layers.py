@@ -1,13 +1,10 @@
 """Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class ConvBlock(nn.Module):
@@ -98,11 +95,10 @@ class Adain(nn.Module):
         return 1 + gamma, beta
 
 
-def zero_init(layer: Layer) -> Layer:
+def zero_init(layer: nn.Module) -> None:
     """Zero-initialises the layer, so that its output is zero until it is trained."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-    return layer
 
 
 def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -110,6 +106,11 @@ def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.ndim == 4:
         return function(x)
     return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to (h, w)."""
+    return map_references(lambda y: F.interpolate(y, tuple(size), mode="bilinear"), x)
 
 
 def instance_norm(x: Tensor) -> Tensor:

@@ -131,13 +131,16 @@ def average(features: ReferenceFeatures) -> AlignedReferences:
 def sampling_grid(flow: Tensor, sampling: Sampling) -> Tensor:
     """Sampling positions in [-1, 1] (align_corners=False) for a flow (..., 2, H, W) in pixels."""
 
-    def positions(displacement: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def axis(length: int) -> tuple[Tensor, float]:
+        """The regular grid, and the size of a pixel."""
         corner = (length - 1) / length if sampling.corners == "centres" else 1.0
-        regular = corner * torch.linspace(-1, 1, length, device=flow.device)
-        return corner * 2 / (length - 1) * displacement, regular
+        return corner * torch.linspace(-1, 1, length, device=flow.device), corner * 2 / (length - 1)
 
-    right, x = positions(flow[..., 0, :, :], flow.shape[-1])
-    down, y = positions(flow[..., 1, :, :], flow.shape[-2])
+    height, width = flow.shape[-2:]
+    x, pixel_width = axis(width)
+    y, pixel_height = axis(height)
+    right = pixel_width * flow[..., 0, :, :]
+    down = pixel_height * flow[..., 1, :, :]
     return torch.stack([x + right, y[:, None] + down], dim=-3)
 
 

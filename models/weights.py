@@ -30,18 +30,10 @@ _NETWORKS: dict[tuple[str, str], tuple[type[Network], type[LandmarkGeneratorConf
 }
 
 
-@overload
-def build(config: LandmarkGeneratorConfig) -> LandmarkGenerator: ...
-@overload
-def build(config: RendererConfig) -> Renderer: ...
-
-
-def build(config: Any) -> Network:
+def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
     """A new network, of the paper or lite by the class of its config."""
-    for network, config_class in _NETWORKS.values():
-        if type(config) is config_class:
-            return network(config)  # type: ignore[arg-type]
-    raise TypeError(f"{type(config).__name__} is not the config of a network")
+    networks = {config_class: network for network, config_class in _NETWORKS.values()}
+    return networks[type(config)](config)  # type: ignore[arg-type]
 
 
 def stage_of(module: Network) -> Stage:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import map_references, zero_init
+from models.layers import map_references, resize, zero_init
 from models.lite.reference_weights import NOISE, ReferenceWeights, alignment_cues
 from models.lite.sampling import LITE
 from models.motion_field import Motion, sampling_grid, warp
@@ -34,7 +34,8 @@ class InitialMotion(nn.Module):
     def __init__(self):
         super().__init__()
         inputs = 2 * (RESIDUAL_CELLS[0] * RESIDUAL_CELLS[1] + FLOW_CELLS**2)
-        self.correction = zero_init(nn.Linear(inputs, 2 * CORRECTION_CELLS**2))
+        self.correction = nn.Linear(inputs, 2 * CORRECTION_CELLS**2)
+        zero_init(self.correction)
         self.reference_weights = ReferenceWeights()
 
     def forward(self, landmarks: Tensor, reference_landmarks: Tensor, images: Tensor, masked_target: Tensor) -> Motion:
@@ -72,7 +73,7 @@ class InitialMotion(nn.Module):
         output = self.correction(torch.stack([plain, mirrored]) / INPUT_UNIT)
         of_plain, of_mirrored = output.unflatten(-1, (2, CORRECTION_CELLS, CORRECTION_CELLS))
         correction = OUTPUT_UNIT * (of_plain + mirror(of_mirrored)) / 2  # (B, N, 2, 16, 16)
-        return map_references(lambda x: F.interpolate(x, size=flow.shape[-2:], mode="bilinear"), correction)
+        return resize(correction, flow.shape[-2:])
 
 
 def mirror(motion: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
     weights = F.normalize(weights, p=1, dim=-1)  # (B, G*G, 131)
     displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
     coarse = torch.einsum("bgk,bnkc->bncg", weights, displacement).unflatten(-1, (GRID, GRID))
-    return map_references(lambda x: F.interpolate(x, size=(size, size), mode="bilinear"), coarse)
+    return resize(coarse, (size, size))
 
 
 @torch.no_grad()
@@ -117,7 +118,7 @@ def residual_motion(flow: Tensor, images: Tensor, masked_target: Tensor) -> Tens
     motion = flow.new_zeros(*flow.shape[:3], *RESIDUAL_CELLS)
     for scale in SCALES:
         shrink = nn.AvgPool2d(scale)
-        shift = map_references(lambda x: F.interpolate(x, size=(middle, size), mode="bilinear"), motion) * 2 / size
+        shift = resize(motion, (middle, size)) * 2 / size
         warped = map_references(shrink, warp(grey, grid + shift, LITE))  # (B, N, 1, h, w)
         target = map_references(shrink, grey_target)
         motion = motion + _lucas_kanade(warped, target, scale)
@@ -144,7 +145,7 @@ def off_mouth_mask(landmarks: Tensor, like: Tensor) -> Tensor:
     """Mask (B, 1, H, W), 0 at the lips of landmarks (B, 131, 2), 1 far from them; H and W as of `like`."""
     from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, GRID, GRID)
     mouth = torch.exp(-((from_lips / MOUTH_RADIUS) ** 2))
-    return 1 - F.interpolate(mouth, size=like.shape[-2:], mode="bilinear")
+    return 1 - resize(mouth, like.shape[-2:])
 
 
 def _distances(points: Tensor) -> Tensor:

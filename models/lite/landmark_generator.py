@@ -34,10 +34,10 @@ class LiteLandmarkGenerator(LandmarkGenerator):
 
     def __init__(self, config: LiteLandmarkGeneratorConfig):
         super().__init__(config)
-        zero_init(self.lip_head)
-        zero_init(self.jaw_head)
         # Horizontal only: the upper face's vertical motion would leak how far the original mouth is open.
-        self.turn = zero_init(nn.Linear(NUM_POSE, NUM_JAW + NUM_LIP, bias=False))
+        self.turn = nn.Linear(NUM_POSE, NUM_JAW + NUM_LIP, bias=False)
+        for layer in (self.lip_head, self.jaw_head, self.turn):
+            zero_init(layer)
 
     def predict(
         self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor

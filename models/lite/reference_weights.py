@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import map_references, zero_init
+from models.layers import map_references, resize, zero_init
 from models.lite.sampling import LITE
 from models.motion_field import half_size, sampling_grid, warp
 
@@ -31,7 +31,8 @@ class ReferenceWeights(nn.Module):
         self.input = nn.Conv2d(CUES, WIDTH, 1)
         self.own = self._dilated_layers()
         self.shared = self._dilated_layers()
-        self.logits = zero_init(nn.Conv2d(WIDTH, 1, 1))
+        self.logits = nn.Conv2d(WIDTH, 1, 1)
+        zero_init(self.logits)
 
     @staticmethod
     def _dilated_layers() -> nn.ModuleList:
@@ -43,8 +44,7 @@ class ReferenceWeights(nn.Module):
         for own, shared in zip(self.own, self.shared, strict=True):
             mean = shared(x.mean(1))[:, None]
             x = x + F.leaky_relu(map_references(own, x) + mean, 0.2)  # (B, N, C, G, G)
-        logits = map_references(self.logits, x)
-        logits = map_references(lambda y: F.interpolate(y, size=size, mode="bilinear"), logits)
+        logits = resize(map_references(self.logits, x), size)
         return logits.softmax(dim=1)
 
 

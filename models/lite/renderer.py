@@ -6,11 +6,10 @@ Not in the paper.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.configs import RendererConfig
-from models.layers import map_references, zero_init
+from models.layers import resize, zero_init
 from models.lite.initial_motion import InitialMotion
 from models.lite.sampling import LITE
 from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, aggregate, half_size, sampling_grid, warp
@@ -60,8 +59,7 @@ class LiteRenderer(Renderer):
         self, images: Tensor, sketches: Tensor, landmarks: Tensor | None = None
     ) -> LiteReferenceFeatures:
         """As the paper's; the landmarks are required."""
-        if landmarks is None:
-            raise ValueError("the lite renderer needs the references' landmarks")
+        assert landmarks is not None, "the lite renderer needs the references' landmarks"
         features = super().encode_references(images, sketches)
         return LiteReferenceFeatures(features.images, features.shallow, features.deep, landmarks)
 
@@ -71,8 +69,8 @@ class LiteRenderer(Renderer):
         """The initial motion, refined from features that it has warped already."""
         if self.motion_field is None or self.initial_motion is None:
             return None
-        if landmarks is None or not isinstance(features, LiteReferenceFeatures):
-            raise ValueError("the lite renderer needs the landmarks of the target and of the references")
+        assert isinstance(features, LiteReferenceFeatures)
+        assert landmarks is not None, "the lite renderer needs the target's landmarks"
         with torch.no_grad():  # trained beforehand, in a stage of its own
             initial = self.initial_motion(landmarks, features.landmarks, features.images, masked_target)
         grid = half_size(sampling_grid(initial.flow, LITE))
@@ -102,20 +100,17 @@ class LiteRenderer(Renderer):
         """
         assert output.motion is not None
         size = pictures.shape[-2:]
-        upper = F.interpolate(output.face, size, mode="bilinear").chunk(2, dim=2)[0]
-        change = F.interpolate(output.face - output.warped_reference, size, mode="bilinear").chunk(2, dim=2)[1]
+        upper = resize(output.face, size).chunk(2, dim=2)[0]
+        change = resize(output.face - output.warped_reference, size).chunk(2, dim=2)[1]
         lower = change + align_lower_half(pictures, output.motion)
         return torch.cat([upper, lower.clamp(0, 1)], dim=2)
 
 
 def align_lower_half(pictures: Tensor, motion: Motion) -> Tensor:
     """Warps and averages pictures that are k times the motion's size: (B, N, 3, k*H, k*W) -> (B, 3, k*H/2, k*W)."""
-    factor = pictures.shape[-1] // motion.flow.shape[-1]
-    middle = pictures.shape[-2] // 2
-
-    def enlarge(field: Tensor) -> Tensor:
-        return map_references(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), field.float())
-
-    grid = sampling_grid(enlarge(motion.flow) * factor, LITE)[..., middle:, :]
-    weight = enlarge(motion.weight)[..., middle:, :]
+    size = pictures.shape[-2:]
+    middle = size[0] // 2
+    flow = resize(motion.flow.float(), size) * (size[1] // motion.flow.shape[-1])
+    grid = sampling_grid(flow, LITE)[..., middle:, :]
+    weight = resize(motion.weight.float(), size)[..., middle:, :]
     return aggregate(warp(pictures, grid, LITE, LITE.images), weight)
