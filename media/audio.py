@@ -6,7 +6,6 @@ decibels mapped to [-4, 4]. A video frame sees the 16 columns (0.2 s) centred on
 
 import importlib
 import tempfile
-from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -29,9 +28,9 @@ _LOUDEST = 4.0
 _FLOOR_DB = -100
 _REFERENCE_DB = 20
 _LEAD = 2  # a frame's window starts this many frames before it, so that it is centred on the 1/25 s the frame is shown
-_BLOCK = 80 * SAMPLE_RATE // FPS  # samples processed at a time: whole video frames and whole mel columns
+_BLOCK = 4096  # mel columns computed at a time
 
-assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE and _BLOCK % HOP == 0
+assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE
 assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 
@@ -55,49 +54,6 @@ def _mel_basis() -> np.ndarray:
     return _librosa().filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)
 
 
-def blocks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Sound in pieces (n,) of any length, in blocks of whole video frames and mel columns; only the last is shorter."""
-    pending = np.zeros(0, np.float32)
-    for piece in pieces:
-        pending = np.concatenate([pending, piece]) if len(pending) else piece  # sound in one piece is not copied
-        while len(pending) >= _BLOCK:
-            yield pending[:_BLOCK]
-            pending = pending[_BLOCK:]
-    if len(pending):
-        yield pending
-
-
-class LogMel:
-    """The columns of `log_mel` for sound that comes block by block."""
-
-    def __init__(self) -> None:
-        self._pending = np.zeros(N_FFT // 2, np.float32)  # pre-emphasised samples that the next column needs
-        self._last = np.zeros(1, np.float32)  # sample of the block before
-
-    def add(self, block: np.ndarray) -> np.ndarray:
-        """The next samples (n,) float32 -> the columns (80, m) that they complete."""
-        previous = np.concatenate([self._last, block[:-1]])
-        self._last = block[-1:]
-        return self._columns(block - np.float32(PREEMPHASIS) * previous)
-
-    def finish(self) -> np.ndarray:
-        """The columns (80, m) that reach into the silence after the sound."""
-        return self._columns(np.zeros(N_FFT // 2, np.float32))
-
-    def _columns(self, samples: np.ndarray) -> np.ndarray:
-        self._pending = np.concatenate([self._pending, samples])
-        columns = max(0, (len(self._pending) - N_FFT) // HOP + 1)
-        if columns == 0:
-            return np.empty((N_MELS, 0), np.float32)
-        complete = self._pending[: (columns - 1) * HOP + N_FFT]
-        self._pending = self._pending[columns * HOP :]
-        spectrum = _librosa().stft(complete, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)  # (401, m)
-        mel = _mel_basis() @ np.abs(spectrum)
-        decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), mel)) - _REFERENCE_DB
-        scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
-        return np.clip(scaled, SILENCE, _LOUDEST).astype(np.float32)
-
-
 def log_mel(wav: np.ndarray) -> np.ndarray:
     """Log-mel spectrogram.
 
@@ -110,9 +66,25 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
     wav = np.asarray(wav, np.float32)
     if wav.ndim != 1:
         raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {wav.shape}")
-    mel = LogMel()
-    columns = [mel.add(block) for block in blocks([wav])]
-    return np.concatenate([*columns, mel.finish()], axis=1)
+    half = N_FFT // 2
+    samples = np.pad(wav, half)
+    samples[half + 1 : half + len(wav)] -= np.float32(PREEMPHASIS) * wav[:-1]
+    columns = 1 + len(wav) // HOP
+    mel = np.empty((N_MELS, columns), np.float32)
+    for first in range(0, columns, _BLOCK):  # the spectrum of long sound takes much memory
+        block = mel[:, first : first + _BLOCK]
+        last = first + block.shape[1] - 1
+        block[:] = _log_mel(samples[first * HOP : last * HOP + N_FFT])
+    return mel
+
+
+def _log_mel(samples: np.ndarray) -> np.ndarray:
+    """Pre-emphasised samples (N_FFT + n * HOP,) -> (80, 1 + n)."""
+    spectrum = _librosa().stft(samples, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)  # (401, 1 + n)
+    mel = _mel_basis() @ np.abs(spectrum)
+    decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), mel)) - _REFERENCE_DB
+    scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
+    return np.clip(scaled, SILENCE, _LOUDEST)
 
 
 def first_columns(frames: np.ndarray) -> np.ndarray:

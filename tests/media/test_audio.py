@@ -35,16 +35,6 @@ def test_long_sound_is_computed_in_blocks_without_seams(monkeypatch):
     np.testing.assert_allclose(audio.log_mel(wav), whole, atol=1e-5)
 
 
-def test_sound_in_pieces_has_the_columns_of_the_whole():
-    wav = np.random.default_rng(1).normal(0, 0.1, 3 * audio.SAMPLE_RATE * 4 + 99).astype(np.float32)
-    blocks = list(audio.blocks(np.split(wav, [1, 1025, 60000, 60001])))
-    assert {len(block) for block in blocks[:-1]} == {80 * 640} and len(blocks[-1]) < 80 * 640
-    np.testing.assert_array_equal(np.concatenate(blocks), wav)
-    mel = audio.LogMel()
-    pieces = [*map(mel.add, blocks), mel.finish()]
-    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), audio.log_mel(wav))
-
-
 @pytest.mark.parametrize("samples", [0, 1, 160])
 def test_very_short_sound_has_a_spectrogram(samples):
     mel = audio.log_mel(np.zeros(samples, np.float32))
