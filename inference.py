@@ -54,7 +54,7 @@ class Summary:
     frames_without_face: int
     seconds: float  # wall time of the whole job
     stage_seconds: dict[str, float]  # wall time by stage
-    remarks: list[str]  # what could not be decoded, what was shrunk, and where the shot changes
+    remarks: list[str]  # damage, which sound was used, what was done to pictures, and where the shot changes
 
 
 class Dubber:
@@ -91,9 +91,9 @@ class Dubber:
         stopwatch = Stopwatch(STAGES)
         command_line.check_output(output, suffixes=WRITTEN, inputs=(video, audio))
         parse_pick(self.config.face)
-        damage: list[str] = []
+        remarks: list[str] = []
         with stopwatch.stage("audio"):
-            mel, seconds = read_mel(audio, damage)
+            mel, seconds = read_mel(audio, remarks)
         source = Video(video, fps=None if self.config.keep_fps else FPS)
         num_frames = int(np.ceil(round(seconds * source.fps, 6)))
         with stopwatch.stage("track"):
@@ -113,15 +113,18 @@ class Dubber:
             for frame in report(frames, "write", num_frames, progress):
                 with stopwatch.stage("write"):
                     writer.write(frame)
-        remarks = [f"damaged, the rest of it was used: {audio}: {line}" for line in damage]
         remarks += remarks_on(source, track)
         frames_without_face = int((~track.found[order]).sum())
         return Summary(num_frames, frames_without_face, stopwatch.total(), stopwatch.seconds, remarks)
 
 
-def read_mel(audio: Path, damage: list[str]) -> tuple[np.ndarray, float]:
-    """The mel spectrogram (80, columns) of a sound file, and its length in seconds. See `read_audio` for `damage`."""
-    wav = read_audio(audio, damage)
+def read_mel(audio: Path, remarks: list[str]) -> tuple[np.ndarray, float]:
+    """The mel spectrogram (80, columns) of a sound file, and its length in seconds. Adds what users should know."""
+    damage: list[str] = []
+    notes: list[str] = []
+    wav = read_audio(audio, damage, notes)
+    remarks += [f"damaged, the rest of it was used: {audio}: {line}" for line in damage]
+    remarks += [f"{audio}: {line}" for line in notes]
     seconds = len(wav) / SAMPLE_RATE
     if seconds < SHORTEST_SOUND:
         raise UserError(f"{audio}: only {seconds:.3f} s of sound; at least {SHORTEST_SOUND} s are needed")
@@ -136,12 +139,11 @@ def leave_out_short_shots(track: FaceTrack) -> None:
 
 
 def remarks_on(source: Video, track: FaceTrack) -> list[str]:
-    """One line each for damage, shrinking and cuts."""
+    """One line each for damage, what was done to the pictures, and cuts."""
     remarks = []
     if source.damage:
         remarks.append(f"damaged, the rest of it was used: {source.path}: {source.damage}")
-    if source.shrunk:
-        remarks.append(f"{source.path}: shrunk to {source.width} x {source.height} pixels")
+    remarks += [f"{source.path}: {line}" for line in source.remarks]
     cuts = np.flatnonzero(track.cuts) / source.fps  # seconds
     if len(cuts):
         times = [f"{second:.1f}" for second in cuts[:MAX_LISTED_CUTS]]

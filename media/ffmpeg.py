@@ -1,11 +1,8 @@
 """Everything that the project needs of FFmpeg, through PyAV; the only file that imports it."""
 
-import contextlib
 import itertools
 import math
-import os
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,27 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
-from PIL import ExifTags, Image
 
+from media import pictures
 from media.audio import FPS
-from runtime.command_line import UserError
+from runtime.command_line import UserError, check_input
 
 ERRORS = (FFmpegError, OSError)
 _TEXT_FORMATS = {"tty", "concat"}  # by which FFmpeg draws plain text or reads a list of other files
 _PICTURE_FORMATS = {"image2", "gif", "apng"}
 _PICTURE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1"}  # of files built like an mp4
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SDR: dict[str, Any] = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _MAX_DRIFT = 0.05  # seconds by which sound may drift from its timestamps before silence is put in or samples are cut
-_MIN_COMB = 8  # grey levels by which a line of the other field sticks out
 _MAX_RATE = 1000  # frames a second: more is a clock, not a rate
 _RESTART = 1  # seconds by which time goes back where another file was joined on
 _AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
@@ -46,25 +42,9 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def check_file(path: Path) -> None:
-    """Raises a UserError unless `path` is a file that can be read and has something in it."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:  # also a loop of links, a name that is too long
-        raise UserError(f"{path} cannot be opened: {reason(error)}") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path} is a folder; give a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is a pipe or a device; give a file")
-    if status.st_size == 0:
-        raise UserError(f"{path} is empty (0 bytes)")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path} cannot be read: permission denied")
-
-
 def open_input(path: Path) -> InputContainer:
     """Opens a video or sound file; raises a UserError that says what is wrong with it."""
-    check_file(path)
+    check_input(path)
     try:  # "file:" and the whitelist keep a name with a colon, or an address in the file, from being fetched
         container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
     except ERRORS as error:
@@ -73,6 +53,10 @@ def open_input(path: Path) -> InputContainer:
         container.close()
         raise UserError(f"{path} is a text file, not a video or sound file")
     return container
+
+
+def path_of(container: InputContainer) -> Path:
+    return Path(container.name.removeprefix("file:"))
 
 
 def is_picture(container: InputContainer) -> bool:
@@ -225,7 +209,12 @@ def _packets(container: InputContainer, stream: Stream) -> Iterator[tuple[int, a
 
 def decode(container: InputContainer, stream: Stream, errors: list[str]) -> Iterator[tuple[int, Any]]:
     """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
+    if is_picture(container) and pictures.needs_pillow(path_of(container)):
+        for frame in _pillow_frames(container, stream, errors):
+            yield 0, frame
+        return
     every_sample_counts = stream.codec_context.name.startswith("pcm_")
+    decoder = _decoder(stream)
     packets = _packets(container, stream)
     while True:
         try:
@@ -233,7 +222,7 @@ def decode(container: InputContainer, stream: Stream, errors: list[str]) -> Iter
             if packet.is_corrupt and not every_sample_counts:
                 errors.append("cut off")
                 continue
-            frames = packet.decode()
+            frames = decoder.decode(packet)
         except (StopIteration, EOFError):
             return
         except FFmpegError as error:
@@ -243,12 +232,35 @@ def decode(container: InputContainer, stream: Stream, errors: list[str]) -> Iter
             yield part, frame
 
 
+def _decoder(stream: Stream) -> Any:
+    """FFmpeg's own decoders of VP8 and VP9 leave out transparency, which libvpx decodes."""
+    context = stream.codec_context
+    if stream.metadata.get("alpha_mode") == "1" and context.name in _ALPHA_DECODERS:
+        return av.CodecContext.create(_ALPHA_DECODERS[context.name], "r")
+    return context
+
+
+def _pillow_frames(container: InputContainer, stream: Stream, errors: list[str]) -> Iterator[av.VideoFrame]:
+    """The frames of a picture that only Pillow reads, as FFmpeg's."""
+    time = Fraction(0)  # seconds
+    try:
+        for picture, seconds in pictures.read_with_pillow(path_of(container)):
+            frame = av.VideoFrame.from_ndarray(picture, "rgba")
+            frame.time_base = stream.time_base
+            frame.pts = round(time / stream.time_base)
+            frame.duration = round(Fraction(seconds) / stream.time_base)
+            time += Fraction(seconds)
+            yield frame
+    except OSError as error:
+        errors.append(reason(error))
+
+
 def orientation(frame: av.VideoFrame, path: Path) -> tuple[bool, bool, bool]:
-    """How a stored picture of a file becomes upright: transpose it, then flip it vertically, then horizontally."""
+    """How a stored picture of a file becomes upright: see `media.pictures.upright`."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV stops at kinds of data that are new to it, such as EXIF
-        return _exif_orientation(path)
+        return pictures.exif_orientation(path)
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
@@ -257,46 +269,15 @@ def orientation(frame: av.VideoFrame, path: Path) -> tuple[bool, bool, bool]:
     return False, bool(d < 0), bool(a < 0)
 
 
-def _exif_orientation(path: Path) -> tuple[bool, bool, bool]:
-    tag = 1
-    with contextlib.suppress(OSError), Image.open(path) as picture:
-        tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return tag in (5, 6, 7, 8), tag in (3, 4, 7, 8), tag in (2, 3, 6, 7)
-
-
-def upright(picture: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
-    """A stored picture (H, W, 3) turned as `orientation` says; a copy that the caller may change."""
-    transpose, vertical, horizontal = orientation
-    if transpose:
-        picture = picture.transpose(1, 0, 2)
-    if vertical:
-        picture = picture[::-1]
-    if horizontal:
-        picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
-
-
-def _deinterlace(picture: np.ndarray) -> np.ndarray:
-    """An interlaced picture (H, W, 3) at the moment of one of its fields; changed in place.
-
-    Where a line of the other field is brighter or darker than both its neighbours something has moved, and their mean
-    takes its place; what stands still keeps all its lines. (FFmpeg's bwdif also needs the frames before and after.)
-    """
-    above = picture[:-2:2]
-    line = picture[1:-1:2]
-    below = picture[2::2]
-    brighter = cv2.subtract(line, cv2.max(above, below))
-    darker = cv2.subtract(cv2.min(above, below), line)
-    moved = (cv2.max(brighter, darker) > _MIN_COMB).any(axis=2)
-    mean = cv2.addWeighted(above, 0.5, below, 0.5, 0)
-    line[moved] = mean[moved]
-    return picture
-
-
 class Converter:
-    """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow."""
+    """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow.
+
+    Attributes:
+        has_blended: whether a picture had transparent parts, which are white now.
+    """
 
     def __init__(self, threads: int = 0) -> None:
+        self.has_blended = False
         self._reformatter = VideoReformatter()
         self._options: dict[str, Any] = {"interpolation": _SCALING, "threads": threads}
 
@@ -308,9 +289,14 @@ class Converter:
             options["src_colorspace"] = Colorspace.ITU709 if is_hd else Colorspace.ITU601
         if frame.color_trc in _HDR:
             options |= _SDR
-        picture = self._reformatter.reformat(frame, width, height, "rgb24", **options).to_ndarray()
+        if _may_be_transparent(frame.format):
+            picture = self._reformatter.reformat(frame, width, height, "rgba", **options).to_ndarray()
+            self.has_blended |= bool(picture[..., 3].min() < 255)
+            picture = pictures.blend_over_white(picture)
+        else:
+            picture = self._reformatter.reformat(frame, width, height, "rgb24", **options).to_ndarray()
         if frame.interlaced_frame and height > 2:
-            return _deinterlace(picture)
+            return pictures.deinterlace(picture)
         return picture
 
     def from_rgb(self, picture: np.ndarray, pixel_format: str | None) -> av.VideoFrame:
@@ -325,6 +311,10 @@ class Converter:
             dst_color_range=ColorRange.MPEG,
             **self._options,
         )
+
+
+def _may_be_transparent(form: av.VideoFormat) -> bool:
+    return form.has_palette or any(component.is_alpha for component in form.components)
 
 
 def sound_pieces(
@@ -350,8 +340,8 @@ def sound_pieces(
             try:
                 pieces = resampler.resample(frame)
             except ERRORS as error:  # more channels than FFmpeg knows places for
-                name = container.name.removeprefix("file:")
-                raise UserError(f"{name}: its sound cannot be mixed ({reason(error)}); give mono or stereo") from error
+                problem = f"its sound cannot be mixed ({reason(error)}); give mono or stereo"
+                raise UserError(f"{path_of(container)}: {problem}") from error
             for piece in pieces:
                 samples += piece.samples
                 yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from media import ffmpeg
+from media import ffmpeg, pictures
 from media.audio import FPS, SAMPLE_RATE
 from media.timing import Timeline
 from runtime.command_line import UserError
@@ -37,14 +37,19 @@ SUFFIXES = (  # of videos, when a folder is searched for them
     ".wmv",
 )
 MAX_PICTURE = 1920 * 1080  # pixels: few machines play a video as large as a camera's picture
-_BUFFER_BYTES = (
-    256 << 20
-)  # of decoded pictures that `Video.frames` keeps, so that playing backward decodes little twice
+_BUFFER_BYTES = 256 << 20  # of decoded pictures kept by `Video.frames`, so that playing backward decodes little twice
 _WORTH_SEEKING = 25  # frames: a shorter way is decoded rather than jumped over
 _SEEK_MARGINS = (0, 1, 10)  # seconds before a key frame, tried in turn
 _SHORTER = 0.5  # seconds by which a stream may fall short of what the file states without being called damaged
 _HEADERLESS = {"mp3", "aac", "ac3"}  # formats whose duration is guessed from the file's size
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
+_SILENT = 1e-3  # full scale is 1: sound that never exceeds this is silent throughout
+_CANCELLED = 0.1  # share of a channel's energy below which the mix of both has cancelled out
+_MEMORY = 0.8  # by which the energy of earlier pieces of sound (64 ms) counts less with each new one
+_NO_VIDEO = "has no video that can be decoded; give a video or a picture"
+_NO_PICTURE = "is a picture made of tiles (HEIC), which cannot be read; convert it to JPEG or PNG"
+_UNREADABLE_VIDEO = "no frame of its video can be decoded; the file is damaged"
+_UNREADABLE_PICTURE = "the picture cannot be decoded; it is damaged or of a rare kind: convert it to JPEG or PNG"
 
 
 class Video:
@@ -61,6 +66,7 @@ class Video:
     Attributes:
         width, height: pixels, upright; a picture (png, jpg, gif, ...) is shrunk to `MAX_PICTURE` pixels.
         shrunk: whether it was.
+        has_transparency: whether pictures read so far had transparent parts, which are white now.
         fps: frames a second that it yields.
         num_frames: how many; estimated from the header until the video has been read to its end once.
         has_audio: whether there is sound that can be decoded.
@@ -73,20 +79,21 @@ class Video:
     def __init__(self, path: str | Path, fps: float | None = FPS, threads: int = 0):
         self.path = Path(path)
         self.damage: str | None = None
+        self.has_transparency = False
         self._threads = threads
         self._complete = False  # whether the timeline holds all source frames
         self._joined = False  # whether the file is several joined end to end
         with ffmpeg.open_input(self.path) as container:
             stream = ffmpeg.picture_stream(container)
+            self._is_picture = ffmpeg.is_picture(container)
             if stream is None:
-                raise UserError(f"{path} has no video that can be decoded; give a video or a picture")
+                raise UserError(f"{path} {_NO_PICTURE if self._is_picture else _NO_VIDEO}")
             stream.codec_context.thread_count = threads
             first = next((frame for _, frame in ffmpeg.decode(container, stream, [])), None)
             if first is None or first.width * first.height == 0:
-                raise UserError(f"{path}: no frame of its video can be decoded; the file is damaged")
+                raise UserError(f"{path}: {_UNREADABLE_PICTURE if self._is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first, self.path)
-            self._is_picture = ffmpeg.is_picture(container)
-            self._frame_bytes = first.width * first.height * first.format.padded_bits_per_pixel // 8
+            self._frame_bytes = 1 + first.width * first.height * first.format.padded_bits_per_pixel // 8
             self._set_size(first.width * ffmpeg.pixel_aspect(container, stream), first.height)
 
             source_rate, highest_rate = ffmpeg.frame_rates(stream)
@@ -126,6 +133,16 @@ class Video:
             if picture is None:
                 return
             yield picture
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was done to the pictures read so far, in one line each."""
+        remarks = []
+        if self.shrunk:
+            remarks.append(f"shrunk to {self.width} x {self.height} pixels")
+        if self.has_transparency:
+            remarks.append("its transparent parts were filled with white")
+        return remarks
 
     def frames(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """The frames of these numbers, in any order, as above; neighbours in turn are cheap in both directions.
@@ -196,7 +213,7 @@ class Video:
         """Sets what is known only at the end: the number of frames, and what is damaged."""
         timeline = self._timeline
         if not len(timeline):
-            raise UserError(f"{self.path}: no frame of its video can be decoded; the file is damaged")
+            raise UserError(f"{self.path}: {_UNREADABLE_VIDEO}")
         self._complete = True
         is_still = self._is_picture and len(timeline) == 1
         self.num_frames = 1 if is_still else timeline.num_output_frames
@@ -233,7 +250,8 @@ class _Reader:
         frame = self._frame(timeline.source(index))
         if frame is not self._converted:
             rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
-            self._picture = ffmpeg.upright(rgb, video._orientation)
+            video.has_transparency |= self._converter.has_blended
+            self._picture = pictures.upright(rgb, video._orientation)
             self._picture.flags.writeable = False
             self._converted = frame
         return self._picture
@@ -266,52 +284,82 @@ def sound_file(video: Video) -> Path:
     return beside if not video.has_audio and beside.is_file() else video.path
 
 
-def audio_pieces(path: str | Path, damage: list[str] | None = None) -> Iterator[np.ndarray]:
-    """The samples that `read_audio` returns, in pieces (n,), for sound that is too long to hold. Same errors."""
+def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> np.ndarray:
+    """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
+
+    What could not be decoded is added to `damage`, what else a user may want to know to `remarks`, in one line each:
+    which of several tracks it is, that channels of opposite phase cancel out, that all is silent.
+
+    Raises:
+        UserError: no such file, a folder, no permission, no sound, or none that can be decoded.
+    """
     damage = [] if damage is None else damage
+    remarks = [] if remarks is None else remarks
+    samples = array("f")  # grows in place: joining pieces at the end would hold a long sound twice
     with ffmpeg.open_input(Path(path)) as container:
         stream = ffmpeg.sound_stream(container)
         if stream is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
+        tracks = ffmpeg.sound_streams(container)
+        track = f"sound track {tracks.index(stream) + 1} of {len(tracks)}"
         errors: list[str] = []
-        samples = 0
+        pieces = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", errors)
+        if stream.channels > 1:
+            pieces = _without_cancellation(pieces, Path(path), remarks)
         stated = ffmpeg.stated_end(container, stream)
-        decoded = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", errors)
-        for piece in _without_packing((piece[0] for piece in decoded), stated * SAMPLE_RATE):
-            samples += len(piece)
-            yield piece
-        if not samples:
-            raise UserError(f"{path} has no sound that can be decoded")
-        seconds = samples / SAMPLE_RATE
-        if errors:
-            damage.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
-        if container.format.name not in _HEADERLESS and _SHORTER < stated - seconds < math.inf:
-            damage.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
+        for piece in _without_packing(pieces, stated * SAMPLE_RATE):
+            samples.frombytes(piece.tobytes())
+        is_headerless = container.format.name in _HEADERLESS
+    if not samples:
+        raise UserError(f"{path} has no sound that can be decoded")
+    seconds = len(samples) / SAMPLE_RATE
+    if errors:
+        damage.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
+    if not is_headerless and _SHORTER < stated - seconds < math.inf:
+        damage.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
+    wav = np.frombuffer(samples, np.float32)
+    is_silent = max(wav.max(), -wav.min()) < _SILENT
+    if len(tracks) > 1:
+        remarks.append(f"{track} was used" + (", which is silent throughout" if is_silent else ""))
+    elif is_silent:
+        remarks.append("its sound is silent throughout")
+    return wav
+
+
+def _without_cancellation(mono: Iterator[np.ndarray], path: Path, remarks: list[str]) -> Iterator[np.ndarray]:
+    """Pieces (1, n) of the mix or, wherever channels of opposite phase cancel out in it, of the louder channel."""
+    mix_energy = 0.0
+    channel_energy = np.zeros(2)
+    has_cancelled = False
+    with ffmpeg.open_input(path) as container:
+        stream = ffmpeg.sound_stream(container)
+        assert stream is not None, f"{path} changed while it was read"
+        stereo = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "stereo", [])
+        for mix, channels in zip(mono, stereo, strict=False):
+            mix_energy = _MEMORY * mix_energy + float(np.square(mix).sum())
+            channel_energy = _MEMORY * channel_energy + np.square(channels).sum(axis=1)
+            louder = int(channel_energy.argmax())
+            if mix_energy < _CANCELLED * channel_energy[louder]:
+                has_cancelled = True
+                yield channels[louder][None]
+            else:
+                yield mix
+    if has_cancelled:
+        remarks.append("its channels have opposite phase and cancel out; where they do, the louder one was used")
 
 
 def _without_packing(pieces: Iterator[np.ndarray], end: float) -> Iterator[np.ndarray]:
-    """Cuts off what the last packet holds beyond sample `end`, as the file states it; longer sound is kept whole."""
+    """Cuts off what the last packet holds beyond sample `end`, as the file states it; longer sound is kept whole.
+
+    Takes pieces (1, n) and yields pieces (n,).
+    """
     count = 0
     pending = np.zeros(0, np.float32)
     for piece in pieces:
-        pending = np.concatenate([pending, piece])
+        pending = np.concatenate([pending, piece[0]])
         if count + len(pending) >= end + _PACKING * SAMPLE_RATE:
             end = math.inf
         certain = round(min(max(end - count, 0), len(pending)))
         yield pending[:certain]
         pending = pending[certain:]
         count += certain
-
-
-def read_audio(path: str | Path, damage: list[str] | None = None) -> np.ndarray:
-    """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
-
-    What could not be decoded is added to `damage`, in one line each.
-
-    Raises:
-        UserError: no such file, a folder, no permission, no sound, or none that can be decoded.
-    """
-    samples = array("f")  # grows in place: joining pieces at the end would hold a long sound twice
-    for piece in audio_pieces(path, damage):
-        samples.frombytes(piece.tobytes())
-    return np.frombuffer(samples, np.float32)

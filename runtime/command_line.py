@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
@@ -117,6 +118,22 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def check_input(path: Path) -> None:
+    """Raises a UserError unless `path` is a file that can be read and has something in it."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # also a loop of links, a name that is too long
+        raise UserError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{path} is a folder; give a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is a pipe or a device; give a file")
+    if status.st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes)")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} cannot be read: permission denied")
 
 
 def check_output(path: Path, flag: str = "", suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:

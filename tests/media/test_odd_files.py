@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from av.stream import Disposition
 from PIL import Image
 
+from media import ffmpeg
 from media.video import MAX_PICTURE, Video, read_audio
+from runtime.command_line import UserError
 from tests.media.made_up import click_times, clicks, numbered, numbers, write
 
 B_FRAMES = {"preset": "medium", "bf": "3", "x264-params": "b-adapt=0", "x265-params": "log-level=none"}
@@ -114,3 +117,136 @@ def test_default_sound_track_is_taken(tmp_path: Path, default: int) -> None:
 def test_fields_of_interlaced_video_do_not_shorten_it(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ts", map(numbered, range(20)), Fraction(25), options={"x264-params": "tff=1"})
     assert len(numbers(Video(path))) == 20
+
+
+def speech(seconds: float = 2, rate: int = 48000) -> np.ndarray:
+    """(samples,) noise that comes and goes, as syllables do."""
+    time = np.arange(round(seconds * rate)) / rate
+    noise = np.random.default_rng(0).normal(0, 0.1, len(time))
+    return (noise * (np.sin(2 * np.pi * 2 * time) > 0)).astype(np.float32)
+
+
+def write_stereo(path: Path, left: np.ndarray, right: np.ndarray) -> Path:
+    return write(path, [], sound=np.stack([left, right]), sound_codec="flac", sound_layout="stereo")
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.8])
+def test_opposite_phase_does_not_cancel_out(tmp_path: Path, gain: float) -> None:
+    left, remarks = speech(), []
+    mono = read_audio(write(tmp_path / "mono.flac", [], sound=left[None], sound_codec="flac"))
+    wav = read_audio(write_stereo(tmp_path / "a.flac", -gain * left, left), remarks=remarks)
+    assert len(wav) == len(mono)
+    assert min(np.abs(wav - mono).max(), np.abs(wav + mono).max()) < 1e-3
+    assert len(remarks) == 1 and "opposite phase" in remarks[0]
+
+
+def test_opposite_phase_in_a_part_is_found_there(tmp_path: Path) -> None:
+    left = speech(6)
+    right = np.concatenate([left[:144000], -left[144000:]])
+    wav = read_audio(write_stereo(tmp_path / "a.flac", left, right))
+    mono = read_audio(write(tmp_path / "mono.flac", [], sound=left[None], sound_codec="flac"))
+    energies = [np.square(part).sum() for part in (wav[:16000], wav[-32000:-16000], mono[:16000])]
+    assert min(energies) > 0.9 * max(energies)
+
+
+def test_ordinary_stereo_is_mixed(tmp_path: Path) -> None:
+    left, remarks = speech(), []
+    right = np.random.default_rng(1).normal(0, 0.05, len(left)).astype(np.float32)
+    wav = read_audio(write_stereo(tmp_path / "a.flac", left, right), remarks=remarks)
+    mono = read_audio(write(tmp_path / "mono.flac", [], sound=(left + right)[None] / 2, sound_codec="flac"))
+    assert np.abs(wav - mono).max() < 1e-3 and remarks == []
+
+
+def test_silent_sound_and_the_chosen_track_are_said(tmp_path: Path) -> None:
+    silent = write(tmp_path / "silent.m4a", [], sound=clicks(1, []))
+    loud = write(tmp_path / "loud.m4a", [], sound=clicks(1, [0.5]))
+    both = write_streams(tmp_path / "both.m4a", [silent, loud], [True, False])
+    expected = {
+        silent: ["its sound is silent throughout"],
+        loud: [],
+        both: ["sound track 1 of 2 was used, which is silent throughout"],
+        write_streams(tmp_path / "last.mkv", [silent, loud], [False, True]): ["sound track 2 of 2 was used"],
+    }
+    for path, lines in expected.items():
+        remarks: list[str] = []
+        read_audio(path, remarks=remarks)
+        assert remarks == lines
+
+
+def cut_out(width: int = 64, height: int = 48) -> np.ndarray:
+    """(H, W, 4) RGBA: a grey left half; the right half is transparent, with red below."""
+    picture = np.full((height, width, 4), 100, np.uint8)
+    picture[..., 3] = 255
+    picture[:, width // 2 :] = 255, 0, 0, 0
+    return picture
+
+
+def is_blended(picture: np.ndarray) -> bool:
+    middle = picture.shape[1] // 2
+    near_grey = np.abs(picture[:, : middle - 2].astype(int) - 100).max() < 12
+    return bool(near_grey and picture[:, middle + 2 :].min() > 243)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "palette.png", "a.gif", "a.avif", "a.tiff"])
+def test_transparent_parts_of_pictures_are_white(tmp_path: Path, name: str) -> None:
+    picture = Image.fromarray(cut_out())
+    if "palette" in name:
+        picture = picture.quantize(8, Image.Quantize.FASTOCTREE)
+    picture.save(tmp_path / name)
+    clip = Video(tmp_path / name)
+    assert all(map(is_blended, clip))
+    assert clip.remarks == ["its transparent parts were filled with white"]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [("a.webm", "libvpx-vp9", "yuva420p"), ("a.webm", "libvpx", "yuva420p"), ("a.mov", "prores_ks", "yuva444p10le")],
+)
+def test_transparent_parts_of_videos_are_white(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, 25, {"auto-alt-ref": "0"} if "vpx" in codec else {})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for index in range(10):
+            frame = av.VideoFrame.from_ndarray(cut_out(), "rgba").reformat(format=pixels)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    clip = Video(path)
+    shown = list(clip)
+    assert len(shown) == 10 and all(map(is_blended, shown)) and all(map(is_blended, clip.frames([7, 2])))
+    assert clip.remarks == ["its transparent parts were filled with white"] and clip.damage is None
+
+
+def test_opaque_pictures_with_an_alpha_channel_stay_as_they_are(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 4), np.uint8)
+    picture[..., 3] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    clip = Video(tmp_path / "a.png")
+    np.testing.assert_array_equal(next(iter(clip)), picture[..., :3])
+    assert clip.remarks == []
+
+
+def test_animated_webp_keeps_its_times(tmp_path: Path) -> None:
+    frames = [Image.fromarray(numbered(k)) for k in range(5)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=200, lossless=True)
+    clip = Video(tmp_path / "a.webp")
+    assert numbers(clip) == [k // 5 for k in range(25)] and clip.damage is None
+    assert numbers(clip.frames([24, 0, 12])) == [4, 0, 2]
+
+
+def test_tiff_compressed_as_jpeg_is_not_black(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(tmp_path / "a.tiff", compression="jpeg")
+    [picture] = Video(tmp_path / "a.tiff")
+    assert np.abs(picture.astype(int) - [200, 100, 50]).max() < 8
+
+
+def test_pictures_that_cannot_be_read_say_what_to_convert_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    with pytest.raises(UserError, match="convert it to JPEG or PNG"):
+        Video(tmp_path / "cut.png")
+    Image.new("RGB", (64, 48)).save(tmp_path / "tiles.avif")
+    monkeypatch.setattr(ffmpeg, "picture_stream", lambda _: None)  # as where all streams are tiles
+    with pytest.raises(UserError, match=r"HEIC.*convert it to JPEG or PNG"):
+        Video(tmp_path / "tiles.avif")

@@ -1,0 +1,89 @@
+"""Pictures as arrays: made upright, without interlacing or transparency; and the formats that only Pillow reads."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, ImageSequence
+
+WHITE = 255
+_MIN_COMB = 8  # grey levels by which a line of the other field sticks out
+_JPEG_IN_TIFF = {"jpeg", "tiff_jpeg"}
+
+
+def exif_orientation(path: Path) -> tuple[bool, bool, bool]:
+    """How a stored picture becomes upright, from its EXIF data: see `upright`."""
+    tag = 1
+    with contextlib.suppress(OSError), Image.open(path) as picture:
+        tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return tag in (5, 6, 7, 8), tag in (3, 4, 7, 8), tag in (2, 3, 6, 7)
+
+
+def upright(picture: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
+    """A stored picture (H, W, 3): transposed, flipped vertically, flipped horizontally, in this order, where asked.
+
+    The result is a copy that the caller may change.
+    """
+    transpose, vertical, horizontal = orientation
+    if transpose:
+        picture = picture.transpose(1, 0, 2)
+    if vertical:
+        picture = picture[::-1]
+    if horizontal:
+        picture = picture[:, ::-1]
+    return np.ascontiguousarray(picture)
+
+
+def deinterlace(picture: np.ndarray) -> np.ndarray:
+    """An interlaced picture (H, W, 3) at the moment of one of its fields; changed in place.
+
+    Where a line of the other field is brighter or darker than both its neighbours something has moved, and their mean
+    takes its place; what stands still keeps all its lines. (FFmpeg's bwdif also needs the frames before and after.)
+    """
+    above = picture[:-2:2]
+    line = picture[1:-1:2]
+    below = picture[2::2]
+    brighter = cv2.subtract(line, cv2.max(above, below))
+    darker = cv2.subtract(cv2.min(above, below), line)
+    moved = (cv2.max(brighter, darker) > _MIN_COMB).any(axis=2)
+    mean = cv2.addWeighted(above, 0.5, below, 0.5, 0)
+    line[moved] = mean[moved]
+    return picture
+
+
+def blend_over_white(picture: np.ndarray) -> np.ndarray:
+    """(H, W, 4) RGBA uint8 -> (H, W, 3) uint8."""
+    colour = picture[..., :3].astype(np.uint16)
+    alpha = picture[..., 3:].astype(np.uint16)
+    blended = colour * alpha + WHITE * (255 - alpha)
+    return ((blended + 127) // 255).astype(np.uint8)
+
+
+def needs_pillow(path: Path) -> bool:
+    """Whether FFmpeg reads this picture wrongly: an animated WebP, a TIFF compressed as JPEG, a transparent AVIF."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            reasons = {
+                "WEBP": getattr(picture, "is_animated", False),
+                "TIFF": picture.info.get("compression") in _JPEG_IN_TIFF,
+                "AVIF": picture.mode == "RGBA",
+            }
+            return reasons.get(picture.format or "", False)
+    except (OSError, Image.DecompressionBombError):
+        return False
+
+
+def read_with_pillow(path: Path) -> Iterator[tuple[np.ndarray, float]]:
+    """The upright frames of a picture, (H, W, 4) RGBA uint8, each with the seconds that it is shown (0: unknown).
+
+    Raises:
+        OSError: it is damaged.
+    """
+    with Image.open(path) as picture:
+        for frame in ImageSequence.Iterator(picture):
+            frame.load()
+            seconds = frame.info.get("duration", 0) / 1000
+            yield np.array(ImageOps.exif_transpose(frame).convert("RGBA")), seconds
