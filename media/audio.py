@@ -4,12 +4,11 @@ The analysis is that of Wav2Lip and IP-LAP: pre-emphasis, an 800-point STFT ever
 decibels mapped to [-4, 4]. A video frame sees the 16 columns (0.2 s) centred on the time that it is shown.
 """
 
-import importlib
-import tempfile
+import math
 from functools import cache
-from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 SAMPLE_RATE = 16000  # Hz, mono
 N_FFT = 800
@@ -27,31 +26,34 @@ SILENCE = -4.0  # mel value of silence
 _LOUDEST = 4.0
 _FLOOR_DB = -100
 _REFERENCE_DB = 20
+_MELS_PER_E = 27 / math.log(6.4)  # above 1000 Hz
+_HANN = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
 _LEAD = 2  # a frame's window starts this many frames before it, so that it is centred on the 1/25 s the frame is shown
-_BLOCK = 4096  # mel columns computed at a time
+_BLOCK = 1024  # mel columns computed at a time
 
 assert COLUMNS_PER_SECOND * HOP == SAMPLE_RATE
 assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 
 @cache
-def _librosa() -> Any:
-    """librosa takes seconds to import, so it is imported only where a spectrogram is computed."""
-    import librosa
-
-    try:  # as a rule numba finds its compiled code in a cache; compiling takes half a minute
-        _ = librosa.filters, librosa.stft  # loaded when asked for
-    except RuntimeError:  # numba can write neither beside librosa nor in HOME
-        numba: Any = importlib.import_module("numba.core.config")
-        with tempfile.TemporaryDirectory() as numba.CACHE_DIR:
-            _ = librosa.filters, librosa.stft
-    return librosa
-
-
-@cache
 def _mel_basis() -> np.ndarray:
-    """(80, 401) from the bins of the STFT to mel bands."""
-    return _librosa().filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=FMIN, fmax=FMAX)
+    """(80, 401) from the bins of the STFT to Slaney's mel bands: triangles of equal area."""
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(FMIN), _hz_to_mel(FMAX), N_MELS + 2))[:, None]  # (82, 1)
+    bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins - low) / (centre - low)
+    falling = (high - bins) / (high - centre)
+    triangles = np.clip(np.minimum(rising, falling), 0, None)
+    return (triangles * 2 / (high - low)).astype(np.float32)
+
+
+def _hz_to_mel(hertz: float) -> float:
+    """Slaney's scale: linear up to 1000 Hz = 15 mel, logarithmic above."""
+    return hertz * 15 / 1000 if hertz < 1000 else 15 + _MELS_PER_E * math.log(hertz / 1000)
+
+
+def _mel_to_hz(mels: np.ndarray) -> np.ndarray:
+    return np.where(mels < 15, mels * 1000 / 15, 1000 * np.exp((mels - 15) / _MELS_PER_E))
 
 
 def log_mel(wav: np.ndarray) -> np.ndarray:
@@ -80,7 +82,8 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
 
 def _log_mel(samples: np.ndarray) -> np.ndarray:
     """Pre-emphasised samples (N_FFT + n * HOP,) -> (80, 1 + n)."""
-    spectrum = _librosa().stft(samples, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)  # (401, 1 + n)
+    windows = sliding_window_view(samples, WINDOW)[::HOP]  # (1 + n, 800)
+    spectrum = np.fft.rfft(windows * _HANN).T  # (401, 1 + n)
     mel = _mel_basis() @ np.abs(spectrum)
     decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), mel)) - _REFERENCE_DB
     scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
