@@ -6,6 +6,7 @@ frame, once to draw it. In between, for each shot, stage 1 predicts lips and jaw
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -89,13 +90,14 @@ class Dubber:
         """
         video, audio, output = Path(video), Path(audio), Path(output)
         stopwatch = Stopwatch(STAGES)
+        start = time.perf_counter()
         command_line.check_output(output, suffixes=WRITTEN, inputs=(video, audio))
         parse_pick(self.config.face)
         remarks: list[str] = []
         with stopwatch.stage("audio"):
-            mel, seconds = read_mel(audio, remarks)
+            mel, duration = read_mel(audio, remarks)
         source = Video(video, fps=None if self.config.keep_fps else FPS)
-        num_frames = int(np.ceil(round(seconds * source.fps, 6)))
+        num_frames = int(np.ceil(round(duration * source.fps, 6)))
         with stopwatch.stage("track"):
             frames_to_track = min(num_frames, source.num_frames)
             with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
@@ -115,7 +117,8 @@ class Dubber:
                     writer.write(frame)
         remarks += remarks_on(source, track)
         frames_without_face = int((~track.found[order]).sum())
-        return Summary(num_frames, frames_without_face, stopwatch.total(), stopwatch.seconds, remarks)
+        seconds = time.perf_counter() - start
+        return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
 
 
 def read_mel(audio: Path, remarks: list[str]) -> tuple[np.ndarray, float]:
@@ -193,14 +196,12 @@ class Drawing:
     def frames(self, order: np.ndarray) -> Generator[np.ndarray]:
         """Yields the finished frames of the output, which shows these source frames (F,)."""
         workers = min(available_cores(), MAX_WORKERS)
-        with (
-            closing(prefetch(self.source.frames(order), READ_AHEAD)) as frames,
-            closing(
-                parallel_map(self.draw, self.batches(order, frames), workers, partial(share_cores, workers))
-            ) as drawn,
-        ):
-            for batch in drawn:
-                yield from batch
+        start_worker = partial(share_cores, workers)
+        with closing(prefetch(self.source.frames(order), READ_AHEAD)) as frames:
+            batches = self.batches(order, frames)
+            with closing(parallel_map(self.draw, batches, workers, workers, start_worker)) as drawn:
+                for batch in drawn:
+                    yield from batch
 
     def batches(self, order: np.ndarray, frames: Iterator[np.ndarray]) -> Iterator[Batch]:
         """Yields the frames to draw, shot by shot: source frames (F,), which `frames` gives in this order."""

@@ -1,6 +1,5 @@
 """Both networks on one device, as dubbing and evaluation use them: arrays in, arrays out."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -20,7 +19,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer
 from models.motion_field import ReferenceFeatures
 from models.renderer import Renderer
-from runtime.command_line import SettingError, UserError
+from runtime.command_line import UserError, at_least
 from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
@@ -61,10 +60,12 @@ class DubConfig:
     """Frames drawn at once. Larger is faster on a GPU."""
 
     def __post_init__(self) -> None:
-        for name in ("num_references", "num_candidates", "batch_size"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise SettingError(name, f"at least 1 is needed, not {number}")
+        at_least(
+            1,
+            num_references=self.num_references,
+            num_candidates=self.num_candidates,
+            batch_size=self.batch_size,
+        )
 
     @classmethod
     def for_tables(cls) -> Self:
@@ -81,9 +82,8 @@ class References(NamedTuple):
     large_images: np.ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, whose detail the drawn faces take
 
 
-def batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
+def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.split(indices, range(size, len(indices), size))
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:

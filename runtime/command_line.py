@@ -89,10 +89,10 @@ def _exit(number: int, _: object) -> NoReturn:
 
 
 def at_least(lowest: int, **numbers: int | None) -> None:
-    """Raises a UserError that names the flag if one of these numbers is below `lowest`; None stands for no flag."""
+    """Raises a SettingError if one of these settings is below `lowest`; None stands for no number."""
     for name, number in numbers.items():
         if number is not None and number < lowest:
-            raise UserError(f"--{name.replace('_', '-')} {number}: at least {lowest} is needed")
+            raise SettingError(name, f"at least {lowest} is needed, not {number}")
 
 
 @contextmanager

@@ -15,17 +15,14 @@ M_ARENA_MAX = -8
 
 
 def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
-    """`auto` is CUDA, else Apple's GPU, else the CPU; `cuda` is GPU number `local` where that is given.
+    """`auto` is a GPU if there is one, else the CPU; `cuda` is GPU number `local` where that is given.
 
     Raises:
         UserError: this machine lacks the device.
     """
     if name == "auto":
-        name = "cpu"
-        if torch.cuda.is_available():
-            name = "cuda"
-        elif torch.backends.mps.is_available():
-            name = "mps"
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        name = accelerator.type if accelerator else "cpu"
     if name == "cuda" and local is not None:
         name = f"cuda:{local}"
     try:
@@ -45,7 +42,7 @@ def share_cores(workers: int) -> None:
 def wait(device: torch.device) -> None:
     """Waits until the device has finished all its work."""
     if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+        torch.accelerator.synchronize(device)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

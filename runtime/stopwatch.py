@@ -14,7 +14,6 @@ class Stopwatch:
 
     def __init__(self, stages: Iterable[str]) -> None:
         self.seconds = dict.fromkeys(stages, 0.0)
-        self._start = time.perf_counter()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -25,7 +24,3 @@ class Stopwatch:
         finally:
             with self._lock:
                 self.seconds[name] += time.perf_counter() - start
-
-    def total(self) -> float:
-        """Seconds since this stopwatch was made."""
-        return time.perf_counter() - self._start

@@ -32,39 +32,37 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
     waiting = deque(tasks)
-    busy: dict[Any, Task] = {}
-    processes: dict[Connection, Any] = {}
+    busy: dict[Any, Task] = {}  # by connection
+    idle: list[Connection] = []
+    processes = []
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
-                connection = next(iter(processes.keys() - busy.keys()), None)
-                if connection is None:
+                if not idle:
                     connection, worker_end = context.Pipe()
-                    processes[connection] = context.Process(target=_serve, args=(work, worker_end), daemon=True)
+                    process = context.Process(target=_serve, args=(work, worker_end), daemon=True)
                     with patch.dict(os.environ, ONE_THREAD):  # inherited
-                        processes[connection].start()
+                        process.start()
+                    processes.append(process)
                     worker_end.close()
+                    idle.append(connection)
+                connection = idle.pop()
                 busy[connection] = waiting.popleft()
-                with contextlib.suppress(OSError):  # it died while idle, which `recv` below notices
+                with contextlib.suppress(OSError):  # it died while idle, which `recv` notices
                     connection.send(busy[connection])
             for connection in cast(list[Connection], wait(list(busy))):
                 result = None
-                try:
+                with contextlib.suppress(EOFError, OSError):  # it died
                     result = connection.recv()
-                except (EOFError, OSError):
-                    processes.pop(connection).join()
+                    idle.append(connection)
                 yield busy.pop(connection), result
     finally:
-        _end([process for process in processes.values() if process.pid])  # without those a signal kept from starting
-
-
-def _end(processes: list[Any]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(GRACE)
-        process.kill()  # if its SystemExit was swallowed, it would wait for its next task forever
-        process.join()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(GRACE)
+            process.kill()  # if its SystemExit was swallowed, it would wait for its next task forever
+            process.join()
 
 
 def _serve(work: Callable[[Task], Result], connection: Connection) -> None:

@@ -48,5 +48,5 @@ def test_the_peak_is_of_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_steps_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--steps 0"):
+    with pytest.raises(UserError, match="steps: at least 1 is needed, not 0"):
         main(Config(tmp_path, steps=0))

@@ -37,7 +37,7 @@ def test_side_by_side_in_step_with_names_and_sound(tmp_path: Path) -> None:
     assert Video(tmp_path / "both.mp4").has_audio
     with pytest.raises(UserError, match="NAME="):
         compare(Compare(("red.mp4",), tmp_path / "both.mp4"))
-    with pytest.raises(UserError, match="--height 0"):
+    with pytest.raises(UserError, match="height: at least 1 is needed, not 0"):
         compare(Compare(videos, tmp_path / "both.mp4", height=0))
     before = (tmp_path / "red.mp4").read_bytes()
     with pytest.raises(UserError, match=r"--output .*would overwrite"):

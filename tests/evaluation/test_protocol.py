@@ -17,7 +17,7 @@ def test_the_choice_is_fixed_and_does_not_depend_on_the_lists_order() -> None:
     assert chosen != choose(NAMES, seed=1)
     assert chosen[:3] == ["00/00000", "00/00001", "01/00001"], "the committed seed and rule chose other clips"
     assert choose(NAMES[:7]) == NAMES[:7]
-    with pytest.raises(UserError, match="--count 0"):
+    with pytest.raises(UserError, match="count: at least 1 is needed, not 0"):
         choose(NAMES, 0)
 
 

@@ -44,8 +44,8 @@ def test_wrong_flags_are_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     good = {"videos": tmp_path / "videos", "cache": tmp_path / "cache"}
     for flag, value, message in (
-        ("workers", 0, "--workers 0"),
-        ("size", 0, "--size 0"),
+        ("workers", 0, "workers: at least 1 is needed, not 0"),
+        ("size", 0, "size: at least 1 is needed, not 0"),
         ("shard", "5/4", "--shard: 5/4"),
         ("videos", tmp_path / "absent", "--videos: .* is not a folder"),
         ("cache", tmp_path / "file", "--cache: .* cannot be used"),
@@ -134,7 +134,7 @@ def test_preview_writes_contact_sheet_and_summary(tmp_path: Path, capsys: pytest
     assert (tmp_path / "out/summary.txt").read_text().strip() in text
     sheet = cv2.imread(str(tmp_path / "out/contact_sheet.png"))
     assert sheet.shape == (2 * (20 + 2 * 192 + 96), 4 * 192, 3)
-    with pytest.raises(UserError, match="--num-clips 0: at least 1"):
+    with pytest.raises(UserError, match="num_clips: at least 1 is needed, not 0"):
         preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out", num_clips=0))
     with pytest.raises(UserError, match="--clips: x is not in"):
         preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out", clips=("x",)))

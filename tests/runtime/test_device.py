@@ -9,7 +9,7 @@ from runtime.device import pick_device
 
 def test_each_process_uses_only_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     touched: list[str] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
     monkeypatch.setattr(torch, "zeros", lambda _, device: touched.append(str(device)) or torch.ones(1))
     assert pick_device("auto", 3) == pick_device("cuda", 3) == torch.device("cuda:3")
     assert pick_device("cpu", 3) == torch.device("cpu")

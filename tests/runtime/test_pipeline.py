@@ -31,9 +31,14 @@ def test_prefetch_keeps_order_and_stays_ahead_by_its_depth() -> None:
     assert list(items) == list(range(1, 20))
 
 
+def square_slowly(number: int) -> int:
+    time.sleep(0.01 * (number % 3))
+    return number * number
+
+
 def test_parallel_map_keeps_order_and_takes_few_ahead() -> None:
     taken: list[int] = []
-    results = parallel_map(lambda i: (time.sleep(0.01 * (i % 3)), i * i)[1], counted(30, taken), 3)
+    results = parallel_map(square_slowly, counted(30, taken), 3, 3)
     assert next(results) == 0
     assert len(taken) == 4
     assert list(results) == [i * i for i in range(1, 30)]
@@ -41,12 +46,12 @@ def test_parallel_map_keeps_order_and_takes_few_ahead() -> None:
 
 def test_parallel_map_runs_side_by_side() -> None:
     barrier = threading.Barrier(3, timeout=10)
-    assert len(list(parallel_map(lambda _: barrier.wait(), range(9), 3))) == 9
+    assert len(list(parallel_map(lambda _: barrier.wait(), range(9), 3, 3))) == 9
 
 
 def test_workers_are_started_by_the_given_function() -> None:
     started: list[int] = []
-    list(parallel_map(abs, range(50), 2, lambda: started.append(threading.get_ident())))
+    list(parallel_map(abs, range(50), 2, 2, lambda: started.append(threading.get_ident())))
     assert 1 <= len(started) == len(set(started)) <= 2
 
 
@@ -56,7 +61,7 @@ def failing(_: int) -> int:
 
 def test_errors_reach_the_consumer() -> None:
     with pytest.raises(ValueError, match="broken"):
-        list(parallel_map(failing, range(5), 2))
+        list(parallel_map(failing, range(5), 2, 2))
     with pytest.raises(ValueError, match="broken"):
         list(prefetch(map(failing, range(5)), 2))
 
@@ -64,7 +69,7 @@ def test_errors_reach_the_consumer() -> None:
 def test_closing_ends_the_threads() -> None:
     taken: list[int] = []
     items = prefetch(counted(1000, taken), 2)
-    results = parallel_map(abs, items, 2)
+    results = parallel_map(abs, items, 2, 2)
     next(results)
     results.close()  # type: ignore[attr-defined]
     items.close()  # type: ignore[attr-defined]
