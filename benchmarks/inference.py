@@ -1,95 +1,179 @@
-"""Speed of dubbing on this machine: python -m benchmarks.inference [--video V --audio A]
+"""python -m benchmarks.inference: speed and memory of dubbing on this machine, as tables and a picture.
 
-Frames a second by stage; cost against the length of the sound; and, in the same run, the renderer with its references
-encoded once a video against the plain formula that encodes them for every frame.
+Start-up and memory are those of the command, in processes of their own; whole jobs run in this process, once it is
+warm. The paper's renderer is compared with the plain formula, which encodes the references for every frame; its speed
+is given as the formula's operations a second, relative to those of a matrix product in the same run.
 """
 
-import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
-
-import statistics
+import re
 import tempfile
-import timeit
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import matplotlib
 import torch
-from scipy.io import wavfile
+from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
 
-from face.landmarks import NUM_FULL
-from inference import SHORTEST_SOUND, Dubber
-from media.audio import MEL_COLUMNS, N_MELS, SAMPLE_RATE
-from media.video import read_audio
-from networks import SHIPPED_WEIGHTS, DubConfig, Networks
+from benchmarks.machine import busy_core, describe, matmul_rate, run, seconds
+from benchmarks.portrait import write_portrait
+from inference import SHORTEST_SOUND, STAGES, Dubber
+from media.audio import MEL_COLUMNS, N_MELS
+from models.configs import RendererConfig
+from models.renderer import Renderer
+from networks import SHIPPED_WEIGHTS, DubConfig
 from runtime import command_line
 from runtime.command_line import UserError
-from runtime.device import wait
+from runtime.device import memory_gib
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+matplotlib.use("Agg")  # draws to files, also on machines without a screen
+
+import matplotlib.pyplot as plt
+
+SIZES = ((1080, 1920), (512, 512), (224, 224))  # width, height
+Row = dict[str, Any]  # a line of a table, by column
 
 
 @dataclass(frozen=True)
-class Config:
-    """Measures how fast this machine dubs."""
+class InferenceBenchmarkConfig:
+    """Measures how fast this machine dubs, in about two minutes."""
 
-    video: Path = ASSETS / "portrait.png"
-    audio: Path = ASSETS / "speech.flac"
+    output: Path = Path("benchmark.png")
+    """The picture to write."""
     weights: Path = SHIPPED_WEIGHTS
+    """Folder of the weights."""
     device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+    seconds: float = 2.0
+    """Length of the videos of the whole jobs."""
+    lengths: tuple[float, ...] = (2.0, 8.0)
+    """Lengths of videos whose dubbing's memory is measured, in seconds, shortest first."""
     num_references: tuple[int, ...] = (1, 5, 25)
-    batch_size: int = 4
-    repeats: int = 5
-    """Timed runs of the renderer; the median counts."""
-    seconds: tuple[float, ...] = (2.0, 4.0)
-    """Lengths of sound to dub."""
+    """Numbers of references for the paper's renderer."""
 
 
-def median_ms(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median wall time in milliseconds, after one run that does not count."""
-    times = timeit.repeat(lambda: (run(), wait(device)), repeat=repeats + 1, number=1)
-    return 1000 * statistics.median(times[1:])
+def main(config: InferenceBenchmarkConfig) -> None:
+    """Prints the tables as they come, and draws the picture."""
+    command_line.at_least(1, num_references=min(config.num_references, default=1))
+    for length in (config.seconds, *config.lengths):
+        if length < SHORTEST_SOUND:
+            raise UserError(f"{length} s of sound: at least {SHORTEST_SOUND} s are needed")
+    command_line.check_output(config.output, suffixes=(".png",))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        commands = [measure_command(config, folder, length) for length in config.lengths]
+        print_table("The command, 224 x 224, start-up included", commands)
+        dubber = Dubber.from_weights(config.weights, DubConfig(device=config.device))
+        device = dubber.networks.device
+        print(describe(device))
+        measure_job(dubber, folder, SIZES[-1], SHORTEST_SOUND)  # warms up
+        jobs = [measure_job(dubber, folder, size, config.seconds) for size in SIZES]
+        with busy_core():
+            size = SIZES[1]
+            jobs.append({**measure_job(dubber, folder, size, config.seconds), "job": "512 x 512, one core busy"})
+        print_table("Whole jobs, warm (stages in ms a frame; they run side by side)", jobs)
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        rate = matmul_rate(device, dtype)
+        print(f"matrix product in {str(dtype).removeprefix('torch.')}: {rate / 1e9:.0f} GFLOP/s")
+        rows += [measure_renderer(count, device, dtype, rate) for count in config.num_references]
+    print_table("The paper's renderer, one frame", rows)
+    draw(config.output, jobs, rows, commands, describe(device))
+    print(f"picture: {config.output}")
 
 
-def renderer_ms(networks: Networks, count: int, batch: int, repeats: int) -> tuple[float, float]:
-    """Milliseconds a frame of the renderer on a random batch: as shipped, and references encoded for every frame."""
-    renderer, device, c = networks.renderer, networks.device, networks.renderer.config
-    face = torch.rand(batch, 3, c.size, c.size, device=device)
-    sketches = torch.rand(batch, c.num_frames, 3, c.size, c.size, device=device)
-    mel = torch.rand(batch, 1, N_MELS, MEL_COLUMNS, device=device)
-    images = torch.rand(1, count, 3, c.size, c.size, device=device).expand(batch, -1, -1, -1, -1)
-    points = torch.rand(1, NUM_FULL, 2, device=device).expand(batch, -1, -1)
-    theirs = 0.01 * torch.randn(1, count, NUM_FULL, 2, device=device) + points[:, None]  # as faces of one clip
-    with torch.inference_mode():
-        features = renderer.encode_references(images[:1], images[:1], theirs[:1])
-        with torch.autocast(device.type, torch.bfloat16, enabled=networks.half):
-            shipped = median_ms(lambda: renderer.render(face, sketches, features, mel, points), device, repeats)
-            plain = median_ms(lambda: renderer(face, sketches, images, images, mel, points, theirs), device, repeats)
-    return shipped / batch, plain / batch
+def measure_command(config: InferenceBenchmarkConfig, folder: Path, length: float) -> Row:
+    """Runs the command on a small video of `length` seconds."""
+    video = folder / f"{length}.mp4"
+    write_portrait(video, length, SIZES[-1])
+    flags = ("--weights", config.weights, "--device", config.device)
+    usage = run("inference.py", "--video", video, "--audio", video, "--output", folder / "out.mp4", *flags)
+    job = re.search(r"([\d.]+) s, [\d.]+ frames a second", usage.output)
+    assert job, usage.output
+    return {
+        "seconds of video": length,
+        "start-up, s": usage.seconds - float(job[1]),
+        "in all, s": usage.seconds,
+        "peak memory, MiB": usage.peak_memory,
+    }
 
 
-def main(config: Config) -> None:
-    command_line.at_least(1, repeats=config.repeats, num_references=min(config.num_references, default=1))
-    if min(config.seconds, default=SHORTEST_SOUND) < SHORTEST_SOUND:
-        raise UserError(f"--seconds {min(config.seconds)}: at least {SHORTEST_SOUND} s are needed")
-    dubber = Dubber.from_weights(config.weights, DubConfig(device=config.device, batch_size=config.batch_size))
-    networks = dubber.networks
-    print(f"{networks.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print("\nrenderer, ms a frame        shipped   references encoded per frame   ratio")
-    for count in config.num_references:
-        cached, plain = renderer_ms(networks, count, config.batch_size, config.repeats)
-        print(f"{count:3d} references {cached:20.1f} {plain:30.1f} {plain / cached:7.2f}")
-    wav = read_audio(config.audio)
-    print("\nwhole job    frames   s in all   frames/s   by stage (ms a frame)")
-    with tempfile.TemporaryDirectory() as folder:
-        for seconds in config.seconds:
-            sound = Path(folder) / "sound.wav"
-            wavfile.write(sound, SAMPLE_RATE, np.resize(wav, int(seconds * SAMPLE_RATE)))
-            summary = dubber.dub(config.video, sound, Path(folder) / "out.mp4")
-            stages = ", ".join(f"{k} {1000 * v / summary.frames:.1f}" for k, v in summary.stage_seconds.items())
-            rate = summary.frames / summary.seconds
-            print(f"{seconds:5.1f} s {summary.frames:11d} {summary.seconds:10.1f} {rate:10.1f}   {stages}")
+def measure_job(dubber: Dubber, folder: Path, size: tuple[int, int], length: float) -> Row:
+    """Dubs a video of `length` seconds in this process."""
+    video = folder / "video.mp4"
+    write_portrait(video, length, size)
+    start = time.process_time()
+    summary = dubber.dub(video, video, folder / "out.mp4")
+    busy_cores = (time.process_time() - start) / summary.seconds
+    row: Row = {
+        "job": f"{size[0]} x {size[1]}",
+        "frames/s": summary.frames / summary.seconds,
+        "busy cores": busy_cores,
+    }
+    for stage in STAGES:
+        row[stage] = 1000 * summary.stage_seconds[stage] / summary.frames
+    if dubber.networks.device.type == "cuda":
+        row["GPU memory, GiB"] = memory_gib(dubber.networks.device)
+    return row
+
+
+@torch.inference_mode()
+def measure_renderer(count: int, device: torch.device, dtype: torch.dtype, rate: float) -> Row:
+    """Draws one frame with the paper's renderer and `count` references; `rate` is that of a matrix product."""
+    config = RendererConfig()
+    renderer = Renderer(config).to(device).eval()
+    picture = torch.rand(1, 3, config.size, config.size, device=device)
+    sketches = torch.rand(1, config.num_frames, 3, config.size, config.size, device=device)
+    references = torch.rand(1, count, 3, config.size, config.size, device=device)
+    mel = torch.rand(1, 1, N_MELS, MEL_COLUMNS, device=device)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        features = renderer.encode_references(references, references)
+        shipped = seconds(lambda: renderer.render(picture, sketches, features, mel))
+        plain = seconds(lambda: renderer(picture, sketches, references, references, mel))
+        with FlopCounterMode(display=False) as counter:
+            renderer(picture, sketches, references, references, mel)
+    operations = counter.get_total_flops()
+    return {
+        "references": count,
+        "format": str(dtype).removeprefix("torch."),
+        "GFLOP": operations / 1e9,
+        "ms": 1000 * shipped,
+        "plain formula, ms": 1000 * plain,
+        "relative rate": operations / shipped / rate,
+        "plain formula's": operations / plain / rate,
+    }
+
+
+def print_table(title: str, rows: list[Row]) -> None:
+    print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.3g')}", flush=True)
+
+
+def draw(path: Path, jobs: list[Row], renderer: list[Row], commands: list[Row], title: str) -> None:
+    """Draws frames a second, stages, relative rates and memory into a PNG file."""
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
+    figure.suptitle(title)
+    names = [job["job"] for job in jobs]
+    bars = axes[0, 0].barh(names, [job["frames/s"] for job in jobs])
+    axes[0, 0].bar_label(bars, fmt="%.1f")
+    axes[0, 0].set(xlabel="frames a second, whole job")
+    left = [0.0] * len(jobs)
+    for stage in STAGES:
+        times = [job[stage] for job in jobs]
+        axes[0, 1].barh(names, times, left=left, label=stage)
+        left = [start + time for start, time in zip(left, times, strict=True)]
+    axes[0, 1].set(xlabel="ms a frame, by stage")
+    axes[0, 1].legend()
+    names = [f"{row['references']} references, {row['format']}" for row in renderer]
+    bars = axes[1, 0].barh(names, [row["relative rate"] for row in renderer])
+    axes[1, 0].bar_label(bars, fmt="%.2f")
+    axes[1, 0].set(xlabel="paper size: operations a second, relative to a matrix product")
+    axes[1, 1].plot([row["seconds of video"] for row in commands], [row["peak memory, MiB"] for row in commands], "o-")
+    axes[1, 1].set(xlabel="seconds of video", ylabel="peak memory, MiB", ylim=(0, None))
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config)
+    command_line.run(main, InferenceBenchmarkConfig, prog="python -m benchmarks.inference")

@@ -4,8 +4,6 @@ import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
 import functools
 import json
-import os
-import sys
 import time
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -22,12 +20,11 @@ from preprocess.report import ReportFile, summary
 from preprocess.sources import Source, find_videos, select_listed, select_shard, shift_sounds
 from runtime import command_line
 from runtime.command_line import UserError, naming
+from runtime.threads import available_cores
 from runtime.workers import each
 
 CACHE_FILE = "cache.json"
 REFUSED = "not taken"
-# Cores that this process may use; a job array may give it only some.
-CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class PreprocessConfig:
     """Folder of videos: LRS2, LRS3 or any layout. The sound is in the video or in a .wav file of the same name."""
     cache: Path
     """Folder to write; a clip has the name of its video, the path below --videos without suffix."""
-    workers: int = CORES
+    workers: int = available_cores()
     """Processes."""
     shard: str = "1/1"
     """i/n: only part i of n (i from 1), for job arrays."""

@@ -1,34 +1,36 @@
-"""What a user's folder may hold, and lengths that are no video."""
+"""What a user's folder may contain, and lengths that are no video."""
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.preprocessing import Config, main, speed, storage, write_portrait
+from benchmarks.portrait import write_portrait
+from benchmarks.preprocessing import PreprocessingBenchmarkConfig, main, speed
+from datasets.clip_cache import ClipCache
 from media.writer import VideoWriter
 from preprocess.sources import find_videos
 from runtime.command_line import UserError
 
 
 @pytest.mark.slow
-def test_a_broken_video_costs_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_video_costs_itself(tmp_path: Path) -> None:
     write_portrait(tmp_path / "videos" / "good.mp4", 1, (160, 160))
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
     sources, _ = find_videos(tmp_path / "videos")
-    clips = speed(sources, tmp_path / "cache")
-    assert [clip.name for clip in clips] == ["good"]
-    storage(clips, {source.name: source.path for source in sources})
-    said = capsys.readouterr().out
-    assert "1 clips of 25 frames on one core; 1 videos became none" in said
-    assert "PSNR" in said
+    lines = speed(sources, tmp_path / "cache")
+    assert lines[0] == "1 clips of 25 frames; 1 videos became none"
+    assert re.fullmatch(r"preprocessing: \d+ frames a second and core, \d+% of the detector's speed", lines[1])
+    assert ClipCache(tmp_path / "cache").names == ["good"]
     shutil.rmtree(tmp_path / "cache")
-    assert speed(sources[:1], tmp_path / "cache") == []
+    with pytest.raises(UserError, match="--videos: no video became a clip"):
+        speed(sources[:1], tmp_path / "cache")
 
 
 @pytest.mark.slow
-def test_a_face_that_comes_late_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_late_face_is_measured(tmp_path: Path) -> None:
     from skimage.data import astronaut
 
     face = astronaut()[0:240, 110:350].copy()
@@ -38,10 +40,18 @@ def test_a_face_that_comes_late_is_measured(tmp_path: Path, capsys: pytest.Captu
         for frame in range(12):
             writer.write(face if frame > 3 else np.full_like(face, 90))
     sources, _ = find_videos(path.parent)
-    storage(speed(sources, tmp_path / "cache"), {"late": path})
-    assert "PSNR" in capsys.readouterr().out
+    assert speed(sources, tmp_path / "cache")[0] == "1 clips of 12 frames; 0 videos became none"
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(PreprocessingBenchmarkConfig(num_clips=2, samples=3, memory_minutes=(0.02,)))
+    text = capsys.readouterr().out
+    assert re.search(r"face crops: \d+ bytes a frame", text)
+    assert re.search(r"LandmarkDataset: \d+ samples a second", text)
+    assert re.search(r"1080p video of 0.02 minutes: \d{3,} MiB", text)
 
 
 def test_a_length_without_a_frame_is_refused() -> None:
     with pytest.raises(UserError, match="--memory-minutes 0: "):
-        main(Config(memory_minutes=(0.5, 0)))
+        main(PreprocessingBenchmarkConfig(memory_minutes=(0.5, 0)))

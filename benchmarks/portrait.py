@@ -1,0 +1,26 @@
+"""Videos of any size and length to measure with: the shipped portrait, which sways and speaks."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from media.audio import FPS, SAMPLE_RATE
+from media.video import read_audio
+from media.writer import VideoWriter
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+def write_portrait(path: Path, length: float, size: tuple[int, int]) -> None:
+    """Writes a video of `length` seconds and `size` (width, height), with sound."""
+    path.parent.mkdir(exist_ok=True)
+    portrait = cv2.imread(str(ASSETS / "portrait.png"), cv2.IMREAD_COLOR_RGB)
+    portrait = cv2.resize(portrait, (min(size), min(size)), interpolation=cv2.INTER_AREA)
+    left = (size[0] - min(size)) / 2
+    speech = np.resize(read_audio(ASSETS / "speech.flac"), round(length * SAMPLE_RATE))
+    with VideoWriter(path, FPS, size, speech, crf=23) as writer:
+        for frame in range(round(length * FPS)):
+            x, y = min(size) / 40 * np.array([np.sin(frame / 9), np.cos(frame / 7)])
+            move = np.array([[1, 0, left + x], [0, 1, y]])
+            writer.write(cv2.warpAffine(portrait, move, size, borderMode=cv2.BORDER_REFLECT))
