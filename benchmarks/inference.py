@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,8 +72,8 @@ def main(config: InferenceBenchmarkConfig) -> None:
         measure_job(dubber, folder, SIZES[-1], SHORTEST_SOUND)  # warms up
         jobs = [measure_job(dubber, folder, size, config.seconds) for size in SIZES]
         with busy_core():
-            size = SIZES[1]
-            jobs.append({**measure_job(dubber, folder, size, config.seconds), "job": "512 x 512, one core busy"})
+            job = measure_job(dubber, folder, SIZES[1], config.seconds)
+        jobs.append({**job, "job": f"{job['job']}, one core busy"})
         print_table("Whole jobs, warm (stages in ms a frame; they run side by side)", jobs)
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -147,30 +148,33 @@ def measure_renderer(count: int, device: torch.device, dtype: torch.dtype, rate:
 
 
 def print_table(title: str, rows: list[Row]) -> None:
-    print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.3g')}", flush=True)
+    print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.4g')}", flush=True)
 
 
 def draw(path: Path, jobs: list[Row], renderer: list[Row], commands: list[Row], title: str) -> None:
     """Draws frames a second, stages, relative rates and memory into a PNG file."""
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
+    figure, ((speed, stages), (rates, memory)) = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
     figure.suptitle(title)
+    jobs = jobs[::-1]  # bars are drawn from below
     names = [job["job"] for job in jobs]
-    bars = axes[0, 0].barh(names, [job["frames/s"] for job in jobs])
-    axes[0, 0].bar_label(bars, fmt="%.1f")
-    axes[0, 0].set(xlabel="frames a second, whole job")
-    left = [0.0] * len(jobs)
+    bars = speed.barh(names, [job["frames/s"] for job in jobs])
+    speed.bar_label(bars, fmt="%.1f", padding=3)
+    speed.set(xlabel="frames a second, whole job", xmargin=0.15)
+    start = np.zeros(len(jobs))
     for stage in STAGES:
-        times = [job[stage] for job in jobs]
-        axes[0, 1].barh(names, times, left=left, label=stage)
-        left = [start + time for start, time in zip(left, times, strict=True)]
-    axes[0, 1].set(xlabel="ms a frame, by stage")
-    axes[0, 1].legend()
-    names = [f"{row['references']} references, {row['format']}" for row in renderer]
-    bars = axes[1, 0].barh(names, [row["relative rate"] for row in renderer])
-    axes[1, 0].bar_label(bars, fmt="%.2f")
-    axes[1, 0].set(xlabel="paper size: operations a second, relative to a matrix product")
-    axes[1, 1].plot([row["seconds of video"] for row in commands], [row["peak memory, MiB"] for row in commands], "o-")
-    axes[1, 1].set(xlabel="seconds of video", ylabel="peak memory, MiB", ylim=(0, None))
+        times = np.array([job[stage] for job in jobs])
+        stages.barh(names, times, left=start, label=stage)
+        start += times
+    stages.set(xlabel="ms a frame, by stage")
+    stages.legend()
+    renderer = renderer[::-1]
+    names = [f"N = {row['references']}, {row['format']}" for row in renderer]
+    bars = rates.barh(names, [row["relative rate"] for row in renderer])
+    rates.bar_label(bars, fmt="%.2f", padding=3)
+    rates.set(xlabel="paper's renderer: operations a second, relative to a matrix product", xmargin=0.15)
+    peaks = [row["peak memory, MiB"] for row in commands]
+    memory.plot([row["seconds of video"] for row in commands], peaks, "o-")
+    memory.set(xlabel="seconds of video", ylabel="peak memory, MiB", ylim=(0, 1.2 * max(peaks)))
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

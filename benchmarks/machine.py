@@ -61,11 +61,14 @@ def run(*arguments: str | Path) -> Usage:
     A process begins with the memory of its parent, so that the peak is right only above this process's own memory.
     """
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
-    _, _, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
+    if status:
+        raise RuntimeError(f"{command} failed:\n{output}")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return Usage(output, wall, (usage.ru_utime + usage.ru_stime) / wall, usage.ru_maxrss / unit)
 

@@ -1,16 +1,34 @@
-"""Both ways of drawing that are compared draw the same."""
+"""Both ways of drawing that are compared draw the same, and the whole benchmark runs."""
 
+from pathlib import Path
+
+import cv2
 import pytest
 import torch
 
 from benchmarks import inference
-from networks import SHIPPED_WEIGHTS, DubConfig, Networks
+from benchmarks.inference import InferenceBenchmarkConfig, main, measure_renderer
+from runtime.command_line import UserError
 
 
-def test_shipped_and_plain_draw_the_same_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_and_plain_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[torch.Tensor] = []
-    monkeypatch.setattr(inference, "median_ms", lambda run, *_: drawn.append(run().face) or 6.0)
-    networks = Networks.from_weights(SHIPPED_WEIGHTS, DubConfig(device="cpu", half=False))
-    assert inference.renderer_ms(networks, 2, 3, 1) == (2.0, 2.0), "milliseconds a frame"
-    assert len(drawn[0]) == 3
+    monkeypatch.setattr(inference, "seconds", lambda work: drawn.append(work().face) or 0.5)
+    row = measure_renderer(2, torch.device("cpu"), torch.float32, rate=2e9)
+    assert row["ms"] == row["plain formula, ms"] == 500
+    assert row["relative rate"] == pytest.approx(row["GFLOP"] / 0.5 / 2)
     torch.testing.assert_close(*drawn)
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(InferenceBenchmarkConfig(tmp_path / "b.png", seconds=0.2, lengths=(0.2, 0.4), num_references=(1,)))
+    assert cv2.imread(str(tmp_path / "b.png")).shape[2] == 3
+    text = capsys.readouterr().out
+    for words in ("start-up, s", "peak memory, MiB", "512 x 512, one core busy", "busy cores", "relative rate"):
+        assert words in text
+
+
+def test_too_short_a_sound_is_refused() -> None:
+    with pytest.raises(UserError, match=r"0\.1 s of sound: at least 0\.2 s"):
+        main(InferenceBenchmarkConfig(seconds=0.1))
