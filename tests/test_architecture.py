@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
         "runtime", "checkpoints", "media", "face", "datasets", "models", "metrics", "networks", "inference",
     },
     "benchmarks": {
-        "runtime", "media", "face", "datasets", "losses", "models", "training", "networks", "preprocess", "inference",
+        "runtime", "media", "face", "datasets", "models", "training", "networks", "preprocess", "inference",
         "train_landmark", "train_render",
     },
 }  # fmt: skip
