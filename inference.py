@@ -23,6 +23,7 @@ from face.compositing import add_panel, paste_face
 from face.crop import box_around, crop_detail, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
+from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
 from media.audio import FPS, SAMPLE_RATE, log_mel, mel_windows
 from media.timing import ping_pong, window_frames
@@ -99,9 +100,7 @@ class Dubber:
         source = Video(video, fps=None if self.config.keep_fps else FPS)
         num_frames = int(np.ceil(round(duration * source.fps, 6)))
         with stopwatch.stage("track"):
-            frames_to_track = min(num_frames, source.num_frames)
-            with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
-                track = track_faces(report(frames, "track", frames_to_track, progress), self.config.face)
+            track = self.track(source, num_frames, progress)
         if not track.found.any():
             raise UserError(f"{video}: no face was found in any frame; choose a video where the face is seen")
         leave_out_short_shots(track)
@@ -119,6 +118,22 @@ class Dubber:
         frames_without_face = int((~track.found[order]).sum())
         seconds = time.perf_counter() - start
         return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
+
+    def track(self, source: Video, num_frames: int, progress: Progress | None) -> FaceTrack:
+        """Finds the face in a video's first frames, or in the track cache, if one is given."""
+        config = self.config
+        path = None
+        if config.track_cache:
+            path = track_path(config.track_cache, source.path, source.fps, config.face)
+            track = load_track(path, num_frames)
+            if track:
+                return track
+        frames_to_track = min(num_frames, source.num_frames)
+        with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
+            track = track_faces(report(frames, "track", frames_to_track, progress), config.face)
+        if path:
+            save_track(path, track, complete=len(track.found) < num_frames)
+        return track
 
 
 def read_mel(audio: Path, remarks: list[str]) -> tuple[np.ndarray, float]:
@@ -226,7 +241,7 @@ class Drawing:
         return Shot(
             frames,
             moments=outputs * FPS / self.source.fps,
-            windows=window_frames(len(outputs), self.networks.num_frames, self.source.fps),
+            windows=window_frames(len(outputs), self.networks.renderer.config.num_frames, self.source.fps),
             boxes=self.track.boxes[nearest],
             landmarks_in_frame=landmarks_in_frame,
             references=references,

@@ -19,7 +19,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer
 from models.motion_field import ReferenceFeatures
 from models.renderer import Renderer
-from runtime.command_line import UserError, at_least
+from runtime.command_line import at_least
 from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
@@ -58,6 +58,8 @@ class DubConfig:
     """Write a lossless video (H.264 in RGB; large), so that scores do not measure the codec."""
     batch_size: int = 4
     """Frames drawn at once. Larger is faster on a GPU."""
+    track_cache: Path | None = None
+    """Folder where the face found in a video is kept, so that a second sound for it needs no second search."""
 
     def __post_init__(self) -> None:
         at_least(
@@ -99,7 +101,6 @@ class Networks:
         config: the settings.
         device: where the networks are.
         size: side of the face crops in pixels.
-        num_frames: length of the landmark window T.
         num_candidates: how many reference frames to encode.
         detail: whether `encode_references` should be given larger images, too.
         half: whether the renderer computes in bfloat16.
@@ -109,12 +110,10 @@ class Networks:
         """Moves both networks to the device of `config`. Raises UserError if this machine lacks it."""
         self.config = config
         self.device = pick_device(config.device)
-        if self.device.type == "cpu":
-            keep_memory()
+        keep_memory()
         self.landmark_generator = landmark_generator.to(self.device).eval()
         self.renderer = renderer.to(self.device).eval()
         self.size = renderer.config.size
-        self.num_frames = renderer.config.num_frames
         self.half = config.half and computes_in_bf16(self.device)
         self.detail = False
         self.num_candidates = config.num_references
@@ -131,8 +130,6 @@ class Networks:
             UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; give one that holds {' and '.join(WEIGHT_FILES)}")
         landmark_path, renderer_path = (folder / name for name in WEIGHT_FILES)
         landmark_generator = load(landmark_path, stage="landmark")
         renderer = load(renderer_path, stage="render")
@@ -221,7 +218,7 @@ class Networks:
 
         Args:
             images: (M, S, S, 3) uint8 RGB face crops.
-            landmarks_in_crop: (M, 131, 2) of the same frames.
+            landmarks_in_crop: (M, 131, 2) float32 of the same frames.
             boxes: (M, 4) of the same frames.
             large_images: (M, k*S, k*S, 3), the same crops in more detail; faces are then drawn at that size.
         """
@@ -230,7 +227,7 @@ class Networks:
         features = self.renderer.encode_references(
             to_tensor(images).to(self.device)[None],
             to_tensor(sketches).to(self.device)[None],
-            torch.tensor(landmarks_in_crop).float().to(self.device)[None],
+            torch.from_numpy(landmarks_in_crop).to(self.device)[None],
         )
         return References(features, landmarks_in_crop, images, large_images)
 
@@ -247,7 +244,7 @@ class Networks:
 
         Args:
             faces: (B, S, S, 3) uint8 RGB crops; the lower half is masked here and never seen by the network.
-            landmarks_in_crop: (B, 131, 2) of the same frames, with the lips and jaws to draw.
+            landmarks_in_crop: (B, 131, 2) float32 of the same frames, with the lips and jaws to draw.
             sketches: (B, T, S, S, 3) float in [0, 224], of the window around each frame.
             references: from `encode_references`.
             mel: (B, 1, 80, 16) windows.
@@ -273,7 +270,7 @@ class Networks:
                 to_tensor(sketches).to(self.device),
                 features,
                 torch.from_numpy(mel).to(self.device),
-                torch.tensor(landmarks_in_crop).float().to(self.device),
+                torch.from_numpy(landmarks_in_crop).to(self.device),
             )
         drawn = output.face
         if large_images is not None:

@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -47,6 +47,15 @@ class FaceTrack:
     frame_size: tuple[int, int]
     several: np.ndarray
     shots: np.ndarray
+
+    @classmethod
+    def from_landmarks(
+        cls, landmarks_in_frame: np.ndarray, frame_size: tuple[int, int], several: np.ndarray, shots: np.ndarray
+    ) -> Self:
+        """The track with its smoothed boxes."""
+        found = np.isfinite(landmarks_in_frame).all(axis=(1, 2))
+        boxes = smooth_boxes(box_around(landmarks_in_frame, frame_size), found, shots)
+        return cls(landmarks_in_frame, found, boxes, frame_size, several, shots)
 
     @property
     def cuts(self) -> np.ndarray:
@@ -118,17 +127,9 @@ class Tracker:
     def finish(self) -> FaceTrack:
         """The track of all frames; the tracker takes no more."""
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
-        found = np.isfinite(landmarks).all(axis=(1, 2))
-        boxes = box_around(landmarks, self._frame_size)
+        several = np.array(self._counts, int)
         shots = np.array(self._shots, int)
-        return FaceTrack(
-            landmarks_in_frame=landmarks,
-            found=found,
-            boxes=smooth_boxes(boxes, found, shots),
-            frame_size=self._frame_size,
-            several=np.array(self._counts, int),
-            shots=shots,
-        )
+        return FaceTrack.from_landmarks(landmarks, self._frame_size, several, shots)
 
     def _find(self, frame: np.ndarray) -> tuple[np.ndarray | None, bool]:
         """The mesh of the tracked person, if seen, and whether it has jumped to another place."""

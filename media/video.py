@@ -7,6 +7,7 @@ sample s and frame f of a file belong together when s / sample rate = f / frame 
 import contextlib
 import itertools
 import math
+import threading
 from array import array
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -81,6 +82,7 @@ class Video:
         self.damage: str | None = None
         self.has_transparency = False
         self._threads = threads
+        self._lock = threading.Lock()  # several readers may decode
         self._complete = False  # whether the timeline holds all source frames
         self._joined = False  # whether the file is several joined end to end
         with ffmpeg.open_input(self.path) as container:
@@ -263,11 +265,12 @@ class _Reader:
         key = self._video._timeline.key_before(position)
         if not key - _WORTH_SEEKING <= self._next <= position:
             self._cursor = self._video._source_frames(key)
-        for decoded, frame in self._cursor:
-            self._next = decoded + 1
-            self._keep_frame(decoded, frame)
-            if decoded >= position:
-                return frame
+        with self._video._lock:
+            for decoded, frame in self._cursor:
+                self._next = decoded + 1
+                self._keep_frame(decoded, frame)
+                if decoded >= position:
+                    return frame
         return self._frames[max(self._frames)]
 
     def _keep_frame(self, position: int, frame: Any) -> None:

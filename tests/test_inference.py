@@ -472,3 +472,20 @@ def test_signals_end_the_command_cleanly(number: signal.Signals, code: int, tmp_
     command.send_signal(number)
     assert command.wait(30) == code
     assert list(tmp_path.iterdir()) == [wav]
+
+
+def test_second_sound_needs_no_second_search(
+    video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = []
+    for cache in (None, tmp_path / "tracks", tmp_path / "tracks"):
+        dubber = dubber_of(weights, num_references=2, track_cache=cache, lossless=True)
+        first = write_wav(tmp_path / "first.wav", speech(1))
+        second = write_wav(tmp_path / "second.wav", speech(0.5))
+        if len(frames) == 1:
+            dubber.dub(video, first, tmp_path / "first.mkv")
+            monkeypatch.setattr(inference, "track_faces", lambda *_: pytest.fail("searched again"))
+        summary = dubber.dub(video, second, tmp_path / "out.mkv")
+        frames.append(list(Video(tmp_path / "out.mkv")))
+    np.testing.assert_array_equal(frames[1], frames[0])
+    assert summary.frames == 13 and summary.frames_without_face == 3

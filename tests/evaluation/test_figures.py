@@ -40,7 +40,7 @@ def test_side_by_side_in_step_with_names_and_sound(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="height: at least 1 is needed, not 0"):
         compare(Compare(videos, tmp_path / "both.mp4", height=0))
     before = (tmp_path / "red.mp4").read_bytes()
-    with pytest.raises(UserError, match=r"--output .*would overwrite"):
+    with pytest.raises(UserError, match=r"--output: .*would overwrite"):
         compare(Compare(videos, tmp_path / "red.mp4"))
     assert (tmp_path / "red.mp4").read_bytes() == before
 

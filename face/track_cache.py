@@ -1,0 +1,52 @@
+"""Face tracks in files (26 kB a second), so that a second sound for the same video needs no second search."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from face.tracking import FaceTrack
+from runtime.command_line import write_whole, writing
+
+VERSION = 1  # of the tracker; to be raised when it gives other landmarks
+
+
+def track_path(folder: Path, video: Path, fps: float, pick: str) -> Path:
+    """The file for the track of a video: its name stands for the video's content and the settings."""
+    with video.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(f"{VERSION} {fps} {pick}".encode())
+    return folder / f"{digest.hexdigest()[:32]}.npz"
+
+
+def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
+    """Writes a track; `complete`: whether the video has no more frames. Raises UserError if that is impossible."""
+    arrays = io.BytesIO()
+    np.savez_compressed(
+        arrays,
+        landmarks_in_frame=track.landmarks_in_frame,
+        frame_size=track.frame_size,
+        several=track.several,
+        shots=track.shots,
+        complete=complete,
+    )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, arrays.getvalue())
+
+
+def load_track(path: Path, num_frames: int) -> FaceTrack | None:
+    """The track of a video's first frames; None if the file is missing or holds fewer of them than the video has."""
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        if len(arrays["shots"]) < num_frames and not arrays["complete"]:
+            return None
+        width, height = arrays["frame_size"].tolist()
+        return FaceTrack.from_landmarks(
+            arrays["landmarks_in_frame"][:num_frames],
+            (width, height),
+            arrays["several"][:num_frames],
+            arrays["shots"][:num_frames],
+        )
