@@ -1,8 +1,8 @@
 """How many threads compute, and how they wait. To be imported before PyTorch, whose OpenMP reads its settings once.
 
-By default OpenMP's threads spin while they wait for each other, which is slow where another program keeps a core busy or
-a container may use fewer cores than it sees. The renderer with two threads on two cores, in ms a frame, quiet and with
-one core busy: spinning 37 and 1154, not spinning 38 to 116 and 63, spinning for a moment 42 and 75.
+By default the threads of OpenMP spin while they wait for each other, which is slow where another program keeps a core
+busy or a container may use fewer cores than it sees. The renderer with two threads on two cores, in ms a frame, quiet
+and with one core busy: spinning 37 and 1154, not spinning 38 to 116 and 63, spinning for a moment 42 and 75.
 A user's own OMP_* settings are kept.
 """
 
