@@ -5,8 +5,9 @@ Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmar
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -33,21 +34,25 @@ from models.configs import LandmarkGeneratorConfig
 from models.landmark_generator import LandmarkGenerator
 from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import SettingError
+from training.batches import Batch, spread, to_device
+from training.config import TrainConfig, check_positive, chosen_preset, with_sizes_of
 from training.engine import Engine
-from training.loop import Batch, Stage, Trainer, to_device, train
-from training.options import Options, spread, with_preset, with_sizes_of
+from training.loop import Stage, Trainer, train
 from training.run_folder import RunFolder
 
-PICTURES = 6  # validation clips drawn for TensorBoard
-WINDOWS = 32  # of a validation clip at most: all of them stay in memory
+NUM_PICTURES = 6  # validation clips drawn for TensorBoard
+MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
+LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # whose distance is the openness
+GREEN = (0, 160, 0)
+RED = (220, 30, 30)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Options):
+class TrainLandmarkConfig(TrainConfig):
     """Trains the landmark generator on a clip cache. The same command again continues the run."""
 
-    model: LandmarkGeneratorConfig
+    model: LandmarkGeneratorConfig = field(default_factory=LandmarkGeneratorConfig)
     loss: LandmarkLossConfig = field(default_factory=LandmarkLossConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
@@ -57,27 +62,48 @@ class Config(Options):
     """Validation clips at most, spread over the list; each is predicted whole."""
 
     def __post_init__(self) -> None:
+        check_positive(self.model, "model.", may_be_zero={"dropout"})
+        check_positive(self.sampling, "sampling.")
         super().__post_init__()
-        self.check_batch(min(self.num_references, self.model.num_frames))
+        self.check_batch_statistics(min(self.num_references, self.model.num_frames))
         width, heads = self.model.width, self.model.heads
         if self.model.architecture == "transformer" and (width % 2 or width % heads):
-            raise UserError(f"--model.width: {width} must be even and a multiple of --model.heads ({heads})")
+            raise SettingError("model.width", f"{width} must be even and a multiple of --model.heads ({heads})")
+        if self.model.dropout >= 1:
+            raise SettingError("model.dropout", f"{self.model.dropout} is not a probability below 1")
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "lite": {
-        "model": LiteLandmarkGeneratorConfig(), "batch": 16, "learning_rate": 1e-3, "warmup_steps": 200,
-        "clip_norm": 1.0, "ema": 0.9998, "steps": 40_000, "validate_every": 500,
-        "loss": LiteLandmarkLossConfig(),
-        "sampling": SamplingConfig(
-            balance="speaker", samples_per_epoch=6400,
+PRESETS = {
+    "lite": TrainLandmarkConfig(
+        cache=tyro.MISSING,
+        run=tyro.MISSING,
+        preset="lite",
+        model=LiteLandmarkGeneratorConfig(),
+        loss=LiteLandmarkLossConfig(),
+        sampling=SamplingConfig(
+            balance="speaker",
+            samples_per_epoch=6400,
             augment=AugmentConfig(flip=0.5, box=0.05, stretch=0.015, sound=1.0),
         ),
-    },
-    "paper": {  # tf32: bf16 would round landmarks to half a pixel; lite's only differ from the references' by a little
-        "model": LandmarkGeneratorConfig(), "precision": "tf32", "batch": 128, "steps": 610_000, "ema": 0.0,
-    },
-}  # fmt: skip
+        steps=40_000,
+        batch=16,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        clip_norm=1.0,
+        ema=0.9998,
+        validate_every=500,
+    ),
+    "paper": TrainLandmarkConfig(
+        cache=tyro.MISSING,
+        run=tyro.MISSING,
+        preset="paper",
+        steps=610_000,
+        batch=128,
+        ema=0.0,
+        # bf16 would round landmarks to half a pixel; lite's networks predict small differences to the references.
+        precision="tf32",
+    ),
+}
 
 
 class LandmarkStage(Stage):
@@ -85,50 +111,74 @@ class LandmarkStage(Stage):
 
     name = "landmark_generator"
 
-    def __init__(self, config: Config, model: LandmarkGenerator, engine: Engine, examples: list[Batch]) -> None:
-        super().__init__(model, engine, examples, fingerprint.current())
+    def __init__(
+        self, config: TrainLandmarkConfig, model: LandmarkGenerator, engine: Engine, examples: list[Batch]
+    ) -> None:
+        super().__init__(model, engine, examples)
         self.config = config
-        self.openings = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()
+        self.generator = engine.parallel(model)
 
-    def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         with self.engine.autocast():
-            lip, jaw = self.forward(batch["mel"], batch["pose"], batch["reference"])
+            lip, jaw = self.generator(batch["mel"], batch["pose"], batch["reference"])
         losses = self.loss(lip, jaw, batch)
         self.engine.backward(losses["L"])
         return losses
 
     def loss(self, lip: Tensor, jaw: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms and their sum, "L"."""
         config = self.config.loss
         if isinstance(config, LiteLandmarkLossConfig):
-            return lite_landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config, self.openings)
+            return lite_landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config, LIP_PAIRS)
         return landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config)
 
-    def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
-        rows, pictures = [], {}
+        rows = []
+        pictures = {}
+        shown = spread(len(self.examples), NUM_PICTURES)
         for number, windows in enumerate(self.examples):
-            batch, boxes = to_device(windows, self.engine.device), windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
+            batch = to_device(windows, self.engine.device)
             with self.engine.autocast():
-                lip, jaw = model(batch["mel"], batch["pose"], batch["reference"])
+                lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
             losses = self.loss(lip, jaw, batch)
-            true, predicted = (
-                torch.cat([batch["pose"], *rest], dim=2).flatten(0, 1).cpu().numpy()
-                for rest in ((batch["jaw"], batch["lip"]), (jaw, lip))
-            )  # (F, 131, 2)
-            error = landmark_distance(predicted[:, JAW_SLICE.start :], true[:, JAW_SLICE.start :])  # (F,)
-            faces, height = [to_frame(points, boxes) for points in (predicted, true)], boxes[:, 3] - boxes[:, 1]
-            mine, truth = (lip_openness(face, height, OUTER_LIPS) for face in faces)  # (F,)
-            rows.append({
-                "L": float(losses["L"]), "L_1": float(losses["L_1"]), "landmark_error_px": SIZE * error.mean(),
-                "openness_correlation": correlation(mine, truth), "articulation": articulation_ratio(mine, truth),
-                "closed_f1": closed_f1(*(lip_openness(face, height, INNER_LIPS) for face in faces)),
-            })  # fmt: skip
-            if number in spread(len(self.examples), PICTURES):
+            truth = join(batch["pose"], batch["jaw"], batch["lip"])
+            predicted = join(batch["pose"], jaw, lip)
+            boxes = windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
+            openness = face_openness(predicted, boxes, OUTER_LIPS)
+            true_openness = face_openness(truth, boxes, OUTER_LIPS)
+            gap = face_openness(predicted, boxes, INNER_LIPS)
+            true_gap = face_openness(truth, boxes, INNER_LIPS)
+            error = landmark_distance(predicted[:, JAW_SLICE.start :], truth[:, JAW_SLICE.start :])  # (F,)
+            rows.append(
+                {
+                    "L": float(losses["L"]),
+                    "L_1": float(losses["L_1"]),
+                    "landmark_error_px": SIZE * error.mean(),
+                    "openness_correlation": correlation(openness, true_openness),
+                    "articulation": articulation_ratio(openness, true_openness),
+                    "closed_f1": closed_f1(gap, true_gap),
+                }
+            )
+            if number in shown:
                 title = f"true green, predicted red, openness over time/{windows['name'][0]} {windows['frame'][0]}"
-                pictures[title] = draw(true, predicted, truth, mine)
-        numbers = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
-        known = {name: value for name, value in numbers.items() if np.isfinite(value)}  # lips may never close or move
-        return {"selection": numbers["L"], **known}, pictures
+                pictures[title] = draw(truth, predicted, true_openness, openness)
+        means = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
+        numbers = {name: mean for name, mean in means.items() if np.isfinite(mean)}  # lips may never close or move
+        return {"selection": means["L"], **numbers}, pictures
+
+    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
+        weights.save(network, folder / f"{self.name}.safetensors", fingerprint.current(), about, half=True)
+
+
+def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> np.ndarray:
+    """Windows of landmarks (B, T, 74 and 17 and 40, 2) -> frames (B*T, 131, 2)."""
+    return torch.cat([pose, jaw, lip], dim=2).flatten(0, 1).cpu().numpy()
+
+
+def face_openness(landmarks_in_crop: np.ndarray, boxes: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Openness (F,) of the lips of landmarks (F, 131, 2) in boxes (F, 4), measured in the frame."""
+    return lip_openness(to_frame(landmarks_in_crop, boxes), boxes[:, 3] - boxes[:, 1], pairs)
 
 
 def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
@@ -136,60 +186,69 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
     starts = window_starts(clip.found, length)
     starts = starts[(starts - starts[0]) % length == 0]  # (B,)
     samples: list[Any] = []
-    for start in starts[spread(len(starts), WINDOWS)]:
+    for start in starts[spread(len(starts), MAX_WINDOWS)]:
         window = np.arange(start, start + length)
-        rng = np.random.default_rng(int(window[0]))
+        rng = np.random.default_rng(int(start))
         references = sample_references(rng, clip.found, window, num_references)
         samples.append(make_sample(clip, window, references, Augmentation(rng, AugmentConfig())))
     return default_collate(samples)
 
 
-def draw(true: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mine: np.ndarray) -> np.ndarray:
+def draw(truth: np.ndarray, predicted: np.ndarray, true_openness: np.ndarray, openness: np.ndarray) -> np.ndarray:
     """Three frames' landmarks (F, 131, 2), and the openness (F,) over time; true green, predicted red. uint8 RGB."""
     side = 256
     picture = np.full((side, 4 * side, 3), 255, np.uint8)
-    for landmarks, openness, colour in ((true, truth, (0, 160, 0)), (predicted, mine, (220, 30, 30))):
-        for place, frame in enumerate(len(true) * np.arange(1, 4) // 4):
-            lines = (landmarks[frame] + (place, 0))[EDGES] * side
-            cv2.polylines(picture, list(lines.astype(np.int32)), False, colour, 1, cv2.LINE_AA)
-        x = np.linspace(3 * side, 4 * side - 1, len(openness))
-        curve = np.stack([x, side * (1 - openness / max(1.2 * truth.max(), 1e-9))], axis=1)
-        cv2.polylines(picture, [curve.astype(np.int32)], False, colour, 1, cv2.LINE_AA)
+    frames = len(truth) * np.arange(1, 4) // 4
+    x = np.linspace(3 * side, 4 * side - 1, len(openness))
+    highest = max(1.2 * true_openness.max(), 1e-9)
+    for landmarks, curve, colour in ((truth, true_openness, GREEN), (predicted, openness, RED)):
+        faces = [(landmarks[frame] + (column, 0))[EDGES] * side for column, frame in enumerate(frames)]
+        for lines in (*faces, [np.stack([x, side * (1 - curve / highest)], axis=1)]):
+            cv2.polylines(picture, [line.astype(np.int32) for line in lines], False, colour, 1, cv2.LINE_AA)
     return picture
 
 
-def build(config: Config) -> Trainer:
+def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
-    engine = Engine(config)
-    model = weights.load(config.init, "landmark") if config.init else weights.build(config.model)
     if config.init:
-        fingerprint.check(model.settings, fingerprint.current(), f"--init: {config.init}")
-        config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
+        model = weights.load(config.init, "landmark")
+        with command_line.naming("--init"):
+            fingerprint.check(model.settings, fingerprint.current(), str(config.init))
+        config = with_sizes_of(config, PRESETS[config.preset], model.config)
+    else:
+        model = weights.build(config.model)
+    model.requires_grad_(True)
     with command_line.naming("--cache"):
         cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)
-    if engine.world.is_main:
+    if engine.is_main:
         print(clips)
     run = RunFolder(config, [*clips.val, "", *clips.test])
     val = config.validation_clips(clips.train, clips.val)
-    make_data = partial(
-        LandmarkDataset, num_frames=config.model.num_frames, num_references=config.num_references,
-        config=config.sampling, seed=config.seed, speakers=clips.speakers,
-    )  # fmt: skip
-    data = make_data([cache.open(name) for name in clips.train])
+
+    def dataset(names: list[str]) -> LandmarkDataset:
+        return LandmarkDataset(
+            [cache.open(name) for name in names],
+            num_frames=config.model.num_frames,
+            num_references=config.num_references,
+            config=config.sampling,
+            seed=config.seed,
+            speakers=clips.speakers,
+        )
+
+    data = dataset(clips.train)
     examples: list[Any] = []
     if config.overfit:
         examples = [default_collate([data[i]]) for i in range(min(config.overfit, len(data)))]
-    elif engine.world.is_main:  # which alone validates
-        usable = make_data([cache.open(val[i]) for i in spread(len(val), config.val_clips)]).clips
-        examples = [whole_clip(clip, config.model.num_frames, config.num_references) for clip in usable]
-    stage = LandmarkStage(config, model, engine, examples)
-    return Trainer(stage, data, config, run)
+    elif engine.is_main:  # which alone validates
+        for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
+            examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
+    yield Trainer(LandmarkStage(config, model, engine, examples), data, config, run)
 
 
-def main(config: Config) -> None:
-    train(build, config)
+def main(config: TrainLandmarkConfig) -> None:
+    train(trainers, config)
 
 
 if __name__ == "__main__":
-    command_line.run(main, with_preset(Config, PRESETS))
+    command_line.run(main, TrainLandmarkConfig, default=chosen_preset(PRESETS))

@@ -5,9 +5,9 @@ Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,79 +35,108 @@ from models.discriminator import Discriminator
 from models.lite.initial_motion import InitialMotion
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.lite.sampling import LITE
-from models.motion_field import sampling_grid, warp
+from models.motion_field import Motion, sampling_grid, warp
 from models.renderer import Renderer, RendererOutput
 from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import SettingError, UserError
+from training.batches import Batch, spread, to_device
+from training.config import TrainConfig, check_positive, chosen_preset, with_sizes_of
 from training.engine import Engine
-from training.loop import Batch, Stage, Trainer, to_device, train
-from training.options import Options, flag, spread, with_preset, with_sizes_of
+from training.loop import Stage, Trainer, train
 from training.run_folder import RunFolder
 
-PICTURES = 6  # validation samples shown in TensorBoard
+NUM_PICTURES = 6  # validation samples shown in TensorBoard
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Options):
+class TrainRenderConfig(TrainConfig):
     """Trains the renderer on a clip cache. The same command again continues the run."""
 
-    model: RendererConfig
-    discriminator: DiscriminatorConfig
+    CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg", "lpips"}
+    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {"initial_motion_steps", "initial_motion_decay", "alignment_steps"}
+
+    model: RendererConfig = field(default_factory=RendererConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     loss: RenderLossConfig = field(default_factory=RenderLossConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     num_references: int = 3
     """Reference images of a sample, N."""
-    val_samples: int = 64
-    """Fixed validation samples, spread over the clips."""
-    initial_motion_epochs: float = 0.0
-    """Initial epochs that train only the initial motion (lite), by the PSNR (lower half) of each warped reference and
-    of their average."""
+    initial_motion_steps: int = 0
+    """lite: steps that train the initial motion by itself, in RUN/initial_motion, before the renderer's own --steps."""
     initial_motion_decay: float = 0.003
     """L2 penalty on the correction of the initial motion, in dB; without it the layer overfits the training
     identities."""
+    alignment_steps: int | None = None
+    """Steps at the start that train the alignment alone; default: --loss.warmup-epochs."""
+    val_samples: int = 64
+    """Fixed validation samples, spread over the clips."""
     vgg: Path | None = None
     """VGG-19 weights (default: those in checkpoints/)."""
     lpips: Path | None = None
     """AlexNet weights for LPIPS in validation (default: those in checkpoints/, else there is no LPIPS)."""
 
     def __post_init__(self) -> None:
+        model = self.model
+        loss = self.loss
+        check_positive(model, "model.", may_be_zero={"candidates"})
+        check_positive(self.discriminator, "discriminator.")
+        check_positive(self.sampling, "sampling.")
         super().__post_init__()
-        model, loss = self.model, self.loss
-        for name, needed, fits in (
-            ("num_frames", "odd", model.num_frames % 2), ("kernel", "odd", model.kernel % 2),
-            ("size", "even", model.size % 2 == 0), ("deep", "a multiple of 4", model.deep % 4 == 0),
-            ("alignment_deep", "a multiple of 4", model.alignment_deep % 4 == 0),
-            ("sketch_channels", "at most 3", model.sketch_channels <= 3),
-        ):  # fmt: skip
-            if not fits:
-                raise UserError(f"{flag('model.' + name)}: {getattr(model, name)} is not {needed}")
+        self.check_batch_statistics(1)  # the audio encoder's
+        for name, multiple in (("size", 2), ("deep", 4), ("alignment_deep", 4)):
+            if getattr(model, name) % multiple:
+                raise SettingError(f"model.{name}", f"{getattr(model, name)} is not a multiple of {multiple}")
+        for name in ("num_frames", "kernel"):
+            if getattr(model, name) % 2 == 0:
+                raise SettingError(f"model.{name}", f"{getattr(model, name)} is not odd")
+        if model.sketch_channels > 3:
+            raise SettingError("model.sketch_channels", f"{model.sketch_channels} is not at most 3")
         if not loss.vgg_layers or not set(loss.vgg_layers) <= set(LAYERS):
-            raise UserError(f"--loss.layers: ({' '.join(map(str, loss.vgg_layers))}) are not some of {LAYERS}")
+            raise SettingError("loss.layers", f"({' '.join(map(str, loss.vgg_layers))}) are not some of {LAYERS}")
         pixel = loss.pixel if isinstance(loss, LiteRenderLossConfig) else 0.0
-        alignment = model.use_warping and (loss.warp or pixel)
-        if not (alignment or loss.perceptual or loss.style or pixel or loss.needs_discriminator):
-            raise UserError("--loss: no term that trains has a weight; give --loss.perceptual or --loss.pixel one")
-        if model.use_warping and loss.warmup_epochs and not alignment:
-            raise UserError(f"--loss.warmup-epochs: {loss.warmup_epochs} epochs would train the alignment alone, but "
-                            "--loss.warp and --loss.pixel are 0; raise one of them, or have no warm-up")  # fmt: skip
-        self.check_batch(1)  # the audio encoder's
+        trains_alignment = model.use_warping and (loss.warp or pixel)
+        if not (trains_alignment or loss.perceptual or loss.style or pixel or loss.needs_discriminator):
+            raise SettingError("loss", "no term that trains has a weight; give `perceptual` or `pixel` one")
+        if model.use_warping and loss.warmup_epochs and not trains_alignment:
+            raise SettingError(
+                "loss.warmup_epochs",
+                f"{loss.warmup_epochs} epochs would train the alignment alone, but the weights of `warp` and `pixel` "
+                "are 0; raise one of them, or have no warm-up",
+            )
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "lite": {
-        "num_references": 5, "model": LiteRendererConfig(), "discriminator": DiscriminatorConfig(width=24), "batch": 4,
-        "learning_rate": 5e-4, "warmup_steps": 200, "clip_norm": 1.0,
-        "sampling": SamplingConfig(
-            balance="speaker", samples_per_epoch=6400, augment=AugmentConfig(flip=0.5, colour=0.1)
+PRESETS = {
+    "lite": TrainRenderConfig(
+        cache=tyro.MISSING,
+        run=tyro.MISSING,
+        preset="lite",
+        model=LiteRendererConfig(),
+        discriminator=DiscriminatorConfig(width=24),
+        loss=LiteRenderLossConfig(),
+        sampling=SamplingConfig(
+            balance="speaker",
+            samples_per_epoch=6400,
+            augment=AugmentConfig(flip=0.5, colour=0.1),
         ),
-        "loss": LiteRenderLossConfig(), "initial_motion_epochs": 8,
-    },
-    "paper": {"model": RendererConfig(), "discriminator": DiscriminatorConfig(), "batch": 96, "ema": 0.0},
-}  # fmt: skip
+        num_references=5,
+        initial_motion_steps=12_800,
+        batch=4,
+        learning_rate=5e-4,
+        warmup_steps=200,
+        clip_norm=1.0,
+    ),
+    "paper": TrainRenderConfig(
+        cache=tyro.MISSING,
+        run=tyro.MISSING,
+        preset="paper",
+        batch=96,
+        ema=0.0,
+    ),
+}
 
 
-def find_vgg(config: Config) -> VGG19:
+def find_vgg(config: TrainRenderConfig) -> VGG19:
     """VGG-19 from --vgg, or from the folder of external weights. Raises UserError when it is missing or damaged."""
     path = config.vgg or registry.find("vgg19")
     if path is None or not path.is_file():
@@ -121,116 +150,206 @@ def find_vgg(config: Config) -> VGG19:
         return load_vgg(path, config.loss.vgg_layers)
 
 
+class InitialMotionStage(Stage):
+    """The initial motion of lite, by the PSNR of the lower halves of each warped reference and of their average."""
+
+    name = "initial_motion"
+
+    def __init__(self, config: TrainRenderConfig, motion: InitialMotion, engine: Engine, examples: list[Batch]) -> None:
+        super().__init__(motion, engine, examples)
+        self.config = config
+        self.motion = engine.parallel(motion)
+        self.correction = motion.correction.weight
+
+    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        losses = self.losses(self.motion, batch)
+        self.engine.backward(losses["L"])
+        return losses
+
+    def losses(self, motion: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        images = batch["reference_images"]
+        output: Motion = motion(batch["landmarks"], batch["reference_landmarks"], images, batch["masked_target"])
+        target = batch["target"]
+        middle = target.shape[-1] // 2
+        warped = warp(images, sampling_grid(output.flow, LITE)[..., middle:, :], LITE)  # (B, N, 3, S/2, S)
+        loss = initial_motion_loss(
+            warped,
+            output.weight[..., middle:, :],
+            target[..., middle:, :],
+            self.correction,
+            self.config.initial_motion_decay,
+        )
+        return {"L": loss}
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        batches = [to_device(default_collate([sample]), self.engine.device) for sample in self.examples]
+        mean = float(np.mean([self.losses(network, batch)["L"].item() for batch in batches]))
+        return {"selection": mean, "L": mean}, {}
+
+    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
+        """Nothing: the weights become part of the renderer's."""
+
+
+class Generator(nn.Module):
+    """The renderer with its loss: one module, so that DistributedDataParallel sees what is trained in a step."""
+
+    def __init__(self, renderer: Renderer, loss: RenderLoss) -> None:
+        super().__init__()
+        self.renderer = renderer
+        self.loss = loss
+
+    def forward(self, batch: Batch, warming_up: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """Returns the losses and, without its graph, the face (B, 3, H, W)."""
+        output = draw(self.renderer, batch)
+        losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
+        return losses, output.face.detach()
+
+
 class RenderStage(Stage):
     """Generator step, discriminator step and validation of stage 2."""
 
     name = "renderer"
 
-    def __init__(self, config: Config, model: Renderer, engine: Engine, examples: list[Batch]) -> None:
-        super().__init__(model, engine, examples, fingerprint.current(config.model.size))
+    def __init__(
+        self, config: TrainRenderConfig, model: Renderer, engine: Engine, examples: list[Batch], warm_up_steps: int
+    ) -> None:
+        super().__init__(model, engine, examples)
         self.config = config
-        self.start = model.initial_motion if isinstance(model, LiteRenderer) else None
+        self.warm_up_steps = warm_up_steps
         vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
-        self.discriminator = None
+        discriminator = None
         if config.loss.needs_discriminator:
-            self.discriminator = Discriminator(config.discriminator).to(engine.device)
-            self.networks["discriminator"] = self.discriminator
-            self.optimisers["discriminator"] = engine.adam(self.discriminator, betas=(0.5, 0.999))
-        use_warping = config.model.use_warping
+            discriminator = Discriminator(config.discriminator).to(engine.device)
+            self.networks["discriminator"] = discriminator
+            self.optimisers["discriminator"] = engine.adam(discriminator, betas=(0.5, 0.999))
+            self.discriminator = engine.parallel(discriminator)
         if isinstance(config.loss, LiteRenderLossConfig):
-            self.loss = LiteRenderLoss(config.loss, vgg, self.discriminator, use_warping)
+            self.loss = LiteRenderLoss(config.loss, vgg, discriminator, config.model.use_warping)
         else:
-            self.loss = RenderLoss(config.loss, vgg, self.discriminator, use_warping)
+            self.loss = RenderLoss(config.loss, vgg, discriminator, config.model.use_warping)
+        self.generator = engine.parallel(Generator(model, self.loss), partly_trained=True)
         self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
-        if alex := config.lpips or registry.find("lpips_alex"):
-            self.metrics["lpips"] = LPIPS("alex", alex).to(engine.device)
+        alexnet = config.lpips or registry.find("lpips_alex")
+        if alexnet:
+            self.metrics["lpips"] = LPIPS("alex", alexnet).to(engine.device)
 
-    def train_step(self, batch: Batch, epoch: float) -> dict[str, Tensor]:
-        if self.start is not None and epoch < self.config.initial_motion_epochs and not self.config.overfit:
-            self.warming_up, losses = True, {"L": self.start_loss(self.start, batch)}
-            self.engine.backward(losses["L"])
-            return losses
-        if self.start is not None:  # from now on it is what the average has come to, which so stays as it is
-            self.start.load_state_dict(self.average.get_submodule("initial_motion").state_dict())
-        # Without warping there is no alignment to warm up: everything is trained from the start, both sides.
-        self.warming_up = self.config.model.use_warping and epoch < self.config.loss.warmup_epochs
+    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        warming_up = step < self.warm_up_steps
         with self.engine.autocast():
-            output = self.draw(self.forward, batch)
-            losses = self.loss(output.face, output.warped_reference, batch["target"], self.warming_up)
+            losses, face = self.generator(batch, warming_up)
         self.engine.backward(losses["L"])
-        if self.discriminator is not None and not self.warming_up:
+        if self.config.loss.needs_discriminator and not warming_up:
             with self.engine.autocast():
-                losses["L_D"] = discriminator_loss(self.discriminator, output.face, batch["target"])
+                losses["L_D"] = discriminator_loss(self.discriminator, face, batch["target"])
             self.engine.backward(losses["L_D"])
         return losses
 
-    def start_loss(self, start: InitialMotion, batch: Batch) -> Tensor:
-        references, target = batch["reference_images"], batch["target"]
-        motion = start(batch["landmarks"], batch["reference_landmarks"], references, batch["masked_target"])
-        middle = target.shape[-1] // 2
-        warped = warp(references, sampling_grid(motion.flow, LITE)[..., middle:, :], LITE)  # (B, N, 3, S/2, S)
-        weight, decay = motion.weight[..., middle:, :], self.config.initial_motion_decay
-        return initial_motion_loss(warped, weight, target[:, :, middle:], start.correction.weight, decay)
-
-    @staticmethod
-    def draw(model: nn.Module, batch: Batch) -> RendererOutput:
-        grey = {name: batch[name].expand(-1, -1, 3, -1, -1) for name in ("target_sketches", "reference_sketches")}
-        names = ("masked_target", "reference_images", "mel", "landmarks", "reference_landmarks")
-        return model(**grey, **{name: batch[name] for name in names})
-
-    def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """PSNR, SSIM, LPIPS and the loss's distances on the fixed samples; a row of pictures for some of them."""
-        rows, pictures = [], {}
+        rows = []
+        pictures = {}
+        shown = spread(len(self.examples), NUM_PICTURES)
         for number, sample in enumerate(self.examples):
             batch = to_device(default_collate([sample]), self.engine.device)
             with self.engine.autocast():
-                output = self.draw(model, batch)
+                output = draw(network, batch)
                 losses = self.loss(output.face, output.warped_reference, batch["target"])
-            face, target = output.face.float(), batch["target"]
-            scores = {name: metric(face, target) for name, metric in self.metrics.items()} | losses
-            rows.append({name: value.item() for name, value in scores.items() if name not in ("L", "L_g")})
-            if number in spread(len(self.examples), PICTURES):
-                sketch = batch["target_sketches"][0, self.config.model.num_frames // 2]
-                images = [sketch.expand(3, -1, -1), *batch["reference_images"][0]]
-                flow = flow_to_image(output.motion.flow[0].float()) / 255 if output.motion else []
-                images += [*flow, output.warped_reference[0], face[0], target[0]]
+            face = output.face.float()
+            scores = {name: metric(face, batch["target"]) for name, metric in self.metrics.items()} | losses
+            rows.append({name: score.item() for name, score in scores.items() if name not in ("L", "L_g")})
+            if number in shown:
                 title = f"sketch, references, motion, warped, output, target/{sample['name']} frame {sample['frame']}"
-                row = torch.cat([image.float() for image in images], dim=2).clamp(0, 1) * 255  # (3, H, W * n)
-                pictures[title] = row.round().byte().permute(1, 2, 0).cpu().numpy()
+                pictures[title] = picture_row(batch, output)
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return {"selection": numbers.get("L_r", -numbers["psnr"]), **numbers}, pictures
 
+    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
+        settings = fingerprint.current(self.config.model.size)
+        weights.save(network, folder / f"{self.name}.safetensors", settings, about, half=True)
 
-def build(config: Config) -> Trainer:
-    """Data, networks and loop of a configuration. Raises UserError when they don't fit together."""
-    engine = Engine(config)
-    model = weights.load(config.init, "render") if config.init else weights.build(config.model)
+
+def draw(renderer: nn.Module, batch: Batch) -> RendererOutput:
+    return renderer(
+        masked_target=batch["masked_target"],
+        target_sketches=batch["target_sketches"].expand(-1, -1, 3, -1, -1),
+        reference_images=batch["reference_images"],
+        reference_sketches=batch["reference_sketches"].expand(-1, -1, 3, -1, -1),
+        mel=batch["mel"],
+        landmarks=batch["landmarks"],
+        reference_landmarks=batch["reference_landmarks"],
+    )
+
+
+def picture_row(batch: Batch, output: RendererOutput) -> np.ndarray:
+    """Pictures of the first sample, side by side: uint8 RGB (H, W * n, 3)."""
+    sketches = batch["target_sketches"][0]
+    pictures = [sketches[len(sketches) // 2].expand(3, -1, -1), *batch["reference_images"][0]]
+    if output.motion:
+        pictures += [*flow_to_image(output.motion.flow[0].float()) / 255]
+    pictures += [output.warped_reference[0], output.face[0], batch["target"][0]]
+    row = torch.cat([picture.float() for picture in pictures], dim=2).clamp(0, 1) * 255  # (3, H, W * n)
+    return row.round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
+    """First the initial motion (lite), then the renderer. Raises UserError if data and networks don't fit together."""
     if config.init:
-        config = with_sizes_of(config, PRESETS[config.preset]["model"], model.config)
-        fingerprint.check(model.settings, fingerprint.current(config.model.size), f"--init: {config.init}")
+        model = weights.load(config.init, "render")
+        config = with_sizes_of(config, PRESETS[config.preset], model.config)
+        with command_line.naming("--init"):
+            fingerprint.check(model.settings, fingerprint.current(config.model.size), str(config.init))
+    else:
+        model = weights.build(config.model)
+    model.requires_grad_(True)
     with command_line.naming("--cache"):
         cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
-    if engine.world.is_main:
+    if engine.is_main:
         print(clips)
-    run = RunFolder(config, [*clips.val, "", *clips.test])
+    held_out = [*clips.val, "", *clips.test]
+    run = RunFolder(config, held_out)
     val = config.validation_clips(clips.train, clips.val)
-    make_data = partial(
-        RenderDataset, num_frames=config.model.num_frames, num_references=config.num_references, seed=config.seed,
-        candidates=config.model.candidates if isinstance(config.model, LiteRendererConfig) else 0,
-    )  # fmt: skip
-    data = make_data([cache.open(name) for name in clips.train], config=config.sampling, speakers=clips.speakers)
-    fixed, count = data, config.overfit or config.val_samples
+
+    def dataset(names: list[str], sampling: SamplingConfig) -> RenderDataset:
+        return RenderDataset(
+            [cache.open(name) for name in names],
+            num_frames=config.model.num_frames,
+            num_references=config.num_references,
+            config=sampling,
+            seed=config.seed,
+            speakers=clips.speakers,
+            candidates=config.model.candidates if isinstance(config.model, LiteRendererConfig) else 0,
+        )
+
+    data = fixed = dataset(clips.train, config.sampling)
+    num_examples = config.overfit or config.val_samples
     if not config.overfit:
-        fixed = make_data([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=count))
-    examples: list[Any] = [fixed[i] for i in range(min(count, len(fixed)))]  # few, and always the same
-    stage = RenderStage(config, model, engine, examples)
-    return Trainer(stage, data, config, run)
+        fixed = dataset(val, SamplingConfig(samples_per_epoch=num_examples))
+    examples: list[Any] = [fixed[i] for i in range(min(num_examples, len(fixed)))]  # few, and always the same
+
+    motion = model.initial_motion if isinstance(model, LiteRenderer) else None
+    if motion is not None and config.initial_motion_steps and not config.overfit:
+        stage_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps, patience=0)
+        stage = InitialMotionStage(stage_config, motion, engine, examples)
+        trainer = Trainer(stage, data, stage_config, RunFolder(stage_config, held_out))
+        yield trainer
+        motion.load_state_dict(trainer.average.module.state_dict())
+    if motion is not None:
+        motion.requires_grad_(False)  # the renderer trains on top of it
+
+    # Without warping there is no alignment to warm up: both sides train from the start.
+    warm_up_steps = 0
+    if config.model.use_warping:
+        epochs = config.loss.warmup_epochs * len(data) / config.batch
+        warm_up_steps = math.ceil(epochs) if config.alignment_steps is None else config.alignment_steps
+    if warm_up_steps and engine.is_main:
+        print(f"the first {warm_up_steps} steps train the alignment alone")
+    yield Trainer(RenderStage(config, model, engine, examples, warm_up_steps), data, config, run)
 
 
-def main(config: Config) -> None:
-    train(build, config)
+def main(config: TrainRenderConfig) -> None:
+    train(trainers, config)
 
 
 if __name__ == "__main__":
-    command_line.run(main, with_preset(Config, PRESETS))
+    command_line.run(main, TrainRenderConfig, default=chosen_preset(PRESETS))

@@ -19,6 +19,7 @@ import train_landmark
 import train_render
 from runtime import command_line
 from runtime.device import wait
+from training.engine import Engine
 from training.loop import Trainer
 
 STAGES = {"landmark": train_landmark, "render": train_render}
@@ -49,7 +50,7 @@ class Phases:
     """Seconds by phase, without the phases inside it. The device is waited for at every change."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.device, self.current, self.mark = trainer.world.device, "other", time.perf_counter()
+        self.device, self.current, self.mark = trainer.engine.device, "other", time.perf_counter()
         self.seconds: dict[str, float] = defaultdict(float)
         engine: Any = trainer.engine
         autocast = engine.autocast
@@ -78,17 +79,17 @@ class Phases:
 
 def run(trainer: Trainer, steps: int, phases: Phases | None = None) -> float:
     """Seconds of the loop's own steps after a warm-up."""
-    parts, take = trainer.steps(), phases.phase("data")(next) if phases else next
+    parts, take = trainer.batches(), phases.phase("data")(next) if phases else next
     for _ in range(WARM_UP):
         trainer.train_step(take(parts))
     if phases:
         phases.switch("other")
         phases.seconds.clear()
-    wait(trainer.world.device)
+    wait(trainer.engine.device)
     began = time.perf_counter()
     for _ in range(steps):
         trainer.train_step(take(parts))
-    trainer.take_recent()  # waits for the device
+    trainer.take_means()  # waits for the device
     return time.perf_counter() - began
 
 
@@ -105,19 +106,20 @@ def main(config: Config) -> None:
     command_line.at_least(1, steps=config.steps)
     for stage in config.stages:
         script = STAGES[stage]
-        given = {name: getattr(config, name) for name in ("cache", "preset", "workers", "device", "batch")}
-        settings: dict[str, Any] = script.PRESETS[config.preset] | {k: v for k, v in given.items() if v is not None}
+        preset = script.PRESETS[config.preset]
+        settings: dict[str, Any] = {"cache": config.cache, "workers": config.workers, "device": config.device}
+        settings["batch"] = config.batch or preset.batch
         if stage == "render":
-            loss = settings.get("loss", train_render.RenderLossConfig())
-            settings |= {"vgg": config.vgg, "loss": replace(loss, warmup_epochs=0), "initial_motion_epochs": 0}
+            settings |= {"vgg": config.vgg, "alignment_steps": 0, "initial_motion_steps": 0}
         flops = first = 0.0
         for variant, changes in VARIANTS.items():
             with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):  # how many clips there are
-                trainer = script.build(script.Config(run=Path(folder) / "run", **{**settings, **changes}))
-            batch, device = trainer.options.batch, trainer.world.device
+                run_config = replace(preset, run=Path(folder) / "run", **{**settings, **changes})
+                [trainer] = script.trainers(run_config, Engine(run_config))
+            batch, device = trainer.config.batch, trainer.engine.device
             if not flops:
                 with FlopCounterMode(display=False) as counter:
-                    trainer.train_step(next(trainer.steps()))
+                    trainer.train_step(next(trainer.batches()))
                 flops = counter.get_total_flops() / batch
                 print(f"{stage}, {config.preset}, batch {batch}, {device}: {flops / 1e9:.3g} GFLOP a sample")
             rate = config.steps * batch / run(trainer, config.steps)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from media.video import SUFFIXES
-from runtime.command_line import UserError
+from runtime.command_line import SettingError, UserError
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class SplitConfig:
     """Share of the speakers for validation, where no list says."""
     test_share: float = 0.03
     """Share of the speakers for test, where no list and no folder named test says."""
+
+    def __post_init__(self) -> None:
+        for name in ("val_share", "test_share"):
+            share = getattr(self, name)
+            if not share >= 0:
+                raise SettingError(name, f"{share} is less than 0, or no number")
 
 
 @dataclass(frozen=True)

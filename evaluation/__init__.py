@@ -1,1 +1,1 @@
-"""Evaluation: the tables of the paper, validation of weights, the user study and figures."""
+"""Scores of pairs of clips, the tables of the paper, the user study and the pictures to look at."""

@@ -1,1 +1,0 @@
-"""Metrics of talking faces: image quality, identity, lip motion and lip synchronisation."""

@@ -1,6 +1,7 @@
 """Stage 2 through its main(), on made-up clips, a tiny network and a made-up VGG-19."""
 
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from checkpoints import registry
 from datasets.sampling import SamplingConfig
 from losses.lite import LiteRenderLossConfig
 from models.configs import DiscriminatorConfig, RendererConfig
-from models.lite.initial_motion import InitialMotion
 from models.lite.renderer import LiteRendererConfig
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import write_vgg
-from train_render import Config, RenderStage, build, find_vgg, main
+from train_render import InitialMotionStage, TrainRenderConfig, find_vgg, main, trainers
 from training import checkpoint
+from training.engine import Engine
+from training.loop import Trainer
 from training.run_folder import read_metrics
 
 SIZES: dict[str, Any] = {
@@ -27,7 +29,6 @@ SIZES: dict[str, Any] = {
     "audio_width": 2,
 }  # fmt: skip
 TINY = RendererConfig(**SIZES)
-
 SMALL_LOSS = LiteRenderLossConfig(
     adversarial=0.25, feature_matching=2.5, pixel=0, layers=(1, 2), region="full", warmup_epochs=1
 )
@@ -47,9 +48,14 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def start(config: TrainRenderConfig) -> list[Trainer]:
+    """The stages in turn, none of which is run."""
+    return list(trainers(config, Engine(config)))
+
+
 @pytest.fixture
-def config(cache: Path, vgg: Path, tmp_path: Path) -> Config:
-    return Config(
+def config(cache: Path, vgg: Path, tmp_path: Path) -> TrainRenderConfig:
+    return TrainRenderConfig(
         cache=cache, run=tmp_path / "run", vgg=vgg, model=TINY, discriminator=DiscriminatorConfig(width=4),
         loss=SMALL_LOSS, sampling=SamplingConfig(samples_per_epoch=4), batch=2,
         steps=4, workers=0, log_every=1, validate_every=4, num_references=2, val_samples=2, device="cpu",
@@ -57,14 +63,14 @@ def config(cache: Path, vgg: Path, tmp_path: Path) -> Config:
     )  # fmt: skip
 
 
-def state_of(config: Config) -> dict:
+def state_of(config: TrainRenderConfig) -> dict:
     state = checkpoint.load_latest(config.run / "checkpoints")
     assert state is not None
     return state
 
 
 @pytest.mark.slow
-def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: Path) -> None:
+def test_warms_up_then_trains_everything_and_resumes(config: TrainRenderConfig, tmp_path: Path) -> None:
     main(config)
     rows = [row for row in read_metrics(config.run) if row["group"] == "train"]
     assert [sorted(name for name in row if name.startswith("L")) for row in rows] == (
@@ -82,64 +88,106 @@ def test_warms_up_then_trains_everything_and_resumes(config: Config, tmp_path: P
     assert models.load(config.run / "renderer.safetensors").config == TINY
 
 
-def test_where_the_alignment_starts_is_trained_alone_at_first_and_then_left(config: Config) -> None:
+@pytest.fixture
+def lite_config(config: TrainRenderConfig) -> TrainRenderConfig:
     loss = replace(SMALL_LOSS, warmup_epochs=0)
-    config = replace(config, model=LiteRendererConfig(**SIZES), loss=loss, initial_motion_epochs=1, steps=2, ema=0.0)
-    before = build(config).stage.model.state_dict()
-    main(config)
-    after = state_of(config)["networks"]["renderer"]
-    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert changed and all(name.startswith("initial_motion.") for name in changed)
-    main(replace(config, steps=3))
-    last = state_of(config)["networks"]["renderer"]
-    assert {name.startswith("initial_motion.") for name in last if not torch.equal(last[name], after[name])} == {False}
-    averaged = replace(config, run=config.run.parent / "averaged", ema=0.5)
-    main(averaged)
-    mean = state_of(averaged)["average"]
-    main(replace(averaged, steps=3))
-    then = state_of(averaged)
-    for name in changed:  # what is left is the average, not the last step's
-        assert not torch.equal(mean[name], after[name])
-        assert torch.equal(then["networks"]["renderer"][name], mean[name]) and torch.equal(
-            then["average"][name], mean[name]
-        )
-    few = replace(config, run=config.run.parent / "few", overfit=2, steps=1)
-    main(few)
-    for run, rows in (config.run, [False, False, True]), (few.run, [True]):
-        assert ["L_w" in row for row in read_metrics(run) if row["group"] == "train"] == rows
+    settings: dict[str, Any] = {"initial_motion_steps": 2, "steps": 2, "ema": 0.5, "validate_every": 1}
+    return replace(config, model=LiteRendererConfig(**SIZES), loss=loss, **settings)
 
 
-def test_weights_of_the_start_that_change_nothing_cost_all_the_same(config: Config) -> None:
-    picture, points, start = torch.rand(1, 3, 32, 32), torch.rand(1, 131, 2), InitialMotion()
-    stage = build(config).stage
-    assert isinstance(stage, RenderStage)
+def test_the_initial_motion_trains_first_and_then_stays_at_its_average(lite_config: TrainRenderConfig) -> None:
+    *_, trainer = start(replace(lite_config, initial_motion_steps=0))
+    before = trainer.stage.network.state_dict()
+    main(lite_config)
+    motion = checkpoint.load_latest(lite_config.run / "initial_motion" / "checkpoints")
+    assert motion and motion["step"] == 2
+    average = motion["average"]
+    state = state_of(lite_config)
+    for name, value in average.items():
+        assert torch.equal(state["networks"]["renderer"][f"initial_motion.{name}"], value)
+        assert torch.equal(state["average"][f"initial_motion.{name}"], value)
+    assert any(not torch.equal(value, before[f"initial_motion.{name}"]) for name, value in average.items())
+    assert any(not torch.equal(value, motion["networks"]["initial_motion"][name]) for name, value in average.items())
+    names = {name for name, value in before.items() if not torch.equal(value, state["networks"]["renderer"][name])}
+    assert any(not name.startswith("initial_motion.") for name in names)
+    rows = read_metrics(lite_config.run / "initial_motion")
+    assert [row["step"] for row in rows if row["group"] == "train"] == [1, 2]
+    assert all("L_w" in row for row in read_metrics(lite_config.run) if row["group"] == "train")
+
+
+@pytest.mark.slow
+def test_the_initial_motion_resumes_on_its_own(lite_config: TrainRenderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    main(lite_config)
+    halves = replace(lite_config, run=lite_config.run.parent / "halves")
+
+    def stop(trainer: Trainer, parts: list[dict[str, Any]]) -> None:
+        step(trainer, parts)
+        if isinstance(trainer.stage, InitialMotionStage):
+            trainer.engine.signal = signal.SIGTERM
+
+    step = Trainer.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stop)
+        with pytest.raises(SystemExit):
+            main(halves)
+    assert not (halves.run / "checkpoints").exists()
+    main(halves)
+    main(replace(halves, steps=3))  # once more, from the renderer's checkpoint
+    main(replace(lite_config, steps=3))
+    assert state_of(halves)["step"] == 3
+    for name, value in state_of(lite_config)["networks"]["renderer"].items():
+        assert torch.equal(value, state_of(halves)["networks"]["renderer"][name]), name
+
+
+def test_a_few_samples_are_overfitted_without_the_initial_motion(lite_config: TrainRenderConfig) -> None:
+    main(replace(lite_config, overfit=2, steps=1))
+    assert not (lite_config.run / "initial_motion").exists()
+
+
+def test_weights_of_the_initial_motion_that_change_nothing_cost_something(lite_config: TrainRenderConfig) -> None:
+    picture = torch.rand(1, 3, 32, 32)
+    points = torch.rand(1, 131, 2)
+    stage: Any = start(lite_config)[0].stage
     batch = {"target": picture, "masked_target": picture, "reference_images": picture[:, None]}
     batch |= {"landmarks": points, "reference_landmarks": points[:, None]}  # nothing is off, so nothing is corrected
-    without = stage.start_loss(start, batch)
-    torch.nn.init.constant_(start.correction.weight, 0.1)
-    cost = (stage.start_loss(start, batch) - without).item()
-    assert cost == pytest.approx(config.initial_motion_decay * 0.01 * start.correction.weight.numel(), rel=1e-3)
+    without = stage.losses(stage.network, batch)["L"]
+    weight = stage.network.correction.weight
+    torch.nn.init.constant_(weight, 0.1)
+    cost = (stage.losses(stage.network, batch)["L"] - without).item()
+    assert cost == pytest.approx(lite_config.initial_motion_decay * 0.01 * weight.numel(), rel=1e-3)
 
 
-def test_dry_run_is_of_a_step_after_the_warm_up(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_warm_up_is_said_in_steps(config: TrainRenderConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    main(replace(config, steps=1))  # 4 samples an epoch in batches of 2
+    assert "the first 2 steps train the alignment alone" in capsys.readouterr().out
+    config = replace(config, run=config.run.parent / "steps", alignment_steps=1)
+    main(replace(config, steps=2))
+    assert "the first 1 steps train" in capsys.readouterr().out
+    rows = [row for row in read_metrics(config.run) if row["group"] == "train"]
+    assert ["L_D" in row for row in rows] == [False, True]
+
+
+def test_dry_run_is_of_a_step_after_the_warm_up(config: TrainRenderConfig, capsys: pytest.CaptureFixture[str]) -> None:
     main(replace(config, dry_run=True))
     assert all(" L_D " in line for line in capsys.readouterr().out.splitlines() if line.startswith("a step"))
 
 
-def test_overfitting_validates_on_the_samples_it_trains_on(config: Config) -> None:
-    trainer = build(replace(config, overfit=2))
+def test_overfitting_validates_on_the_samples_it_trains_on(config: TrainRenderConfig) -> None:
+    [trainer] = start(replace(config, overfit=2))
     stage: Any = trainer.stage
-    seen = next(trainer.steps())[0]
+    [seen] = next(trainer.batches())
     assert [(s["name"], s["frame"]) for s in stage.examples] == list(zip(seen["name"], seen["frame"], strict=True))
     assert torch.equal(torch.stack([s["target"] for s in stage.examples]), seen["target"])
 
 
-def test_cache_of_another_size(config: Config) -> None:
+def test_cache_of_another_size(config: TrainRenderConfig) -> None:
     with pytest.raises(UserError, match=r"crop.size = 32, but 64 is in force"):
         main(replace(config, model=replace(TINY, size=64)))
 
 
-def test_missing_vgg_is_one_clear_line(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_vgg_is_one_clear_line(
+    config: TrainRenderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(config, vgg=None)
     monkeypatch.setattr(registry, "FOLDER", tmp_path / "checkpoints")
     monkeypatch.delenv(registry.VARIABLE, raising=False)
@@ -158,29 +206,29 @@ def test_missing_vgg_is_one_clear_line(config: Config, tmp_path: Path, monkeypat
             find_vgg(replace(config, vgg=file))
 
 
-def test_lpips_is_measured_where_the_weights_are(config: Config) -> None:
+def test_lpips_is_measured_where_the_weights_are(config: TrainRenderConfig) -> None:
     alexnet = Path(__file__).parents[2] / "shared/weights/alexnet_features_torchvision.pth"
     if not alexnet.exists():
         pytest.skip(f"{alexnet} is not there")
     config = replace(config, lpips=alexnet, model=replace(TINY, size=128), cache=config.run.parent / "cache")
     for name in "ab":
         write_clip(config.cache, name, num_frames=30)
-    stage = build(config).stage
+    [trainer] = start(config)
     with torch.no_grad():
-        numbers, pictures = stage.validate(stage.model.eval())
+        numbers, pictures = trainer.stage.validate(trainer.average.module)
     assert numbers["lpips"] > 0
     (title, picture), *_ = pictures.items()
     assert "frame" in title
     assert picture.shape == (128, 8 * 128, 3)  # sketch, 2 references, 2 motions, warped, output, target
 
 
-def test_missing_vgg_weights_say_where_to_get_them(config: Config) -> None:
+def test_missing_vgg_weights_say_where_to_get_them(config: TrainRenderConfig) -> None:
     where = re.escape(f"vgg19-dcbb9e9d.pth and put it into {registry.FOLDER}/")
     with pytest.raises(UserError, match=where):
         main(replace(config, vgg=Path("nowhere.pth")))
 
 
-def test_without_warping_the_discriminator_learns_from_the_first_step(config: Config) -> None:
+def test_without_warping_the_discriminator_learns_from_the_first_step(config: TrainRenderConfig) -> None:
     """There is nothing to warm up: a generator must not be trained against a discriminator that isn't."""
     main(replace(config, model=replace(TINY, use_warping=False), steps=1))
     row = next(row for row in read_metrics(config.run) if row["group"] == "train")
@@ -189,33 +237,35 @@ def test_without_warping_the_discriminator_learns_from_the_first_step(config: Co
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"batch": 1}, "--batch: 1 in 1 parts leaves fewer than 2 samples in each"),
-    ({"accumulate": 2}, "--batch: 2 in 2 parts leaves fewer than 2 samples in each"),
-    ({"num_references": 0}, "--num-references: 0 is not more than 0"),
-    ({"val_samples": 0}, "--val-samples: 0 is not more than 0"),
+    ({"batch": 1}, "batch: 1 in 1 parts leaves fewer than 2 samples in each"),
+    ({"accumulate": 2}, "batch: 2 in 2 parts leaves fewer than 2 samples in each"),
+    ({"num_references": 0}, "num_references: 0 is not more than 0"),
+    ({"val_samples": 0}, "val_samples: 0 is not more than 0"),
 ])  # fmt: skip
-def test_wrong_settings_are_named(config: Config, settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_named(config: TrainRenderConfig, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(config, **settings)
 
 
 @pytest.mark.parametrize(("group", "settings", "message"), [
-    ("model", {"num_frames": 0}, "--model.num-frames: 0 is not more than 0"),
-    ("model", {"num_frames": 4}, "--model.num-frames: 4 is not odd"),
-    ("model", {"kernel": 4}, "--model.kernel: 4 is not odd"),
-    ("model", {"size": 31}, "--model.size: 31 is not even"),
-    ("model", {"deep": 6}, "--model.deep: 6 is not a multiple of 4"),
-    ("model", {"alignment_deep": 2}, "--model.alignment-deep: 2 is not a multiple of 4"),
-    ("model", {"sketch_channels": 4}, "--model.sketch-channels: 4 is not at most 3"),
-    ("discriminator", {"scales": 0}, "--discriminator.scales: 0 is not more than 0"),
-    ("loss", {"layers": (1, 6)}, r"--loss.layers: \(1 6\) are not some of \(1, 2, 3, 4, 5\)"),
-    ("loss", {"layers": ()}, r"--loss.layers: \(\) are not some of"),
-    ("loss", {"warp": -1.0}, "--loss.warp: -1.0 is less than 0"),
+    ("model", {"num_frames": 0}, "model.num_frames: 0 is not more than 0"),
+    ("model", {"num_frames": 4}, "model.num_frames: 4 is not odd"),
+    ("model", {"kernel": 4}, "model.kernel: 4 is not odd"),
+    ("model", {"size": 31}, "model.size: 31 is not a multiple of 2"),
+    ("model", {"deep": 6}, "model.deep: 6 is not a multiple of 4"),
+    ("model", {"alignment_deep": 2}, "model.alignment_deep: 2 is not a multiple of 4"),
+    ("model", {"sketch_channels": 4}, "model.sketch_channels: 4 is not at most 3"),
+    ("discriminator", {"scales": 0}, "discriminator.scales: 0 is not more than 0"),
+    ("loss", {"layers": (1, 6)}, r"loss.layers: \(1 6\) are not some of \(1, 2, 3, 4, 5\)"),
+    ("loss", {"layers": ()}, r"loss.layers: \(\) are not some of"),
+    ("loss", {"warp": -1.0}, "loss.warp: -1.0 is less than 0"),
     ("loss", {"warp": 0.0, "perceptual": 0.0, "style": 0.0, "adversarial": 0.0, "feature_matching": 0.0},
-     "--loss: no term that trains has a weight"),
-    ("loss", {"warp": 0.0}, "--loss.warmup-epochs: 1 epochs would train the alignment alone"),
+     "loss: no term that trains has a weight"),
+    ("loss", {"warp": 0.0}, "loss.warmup_epochs: 1 epochs would train the alignment alone"),
 ])  # fmt: skip
-def test_impossible_settings_are_named(config: Config, group: str, settings: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_named(
+    config: TrainRenderConfig, group: str, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         replace(config, **{group: replace(getattr(config, group), **settings)})
 
@@ -226,9 +276,9 @@ def test_impossible_settings_are_named(config: Config, group: str, settings: dic
     ({"use_warping": False}, {"warp": 0.0}),  # no alignment, so no warm-up
 ])  # fmt: skip
 def test_weights_that_leave_something_to_train_are_taken(
-    config: Config, model: dict[str, Any], loss: dict[str, Any]
+    config: TrainRenderConfig, model: dict[str, Any], loss: dict[str, Any]
 ) -> None:
     changed = {"model": replace(config.model, **model), "loss": replace(config.loss, **loss)}
-    trainer = build(replace(config, **changed))
-    trainer.train_step(next(trainer.steps()))
-    assert trainer.take_recent()["L"] > 0
+    [trainer] = start(replace(config, **changed))
+    trainer.train_step(next(trainer.batches()))
+    assert trainer.take_means()["L"] > 0

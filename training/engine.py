@@ -1,80 +1,179 @@
-"""What a training step needs beside networks and losses: number format, gradient scaling, clipping, averaging."""
+"""What a training process has: device, number format, the other processes (torchrun), optimiser steps, averaging.
+
+With several processes PyTorch's DistributedDataParallel averages the gradients. On GPUs SyncBatchNorm computes batch
+statistics over the batch of all processes; on CPUs, where PyTorch has no SyncBatchNorm, each process uses those of its
+own share, and the running statistics are the main process's.
+"""
 
 import copy
+import gc
+import os
+import signal
+import time
+from typing import TypeVar
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn  # imported later, as optimisers do, its defaults would keep the process group for ever
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 
-from runtime.device import computes_in_bf16
-from training import distributed
-from training.options import Options
+from runtime.device import computes_in_bf16, pick_device
+from training.config import TrainConfig
+
+Value = TypeVar("Value")
+# Signals that let a step end and then save; SIGHUP (not on Windows) means that the terminal is gone.
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 
 
 class Engine:
-    """Backward passes and optimiser steps, in any precision, on any number of processes."""
+    """This training process, in any precision, among any number of processes.
 
-    def __init__(self, options: Options) -> None:
-        """Raises UserError when the device isn't there."""
-        torch.manual_seed(options.seed)  # networks are made next
-        self.options = options
-        self.world = distributed.start(options.device)
-        self.device = self.world.device
-        precision = options.precision
+    Raises:
+        UserError: the device is not usable.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        torch.manual_seed(config.seed)  # before the networks are made
+        self.config = config
+        self.began = time.monotonic()
+        self.signal: signal.Signals | None = None
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
+        self.replicas: list[DistributedDataParallel] = []
+        precision = config.precision
         if precision == "auto":
             precision = "bf16" if computes_in_bf16(self.device) else "fp32"
         self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+            torch.backends.cudnn.allow_tf32 = precision != "fp32"
+            torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+        if self.num_processes > 1 and not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    # Training steps
 
     def autocast(self) -> torch.autocast:
         """Context for forward passes in the chosen precision."""
         return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
 
     def adam(self, module: nn.Module, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
-        """Adam over the module's parameters; its learning rate is set at every step."""
-        return Adam(module.parameters(), betas=betas, fused=self.device.type == "cuda")
+        """Adam over the parameters that train; its learning rate is set at every step."""
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return Adam(parameters, betas=betas, fused=self.device.type == "cuda")
 
-    def compiled(self, module: nn.Module) -> nn.Module:
-        """The module, compiled when asked for; weights are shared and keep their names."""
-        return torch.compile(module) if self.options.compile else module  # type: ignore[return-value]
+    def parallel(self, module: nn.Module, partly_trained: bool = False) -> nn.Module:
+        """The module to call in training steps, so that the gradients of all processes are averaged.
+
+        It shares its weights with `module`. What it returns must be in the loss, or detached. `partly_trained`: there
+        are steps in which some of its parameters get no gradient.
+        """
+        if self.num_processes == 1:
+            return module
+        if self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)  # in place
+        replica = DistributedDataParallel(module, find_unused_parameters=partly_trained)
+        self.replicas.append(replica)
+        return replica
+
+    def exchange_gradients(self, exchange: bool) -> None:
+        """Whether the next backward passes average the gradients over processes: only those of a batch's last part."""
+        for replica in self.replicas:
+            replica.require_backward_grad_sync = exchange
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of one of the step's `accumulate` parts."""
-        self.scaler.scale(loss / self.options.accumulate).backward()
+        """Adds the gradient of one of the batch's `accumulate` parts."""
+        self.scaler.scale(loss / self.config.accumulate).backward()
 
     def update(self, optimiser: Optimizer, step: int) -> Tensor:
-        """Averages the gradients over processes, clips them, steps and clears. Returns the norm before clipping."""
+        """Clips the gradients, makes the optimiser's step and clears them. Returns their norm before clipping."""
         parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-        distributed.average([p.grad for p in parameters], self.world)
-        optimiser.param_groups[0]["lr"] = self.options.learning_rate_at(step)
+        optimiser.param_groups[0]["lr"] = self.config.learning_rate_at(step)
         self.scaler.unscale_(optimiser)
-        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_norm or float("inf"))
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or float("inf"))
         self.scaler.step(optimiser)
         optimiser.zero_grad(set_to_none=True)
         return norm
 
+    # Other processes
 
-class Average:
-    """Exponential moving average of a network's weights and batch statistics, which copied would be those of the last
-    few batches, and of other weights.
+    def from_main(self, value: Value) -> Value:
+        """The main process's value, on all processes: their machine may not have its files."""
+        values = [value]
+        if self.num_processes > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def mean_over_processes(self, values: Tensor) -> Tensor:
+        if self.num_processes > 1:
+            dist.all_reduce(values)
+        return values / self.num_processes
+
+    def on_any_process(self, *flags: bool) -> list[bool]:
+        """Each flag, true on all processes if it is true on one: they stop together. No GPU is waited for."""
+        values = torch.tensor(flags, dtype=torch.int)
+        if self.num_processes > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return [bool(value) for value in values]
+
+    def close(self) -> None:
+        """Ends Gloo's threads, which could abort the end of the process. Nothing else may hold the replicas by then."""
+        if self.num_processes > 1:
+            self.replicas.clear()
+            gc.collect()
+            dist.destroy_process_group()
+
+    # Reasons to stop early
+
+    def is_late(self) -> bool:
+        """Whether the minutes of this command are used up."""
+        return self.config.minutes is not None and time.monotonic() - self.began > 60 * self.config.minutes
+
+    def catch_signals(self) -> None:
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._note_signal)
+
+    def _note_signal(self, number: int, _: object) -> None:
+        """The first signal lets the step end; a second one ends the process at once."""
+        self.signal = signal.Signals(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether the error comes from an exchange with a process that has ended."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+class MovingAverage:
+    """Exponential moving average of a network's weights and batch statistics.
 
     Over the first steps the decay is (1 + step) / (10 + step), so that a random start is forgotten. From trained
-    weights it is (1 + step) / (2 + step): the mean of all steps so far.
+    weights it is (1 + step) / (2 + step): the mean of all steps so far. Batch statistics are averaged too: those of
+    the network itself belong to its last weights.
     """
 
-    def __init__(self, module: nn.Module, decay: float, trained: bool = False) -> None:
-        self.decay, self.head = decay, 2 if trained else 10
-        self.source = module
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+    def __init__(self, network: nn.Module, decay: float, is_trained: bool = False) -> None:
+        self.network = network
+        self.decay = decay
+        self.delay = 2 if is_trained else 10
+        self.module = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (self.head + step))
-        for mine, theirs in zip(self.module.state_dict().values(), self.source.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
+        decay = min(self.decay, (1 + step) / (self.delay + step))
+        current = self.network.state_dict()
+        for name, mean in self.module.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(current[name], 1 - decay)
             else:
-                mine.copy_(theirs)
+                mean.copy_(current[name])

@@ -1,17 +1,20 @@
 """python -m training.export: the best or the last averaged weights of a run as a file that others load."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models import weights
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
 from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import SettingError, write_whole
 from training import checkpoint
 
 
 @dataclass(frozen=True)
-class Config:
+class ExportConfig:
     """Writes a run's averaged weights in half precision, with the settings they were trained with."""
 
     run: Path
@@ -22,22 +25,24 @@ class Config:
     """The best by validation, or the newest."""
 
 
-def main(config: Config) -> None:
+def main(config: ExportConfig) -> None:
     """Raises UserError when the run has nothing to export or the file can't be written."""
     command_line.check_output(config.output, "--output", (".safetensors",))
     state = checkpoint.load_latest(config.run / "checkpoints")
     if state is None:
-        raise UserError(f"--run: {config.run} holds no checkpoint")
-    best = config.run / f"{next(iter(state['networks']))}.safetensors"  # other weights may lie beside it, for --weights
+        raise SettingError("run", f"{config.run} holds no checkpoint")
+    best = config.run / f"{next(iter(state['networks']))}.safetensors"
     if not best.exists():
-        raise UserError(f"--run: {config.run} holds no validated weights yet; train on to the first validation")
-    module = weights.load(best)
+        raise SettingError("run", f"{config.run} holds no validated weights yet; train on to the first validation")
+    with safe_open(best, framework="pt") as file:
+        metadata = file.metadata()
+    weights = load_file(best)
     if config.which == "last":
-        module.load_state_dict(state["average"])
-        module.extra = {"step": state["step"], "best": False}
-    weights.save(module, config.output, module.settings, module.extra, half=True)
-    print(f"{config.output}: step {module.extra['step']} of {config.run}")
+        weights = {name: state["average"][name].to(value.dtype).contiguous() for name, value in weights.items()}
+        metadata["extra"] = json.dumps({"step": state["step"], "best": False})
+    write_whole(config.output, save(weights, metadata))
+    print(f"{config.output}: step {json.loads(metadata['extra'])['step']} of {config.run}")
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, prog="python -m training.export")
+    command_line.run(main, ExportConfig, prog="python -m training.export")

@@ -1,16 +1,15 @@
-"""Two processes with half the batch each do what one process does, batch statistics and continued runs included."""
+"""Two processes with half the batch each do what one process does, continued runs included."""
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-import tyro
 from torch import nn
 from torch.distributed import run as torchrun
 
@@ -18,8 +17,8 @@ import train_landmark
 import train_render
 from tests.datasets.made_up import write_clip
 from tests.training.toy import STEPS, toy_trainer
-from training import distributed
-from training.options import Options, with_preset
+from training import checkpoint
+from training.config import TrainConfig
 from training.run_folder import RunFolder, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +35,7 @@ RENDER = (
     "--model.style-hidden 4 --model.audio-width 2 --discriminator.width 4 --val-samples 2 --loss.layers 1 2 "
     "--loss.warmup-epochs 1 --loss.style 1000 --loss.adversarial 0.25 --loss.feature-matching 2.5 --vgg vgg.pth"
 )
+INITIAL_MOTION = "--initial-motion-steps 2 --loss.warmup-epochs 0"
 
 
 def write_vgg(path: Path) -> None:
@@ -51,9 +51,21 @@ def start_processes(commands: list[list[str]], cwd: Path | None = None) -> list[
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     size = str(len(commands))
-    world = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "OMP_NUM_THREADS": "1"}
+    world = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": size,
+        "PYTHONPATH": str(ROOT),
+    }
     return [
-        subprocess.Popen([sys.executable, *command], env={**world, "RANK": str(rank)}, stderr=subprocess.PIPE, cwd=cwd)
+        subprocess.Popen(
+            [sys.executable, *command],
+            env={**world, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+        )
         for rank, command in enumerate(commands)
     ]
 
@@ -63,19 +75,26 @@ def end(processes: list[subprocess.Popen[bytes]]) -> None:
     assert [process.returncode for process in processes] == [0] * len(processes), errors
 
 
-@pytest.mark.parametrize("text", [train_landmark.__doc__, train_render.__doc__, (ROOT / "README.md").read_text()])
+@pytest.mark.parametrize(
+    "text", [train_landmark.__doc__, train_render.__doc__, (ROOT / "docs" / "training.md").read_text()]
+)
 def test_torchrun_takes_the_documented_command(text: str) -> None:
     """Without -- it refuses --run, which might be short for a flag of its own."""
-    command = re.search(r"torchrun (.*?) \.\.\.", text)
-    assert command
-    parsed = torchrun.parse_args([*command.group(1).split(), "--cache", "C", "--run", "R"])
-    assert (ROOT / parsed.training_script).exists() and parsed.training_script_args == ["--cache", "C", "--run", "R"]
+    commands = re.findall(r"torchrun ((?:.*?\\\n)*.*?)(?: \.\.\.)?$", text, re.M)
+    assert commands
+    for command in commands:
+        parsed = torchrun.parse_args([*command.replace("\\\n", "").split(), "--cache", "C", "--run", "R"])
+        assert (ROOT / parsed.training_script).exists()
+        assert parsed.training_script_args[-4:] == ["--cache", "C", "--run", "R"]
 
 
-def test_on_gpus_batch_statistics_are_pytorchs() -> None:
+def test_on_gpus_batch_statistics_are_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4)), nn.BatchNorm1d(4))
     names, parameters = list(network.state_dict()), list(network.parameters())
-    distributed.share_batch_norm(network, distributed.World(0, 2, torch.device("cuda:0")))
+    engine = toy_trainer(tmp_path).engine
+    engine.num_processes, engine.device = 2, torch.device("cuda:0")
+    monkeypatch.setattr("training.engine.DistributedDataParallel", lambda module, **_: module)
+    engine.parallel(network)
     assert [type(layer) for layer in network.modules() if "Norm" in type(layer).__name__] == [nn.SyncBatchNorm] * 2
     assert list(network.state_dict()) == names, "weight files stay the same"
     assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True)), "the optimiser's own"
@@ -84,7 +103,6 @@ def test_on_gpus_batch_statistics_are_pytorchs() -> None:
 @pytest.mark.slow
 def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "here", steps=4).fit()
-    (tmp_path / "here" / "lock").unlink()  # held until this process ends
     commands = [["-m", "tests.training.toy", str(tmp_path / name)] for name in ("here", "elsewhere")]
     end(start_processes(commands, cwd=ROOT))
     steps = [row["step"] for row in read_metrics(tmp_path / "here") if row["group"] == "train"]
@@ -93,37 +111,66 @@ def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["file/run", "taken"])
-def test_only_the_process_that_fails_says_why(tmp_path: Path, run: str) -> None:
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("file/run", "error: file/run could not be written"),
+        ("taken", "error: --run: another training is at work in taken"),
+    ],
+)
+def test_only_the_process_that_fails_says_why(tmp_path: Path, run: str, message: str) -> None:
     for name in ("a/clip", "b/clip"):
         write_clip(tmp_path / "cache", name, size=32)
     (tmp_path / "file").write_text("")
-    RunFolder(Options(cache=tmp_path, run=tmp_path / "taken")).lock()
+    taken = RunFolder(TrainConfig(cache=tmp_path, run=tmp_path / "taken"))
+    taken.lock()
     script = str(ROOT / "train_landmark.py")
     command = [script, "--cache", "cache", "--run", run, *COMMON.split(), *LANDMARK.split()]
     processes = start_processes([command, command], cwd=tmp_path)
     errors = [process.communicate(timeout=100)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [2, 2] and "Traceback" not in "".join(errors), errors
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["lock"]
-    assert errors[0].startswith("error: --run") and "error: another process of this training has ended" in errors[1]
+    assert errors[0].startswith(message) and "error: another process of this training has ended" in errors[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "flags"), [(train_landmark, LANDMARK), (train_render, RENDER)])
-def test_two_processes_are_one(tmp_path: Path, script: ModuleType, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"clip_norm": 0.5}])
+def test_two_processes_train_as_one(tmp_path: Path, settings: dict[str, float]) -> None:
+    flags = json.dumps({"dropout": 0.0, **settings})
+    command = ["-m", "tests.training.toy", str(tmp_path / "two"), "", flags]
+    end(start_processes([command, command], cwd=ROOT))
+    toy_trainer(tmp_path / "one", **json.loads(flags)).fit()
+    one, two = (checkpoint.load_latest(tmp_path / run / "checkpoints") for run in ("one", "two"))
+    assert one and two and one["step"] == two["step"] == STEPS
+    assert one["networks"]["toy"].keys() == two["networks"]["toy"].keys()
+    for key in ("networks", "average"):
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+    losses = [[row["L"] for row in read_metrics(tmp_path / run) if "L" in row] for run in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("train_landmark", LANDMARK), ("train_render", RENDER), ("train_render", f"{RENDER} {INITIAL_MOTION}")],
+)
+def test_weights_stay_the_same_on_both_processes(tmp_path: Path, script: str, flags: str) -> None:
     for number in range(4):
         write_clip(tmp_path / "cache", f"speaker{number}/clip", num_frames=30, size=32, seed=number)
     write_vgg(tmp_path / "vgg.pth")
-    monkeypatch.chdir(tmp_path)
-    arguments = ["--cache", "cache", *COMMON.split(), *flags.split(), "--run"]
-    command = [str(ROOT / f"{script.__name__}.py"), *arguments, "two"]
-    processes = start_processes([command, command])
-    script.main(tyro.cli(with_preset(script.Config, script.PRESETS), args=[*arguments, "one"]))
-    end(processes)
-    one, two = (read_metrics(tmp_path / run) for run in ("one", "two"))
-    assert len(one) == len(two) == 5
-    for a, b in zip(one, two, strict=True):
-        for name in a:
-            if name.startswith(("L", "gradient", "discriminator", "selection")):
-                assert b[name] == pytest.approx(a[name], rel=1e-3), (a["step"], name)
-    assert len({row["L"] for row in one if row["group"] == "train"}) == 4
+    arguments = ["--cache", "cache", *COMMON.split(), *flags.split(), "--run", "run"]
+    command = ["-m", "tests.training.two_processes", script, *arguments]
+    end(start_processes([command, command], cwd=tmp_path))
+    states = [torch.load(tmp_path / f"process_{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    saved = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    assert saved and saved["step"] == 4
+    for network, state in saved["networks"].items():
+        for name, value in state.items():
+            key = f"{network}.{name}"
+            assert key not in states[0] or torch.equal(value, states[0][key]), key
+    assert sum(key.startswith(f"{network}.") for network in saved["networks"] for key in states[0]) > 10
+    rows = [row for row in read_metrics(tmp_path / "run") if row["group"] == "train"]
+    assert len({row["L"] for row in rows}) == 4

@@ -22,7 +22,8 @@ import train_render
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import COMMON, LANDMARK, RENDER, write_vgg
-from training.options import with_preset
+from training.engine import Engine
+from training.loop import Trainer
 
 GPU = torch.device("cuda:0")
 pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this PyTorch knows no CUDA")
@@ -62,25 +63,32 @@ def test_a_training_step(
         write_clip(tmp_path / "cache", f"speaker{number}/clip", num_frames=30, size=32, seed=number)
     write_vgg(tmp_path / "vgg.pth")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["", "--preset", preset])
     arguments = ["--cache", "cache", "--run", "run", "--preset", preset, *COMMON.split(), *flags.split()]
-    trainer = script.build(tyro.cli(with_preset(script.Config, script.PRESETS), args=arguments))
-    stage, [part] = trainer.stage, next(trainer.steps())
+    chosen = script.PRESETS[preset]
+    config = tyro.cli(type(chosen), default=chosen, args=arguments)
+    for trainer in script.trainers(config, Engine(config)):
+        check_training_step(trainer, half, monkeypatch)
+
+
+def check_training_step(trainer: Trainer, half: torch.dtype | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage: Any = trainer.stage
+    [part] = next(trainer.batches())
     monkeypatch.setattr(Tensor, "backward", lambda _: None)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    vgg = [stage.loss.vgg] if script is train_render else []
-    with on_gpu(*stage.networks.values(), stage.average, *vgg):
-        trainer.engine.device, trainer.engine.half = GPU, half
+    vgg: list[Any] = [stage.loss.vgg] if isinstance(stage, train_render.RenderStage) else []
+    with on_gpu(*stage.networks.values(), trainer.average.module, *vgg), monkeypatch.context() as patch:
+        patch.setattr(trainer.engine, "device", GPU)
+        patch.setattr(trainer.engine, "half", half)
         with trainer.engine.autocast():
             square = torch.ones(2, 2, device=GPU)
             assert (square @ square).dtype == (half or torch.float32)
         batch: Any = {
             k: torch.empty(v.shape, dtype=v.dtype, device=GPU) if isinstance(v, Tensor) else v for k, v in part.items()
         }
-        for epoch in (0, 9):  # warming up and after it
+        for step in (0, 9):  # warming up and after it
             with torch.no_grad():  # a graph would ask the driver
-                losses = stage.train_step(batch, epoch)
+                losses = stage.train_step(batch, step)
             assert "L" in losses and {(loss.device, loss.dtype) for loss in losses.values()} == {(GPU, torch.float32)}
         for name, network in stage.networks.items():
             for parameter in network.parameters():
@@ -103,7 +111,8 @@ def test_dubbing(monkeypatch: pytest.MonkeyPatch) -> None:
         networks.device = GPU
         assert networks.predict_landmarks(points, points[:15], mel).shape == points.shape
         references = networks.encode_references(faces, points[:30], np.tile([0, 0, 200, 200], (30, 1)), larger)
-        assert references.features.landmarks is not None and references.features.landmarks.device == GPU
+        features: Any = references.features
+        assert features.landmarks.device == GPU
         sketches, heard = random.random((4, 5, 128, 128, 3), np.float32), random.random((4, 1, 80, 16), np.float32)
         drawn, warped = networks.draw_faces(faces[:4], points[:4], sketches, references, heard)
         assert drawn.shape == (4, 256, 256, 3) and warped.shape == (4, 128, 128, 3)

@@ -3,6 +3,7 @@
 Run as a program it trains in a folder and, when told to, kills itself: python -m tests.training.toy RUN [WHEN]
 """
 
+import json
 import os
 import signal
 import sys
@@ -16,10 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from runtime.command_line import UserError, fail
-from training import distributed
+from training.config import TrainConfig
 from training.engine import Engine
-from training.loop import Stage, Trainer
-from training.options import Options
+from training.loop import Stage, Trainer, run_in_turn
 from training.run_folder import RunFolder
 
 STEPS = 12
@@ -45,38 +45,41 @@ class ToyStage(Stage):
 
     def __init__(self, engine: Engine, dropout: float = 0.3) -> None:
         layers = nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)
-        super().__init__(nn.Sequential(*layers), engine, [], {})
+        super().__init__(nn.Sequential(*layers), engine, [])
+        self.trained = engine.parallel(self.network)
         self.selections: list[float] = []  # what validation answers, first to last; then the last again
         self.exported: list[int] = []
 
-    def train_step(self, batch: dict[str, Any], epoch: float) -> dict[str, Tensor]:
+    def train_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:
         with self.engine.autocast():
-            output = self.model(batch["x"])
+            output = self.trained(batch["x"])
         loss = (output.float() - batch["y"]).square().mean()
         self.engine.backward(loss)
         return {"L": loss}
 
-    def validate(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         if len(self.selections) > 1:
             return {"selection": self.selections.pop(0)}, {}
-        selection = self.selections[0] if self.selections else float(sum(p.abs().sum() for p in model.parameters()))
+        selection = self.selections[0] if self.selections else float(sum(p.abs().sum() for p in network.parameters()))
         return {"selection": selection}, {"picture": np.zeros((4, 4, 3), np.uint8)}
 
-    def export(self, model: nn.Module, step: int, numbers: dict[str, float]) -> None:
-        self.exported.append(step)
+    def export(self, network: nn.Module, folder: Path, about: dict[str, Any]) -> None:
+        self.exported.append(about["step"])
 
 
-def toy_trainer(run: Path, broken: int | None = None, dropout: float = 0.3, **settings: Any) -> Trainer:
-    options = Options(**{
+def toy_trainer(
+    run: Path, broken: int | None = None, dropout: float = 0.3, engine: Engine | None = None, **settings: Any
+) -> Trainer:
+    config = TrainConfig(**{
         "cache": run, "run": run, "batch": 4, "steps": STEPS, "workers": 0, "log_every": 1, "validate_every": 2,
         "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "precision": "fp32", **settings,
     })  # fmt: skip
-    stage = ToyStage(Engine(options), dropout)
-    return Trainer(stage, Numbers(broken), options, RunFolder(options))
+    stage = ToyStage(engine or Engine(config), dropout)
+    return Trainer(stage, Numbers(broken), config, RunFolder(config))
 
 
-def main(run: Path, when: str = "") -> None:
-    trainer = toy_trainer(run, workers=int(when == "wait"))
+def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> Trainer:
+    trainer = toy_trainer(run, workers=int(when == "wait"), **json.loads(settings))
     step, replace = trainer.train_step, os.replace
     if when == "step":  # in the middle of the run, between two checkpoints
 
@@ -111,14 +114,20 @@ def main(run: Path, when: str = "") -> None:
                 time.sleep(60)
 
         trainer.train_step = waiting  # type: ignore[method-assign]
-    trainer.fit()
-    distributed.stop()
+    return trainer
+
+
+def main(arguments: list[str]) -> None:
+    trainers = [disturbed_trainer(Path(arguments[0]), *arguments[1:])]
+    engine = trainers[0].engine
+    run_in_turn(trainers.pop() for _ in range(1))
+    engine.close()
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
     assert not [name for name in threads if "gloo" in name], threads  # they could abort the end of the process
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), *sys.argv[2:])
+        main(sys.argv[1:])
     except UserError as error:
         fail(str(error))

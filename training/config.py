@@ -1,0 +1,151 @@
+"""The settings that both training scripts share: every flag that is not about the network, its losses or its data."""
+
+import argparse
+import json
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from runtime.command_line import SettingError
+
+Config = TypeVar("Config", bound="TrainConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a run. Raises SettingError for a number that is out of range."""
+
+    # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
+    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
+        {"cache", "run", "minutes", "steps", "patience", "workers", "device", "compile", "precision", "keep"}
+        | {"log_every", "validate_every", "dry_run", "learning_rate", "clip_norm"}
+    )
+
+    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset(
+        {"minutes", "warmup_steps", "clip_norm", "ema", "patience", "workers", "seed", "overfit"}
+    )
+
+    cache: Path
+    """Folder of clips that `python -m preprocess` made."""
+    run: Path
+    """Folder of this run. The same command again continues it."""
+    preset: Literal["lite", "paper"] = "lite"
+    """Sizes and defaults: the small networks that ship, or the paper's."""
+    init: Path | None = None
+    """Weights to start from: shipped, converted or an earlier run's. The network's sizes are taken from the file."""
+    steps: int = 100_000
+    """Optimiser steps in all."""
+    minutes: float | None = None
+    """Stop (save, exit) after this many minutes of this command."""
+    batch: int = 32
+    """Samples a step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts into which a process cuts its share of the batch, one after the other, to save memory."""
+    learning_rate: float = 1e-4
+    """Adam's step size; it and --clip-norm may change when a run is continued."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    clip_norm: float = 0.0
+    """Maximum norm of the gradient; 0: no clipping."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are validated and exported; 0: the raw weights."""
+    patience: int = 0
+    """Stop after this many validations in a row without improvement; 0: never."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Number format of forward and backward passes; weights stay fp32. auto: bf16 where the GPU or CPU computes in it,
+    else fp32. tf32: CUDA's rounded matrix products."""
+    compile: bool = False
+    """Compile the networks (torch.compile): a slow start, faster steps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device to train on."""
+    workers: int = 2
+    """Processes that load data, for each training process."""
+    seed: int = 0
+    """Weights, samples and dropout are functions of the seed and the step."""
+    log_every: int = 50
+    """Steps between lines of metrics, which are means over these steps."""
+    validate_every: int = 1000
+    """Steps between validations, each followed by a checkpoint."""
+    keep: int = 2
+    """Checkpoints to keep besides the best."""
+    overfit: int = 0
+    """Train and validate on this many fixed samples: the loss must fall to almost 0."""
+    dry_run: bool = False
+    """Print sizes, time and memory of a step, and stop without writing anything."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, may_be_zero=self.MAY_BE_ZERO)
+        for name, value in flatten(self).items():
+            if isinstance(value, int | float) and not value >= 0:
+                raise SettingError(name, f"{value} is less than 0, or no number")
+        if self.ema >= 1:
+            raise SettingError("ema", f"{self.ema} is not a decay below 1 (usual: 0.999)")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (0-based): linear warm-up, then constant."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def check_batch_statistics(self, values: int) -> None:
+        """Raises SettingError if BatchNorm would see a single value a channel; a sample gives it `values` of them."""
+        if self.batch // self.accumulate * values < 2:
+            raise SettingError(
+                "batch",
+                f"{self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, too few for batch "
+                "statistics; use a larger batch or fewer parts",
+            )
+
+    def validation_clips(self, train: list[str], val: list[str]) -> list[str]:
+        """Names of the clips to validate on: `val`, or the training clips if there are no others and `init` is set.
+
+        Raises:
+            SettingError: no clip to train on, or none to validate on.
+        """
+        if not train:
+            raise SettingError("cache", "no clip is left to train on; add clips, or change the lists or the test share")
+        if val or self.overfit:
+            return val
+        if self.init is None:
+            raise SettingError(
+                "cache",
+                f"{len(train)} clip to train on and none to validate on; add clips or name some in the validation "
+                "list (with weights to start from, a single clip may serve for both)",
+            )
+        print("no other clip: validating on the training clips, so stop early (--steps)", file=sys.stderr)
+        return train
+
+
+def check_positive(config: Any, group: str = "", may_be_zero: Collection[str] = ()) -> None:
+    """Raises SettingError for a number of a dataclass that is not positive; `group` is the prefix of its settings."""
+    for name, value in vars(config).items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and name not in may_be_zero and not value > 0:
+            raise SettingError(group + name, f"{value} is not more than 0")
+
+
+def flatten(config: Any, group: str = "") -> dict[str, Any]:
+    """A dataclass as {"model.width": 512, ...} with plain JSON values."""
+    flat: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        if is_dataclass(value):
+            flat |= flatten(value, f"{group}{name}.")
+        else:
+            flat[group + name] = json.loads(json.dumps(value, default=str))
+    return flat
+
+
+def chosen_preset(presets: dict[str, Config]) -> Config:
+    """The preset that the command line names by --preset, else the first; the real parser refuses other names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    name = parser.parse_known_args()[0].preset
+    return presets.get(name, next(iter(presets.values())))
+
+
+def with_sizes_of(config: Any, preset: Any, loaded: Any) -> Any:
+    """`config` with the sizes of a loaded network. Raises SettingError if `config.model` asks for other sizes."""
+    for name, value in vars(loaded).items():
+        if getattr(config.model, name, value) not in (getattr(preset.model, name, value), value):
+            raise SettingError(f"model.{name}", f"{config.init} has {value}; leave this setting out")
+    return replace(config, model=loaded)
