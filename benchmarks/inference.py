@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import busy_core, describe, matmul_rate, run, seconds
 from benchmarks.portrait import write_portrait
-from inference import SHORTEST_SOUND, STAGES, Dubber
+from inference import SHORTEST_SOUND, Dubber
 from media.audio import MEL_COLUMNS, N_MELS
 from models.configs import RendererConfig
 from models.renderer import Renderer
 from networks import SHIPPED_WEIGHTS, DubConfig
 from runtime import command_line
-from runtime.command_line import UserError
 from runtime.device import memory_gib
 
 matplotlib.use("Agg")  # draws to files, also on machines without a screen
@@ -50,22 +48,18 @@ class InferenceBenchmarkConfig:
     seconds: float = 2.0
     """Length of the videos of the whole jobs."""
     lengths: tuple[float, ...] = (2.0, 8.0)
-    """Lengths of videos whose dubbing's memory is measured, in seconds, shortest first."""
+    """Lengths of videos whose dubbing's memory is measured, in seconds."""
     num_references: tuple[int, ...] = (1, 5, 25)
     """Numbers of references for the paper's renderer."""
 
 
 def main(config: InferenceBenchmarkConfig) -> None:
     """Prints the tables as they come, and draws the picture."""
-    command_line.at_least(1, num_references=min(config.num_references, default=1))
-    for length in (config.seconds, *config.lengths):
-        if length < SHORTEST_SOUND:
-            raise UserError(f"{length} s of sound: at least {SHORTEST_SOUND} s are needed")
     command_line.check_output(config.output, suffixes=(".png",))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         commands = [measure_command(config, folder, length) for length in config.lengths]
-        print_table("The command, 224 x 224, start-up included", commands)
+        print_table("The command, 224 x 224", commands)
         dubber = Dubber.from_weights(config.weights, DubConfig(device=config.device))
         device = dubber.networks.device
         print(describe(device))
@@ -73,15 +67,21 @@ def main(config: InferenceBenchmarkConfig) -> None:
         jobs = [measure_job(dubber, folder, size, config.seconds) for size in SIZES]
         with busy_core():
             job = measure_job(dubber, folder, SIZES[1], config.seconds)
-        jobs.append({**job, "job": f"{job['job']}, one core busy"})
+        jobs.append(job | {"job": "512 x 512, one core busy"})
         print_table("Whole jobs, warm (stages in ms a frame; they run side by side)", jobs)
-    rows = []
+    renderer = []
     for dtype in (torch.float32, torch.bfloat16):
         rate = matmul_rate(device, dtype)
-        print(f"matrix product in {str(dtype).removeprefix('torch.')}: {rate / 1e9:.0f} GFLOP/s")
-        rows += [measure_renderer(count, device, dtype, rate) for count in config.num_references]
-    print_table("The paper's renderer, one frame", rows)
-    draw(config.output, jobs, rows, commands, describe(device))
+        print(f"matrix product in {dtype}: {rate / 1e9:.0f} GFLOP/s")
+        renderer += [measure_renderer(count, device, dtype, rate) for count in config.num_references]
+    print_table("The paper's renderer, one frame", renderer)
+    figure, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained")
+    figure.suptitle(describe(device))
+    draw_bars(axes[0, 0], jobs, "frames/s")
+    draw_bars(axes[0, 1], jobs, "busy cores")
+    draw_bars(axes[1, 0], renderer, "relative rate")
+    draw_bars(axes[1, 1], commands, "peak memory, MiB")
+    figure.savefig(config.output)
     print(f"picture: {config.output}")
 
 
@@ -91,11 +91,10 @@ def measure_command(config: InferenceBenchmarkConfig, folder: Path, length: floa
     write_portrait(video, length, SIZES[-1])
     flags = ("--weights", config.weights, "--device", config.device)
     usage = run("inference.py", "--video", video, "--audio", video, "--output", folder / "out.mp4", *flags)
-    job = re.search(r"([\d.]+) s, [\d.]+ frames a second", usage.output)
-    assert job, usage.output
+    [job] = re.findall(r"([\d.]+) s, [\d.]+ frames a second", usage.output)
     return {
-        "seconds of video": length,
-        "start-up, s": usage.seconds - float(job[1]),
+        "video": f"{length:g} s",
+        "start-up, s": usage.seconds - float(job),
         "in all, s": usage.seconds,
         "peak memory, MiB": usage.peak_memory,
     }
@@ -112,11 +111,10 @@ def measure_job(dubber: Dubber, folder: Path, size: tuple[int, int], length: flo
         "job": f"{size[0]} x {size[1]}",
         "frames/s": summary.frames / summary.seconds,
         "busy cores": busy_cores,
+        "memory, GiB": memory_gib(dubber.networks.device),
     }
-    for stage in STAGES:
-        row[stage] = 1000 * summary.stage_seconds[stage] / summary.frames
-    if dubber.networks.device.type == "cuda":
-        row["GPU memory, GiB"] = memory_gib(dubber.networks.device)
+    for stage, wall in summary.stage_seconds.items():
+        row[stage] = 1000 * wall / summary.frames
     return row
 
 
@@ -126,7 +124,7 @@ def measure_renderer(count: int, device: torch.device, dtype: torch.dtype, rate:
     config = RendererConfig()
     renderer = Renderer(config).to(device).eval()
     picture = torch.rand(1, 3, config.size, config.size, device=device)
-    sketches = torch.rand(1, config.num_frames, 3, config.size, config.size, device=device)
+    sketches = picture.expand(config.num_frames, -1, -1, -1)[None]
     references = torch.rand(1, count, 3, config.size, config.size, device=device)
     mel = torch.rand(1, 1, N_MELS, MEL_COLUMNS, device=device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -137,8 +135,7 @@ def measure_renderer(count: int, device: torch.device, dtype: torch.dtype, rate:
             renderer(picture, sketches, references, references, mel)
     operations = counter.get_total_flops()
     return {
-        "references": count,
-        "format": str(dtype).removeprefix("torch."),
+        "renderer": f"N = {count}, {dtype}",
         "GFLOP": operations / 1e9,
         "ms": 1000 * shipped,
         "plain formula, ms": 1000 * plain,
@@ -151,32 +148,13 @@ def print_table(title: str, rows: list[Row]) -> None:
     print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.4g')}", flush=True)
 
 
-def draw(path: Path, jobs: list[Row], renderer: list[Row], commands: list[Row], title: str) -> None:
-    """Draws frames a second, stages, relative rates and memory into a PNG file."""
-    figure, ((speed, stages), (rates, memory)) = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
-    figure.suptitle(title)
-    jobs = jobs[::-1]  # bars are drawn from below
-    names = [job["job"] for job in jobs]
-    bars = speed.barh(names, [job["frames/s"] for job in jobs])
-    speed.bar_label(bars, fmt="%.1f", padding=3)
-    speed.set(xlabel="frames a second, whole job", xmargin=0.15)
-    start = np.zeros(len(jobs))
-    for stage in STAGES:
-        times = np.array([job[stage] for job in jobs])
-        stages.barh(names, times, left=start, label=stage)
-        start += times
-    stages.set(xlabel="ms a frame, by stage")
-    stages.legend()
-    renderer = renderer[::-1]
-    names = [f"N = {row['references']}, {row['format']}" for row in renderer]
-    bars = rates.barh(names, [row["relative rate"] for row in renderer])
-    rates.bar_label(bars, fmt="%.2f", padding=3)
-    rates.set(xlabel="paper's renderer: operations a second, relative to a matrix product", xmargin=0.15)
-    peaks = [row["peak memory, MiB"] for row in commands]
-    memory.plot([row["seconds of video"] for row in commands], peaks, "o-")
-    memory.set(xlabel="seconds of video", ylabel="peak memory, MiB", ylim=(0, 1.2 * max(peaks)))
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+def draw_bars(axes: Any, rows: list[Row], column: str) -> None:
+    """Draws one column of a table; its first column names the bars."""
+    names = [next(iter(row.values())) for row in rows]
+    bars = axes.barh(names, [row[column] for row in rows])
+    axes.bar_label(bars, fmt="%.4g", padding=3)
+    axes.invert_yaxis()
+    axes.set(title=column, xmargin=0.2)
 
 
 if __name__ == "__main__":

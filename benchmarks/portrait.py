@@ -15,12 +15,14 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 def write_portrait(path: Path, length: float, size: tuple[int, int]) -> None:
     """Writes a video of `length` seconds and `size` (width, height), with sound."""
     path.parent.mkdir(exist_ok=True)
+    side = min(size)
     portrait = cv2.imread(str(ASSETS / "portrait.png"), cv2.IMREAD_COLOR_RGB)
-    portrait = cv2.resize(portrait, (min(size), min(size)), interpolation=cv2.INTER_AREA)
-    left = (size[0] - min(size)) / 2
+    portrait = cv2.resize(portrait, (side, side), interpolation=cv2.INTER_AREA)
+    top = (size[1] - side) // 2
+    left = (size[0] - side) // 2
+    portrait = cv2.copyMakeBorder(portrait, top, top, left, left, cv2.BORDER_REFLECT)
     speech = np.resize(read_audio(ASSETS / "speech.flac"), round(length * SAMPLE_RATE))
     with VideoWriter(path, FPS, size, speech, crf=23) as writer:
         for frame in range(round(length * FPS)):
-            x, y = min(size) / 40 * np.array([np.sin(frame / 9), np.cos(frame / 7)])
-            move = np.array([[1, 0, left + x], [0, 1, y]])
-            writer.write(cv2.warpAffine(portrait, move, size, borderMode=cv2.BORDER_REFLECT))
+            shift = side / 40 * np.array([np.sin(frame / 9), np.cos(frame / 7)])
+            writer.write(np.roll(portrait, shift.astype(int), axis=(0, 1)))

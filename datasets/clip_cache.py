@@ -13,7 +13,7 @@ import functools
 import json
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,14 +71,9 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             "found": np.ascontiguousarray(found, np.bool_),
             "mel_columns": np.ascontiguousarray(mel.T, np.float32),  # (C, 80)
         }
-        metadata = {
-            **metadata,
-            "name": self.name,
-            "num_frames": len(found),
-            "num_found": int(found.sum()),
-            "longest_run": longest_run(found),
-        }
-        content = save(arrays, {"clip": json.dumps(metadata, sort_keys=True)})
+        counts = {"num_frames": len(found), "num_found": int(found.sum()), "longest_run": longest_run(found)}
+        text = json.dumps({**metadata, "name": self.name, **counts}, sort_keys=True)
+        content = save(arrays, {"clip": text})
         with self._file, open(f"{self.arrays}{UNFINISHED}", "wb") as file:
             file.write(content)
             for unfinished in (self._file, file):  # so that the clip survives a power cut
@@ -86,7 +81,7 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
                 os.fsync(unfinished.fileno())
         for path in (self.faces, self.arrays):
             os.replace(f"{path}{UNFINISHED}", path)
-        _files.cache_clear()  # an older clip of this name may be open
+        _arrays.cache_clear()  # an older clip of this name may be open
 
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(OSError):  # a full disk fails again on closing
@@ -100,46 +95,35 @@ def is_complete(root: Path, name: str) -> bool:
     return (root / (name + ARRAYS)).exists() and (root / (name + FACES)).exists()
 
 
-class _Files:
-    """The two files of a clip. Opening reads the metadata; arrays and faces are mapped when they are first used.
+def read_metadata(root: Path, name: str) -> dict[str, Any]:
+    """Reads what was recorded about a clip: settings, source, frame_size (width, height), measures, notes, counts.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: there is no clip of that name, or its files are damaged.
     """
-
-    def __init__(self, root: Path, name: str) -> None:
-        self._faces_path = root / (name + FACES)
-        self._arrays_path = root / (name + ARRAYS)
-        try:
-            with safe_open(self._arrays_path, "np") as file:
-                self.metadata: dict[str, Any] = json.loads(file.metadata()["clip"])
-                offsets = file.get_slice("offsets")
-                (self.num_bytes,) = offsets[self.metadata["num_frames"] :].tolist()
-            size = self._faces_path.stat().st_size
-            if size != self.num_bytes:
-                raise ValueError(f"{self._faces_path.name} has {size} bytes, not {self.num_bytes}")
-        except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{self._arrays_path} is not a complete clip ({error}); {REMEDY}") from error
-
-    @functools.cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name, read-only, mapped from disk."""
-        with safe_open(self._arrays_path, "pt") as file:  # as NumPy arrays they would be copied into memory
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-        for array in arrays.values():
-            array.flags.writeable = False
-        return arrays
-
-    @functools.cached_property
-    def faces(self) -> mmap.mmap:
-        """The bytes of all face crops, mapped from disk."""
-        with open(self._faces_path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    path = root / (name + ARRAYS)
+    try:
+        with safe_open(path, "np") as file:
+            metadata = json.loads(file.metadata()["clip"])
+            (size,) = file.get_slice("offsets")[metadata["num_frames"] :]
+        faces_size = (root / (name + FACES)).stat().st_size
+        if faces_size != size:
+            raise ValueError(f"{name}{FACES} has {faces_size} bytes, not {size}")
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} is not a complete clip ({error}); {REMEDY}") from error
+    return metadata
 
 
 @functools.lru_cache(maxsize=OPEN_CLIPS)
-def _files(root: Path, name: str) -> _Files:
-    return _Files(root, name)
+def _arrays(root: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a clip by name, read-only, mapped from disk; `faces` holds the bytes of all crops."""
+    with safe_open(root / (name + ARRAYS), "pt") as file:  # as NumPy arrays they would be copied into memory
+        arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
+    with open(root / (name + FACES), "rb") as file:
+        arrays["faces"] = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
 
 
 @dataclass(frozen=True)
@@ -157,28 +141,28 @@ class Clip:
     """Length of the longest run of frames with a face."""
 
     @property
-    def _files(self) -> _Files:
-        return _files(self.root, self.name)
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return _arrays(self.root, self.name)
 
     @property
     def landmarks_in_frame(self) -> np.ndarray:
         """(F, 131, 2) float32, pixels of the source frame; NaN where no face was found."""
-        return self._files.arrays["landmarks_in_frame"]
+        return self._arrays["landmarks_in_frame"]
 
     @property
     def boxes(self) -> np.ndarray:
         """(F, 4) int32 x0, y0, x1, y1 in pixels of the source frame."""
-        return self._files.arrays["boxes"]
+        return self._arrays["boxes"]
 
     @property
     def found(self) -> np.ndarray:
         """(F,) bool."""
-        return self._files.arrays["found"]
+        return self._arrays["found"]
 
     @property
     def mel(self) -> np.ndarray:
         """(80, C) float32, see media.audio."""
-        return self._files.arrays["mel_columns"].T
+        return self._arrays["mel_columns"].T
 
     @property
     def landmarks_in_crop(self) -> np.ndarray:
@@ -196,34 +180,29 @@ class Clip:
             IndexError: the frame has no face.
             UserError: the picture is damaged.
         """
-        files = self._files
-        start, end = files.arrays["offsets"][frame : frame + 2]
+        start, end = self._arrays["offsets"][frame : frame + 2]
         if start == end:
             raise IndexError(f"frame {frame} of {self.name} has no face")
-        encoded = np.frombuffer(files.faces, np.uint8, end - start, start)
-        face = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+        face = cv2.imdecode(self._arrays["faces"][start:end], cv2.IMREAD_COLOR_RGB)
         if face is None:
             raise UserError(f"{self.root / self.name}{FACES}: the picture of frame {frame} is damaged; {REMEDY}")
         return face
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of all face crops on disk."""
-        return self._files.num_bytes
-
-    @property
     def metadata(self) -> dict[str, Any]:
-        """What else was recorded: settings, source, frame_size (width, height), sound_shift, measures, notes."""
-        return self._files.metadata
+        """See `read_metadata`; read from disk on every access."""
+        return read_metadata(self.root, self.name)
 
 
-def open_clip(root: Path, name: str) -> Clip:
-    """Opens one clip.
+def open_clip(root: Path, name: str, settings: Mapping[str, object] | None = None) -> Clip:
+    """Opens one clip, which must have been made with these settings, if they are given.
 
     Raises:
-        UserError: there is no clip of that name, or its files are damaged.
+        UserError: the settings differ, or as `read_metadata`.
     """
-    metadata = _files(root, name).metadata
+    metadata = read_metadata(root, name)
+    if settings:
+        fingerprint.check(metadata["settings"], settings, f"clip {name} in {root}")
     return Clip(root, name, metadata["num_frames"], metadata["num_found"], metadata["longest_run"])
 
 
@@ -245,14 +224,12 @@ class ClipCache:
         if not self.names:
             raise UserError(f"there is no clip in {self.root}; make some with python -m preprocess")
         if size is None:
-            size = int(open_clip(self.root, self.names[0]).metadata["settings"]["crop.size"])
+            size = read_metadata(self.root, self.names[0])["settings"]["crop.size"]
         self.settings = fingerprint.current(size)
 
     def open(self, name: str) -> Clip:
         """Opens a clip; raises UserError if it is damaged or was made with other settings."""
-        clip = open_clip(self.root, name)
-        fingerprint.check(clip.metadata["settings"], self.settings, f"clip {name} in {self.root}")
-        return clip
+        return open_clip(self.root, name, self.settings)
 
     def __iter__(self) -> Iterator[Clip]:
         return map(self.open, self.names)

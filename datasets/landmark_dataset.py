@@ -1,10 +1,9 @@
 """Samples of stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
 
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
@@ -13,31 +12,21 @@ from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from media.audio import mel_windows
 
 
-class LandmarkSample(TypedDict):
-    """A window of T frames and N references of the same clip outside it. Landmarks are in crop coordinates."""
-
-    mel: Tensor
-    """(T, 1, 80, 16) float32."""
-    pose: Tensor
-    """(T, 74, 2) float32."""
-    reference: Tensor
-    """(N, 131, 2) float32."""
-    lip: Tensor
-    """(T, 40, 2) float32."""
-    jaw: Tensor
-    """(T, 17, 2) float32."""
-    boxes: Tensor
-    """(T, 4) int32, face boxes in pixels of the source frame."""
-    name: str
-    """The clip's name."""
-    frame: int
-    """First frame of the window."""
-
-
 class LandmarkDataset(SampledClips):
-    """Items are `LandmarkSample`s; see `SampledClips`."""
+    """Samples of T frames and N references of the same clip outside the window; see `SampledClips`.
 
-    def __getitem__(self, index: int) -> LandmarkSample:
+    Items are dictionaries; landmarks are float32 in crop coordinates:
+        mel: (T, 1, 80, 16) float32
+        pose: (T, 74, 2)
+        reference: (N, 131, 2)
+        lip: (T, 40, 2)
+        jaw: (T, 17, 2)
+        boxes: (T, 4) int32, face boxes in pixels of the source frame
+        name: the clip's name
+        frame: first frame of the window
+    """
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
         start = int(rng.choice(window_starts(clip.found, self.num_frames)))
         window = np.arange(start, start + self.num_frames)
@@ -45,7 +34,7 @@ class LandmarkDataset(SampledClips):
         return make_sample(clip, window, references, Augmentation(rng, self.config.augment))
 
 
-def make_sample(clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation) -> LandmarkSample:
+def make_sample(clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation) -> dict[str, Any]:
     """Makes a sample of consecutive frames `window` (T,) and of frames `references` (N,)."""
     stretched = augmentation.stretch(clip.crop_landmarks(window))
     target = augmentation.move_landmarks(stretched, augmentation.draw_move())  # (T, 131, 2)

@@ -1,7 +1,7 @@
 """Samples of stage 2: a frame with its lower half masked, its sketches and sound, and reference faces with theirs."""
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,42 +17,27 @@ from media.audio import FPS, mel_windows
 from media.timing import window_frames
 
 
-class RenderSample(TypedDict):
-    """A target frame, T sketches around it, and N references of the same clip outside that window.
-
-    Tensors are float32, pictures RGB in [0, 1] of S x S pixels, landmarks in crop coordinates.
-    """
-
-    target: Tensor
-    """(3, S, S)."""
-    masked_target: Tensor
-    """(3, S, S), the target with its lower half zero."""
-    target_sketches: Tensor
-    """(T, 1, S, S)."""
-    reference_images: Tensor
-    """(N, 3, S, S)."""
-    reference_sketches: Tensor
-    """(N, 1, S, S)."""
-    landmarks: Tensor
-    """(131, 2) of the target."""
-    reference_landmarks: Tensor
-    """(N, 131, 2)."""
-    mel: Tensor
-    """(1, 80, 16)."""
-    name: str
-    """The clip's name."""
-    frame: int
-    """The target's frame."""
-
-
 @dataclass(eq=False)
 class RenderDataset(SampledClips):
-    """Items are `RenderSample`s; see `SampledClips`."""
+    """Samples of a target frame, T sketches around it, and N references outside that window; see `SampledClips`.
+
+    Items are dictionaries; tensors are float32, pictures RGB in [0, 1] of S x S pixels, landmarks in crop coordinates:
+        target: (3, S, S)
+        masked_target: (3, S, S), the target with its lower half zero
+        target_sketches: (T, 1, S, S)
+        reference_images: (N, 3, S, S)
+        reference_sketches: (N, 1, S, S)
+        landmarks: (131, 2) of the target
+        reference_landmarks: (N, 131, 2)
+        mel: (1, 80, 16)
+        name: the clip's name
+        frame: the target's frame
+    """
 
     candidates: int = 0
     """If positive, the references are the nearest to the target of so many drawn frames."""
 
-    def __getitem__(self, index: int) -> RenderSample:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
         windows = window_frames(clip.num_frames, self.num_frames, FPS)  # (F, T)
         usable = clip.found[windows].all(axis=1)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,9 +19,6 @@ from runtime.command_line import UserError
 
 LARGEST_GAMMA = 0.5  # logarithm of the gamma, relative to the strength of the colour jitter
 STRETCH_FRAMES = 2  # how smoothly the stretch changes: sigma of a Gaussian in frames
-FORMANT_SHIFT = 0.12  # largest relative change of the formants' frequencies
-TONE_POINTS = 6  # frequencies between which a random tone curve is interpolated
-MASKED_BANDS = 16  # most mel bands that are silenced
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class SamplingConfig:
 
 
 @dataclass(eq=False)
-class SampledClips(Dataset[Mapping[str, object]]):
+class SampledClips(Dataset[dict[str, Any]]):
     """A map-style dataset whose item is a function of (seed, epoch, index) and nothing else.
 
     Indices of `len(self)` and more belong to later epochs, so that a sampler can count on without new workers.
@@ -147,22 +144,22 @@ class Augmentation:
         rng = self.rng
         bands = mel_windows.shape[-2]
         # Another voice: formants at other frequencies.
-        source = np.arange(bands) * (1 + FORMANT_SHIFT * strength * rng.uniform(-1, 1))
+        source = np.arange(bands) * (1 + 0.12 * strength * rng.uniform(-1, 1))
         source = np.clip(source, 0, bands - 1)
         low = np.minimum(source.astype(int), bands - 2)
         share = (source - low).astype(np.float32)[:, None]
         shifted = mel_windows[..., low, :] * (1 - share) + mel_windows[..., low + 1, :] * share
         # Another microphone and room: tone curve, loudness, noise floor.
         position = np.linspace(-1, 1, bands)
-        curve = rng.normal(0, 0.3, TONE_POINTS)
-        tone = np.interp(position, np.linspace(-1, 1, TONE_POINTS), curve) + rng.uniform(-0.8, 0.8)
+        curve = rng.normal(0, 0.3, 6)  # at so many frequencies, interpolated between them
+        tone = np.interp(position, np.linspace(-1, 1, 6), curve) + rng.uniform(-0.8, 0.8)
         noise = SILENCE + strength * rng.uniform(-0.5, 2.0) + 0.5 * rng.uniform(-1, 1) * position
         louder = np.maximum(shifted + strength * tone[:, None], noise[:, None])
         louder = np.clip(louder, SILENCE, -SILENCE)
         changed = np.where(shifted > SILENCE + 1e-3, louder, shifted)
         first = rng.integers(bands)
-        count = rng.integers(0, 1 + round(MASKED_BANDS * strength))
-        changed[..., first : first + count, :] = SILENCE
+        count = rng.integers(0, 1 + round(16 * strength))
+        changed[..., first : first + count, :] = SILENCE  # masked bands
         return changed.astype(np.float32)
 
     def draw_move(self) -> np.ndarray | None:

@@ -120,14 +120,15 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
     for entry in entries:
         key = entry if entry in by_ending else _clip_name(entry, by_ending)
         matches = by_ending.get(key, [])
-        exact = [name for name in matches if name == key]
-        preferred = exact or [name for name in matches if f"/{name}".endswith(f"/main/{key}")] or matches
-        if len(preferred) > 1:
-            raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); write their whole names")
-        if preferred:
-            matched[entry] = preferred[0]
-        if len(matches) > 1 and not exact:
+        if key in matches:
+            matches = [key]
+        elif len(matches) > 1:
+            matches = [name for name in matches if f"/{name}".endswith(f"/main/{key}")] or matches
             in_main.append(entry)
+        if len(matches) > 1:
+            raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); write their whole names")
+        if matches:
+            matched[entry] = matches[0]
     if not matched:
         raise UserError(f"{source}: no entry, such as {entries[0]}, is a clip; names of clips are like {names[0]}")
     if in_main:
@@ -188,21 +189,19 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
             raise UserError(f"{lists[first]} and {lists[second]} both list {min(both)}; a clip may be in only one")
     hash_chooses_test = not chosen
     if "test" not in chosen:
-        in_test_folder = {name for name in names if "test" in name.split("/")[:-1]}
-        chosen["test"] = in_test_folder.difference(*chosen.values())
-        hash_chooses_test &= not chosen["test"]
+        test_folder = {name for name in names if "test" in name.split("/")[:-1]}
+        chosen["test"] = test_folder.difference(*chosen.values())
+        hash_chooses_test &= not test_folder
     remaining = chosen.get("train") or set(names).difference(*chosen.values())
 
-    groups = speakers
-    if len({speakers[name] for name in remaining}) == 1:
-        groups = {name: name for name in names}
-    hashes = {groups[name]: _hash(groups[name]) for name in remaining}
+    several = len({speakers[name] for name in remaining}) > 1
+    hashes = {name: _hash(speakers[name] if several else name) for name in remaining}
     if "val" not in chosen:
-        limit = max(config.val_share, min(hashes.values(), default=0)) if len(hashes) > 1 else -1
-        chosen["val"] = {name for name in remaining if hashes[groups[name]] <= limit}
+        limit = max(config.val_share, min(hashes.values(), default=0))
+        chosen["val"] = {name for name in remaining if hashes[name] <= limit and len(remaining) > 1}
     if hash_chooses_test:
         limit = 1 - config.test_share
-        chosen["test"] = {name for name in remaining - chosen["val"] if hashes[groups[name]] >= limit}
+        chosen["test"] = {name for name in remaining - chosen["val"] if hashes[name] >= limit}
     train = remaining - chosen["val"] - chosen["test"]
     return Split(sorted(train), sorted(chosen["val"]), sorted(chosen["test"]), speakers)
 

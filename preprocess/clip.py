@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clip_cache import Clip, ClipWriter, open_clip
+from datasets.clip_cache import ClipWriter, read_metadata
 from datasets.windows import MIN_FRAMES
 from face import fingerprint
 from face.crop import SIZE, crop_face
@@ -55,7 +55,7 @@ def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = 
     """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
     try:
         _make_clip(source, cache, size, filters)
-        return record_of(open_clip(cache, source.name))
+        return record_of(cache, source.name)
     except _Unusable as error:
         record = error.record
     except OSError as error:
@@ -70,14 +70,15 @@ def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = 
     return {"name": source.name, **record, "detail": detail}
 
 
-def record_of(clip: Clip) -> Record:
+def record_of(cache: Path, name: str) -> Record:
     """The line of the report for a clip of the cache."""
+    metadata = read_metadata(cache, name)
     return {
-        "name": clip.name,
+        "name": name,
         "status": "cached",
-        "frames": clip.num_frames,
-        "measures": clip.metadata["measures"],
-        "notes": clip.metadata["notes"],
+        "frames": metadata["num_frames"],
+        "measures": metadata["measures"],
+        "notes": metadata["notes"],
     }
 
 

@@ -4,16 +4,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
 
 from face.tracking import FaceTrack
 from media.audio import FPS, SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from metrics.syncnet import SyncScorer
 
 SILENT = 1e-3  # root mean square of the samples of a frame: -60 dB
 
@@ -41,34 +38,26 @@ class Filters:
     min_confidence: float | None = None
     """Smallest confidence of SyncNet (LSE-C); needs --filters.syncnet."""
 
-    @property
-    def lowest(self) -> dict[str, float | None]:
-        """Lower limits by measure."""
-        return {
+    def reject(self, measures: dict[str, float]) -> str | None:
+        """Returns the first filter that the measures fail, such as "min_face", or None."""
+        lowest = {
             "found": self.min_found,
             "face": self.min_face,
             "sharpness": self.min_sharpness,
             "confidence": self.min_confidence,
         }
-
-    @property
-    def highest(self) -> dict[str, float | None]:
-        """Upper limits by measure."""
-        return {
+        highest = {
             "several": self.max_several,
             "cuts": self.max_cuts,
             "silence": self.max_silence,
             "offset": self.max_offset,
         }
-
-    def reject(self, measures: dict[str, float]) -> str | None:
-        """Returns the first filter that the measures fail, such as "min_face", or None."""
         for name, value in measures.items():
-            lowest = self.lowest.get(name)
-            highest = self.highest.get(name)
-            if lowest is not None and value < lowest:
+            limit = lowest.get(name)
+            if limit is not None and value < limit:
                 return f"min_{name}"
-            if highest is not None and abs(value) > highest:
+            limit = highest.get(name)
+            if limit is not None and abs(value) > limit:
                 return f"max_{name}"
         return None
 
@@ -111,7 +100,7 @@ def silent_frames(wav: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def sync_scorer(path: Path) -> Callable[[np.ndarray], "SyncScorer"]:
+def sync_scorer(path: Path) -> Callable[[np.ndarray], Any]:
     """Returns a factory of scorers for SyncNet's weights: call it with the sound (S,), then add frames.
 
     Raises:

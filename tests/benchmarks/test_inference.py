@@ -8,7 +8,6 @@ import torch
 
 from benchmarks import inference
 from benchmarks.inference import InferenceBenchmarkConfig, main, measure_renderer
-from runtime.command_line import UserError
 
 
 def test_shipped_and_plain_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,8 +26,3 @@ def test_the_whole_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     for words in ("start-up, s", "peak memory, MiB", "512 x 512, one core busy", "busy cores", "relative rate"):
         assert words in text
-
-
-def test_too_short_a_sound_is_refused() -> None:
-    with pytest.raises(UserError, match=r"0\.1 s of sound: at least 0\.2 s"):
-        main(InferenceBenchmarkConfig(seconds=0.1))

@@ -17,14 +17,13 @@ def test_rates_are_of_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "Timer", Timer)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     with pytest.raises(ZeroDivisionError):
-        machine.matmul_rate(torch.device("cpu"))
+        machine.matmul_rate(torch.device("cpu"), torch.float32)
 
 
 def test_usage_of_a_command() -> None:
     wait = machine.run("-c", "import time; print('done'); time.sleep(1)")
     assert wait.output == "done\n"
     assert 1 <= wait.seconds < 10
-    assert wait.busy_cores < 0.5
     fill = machine.run("-c", f"b'x' * {4 * 2**30}")
     assert 4096 < fill.peak_memory < 4300
 
@@ -42,7 +41,7 @@ def test_a_core_is_busy_only_inside_the_block() -> None:
     assert others() - before > 0.3
 
 
-def test_description_names_cores_and_threads() -> None:
+def test_description_names_threads_and_version() -> None:
     text = machine.describe(torch.device("cpu"))
-    assert " cores, " in text
     assert f"{torch.get_num_threads()} threads" in text
+    assert torch.__version__ in text
