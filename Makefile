@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 RUN := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo weights test quick lint requirements
+.PHONY: setup demo app browser-test weights test quick lint requirements
 
 setup: .venv/.ready
 
@@ -23,6 +23,15 @@ demo: setup
 	$(RUN) inference.py --video assets/portrait.png --audio assets/speech.flac --output outputs/demo.mp4
 	@echo "The result: outputs/demo.mp4"
 	@echo "Your own:   $(RUN) inference.py --video YOUR_VIDEO --audio YOUR_SPEECH --output dubbed.mp4"
+
+# The page in a browser; flags of app.py by APP="--port 8000".
+app: setup
+	$(UV) sync --frozen --quiet --group app --python $(PYTHON)
+	$(RUN) app.py $(APP)
+
+# What the tests of the page need, besides Chromium and its driver.
+browser-test: setup
+	$(UV) sync --frozen --quiet --group browser-test --python $(PYTHON)
 
 # The recipe of the weights in checkpoints/lite. On your own videos give your own lists; again: MINUTES more of each.
 VIDEOS ?= ../shared/clips

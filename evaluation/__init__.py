@@ -1,1 +1,1 @@
-"""Scores of pairs of clips, the tables of the paper, the user study and the pictures to look at."""
+"""Evaluation: the tables of the paper, validation of weights, the user study and figures."""

@@ -2,44 +2,46 @@
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
-import functools
 import importlib
 import sys
 
 from runtime import command_line
 
-# Command -> module, function, its config, what it is for.
+# Command -> module (imported only when needed), config, purpose. The function has the command's name.
 COMMANDS = {
-    "validate": ("validation", "main", "Config", "weights on a clip cache, against baselines that need no network"),
-    "offsets": ("offsets", "offsets", "Config", "by how many frames each clip's sound is off, as a list to move it by"),
-    "table1": ("paper", "run", "Config", "methods by metrics, reconstruction and dubbing"),
-    "table2": ("opinion", "mos", "Mos", "the user study's opinion scores (the same as mos)"),
-    "table3": ("validation", "table3", "Table3", "LSTM against Transformer"),
-    "table4": ("paper", "run", "Table4", "without warping, without audio, in full"),
-    "table5": ("paper", "run", "Table5", "numbers of reference pictures"),
-    "score": ("paper", "run", "Config", "any videos and methods, without the paper's rows"),
-    "study": ("opinion", "study", "Study", "one web page that asks people for their opinion"),
-    "mos": ("opinion", "mos", "Mos", "the answers as Table 2"),
-    "sheet": ("pictures", "sheet", "Sheet", "methods by frames with zoomed mouths, like the paper's Figure 4"),
-    "compare": ("pictures", "compare", "Compare", "a side-by-side video"),
-    "report": ("pictures", "report", "Report", "tables, plots and sheets as one HTML file"),
+    "validate": ("validation", "ValidateConfig", "weights on a clip cache, beside baselines without a network"),
+    "offsets": ("offsets", "OffsetsConfig", "by how many frames the sound of each clip is off"),
+    "table1": ("paper_tables", "TableConfig", "methods by metrics, reconstruction and dubbing"),
+    "table2": ("user_study", "Table2Config", "the user study's mean opinion scores"),
+    "table3": ("validation", "Table3Config", "LSTM against Transformer"),
+    "table4": ("paper_tables", "Table4Config", "without warping, without audio, in full"),
+    "table5": ("paper_tables", "Table5Config", "numbers of reference images"),
+    "score": ("paper_tables", "ScoreTableConfig", "any videos and methods, without the paper's rows"),
+    "study": ("user_study", "StudyConfig", "the user study's web page"),
+    "sheet": ("figures", "SheetConfig", "methods by frames with enlarged mouths, like the paper's Figure 4"),
+    "compare": ("figures", "CompareConfig", "a side-by-side video"),
+    "report": ("figures", "ReportConfig", "tables, plots and sheets in one Markdown file"),
 }
 
 
+def print_usage() -> None:
+    print("usage: python -m evaluation COMMAND [--help]\n\ncommands:")
+    for command, (_, _, purpose) in COMMANDS.items():
+        print(f"  {command:10} {purpose}")
+
+
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name not in COMMANDS:
-        lines = "\n".join(f"  {command:10} {what}" for command, (*_, what) in COMMANDS.items())
-        print(f"usage: python -m evaluation COMMAND [--help]\n\ncommands:\n{lines}")
-        if name in ("-h", "--help"):
-            return
-        command_line.fail(f"there is no command {name}")
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in ("-h", "--help"):
+        print_usage()
+        return
+    if command not in COMMANDS:
+        print_usage()
+        command_line.fail(f"there is no command {command}")
     del sys.argv[1]
-    home, function, config, _ = COMMANDS[name]
-    module = importlib.import_module(f"evaluation.{home}")
-    # `run` makes several tables.
-    command = functools.partial(module.run, name) if function == "run" else getattr(module, function)
-    command_line.run(command, getattr(module, config), prog=f"python -m evaluation {name}")
+    module_name, config, _ = COMMANDS[command]
+    module = importlib.import_module(f"evaluation.{module_name}")
+    command_line.run(getattr(module, command), getattr(module, config), prog=f"python -m evaluation {command}")
 
 
 if __name__ == "__main__":

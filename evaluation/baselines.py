@@ -1,11 +1,10 @@
-"""What any method has to beat.
+"""Simple answers that any method has to beat, all with the pose of every frame.
 
-In place of stage 1: static lips, lips at the wrong time, a ridge regression. In place of stage 2: a pasted reference.
-All keep the pose of every frame.
+In place of stage 1: static lips, lips of another moment, a ridge regression from the sound. In place of stage 2: the
+aligned nearest reference.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,94 +17,122 @@ from models.landmark_generator import LandmarkGenerator
 from models.renderer import Renderer
 from networks import DubConfig, Networks, References
 
-CANDIDATES = 25  # references that the nearest is chosen from
-HEARD = 52  # mel columns of the ridge regression, 0.65 s around the frame
-POOLED = 2  # columns averaged into one of its inputs
-PENALTY = 0.3  # of the ridge, over the mean variance of its inputs
+CANDIDATES = 25  # references from which the nearest is chosen
+CONTEXT = 52  # mel columns that the ridge regression sees, 0.65 s around the frame
+POOLING = 2  # columns averaged into one of its inputs
+PENALTY = 0.3  # of its weights, relative to the mean variance of its inputs
 
 
-def moved(points: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Points (..., M, 2) after the similarity (turn, scale, shift) that brings `source` (..., K, 2) nearest to `target`
-    (..., K, 2), by least squares in closed form; leading axes broadcast."""
-    z, a, b = (np.asarray(p, np.float64) @ (1, 1j) for p in (points, source, target))
-    middle = a.mean(-1, keepdims=True)
-    a = a - middle
-    turn = (a.conj() * b).sum(-1, keepdims=True) / (np.abs(a) ** 2).sum(-1, keepdims=True).clip(1e-12)
-    z = turn * (z - middle) + b.mean(-1, keepdims=True)
-    return np.stack([z.real, z.imag], -1)
+def apply_similarity(points: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Moves points (..., M, 2) by the similarity that maps `source` (..., K, 2) to `target` by least squares.
+
+    In the complex plane a similarity is z -> a z + b, which has a closed form. Leading axes broadcast.
+    """
+    points = _as_complex(points)
+    source = _as_complex(source)
+    target = _as_complex(target)
+    source_mean = source.mean(axis=-1, keepdims=True)
+    target_mean = target.mean(axis=-1, keepdims=True)
+    centred = source - source_mean
+    power = (np.abs(centred) ** 2).sum(axis=-1, keepdims=True)
+    scaled_rotation = (centred.conj() * target).sum(axis=-1, keepdims=True) / power.clip(1e-12)
+    moved = scaled_rotation * (points - source_mean) + target_mean
+    return np.stack([moved.real, moved.imag], axis=-1)
 
 
-def moved_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved by the similarity that takes their pose to
-    `target`'s. Both in pixels of their frames, or in crop coordinates; leading axes broadcast."""
-    return moved(source[..., CONTENT, :], source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
+def _as_complex(points: np.ndarray) -> np.ndarray:
+    points = np.asarray(points, dtype=np.float64)
+    return points[..., 0] + 1j * points[..., 1]
+
+
+def transfer_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved by the similarity from their pose to `target`'s.
+
+    In pixels or in crop coordinates; leading axes broadcast.
+    """
+    return apply_similarity(source[..., CONTENT, :], source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
 
 
 def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """A mouth that never moves: mean jaw, lips of `references` (N, 131, 2) on the poses of `landmarks` (F, 131, 2).
+    """A mouth that never moves: the mean jaw and lips of references (N, 131, 2) on the poses of landmarks (F, 131, 2).
 
-    Each reference is moved by the similarity that brings its pose to the frame's. In pixels or crop coordinates.
+    Each reference is first moved to the frame's pose by a similarity. In pixels or in crop coordinates.
     """
-    return with_content(landmarks, moved_content(references[None], landmarks[:, None]).mean(1))
+    content = transfer_content(references[None], landmarks[:, None])  # (F, N, 57, 2)
+    return with_content(landmarks, content.mean(axis=1))
 
 
 def half_a_clip_later(values: np.ndarray) -> np.ndarray:
-    """Of every frame (F, ...), the values of another moment of the clip."""
+    """For every frame (F, ...), the values of another moment of the clip."""
     return np.roll(values, -(len(values) // 2), axis=0)
 
 
-def heard_around(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The mel (80, C) around frames (F,) as inputs of the ridge regression: (F, 80 * HEARD / POOLED)."""
-    padded = np.pad(mel, ((0, 0), (HEARD, HEARD)), constant_values=SILENCE)
-    columns = frames[:, None] * COLUMNS_PER_SECOND // FPS + HEARD // 2 + np.arange(HEARD)  # (F, HEARD) of the padded
-    windows = padded[:, columns.clip(max=padded.shape[1] - 1)]  # (80, F, HEARD)
-    windows = windows.reshape(N_MELS, len(frames), HEARD // POOLED, POOLED).mean(-1)
-    return windows.transpose(1, 0, 2).reshape(len(frames), -1)
+def sound_context(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Inputs of the ridge regression, (F, 80 * CONTEXT / POOLING): the mel (80, C) around frames (F,)."""
+    padded = np.pad(mel, ((0, 0), (CONTEXT, CONTEXT)), constant_values=SILENCE)
+    first = frames * COLUMNS_PER_SECOND // FPS + CONTEXT // 2  # column of the padded mel
+    columns = first[:, None] + np.arange(CONTEXT)  # (F, CONTEXT)
+    windows = padded[:, columns.clip(max=padded.shape[1] - 1)]  # (80, F, CONTEXT)
+    pooled = windows.reshape(N_MELS, len(frames), CONTEXT // POOLING, POOLING).mean(axis=-1)
+    return pooled.transpose(1, 0, 2).reshape(len(frames), -1)
 
 
-class Ridge:
-    """Linear regression of the mouth's change against static lips, in crop coordinates, from 0.65 s of mel."""
+class RidgeRegression:
+    """Predicts jaw and lips, relative to static lips in crop coordinates, from 0.65 s of mel."""
 
     def __init__(self, examples: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """`examples`: by clip, inputs of `heard_around` (F, D) and changes (F, K). Clips are not kept."""
-        count, size, sums, products = 0, 0, np.zeros(1), np.zeros(1)
-        for inputs, changes in examples:
-            row = np.concatenate([inputs, changes], axis=1, dtype=np.float64)
-            count, size, sums, products = count + len(row), inputs.shape[1], sums + row.sum(0), products + row.T @ row
-        mean = sums / count
+        """`examples`: of each clip, inputs (F, D) and outputs (F, K). Clips are not kept."""
+        count = 0
+        total = np.zeros(1)  # broadcasts to (D + K,)
+        products = np.zeros(1)  # broadcasts to (D + K, D + K)
+        num_inputs = 0
+        for inputs, outputs in examples:
+            values = np.concatenate([inputs, outputs], axis=1, dtype=np.float64)
+            num_inputs = inputs.shape[1]
+            count += len(values)
+            total = total + values.sum(axis=0)
+            products = products + values.T @ values
+        mean = total / count
         covariance = products / count - np.outer(mean, mean)
-        inner = covariance[:size, :size]
-        inner[np.diag_indices(size)] += PENALTY * np.trace(inner) / size
-        self.weight = linalg.solve(inner, covariance[:size, size:], assume_a="pos")  # (D, K)
-        self.bias = mean[size:] - mean[:size] @ self.weight
+        inputs_covariance = covariance[:num_inputs, :num_inputs]
+        diagonal = np.diag_indices(num_inputs)
+        inputs_covariance[diagonal] += PENALTY * np.trace(inputs_covariance) / num_inputs
+        cross_covariance = covariance[:num_inputs, num_inputs:]
+        self.weight = linalg.solve(inputs_covariance, cross_covariance, assume_a="pos")  # (D, K)
+        self.bias = mean[num_inputs:] - mean[:num_inputs] @ self.weight
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """(F, D) -> (F, K)."""
         return inputs @ self.weight + self.bias
 
 
-def paste_nearest(target: np.ndarray, wanted: np.ndarray, crops: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """The reference with the nearest mouth, aligned by a similarity, in the lower half of the target's face crop.
+def paste_nearest(
+    face: np.ndarray, landmarks_in_crop: np.ndarray, references: np.ndarray, reference_landmarks: np.ndarray
+) -> np.ndarray:
+    """Fills the lower half of a face crop with the aligned reference that has the nearest mouth.
 
-    Mouths are compared after the similarity, which is fitted to the whole face.
+    Mouths are compared after the similarity that aligns the whole faces.
 
     Args:
-        target: (S, S, 3) uint8 face crop; only its upper half is used.
-        wanted: (131, 2) landmarks in crop coordinates.
-        crops: (N, S, S, 3) of the references.
-        references: (N, 131, 2) their landmarks, in crop coordinates.
+        face: (S, S, 3) uint8, of which only the upper half is used.
+        landmarks_in_crop: (131, 2) of the face to draw.
+        references: (N, S, S, 3) face crops.
+        reference_landmarks: (N, 131, 2), in crop coordinates.
     """
-    size = target.shape[0]
-    wanted, references = (x * size - 0.5 for x in (wanted, references))  # the first pixel's centre is at 0
-    mouths = moved(references[:, LIP_SLICE], references, wanted)
-    best = int(np.linalg.norm(mouths - wanted[LIP_SLICE], axis=-1).mean(1).argmin())
-    matrix = estimate_transform("similarity", references[best], wanted).params[:2]
-    aligned = cv2.warpAffine(crops[best], matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return np.concatenate([target[: size // 2], aligned[size // 2 :]])
+    size = face.shape[0]
+    target = landmarks_in_crop * size - 0.5  # pixels, whose centres are whole numbers
+    sources = reference_landmarks * size - 0.5
+    mouths = apply_similarity(sources[:, LIP_SLICE], sources, target)
+    distances = np.linalg.norm(mouths - target[LIP_SLICE], axis=-1).mean(axis=1)  # (N,)
+    nearest = int(distances.argmin())
+    similarity = estimate_transform("similarity", sources[nearest], target)
+    aligned = cv2.warpAffine(references[nearest], similarity.params[:2], (size, size), borderMode=cv2.BORDER_REPLICATE)
+    half = size // 2
+    return np.concatenate([face[:half], aligned[half:]])
 
 
 class StaticLips(Networks):
-    """Draws a mouth that never moves: what stage 2 alone makes of a face."""
+    """A mouth that never moves in place of stage 1: what stage 2 alone makes of a face."""
 
     def predict_landmarks(
         self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = FPS, first: int = 0
@@ -114,18 +141,22 @@ class StaticLips(Networks):
 
 
 class NearestReference(Networks):
-    """Stage 1 and, in place of stage 2, the aligned nearest of `CANDIDATES` references."""
+    """The aligned nearest of `CANDIDATES` references in place of stage 2."""
 
     def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
         super().__init__(landmark_generator, renderer, config)
         self.num_candidates = CANDIDATES
 
     def draw_faces(
-        self, faces: np.ndarray, landmarks_in_crop: np.ndarray, sketches: Any, references: References, mel: Any
+        self,
+        faces: np.ndarray,
+        landmarks_in_crop: np.ndarray,
+        sketches: np.ndarray,
+        references: References,
+        mel: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        drawn = [
-            paste_nearest(face, landmarks, references.images, references.landmarks_in_crop)
-            for face, landmarks in zip(faces, landmarks_in_crop, strict=True)
-        ]
-        drawn = np.stack(drawn).astype(np.float32) / 255
-        return drawn, drawn
+        drawn = []
+        for face, landmarks in zip(faces, landmarks_in_crop, strict=True):
+            drawn.append(paste_nearest(face, landmarks, references.images, references.landmarks_in_crop))
+        images = np.stack(drawn).astype(np.float32) / 255
+        return images, images

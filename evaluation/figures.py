@@ -1,36 +1,32 @@
-"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, plots, an HTML report."""
+"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report with plots."""
 
-import base64
-import html
-import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from evaluation.protocol import named
+from evaluation.protocol import parse_named
 from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
-from face.tracking import track_faces
+from face.tracking import FaceTrack, track_faces
 from media.video import Video
 from media.writer import WRITTEN, VideoWriter
 from runtime import command_line
-from runtime.command_line import UserError, write_whole
+from runtime.command_line import UserError, naming, write_whole
 
-CELL, GAP = 192, 6  # pixels of a face in a sheet, and between two frames
-STYLE = (
-    "body{font:16px system-ui;margin:2rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
-    "border:1px solid #ccc;white-space:nowrap}td+td{text-align:right}div{overflow-x:auto}img{max-width:100%}"
-)
-PLOTS = 3  # side by side in a report
-ZOOM = 0.6  # of the mouth's width, that is added on each side
+CELL = 192  # pixels of a face in a sheet
+GAP = 6  # pixels between two frames
+LABEL_HEIGHT = 24
+MOUTH_MARGIN = 0.6  # of the mouth's width, added on each side
+PLOTS_PER_ROW = 3
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Methods by frames: the same frames of the original and of every method, each with its zoomed mouth."""
+class SheetConfig:
+    """The same frames of the original and of every method, each with its enlarged mouth."""
 
     original: Path
     """The original video."""
@@ -39,53 +35,63 @@ class Sheet:
     output: Path
     """The picture (.png)."""
     frames: tuple[int, ...] = ()
-    """Numbers of the frames; without them five, evenly spread."""
+    """Frame numbers; without them five, evenly spread."""
 
 
 def mouth_box(lips: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A square (4,) int around lips (40, 2), within the frame (width, height)."""
-    side = int(min(np.ptp(lips[:, 0]) * (1 + 2 * ZOOM), *size))
-    low = np.clip(lips.mean(0) - side / 2, 0, np.array(size) - side).astype(np.int32)
-    return np.concatenate([low, low + side])
+    """A square box (4,) int around lips (40, 2), within the frame (width, height)."""
+    width = np.ptp(lips[:, 0]) * (1 + 2 * MOUTH_MARGIN)
+    side = int(min(width, *size))
+    corner = np.clip(lips.mean(axis=0) - side / 2, 0, np.array(size) - side).astype(np.int32)
+    return np.concatenate([corner, corner + side])
 
 
-def label(text: str, width: int) -> np.ndarray:
-    """(24, width, 3): black text on white; cut where it is too long."""
-    strip = np.full((24, width, 3), 255, np.uint8)
+def draw_label(text: str, width: int) -> np.ndarray:
+    """(24, width, 3): black text on white, cut off if it is too long."""
+    strip = np.full((LABEL_HEIGHT, width, 3), 255, np.uint8)
     ascii_text = text.encode("ascii", "replace").decode()
     return cv2.putText(strip, ascii_text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def sheet(config: Sheet) -> None:
-    """A row for each video, face and mouth side by side for each frame."""
+def draw_cell(picture: np.ndarray, track: FaceTrack, frame: int) -> np.ndarray:
+    """Face and mouth side by side, with a gap behind them; grey if the frame shows no face."""
+    gap = np.full((CELL, GAP, 3), 255, np.uint8)
+    if not track.found[frame]:
+        return np.concatenate([np.full((CELL, 2 * CELL, 3), 128, np.uint8), gap], axis=1)
+    mouth = mouth_box(track.landmarks_in_frame[frame, LIP_SLICE], track.frame_size)
+    crops = [crop_face(picture, box, CELL) for box in (track.boxes[frame], mouth)]
+    return np.concatenate([*crops, gap], axis=1)
+
+
+def sheet(config: SheetConfig) -> None:
+    """Draws a row for each video, with face and mouth of each frame."""
     command_line.check_output(config.output, "--output", (".png", ".jpg", ".webp"))
-    paths = named((f"original={config.original}", *config.methods), "--methods")
-    videos = {name: Video(path) for name, path in paths.items()}  # which know their frames once they were read
+    with naming("--methods"):
+        paths = parse_named((f"original={config.original}", *config.methods))
+    videos = {name: Video(path) for name, path in paths.items()}
     tracks = {name: track_faces(video) for name, video in videos.items()}
-    last, shortest = min((len(tracks[name].found) - 1, path) for name, path in paths.items())
+    shortest = min(tracks, key=lambda name: len(tracks[name].found))
+    last = len(tracks[shortest].found) - 1
     frames = config.frames or tuple(np.linspace(0, last, 5).astype(int).tolist())
-    if beyond := [i for i in frames if not 0 <= i <= last]:
-        raise UserError(f"--frames {beyond[0]}: {shortest} has frames 0 to {last}")
-    rows, gap = [], np.full((CELL, GAP, 3), 255, np.uint8)
+    for frame in frames:
+        if not 0 <= frame <= last:
+            raise UserError(f"--frames {frame}: {paths[shortest]} has frames 0 to {last}")
+    width = 2 * CELL + GAP
+    lines = [np.concatenate([draw_label(f"frame {frame}", width) for frame in frames], axis=1)]
     for name, video in videos.items():
-        track, cells = tracks[name], []
-        for i, picture in zip(frames, video.frames(frames), strict=True):
-            pair = [np.full((CELL, CELL, 3), 128, np.uint8)] * 2
-            if track.found[i]:
-                mouth = mouth_box(track.landmarks_in_frame[i, LIP_SLICE], track.frame_size)
-                pair = [crop_face(picture, box, CELL) for box in (track.boxes[i], mouth)]
-            cells += [*pair, gap]
-        rows += [label(name, len(frames) * (2 * CELL + GAP)), np.concatenate(cells, axis=1)]
-    head = np.concatenate([label(f"frame {i}", 2 * CELL + GAP) for i in frames], axis=1)
-    whole, picture = cv2.imencode(config.output.suffix, np.concatenate([head, *rows])[..., ::-1])
-    if not whole:
-        raise UserError(f"--output {config.output}: the sheet is too large for such a file; take .png or fewer frames")
-    write_whole(config.output, picture.tobytes())
+        pictures = zip(frames, video.frames(frames), strict=True)
+        cells = [draw_cell(picture, tracks[name], frame) for frame, picture in pictures]
+        lines += [draw_label(name, len(frames) * width), np.concatenate(cells, axis=1)]
+    encoded, content = cv2.imencode(config.output.suffix, np.concatenate(lines)[..., ::-1])
+    if not encoded:
+        raise UserError(f"--output {config.output}: the sheet is too large for such a file; use .png or fewer frames")
+    write_whole(config.output, content.tobytes())
+    print(f"{config.output}: {len(videos)} videos, {len(frames)} frames of each")
 
 
 @dataclass(frozen=True)
-class Compare:
-    """Videos side by side, in step, with their names and the sound of the first that has one."""
+class CompareConfig:
+    """Videos side by side, in step, with their names and the sound of the first that has any."""
 
     videos: tuple[str, ...]
     """NAME=VIDEO of each."""
@@ -95,76 +101,76 @@ class Compare:
     """Pixels of each."""
 
 
-def compare(config: Compare) -> None:
-    paths = named(config.videos, "--videos")
+def compare(config: CompareConfig) -> None:
+    with naming("--videos"):
+        paths = parse_named(config.videos)
+        if not paths:
+            raise UserError("name at least one, as NAME=VIDEO")
     command_line.check_output(config.output, "--output", WRITTEN, inputs=paths.values())
     command_line.at_least(1, height=config.height)
     videos = [Video(path) for path in paths.values()]
-    if not videos:
-        raise UserError("--videos: name at least one, as NAME=VIDEO")
-    widths = [max(1, round(video.width * config.height / video.height / 2)) * 2 for video in videos]
-    heads = np.concatenate([*map(label, paths, widths)], axis=1)
+    widths = [2 * max(1, round(video.width * config.height / video.height / 2)) for video in videos]
+    labels = np.concatenate([draw_label(name, width) for name, width in zip(paths, widths, strict=True)], axis=1)
     sound = next((video.path for video in videos if video.has_audio), None)
-    with VideoWriter(config.output, videos[0].fps, (sum(widths), len(heads) + config.height), sound) as writer:
+    size = (sum(widths), LABEL_HEIGHT + config.height)
+    num_frames = 0
+    with VideoWriter(config.output, videos[0].fps, size, sound) as writer:
         for pictures in zip(*videos, strict=False):
-            fitted = [cv2.resize(p, (w, config.height)) for p, w in zip(pictures, widths, strict=True)]
-            writer.write(np.concatenate([heads, np.concatenate(fitted, axis=1)]))
+            pairs = zip(pictures, widths, strict=True)
+            resized = [cv2.resize(picture, (width, config.height)) for picture, width in pairs]
+            writer.write(np.concatenate([labels, np.concatenate(resized, axis=1)]))
+            num_frames += 1
+    print(f"{config.output}: {len(videos)} videos side by side, {num_frames} frames")
 
 
 @dataclass(frozen=True)
-class Report:
-    """One HTML file, which opens from disk, from tables that were written as JSON."""
+class ReportConfig:
+    """One Markdown file with tables, plots of their clips, and sheets."""
 
     tables: tuple[Path, ...]
     """The .json files of tables."""
     output: Path
-    """The report (.html)."""
+    """The report (.md); plots are written beside it."""
     sheets: tuple[Path, ...] = ()
-    """Pictures to put in, such as those of `sheet`."""
+    """Pictures to link to, such as those of `sheet`."""
 
 
-def plot(table: Table) -> bytes:
-    """PNG: the spread over clips of every metric, a box for each method. Empty where no clip has a value of its own."""
+def draw_plot(table: Table, path: Path) -> bool:
+    """Draws the spread over clips of every metric, a box for each method. False if no clip has a value of its own."""
     from matplotlib.figure import Figure
 
     rows = [row for row in table.rows if row.clips]
-    columns = [c for c in table.columns if any(c in score.values for row in rows for score in row.clips)]
+    columns = [c for c in table.columns if any(c in clip.values for row in rows for clip in row.clips)]
     if not columns:
-        return b""
-    lines = -(-len(columns) // PLOTS)
-    figure = Figure(figsize=(4.5 * PLOTS, lines * (0.4 * len(rows) + 1)), layout="constrained")
+        return False
+    num_lines = -(-len(columns) // PLOTS_PER_ROW)
+    figure = Figure(figsize=(4.5 * PLOTS_PER_ROW, num_lines * (0.4 * len(rows) + 1)), layout="constrained")
     figure.suptitle("Spread over the clips: median, quartiles, range without outliers")
+    names = [row.name for row in rows]
     for place, column in enumerate(columns, 1):
-        axes = figure.add_subplot(lines, PLOTS, place)
-        values = [[s.values[column] for s in row.clips if column in s.values] for row in rows]
-        axes.boxplot(values[::-1], orientation="horizontal", tick_labels=[row.name for row in rows][::-1])
+        axes = figure.add_subplot(num_lines, PLOTS_PER_ROW, place)
+        values = [[clip.values[column] for clip in row.clips if column in clip.values] for row in rows]
+        axes.boxplot(values[::-1], orientation="horizontal", tick_labels=names[::-1])
         axes.set_title(f"{column} {COLUMNS[column][0]}")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80)
-    return stream.getvalue()
+    figure.savefig(path, dpi=80)
+    return True
 
 
-def section(title: str, picture: bytes, lines: list[str]) -> str:
-    """HTML: a heading, what stands under it, and a picture (any that a browser shows) if there is one."""
-    title, data = html.escape(title), base64.b64encode(picture).decode()
-    image = [f'<img alt="{title}" src="data:image/png;base64,{data}">'] if picture else []
-    return "\n".join([f"<h2>{title}</h2>", *lines, *image])
-
-
-def elements(tag: str, texts: list[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
-
-
-def report(config: Report) -> None:
-    command_line.check_output(config.output, "--output", (".html",))
-    if absent := [path for path in config.sheets if not path.is_file()]:
-        raise UserError(f"--sheets: there is no picture {absent[0]}")
-    parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>']
-    for table in map(read_table, config.tables):
-        head, *rows = table.grid()
-        rows = [f"<tr>{elements('th', head)}</tr>", *(f"<tr>{elements('td', row)}</tr>" for row in rows)]
-        lines = ["<div><table>", *rows, "</table></div>", f"<ul>{elements('li', table.remarks)}</ul>"]
-        parts.append(section(table.title, plot(table), lines))
-    parts += [section(sheet.stem, sheet.read_bytes(), []) for sheet in config.sheets]
+def report(config: ReportConfig) -> None:
+    command_line.check_output(config.output, "--output", (".md",))
+    for path in config.sheets:
+        if not path.is_file():
+            raise UserError(f"--sheets: there is no picture {path}")
+    parts = []
+    for number, path in enumerate(config.tables, 1):
+        with naming("--tables"):
+            table = read_table(path)
+        parts.append(table.markdown())
+        plot = config.output.with_name(f"{config.output.stem}_{number}.png")
+        if draw_plot(table, plot):
+            parts.append(f"![{table.title}]({plot.name})\n")
+    for path in config.sheets:
+        link = os.path.relpath(path, config.output.parent)
+        parts.append(f"![{path.stem}]({Path(link).as_posix()})\n")
     write_whole(config.output, "\n".join(parts))
     print(f"{config.output}: tables: {len(config.tables)}, sheets: {len(config.sheets)}")

@@ -1,217 +1,306 @@
-"""Scores one video against its original, frame by frame in batches; no pictures are kept.
+"""Scores one video against its original, batch by batch, without keeping frames.
 
 Frames and samples are compared, never a re-encoded file. Nothing is dropped silently: frames without a face are
-counted, a clip that can't be scored has a reason, a column whose network is not here is named.
+counted, a clip that cannot be scored has a reason, and a column whose network is missing is named.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from checkpoints import registry
 from evaluation.tables import ClipScore, reason_of
-from face.crop import SIZE, crop_face, overlap, resize_face, to_crop
+from face.crop import crop_face, overlap, to_crop
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, fill_gaps, track_faces
 from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
-from metrics import identity, landmarks68, lip_motion, syncnet
-from metrics.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
+from metrics import identity, landmarks68, syncnet
+from metrics.image_quality import LPIPS, FeaturePool, Inception
+from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean, silent_frames
+from metrics.mouth import RealMouths, mouth_crops
+from metrics.pairs import PairScorer
 from networks import to_tensor
-from runtime.command_line import UserError
+from runtime.command_line import UserError, naming
 from runtime.device import pick_device
 
-SAME_PLACE = 0.7  # overlap of output's and original's face boxes above which both are framed alike
+SAME_FRAMING = 0.7  # overlap of the face boxes of output and original above which both show the face in one place
 BATCH = 16  # frames scored at once
-NEEDS = {  # column -> registry entries, any of which will do
-    "LPIPS": ("lpips_alex",), "LPIPS vgg": ("lpips_vgg",), "FID": ("inception",), "CSIM": ("arcface",),
-    "LSE-C": ("syncnet",),
-}  # fmt: skip
+MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoreConfig:
     """How to score. The defaults are those of the tables."""
 
-    crop: Literal["face", "frame"] = "face"
-    """Pictures: the original's face box at 128 x 128, or the full frame."""
     points: Literal["mesh", "68"] = "mesh"
-    """LipLMD: 40 lip points of the face mesh, or 20 of face-alignment's 68 (flip averaged; needs its two files)."""
-    scale: Literal["crop", "eyes", "pixels"] = "crop"
-    """LipLMD: over the crop's side, over the distance of the eyes, or in pixels of the 128 crop."""
-    norm: Literal["l2", "l1"] = "l2"
-    """LipLMD: Euclidean, or mean absolute difference of a coordinate."""
+    """LipLMD: the face mesh's 40 lip points, or face-alignment's 20 of 68 (which needs two weight files)."""
     csim: Literal["aligned", "resized"] = "aligned"
-    """CSIM: faces aligned by 5 points, or the crop only resized."""
-    pairs: Literal["frame", "all", "set"] = "frame"
-    """CSIM: frame by frame, all pairs within a clip, or all pairs of all clips (by mistake, in the paper's helper)."""
+    """CSIM: faces aligned by five points, or crops only resized."""
     sync: Literal["lrs", "pipeline"] = "lrs"
-    """LSE: the whole frame (as for LRS2), or a crop around our face track (at least 50 frames)."""
+    """LSE: the whole frame (usual for LRS2), or a crop around the tracked face (at least 50 frames)."""
     common: bool = False
-    """Score the common part of videos with unequal numbers of frames, instead of failing them."""
+    """Score the common part of videos with different numbers of frames instead of failing them."""
     device: str = "cpu"
     """cpu, cuda, mps or auto."""
 
 
-Pools = dict[str, tuple[FeaturePool, FeaturePool]]  # column -> features of all a method's pictures and of all originals
+class Original(NamedTuple):
+    """A real video and its tracked face, shared by all methods."""
+
+    path: Path
+    track: FaceTrack
+    mouths: RealMouths | None  # None without LPIPS or without a face
 
 
-class Scorers:
-    """The networks that are here, loaded once; `missing` says which columns are lost and why."""
+class Pools(NamedTuple):
+    """FID's features of all frames of a method and of their originals."""
 
-    def __init__(self, options: Options) -> None:
-        self.options, self.device = options, (device := str(pick_device(options.device)))
-        paths = {column: registry.find(*keys) for column, keys in NEEDS.items()}
-        self.missing = [registry.missing(column, *NEEDS[column]) for column, path in paths.items() if not path]
-        nets = {"LPIPS": "alex", "LPIPS vgg": "vgg"}
-        self.lpips = {c: LPIPS(net, path).to(device) for c, net in nets.items() if (path := paths[c])}
-        self.inception = Inception(paths["FID"]).to(device) if paths["FID"] else None
-        self.embedder = identity.FaceEmbedder(paths["CSIM"], device) if paths["CSIM"] else None
-        self.syncnet = syncnet.load(paths["LSE-C"], device) if paths["LSE-C"] else None
-        self.points68 = None
-        if options.points == "68":
-            fan, s3fd = registry.find("fan"), registry.find("s3fd")
-            self.missing += [registry.missing("LipLMD", k) for k, p in (("fan", fan), ("s3fd", s3fd)) if not p]
-            self.points68 = landmarks68.Points68(fan, s3fd, device) if fan and s3fd else None
+    output: FeaturePool
+    original: FeaturePool
+
+
+class FramePair(NamedTuple):
+    """A frame of the output and, where they are compared, of the original: (H, W, 3) RGB uint8."""
+
+    index: int
+    output: np.ndarray
+    original: np.ndarray | None
+
+
+@dataclass
+class FacePair:
+    """The faces of output and original in the frames that are scored."""
+
+    found: np.ndarray  # (F,) whether output and original (in dubbing: the output) show a face
+    output: FaceSequence
+    original: FaceSequence  # in dubbing it may have another number of frames
+    compare: bool  # False in dubbing, which has no ground truth
+
+
+class Scorer:
+    """The available networks, loaded once; `missing` says which columns are left out and why."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        self.config = config
+        with naming("--score.device"):
+            self.device = str(pick_device(config.device))
+        self.missing: list[str] = []
+        self.lpips: dict[str, LPIPS] = {}
+        for column, network in (("LPIPS", "alex"), ("LPIPS vgg", "vgg")):
+            path = self._find(column, f"lpips_{network}")
+            if path:
+                self.lpips[column] = LPIPS(network, path).to(self.device)
+        inception = self._find("FID", "inception")
+        self.inception = Inception(inception).to(self.device) if inception else None
+        arcface = self._find("CSIM", "arcface")
+        self.embedder = identity.FaceEmbedder(arcface) if arcface else None
+        sync = self._find("LSE-C", "syncnet")
+        self.syncnet = syncnet.load(sync, self.device) if sync else None
+        self.landmarks68 = None
+        if config.points == "68":
+            fan = self._find("LipLMD", "fan")
+            s3fd = self._find("LipLMD", "s3fd")
+            if fan and s3fd:
+                self.landmarks68 = landmarks68.Landmarks68(fan, s3fd, self.device)
+
+    def _find(self, column: str, key: str) -> Path | None:
+        path = registry.find(key)
+        if path is None:
+            self.missing.append(registry.missing(column, key))
+        return path
+
+    def open(self, path: Path) -> Original:
+        """Tracks the face of a real video and describes its mouths."""
+        track = track_faces(Video(path))
+        frames = np.flatnonzero(track.found)
+        if "LPIPS" not in self.lpips or not len(frames):
+            return Original(path, track, None)
+        frames = frames[evenly_spaced(len(frames), MAX_REAL_MOUTHS)]
+        crops = mouth_crops(Video(path).frames(frames), track.landmarks_in_frame[frames])
+        return Original(path, track, RealMouths(crops, frames, self.lpips["LPIPS"]))
 
     def score(
-        self, clip: str, original: Path, track: FaceTrack, output: Path, wav: np.ndarray, pools: Pools,
-        compare: bool = True,
-    ) -> ClipScore:  # fmt: skip
-        """Scores `output` against `original`, whose faces are `track`, and against the sound `wav` (S,).
+        self, clip: str, original: Original, output: Path, wav: np.ndarray, pools: Pools, compare: bool = True
+    ) -> ClipScore:
+        """Scores `output` against `original` and against the sound `wav` (S,).
 
-        Its frames are read twice: boxes are smoothed over frames to come, so tracking ends before cropping begins.
+        The output is read twice, because boxes are smoothed over later frames.
 
         Args:
             clip: its name in the tables.
-            original: the video that `output` is to equal, or, without `compare`, only to sound like.
-            track: of the original; made once and shared by all methods.
-            output: a video of any framing: with the face in another place it is compared by its own face boxes.
+            original: from `open`, the video that `output` is meant to equal or, without `compare`, only to resemble.
+            output: a video of any framing. If its face is in another place, its own face boxes are used.
             wav: 16 kHz, the sound that the mouth follows.
-            pools: of the method; what only all frames of all clips together tell is added here.
-            compare: False where there is no ground truth (dubbing): only the scores of sound and motion.
+            pools: of the method; the clip's features are added.
+            compare: False in dubbing, where there is no ground truth: only sound and motion are scored.
         """
-        result = ClipScore(clip, wanted=frames_for_samples(len(wav)))
+        result = ClipScore(clip, expected=frames_for_samples(len(wav)))
         try:
-            mine = track if output == original else track_faces(Video(output))
-            result.produced = min(len(mine.found), result.wanted)
-            if abs((rate := Video(output, fps=None).fps) - FPS) > 0.01:
-                result.remark(f"{rate:.4g} frames a second, read at {FPS}")
-            comparison = _Comparison(self, result, track, mine, wav, compare)
-            if self.syncnet or compare:
-                frames = zip(Video(output), Video(original if compare else output), strict=False)
-                numbered = enumerate(islice(frames, comparison.count))
-                while batch := list(islice(numbered, BATCH)):
-                    comparison.add(batch)
-            comparison.finish(pools)
+            track = original.track if output == original.path else track_faces(Video(output))
+            result.produced = min(len(track.found), result.expected)
+            rate = Video(output, fps=None).fps
+            if abs(rate - FPS) > 0.01:
+                result.add_note(f"{rate:.4g} frames a second, read at {FPS}")
+            faces = pair_faces(result, track, original.track, compare, self.config.common)
+            scores = _ClipScores(self, faces, track, original.mouths, wav)
+            originals = Video(original.path) if compare else repeat(None)
+            frames = map(FramePair, range(len(faces.found)), Video(output), originals)
+            for batch in batched(frames, BATCH):
+                scores.add(batch)
+            scores.finish(result, pools)
         except Exception as error:
             result.reason = reason_of(error)
         return result
 
 
-class _Comparison:
-    """One pass over the frames of an output and its original. Raises a UserError if they can't be compared."""
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Positions of at most `most` of `count` things."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def batched(frames: Iterable[FramePair], size: int) -> Iterator[list[FramePair]]:
+    iterator = iter(frames)
+    batch = list(islice(iterator, size))
+    while batch:
+        yield batch
+        batch = list(islice(iterator, size))
+
+
+def pair_faces(result: ClipScore, output: FaceTrack, original: FaceTrack, compare: bool, common: bool) -> FacePair:
+    """Pairs the faces of two tracks, and notes in `result` whatever is special about them.
+
+    Raises UserError if no frame can be scored, or, unless `common`, if the numbers of frames differ.
+    """
+    num_frames = len(output.found)
+    num_originals = len(original.found)
+    if not compare:
+        shared = slice(None)
+        found = output.found
+    else:
+        if num_frames != num_originals:
+            if not common:
+                message = f"{num_frames} frames, the original has {num_originals}"
+                raise UserError(f"{message} (--score.common scores the common part)")
+            result.add_note(f"common part of {num_frames} and {num_originals} frames")
+        shared = slice(min(num_frames, num_originals))
+        found = output.found[shared] & original.found[shared]
+    result.frames = int(found.sum())
+    result.faceless = len(found) - result.frames
+    if not result.frames:
+        raise UserError(f"no frame shows a face{' in both output and original' if compare else ''}")
+    output_faces = FaceSequence(output.landmarks_in_frame[shared], output.boxes[shared])
+    original_faces = FaceSequence(original.landmarks_in_frame[shared], original.boxes[shared])
+    if compare:
+        overlaps = overlap(output_faces.boxes[found].astype(float), original_faces.boxes[found].astype(float))
+        if output.frame_size == original.frame_size and np.median(overlaps) >= SAME_FRAMING:
+            output_faces = output_faces._replace(boxes=original_faces.boxes)
+        else:
+            width, height = output.frame_size
+            result.add_note(f"framed otherwise, {width} x {height}, compared by its own face boxes")
+    return FacePair(found, output_faces, original_faces, compare)
+
+
+class _ClipScores:
+    """Accumulates the scores of one clip."""
 
     def __init__(
-        self, scorers: Scorers, result: ClipScore, track: FaceTrack, mine: FaceTrack, wav: np.ndarray, compare: bool
+        self, scorer: Scorer, faces: FacePair, output: FaceTrack, mouths: RealMouths | None, wav: np.ndarray
     ) -> None:
-        self.scorers, self.options, self.result, self.wav, self.compare = scorers, scorers.options, result, wav, compare
-        made, real = len(mine.found), len(track.found)
-        if compare and made != real:
-            if not self.options.common:
-                raise UserError(f"{made} frames, the original has {real} (--score.common scores the common part)")
-            result.remark(f"common part of {made} and {real} frames")
-        count = self.count = min(made, real) if compare else made
-        common = slice(count if compare else None)  # in dubbing the original may have another number of frames
-        self.seen = (mine.found[common] & track.found[common]) if compare else mine.found
-        seen = int(self.seen.sum())
-        result.frames, result.faceless = count if self.options.crop == "frame" else seen, count - seen
-        if not seen:
-            raise UserError("no frame shows a face" + " in both output and original" * compare)
-        # Output, then original: landmarks (F, 131, 2) in the frame and the box (F, 4) to crop by.
-        self.faces = [(t.landmarks_in_frame[common], t.boxes[common]) for t in (mine, track)]
-        if compare:
-            places = overlap(*(of[self.seen].astype(float) for _, of in self.faces))
-            if mine.frame_size == track.frame_size and np.median(places) >= SAME_PLACE:
-                self.faces[0] = (self.faces[0][0], self.faces[1][1])
-            else:
-                result.remark("framed otherwise, {} x {}, compared by its own face boxes".format(*mine.frame_size))
-        self.nearest = mine.boxes[fill_gaps(mine.found)]
-        self.sums: dict[str, list[float]] = defaultdict(list)
-        self.features: dict[str, list[list[torch.Tensor]]] = defaultdict(list)  # column -> outputs', originals' (n, d)
-        self.points: list[list[np.ndarray]] = [[], []]  # (68, 2) each, of outputs and originals, where asked for
-        self.sync = syncnet.SyncScorer(scorers.syncnet, wav) if scorers.syncnet else None
+        self.scorer = scorer
+        self.config = scorer.config
+        self.faces = faces
+        self.wav = wav
+        self.pairs = PairScorer(scorer.lpips, mouths)
+        # Column -> batches of features, for metrics that need all frames of the clip.
+        self.output_features: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.original_features: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.sync = syncnet.SyncScorer(scorer.syncnet, wav) if scorer.syncnet else None
+        self.sync_boxes = output.boxes[fill_gaps(output.found)]
 
-    def add(self, batch: list[tuple[int, tuple[np.ndarray, np.ndarray]]]) -> None:
-        """The next frames: number, output and original."""
-        embed, find = self.scorers.embedder, self.scorers.points68
+    def add(self, batch: list[FramePair]) -> None:
+        """Scores the next frames."""
         if self.sync:
-            for i, (frame, _) in batch:
-                self.sync.add(frame, self.nearest[i] if self.options.sync == "pipeline" else None)
-        if not self.compare:
+            for pair in batch:
+                box = self.sync_boxes[pair.index] if self.config.sync == "pipeline" else None
+                self.sync.add(pair.output, box)
+        scored = [pair for pair in batch if self.faces.found[pair.index]]
+        if not scored:
             return
-        for _, (made, real) in batch if self.options.crop == "frame" else ():  # LPIPS takes GBs for each of 1080p
-            self._pictures([resize_face(made, (real.shape[1], real.shape[0]))[None], real[None]])
-        if not (seen := [(i, pair) for i, pair in batch if self.seen[i]]):
+        if self.faces.compare:
+            self._compare(scored)
+        landmarks = [self.faces.output.landmarks_in_frame[pair.index] for pair in scored]
+        self.pairs.add_mouths([pair.output for pair in scored], np.stack(landmarks))
+
+    def _compare(self, batch: list[FramePair]) -> None:
+        indices = [pair.index for pair in batch]
+        outputs = [pair.output for pair in batch]
+        originals = [pair.original for pair in batch if pair.original is not None]
+        output_crops = self._describe(outputs, self.faces.output, indices, self.output_features)
+        original_crops = self._describe(originals, self.faces.original, indices, self.original_features)
+        self.pairs.add(output_crops, original_crops)
+
+    def _describe(
+        self, frames: list[np.ndarray], faces: FaceSequence, indices: list[int], features: dict[str, list[np.ndarray]]
+    ) -> Tensor:
+        """Adds the features of n frames; returns their face crops (n, 3, 128, 128)."""
+        scorer = self.scorer
+        landmarks = faces.landmarks_in_frame[indices]
+        boxes = faces.boxes[indices]
+        crops = [crop_face(frame, box) for frame, box in zip(frames, boxes, strict=True)]
+        images = to_tensor(np.stack(crops)).to(scorer.device)
+        if scorer.inception:
+            features["FID"].append(scorer.inception(images).cpu().numpy())
+        if scorer.embedder:
+            aligned = self.config.csim == "aligned"
+            inputs = map(identity.align, frames, landmarks) if aligned else map(identity.resize, crops)
+            features["CSIM"].append(scorer.embedder(np.stack(list(inputs))))
+        if self.config.points == "mesh":
+            features["LipLMD"].append(to_crop(landmarks, boxes)[:, LIP_SLICE])
+        elif scorer.landmarks68:
+            points = np.stack([scorer.landmarks68(frame) for frame in frames])
+            features["LipLMD"].append(to_crop(points, boxes)[:, landmarks68.LIPS])
+        return images
+
+    def finish(self, result: ClipScore, pools: Pools) -> None:
+        """Fills in the clip's values. The pools come last, so that a clip that fails adds nothing to them."""
+        values = result.values
+        values |= self.pairs.scores()
+        outputs = {column: np.concatenate(batches) for column, batches in self.output_features.items()}
+        originals = {column: np.concatenate(batches) for column, batches in self.original_features.items()}
+        if "LipLMD" in outputs:
+            distances = landmark_distance(outputs["LipLMD"], originals["LipLMD"])
+            values["LipLMD"] = nan_mean(distances)
+            lost = int(np.isnan(distances).sum())
+            if lost:
+                result.add_note(f"frames without 68 points, ignored by LipLMD: {lost}")
+        if "CSIM" in outputs:
+            values["CSIM"] = identity.csim(outputs["CSIM"], originals["CSIM"])
+        self._score_sync(result)
+        values |= motion_scores(self.faces.output, self.faces.original, self._silent_frames(), self.faces.compare)
+        if "FID" in outputs:
+            pools.output.add(outputs["FID"])
+            pools.original.add(originals["FID"])
+
+    def _score_sync(self, result: ClipScore) -> None:
+        if not self.sync:
             return
-        numbers, pairs = zip(*seen, strict=True)
-        crops, vectors = [], []  # of outputs, then of originals
-        for k, pictures in enumerate(zip(*pairs, strict=True)):
-            landmarks, boxes = (of[list(numbers)] for of in self.faces[k])
-            crops.append(np.stack(list(map(crop_face, pictures, boxes))))  # (n, 128, 128, 3)
-            if embed:
-                aligned = self.options.csim == "aligned"
-                faces = map(identity.align, pictures, landmarks) if aligned else map(identity.resize, crops[k])
-                vectors.append(torch.from_numpy(embed(np.stack(list(faces)))))
-            if find:
-                self.points[k] += map(find, pictures)
-        if embed:
-            self.features["CSIM"].append(vectors)
-        if self.options.crop == "face":
-            self._pictures(crops)
+        if self.config.sync == "pipeline" and self.faces.found.sum() < syncnet.MIN_TRACK:
+            result.add_note(f"under {syncnet.MIN_TRACK} frames with a face: no LSE")
+            return
+        score = self.sync.finish()
+        result.values |= {"LSE-C": score.confidence, "LSE-D": score.distance, "offset": score.offset}
 
-    def _pictures(self, pictures: list[np.ndarray]) -> None:
-        """PSNR, SSIM, LPIPS, FID of outputs and originals, both (n, H, W, 3) uint8."""
-        scorers = self.scorers
-        made, real = (to_tensor(x).to(scorers.device) for x in pictures)
-        for column, metric in {"PSNR": psnr, "SSIM": ssim, **scorers.lpips}.items():
-            self.sums[column] += metric(made, real).tolist()
-        if scorers.inception:
-            self.features["FID"].append([scorers.inception(x).cpu() for x in (made, real)])
-
-    def finish(self, pools: Pools) -> None:
-        """Fills in the scores of the whole clip; adds to `pools` last, so that one that fails has added nothing."""
-        options, values, count = self.options, self.result.values, self.count
-        values |= {column: float(np.mean(each)) for column, each in self.sums.items()}
-        mesh = options.points == "mesh"
-        if self.compare and (mesh or self.points[0]):
-            found = [landmarks[self.seen] for landmarks, _ in self.faces] if mesh else self.points
-            boxes = [boxes[self.seen] for _, boxes in self.faces]
-            made, real = (to_crop(np.array(x), box) * SIZE for x, box in zip(found, boxes, strict=True))  # in pixels
-            lips, eyes = (LIP_SLICE, identity.EYES) if mesh else (landmarks68.LIPS, landmarks68.EYES)
-            between_eyes = lip_motion.interocular(*(real[:, eye] for eye in eyes))
-            scale = {"crop": SIZE, "pixels": 1.0, "eyes": between_eyes}[options.scale]
-            distance = lip_motion.landmark_distance(made[:, lips], real[:, lips], scale, options.norm)  # (n,)
-            values["LipLMD"] = lip_motion.nan_mean(distance)
-            if lost := int(np.isnan(distance).sum()):
-                self.result.remark(f"frames without 68 points, which count for no LipLMD: {lost}")
-        if self.sync and options.sync == "pipeline" and self.seen.sum() < syncnet.MIN_TRACK:
-            self.result.remark(f"under {syncnet.MIN_TRACK} frames with a face: no LSE")
-        elif self.sync:
-            values |= zip(("LSE-C", "LSE-D", "offset"), self.sync.finish(), strict=True)
-        silent, heard = np.zeros(count, bool), min(count, self.result.wanted)  # what outlasts the sound is no silence
-        silent[:heard] = lip_motion.silent_frames(log_mel(self.wav), heard)
-        values |= lip_motion.motion(*self.faces[0], silent, *self.faces[1], in_step=self.compare)
-        for column, batches in self.features.items():
-            made, real = (torch.cat(parts) for parts in zip(*batches, strict=True))  # (F, d)
-            if column == "CSIM":
-                values[column] = identity.csim(made.numpy(), real.numpy(), options.pairs)
-            if column == "FID" or options.pairs == "set":
-                pool_made, pool_real = pools.setdefault(column, (FeaturePool(), FeaturePool()))
-                pool_made.add(made)
-                pool_real.add(real)
+    def _silent_frames(self) -> np.ndarray:
+        """(F,); frames beyond the end of the sound do not count as silent."""
+        num_frames = len(self.faces.found)
+        silent = np.zeros(num_frames, dtype=bool)
+        heard = min(num_frames, frames_for_samples(len(self.wav)))
+        silent[:heard] = silent_frames(log_mel(self.wav), heard)
+        return silent

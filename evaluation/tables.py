@@ -1,109 +1,135 @@
-"""Tables as text, Markdown, LaTeX, CSV and JSON, with 95 % intervals, beside the published figures."""
+"""Tables as Markdown, LaTeX and JSON, with 95 % intervals, beside the published figures."""
 
-import csv
-import io
 import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
-from runtime.command_line import UserError, check_output, write_whole, writing
+from runtime.command_line import UserError, check_output, naming, write_whole, writing
 
 RESAMPLES = 2000  # of the bootstrap
-TO_LATEX = str.maketrans({c: rf"\{c}" for c in "_&%#${}"} | {
-    "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$",
-})  # fmt: skip
-# Column -> arrow and decimals.
+LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$"}
+# Column -> which values are better, and decimals.
 COLUMNS = {
-    "PSNR": ("↑", 2), "PSNR lower half": ("↑", 2), "PSNR pasted": ("↑", 2), "SSIM": ("↑", 4), "LPIPS": ("↓", 4),
-    "LPIPS pasted": ("↓", 4), "LPIPS vgg": ("↓", 4), "FID": ("↓", 2), "LipLMD": ("↓", 5), "CSIM": ("↑", 4),
-    "LSE-C": ("↑", 2), "LSE-D": ("↓", 2), "offset": ("→0", 1), "openness r": ("↑", 3), "closed F1": ("↑", 2),
-    "articulation": ("→1", 2), "silence": ("↓", 3), "jitter": ("→1", 2), "produced": ("↑", 3),
-    "Landmark Error": ("↓", 2), "image quality": ("↑", 2), "lip sync": ("↑", 2), "identity": ("↑", 2),
-}  # fmt: skip
-OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # a mean over all frames; the others are a mean over clips
-# Table -> row -> column -> what the paper prints. Its LSE-C (SyncScore) is of dubbing, all else of reconstruction.
+    "PSNR": ("↑", 2),
+    "PSNR lower half": ("↑", 2),
+    "PSNR pasted": ("↑", 2),
+    "SSIM": ("↑", 4),
+    "LPIPS": ("↓", 4),
+    "LPIPS pasted": ("↓", 4),
+    "LPIPS vgg": ("↓", 4),
+    "FID": ("↓", 2),
+    "LipLMD": ("↓", 5),
+    "CSIM": ("↑", 4),
+    "mouth distance": ("→1", 2),
+    "mouth outliers": ("↓", 3),
+    "mouth sharpness": ("→1", 2),
+    "LSE-C": ("↑", 2),
+    "LSE-D": ("↓", 2),
+    "offset": ("→0", 1),
+    "openness r": ("↑", 3),
+    "closed F1": ("↑", 2),
+    "articulation": ("→1", 2),
+    "silence": ("↓", 3),
+    "jitter": ("→1", 2),
+    "produced": ("↑", 3),
+    "Landmark Error": ("↓", 2),
+    "image quality": ("↑", 2),
+    "lip sync": ("↑", 2),
+    "identity": ("↑", 2),
+}
+MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # the other columns are means over clips
+# Table -> row -> column -> the printed value. The paper's LSE-C (SyncScore) is of dubbing, all else of reconstruction.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads(Path(__file__).with_name("published.json").read_bytes())
 
 
 @dataclass
 class ClipScore:
-    """One clip of one method. `values` are means over its scored frames; an empty `reason` means it was scored."""
+    """One clip of one method. `values` are means over its scored frames; `reason` is empty unless scoring failed."""
 
     clip: str
     values: dict[str, float] = field(default_factory=dict)
-    wanted: int = 0  # frames that the sound is long; 0 where nobody knows
-    produced: int = 0  # of these, those that the method made
+    expected: int = 0  # frames that the sound lasts; 0 if unknown
+    produced: int = 0  # of the expected frames
     frames: int = 0  # scored
-    faceless: int = 0  # frames without a face in output or original: they count for no face metric
+    faceless: int = 0  # frames without a face in output or original, ignored by all metrics of faces
     reason: str = ""
     note: str = ""
 
-    def remark(self, text: str) -> None:
-        """Adds to the note, which stands under the table."""
-        self.note = "; ".join(filter(None, (self.note, text)))
+    def add_note(self, text: str) -> None:
+        """Adds to the note, which is printed below the table."""
+        self.note = f"{self.note}; {text}" if self.note else text
 
 
 def reason_of(error: Exception) -> str:
-    """Why a clip could not be made or scored: its trouble, even an unforeseen one, is not the table's."""
+    """Why a clip could not be made or scored. Even an unexpected error costs only the clip, not the table."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def bootstrap(values: np.ndarray, weights: np.ndarray | float = 1.0) -> list[float]:
-    """[mean, low, high]: weighted mean of values (n,) and its 95 % interval over resampled clips, with a fixed seed.
+    """[mean, low, high]: the weighted mean of values (n,) and its 95 % interval over resampled clips (fixed seed).
 
-    [value] of a single one, which tells nothing of an interval, and [NaN] of none.
+    [value] if there is only one finite value, which has no interval, and [NaN] if there is none.
     """
-    kept = np.isfinite(values)
-    values, weights = values[kept], np.broadcast_to(weights, len(values))[kept]
+    finite = np.isfinite(values)
+    weights = np.broadcast_to(weights, len(values))[finite]
+    values = values[finite]
     if len(values) < 2:
         return values.tolist() or [float("nan")]
-    drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
-    return [float(np.average(values, weights=weights)), *np.quantile(means, (0.025, 0.975)).tolist()]
+    samples = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    means = (values * weights)[samples].sum(1) / weights[samples].sum(1)
+    low, high = np.quantile(means, (0.025, 0.975)).tolist()
+    return [float(np.average(values, weights=weights)), low, high]
 
 
 @dataclass
 class Row:
-    """`cells`: column -> [value] or [value, low, high]. `clips`: every clip's own values, also of those that failed.
+    """`cells`: column -> [value] or [value, low, high]. `clips`: each clip's values, also of those that failed.
 
-    What a clip was too short or too faceless for is left out: no file holds NaN, which strict readers of JSON refuse.
+    NaN (a clip too short, or without a face) is removed: strict readers of JSON refuse it.
     """
 
     name: str
     cells: dict[str, list[float]]
-    clips: list[ClipScore] = field(default_factory=list)  # none: published figures
+    clips: list[ClipScore] = field(default_factory=list)  # empty in published rows
 
     def __post_init__(self) -> None:
         self.cells = {column: numbers for column, numbers in self.cells.items() if math.isfinite(numbers[0])}
-        for score in self.clips:
-            score.values = {column: value for column, value in score.values.items() if math.isfinite(value)}
+        for clip in self.clips:
+            clip.values = {column: value for column, value in clip.values.items() if math.isfinite(value)}
 
     @property
     def failed(self) -> dict[str, str]:
-        return {score.clip: score.reason for score in self.clips if score.reason}
+        """Clip -> reason."""
+        return {clip.clip: clip.reason for clip in self.clips if clip.reason}
 
 
-def row_of(name: str, clips: list[ClipScore], over_all: dict[str, float] | None = None) -> Row:
-    """Summarises the clips of a method. The share of frames produced counts the failed ones; nothing else does.
+def summarise(name: str, clips: list[ClipScore], pooled: dict[str, float] | None = None) -> Row:
+    """The row of a method. Only the share of frames produced includes the clips that failed.
 
-    `over_all`: column -> value of what only all frames of all clips together tell, such as FID.
+    `pooled`: column -> value of all frames of all clips together, such as FID.
     """
-    scored, cells = [score for score in clips if not score.reason], {}
-    frames = np.array([score.frames for score in scored], dtype=float)
+    scored = [clip for clip in clips if not clip.reason]
+    frames = np.array([clip.frames for clip in scored], dtype=float)
+    cells = {}
     for column in COLUMNS:
-        values = np.array([score.values.get(column, np.nan) for score in scored])
-        cells[column] = bootstrap(values, frames if column in OVER_FRAMES else 1.0)
-    if wanted := sum(score.wanted for score in clips):
-        cells["produced"] = [sum(score.produced for score in clips) / wanted]
-    return Row(name, cells | {column: [value] for column, value in (over_all or {}).items()}, clips)
+        values = np.array([clip.values.get(column, np.nan) for clip in scored])
+        weights = frames if column in MEANS_OVER_FRAMES else 1.0
+        cells[column] = bootstrap(values, weights)
+    expected = sum(clip.expected for clip in clips)
+    if expected:
+        cells["produced"] = [sum(clip.produced for clip in clips) / expected]
+    for column, value in (pooled or {}).items():
+        cells[column] = [value]
+    return Row(name, cells, clips)
 
 
 @dataclass
 class Table:
-    """A table with everything that was measured; `notes` say what is missing or how it was scored."""
+    """A table with all measured columns; `notes` say how it was scored and what is missing."""
 
     title: str
     rows: list[Row]
@@ -111,59 +137,36 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        return [c for c in COLUMNS if any(c in row.cells for row in self.rows)]
+        return [column for column in COLUMNS if any(column in row.cells for row in self.rows)]
 
     @property
     def remarks(self) -> list[str]:
-        """What stands below the figures: the notes, then why clips failed."""
-        failed = [f"failed: {row.name}, {clip}: {why}" for row in self.rows for clip, why in row.failed.items()]
+        """What is printed below the table: the notes, then the reasons of failed clips."""
+        failed = [f"failed: {row.name}, {clip}: {reason}" for row in self.rows for clip, reason in row.failed.items()]
         return self.notes + failed
 
-    def grid(self, intervals: bool = True) -> list[list[str]]:
-        """Heading and rows as strings."""
-        lines = [["Method", *(f"{column} {COLUMNS[column][0]}" for column in self.columns), "failed"]]
+    def _render(self, style: str, intervals: bool = True) -> str:
+        header = ["Method", *(f"{column} {COLUMNS[column][0]}" for column in self.columns), "failed"]
+        body = []
         for row in self.rows:
-            cells = []
-            for column in self.columns:
-                numbers = [f"{x:.{COLUMNS[column][1]}f}" for x in row.cells.get(column, [])]
-                tail = f" [{numbers[1]}, {numbers[2]}]" if intervals and len(numbers) == 3 else ""
-                cells.append(numbers[0] + tail if numbers else "-")
-            lines.append([row.name, *cells, f"{len(row.failed)} of {len(row.clips)}" if row.clips else "published"])
-        return lines
-
-    def text(self) -> str:
-        grid = self.grid()
-        first, *widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in widths)])
-        return "\n".join([self.title, *(line.format(*cells) for cells in grid), *self.remarks]) + "\n"
+            name = row.name.replace("|", r"\|") if style == "pipe" else row.name
+            cells = [_format(row.cells.get(column, []), COLUMNS[column][1], intervals) for column in self.columns]
+            status = f"{len(row.failed)} of {len(row.clips)}" if row.clips else "published"
+            body.append([name, *cells, status])
+        alignment = ["left"] + ["right"] * (len(header) - 1)
+        return tabulate(body, header, tablefmt=style, disable_numparse=True, colalign=alignment)
 
     def markdown(self) -> str:
-        grid = [[cell.replace("|", r"\|") for cell in cells] for cells in self.grid()]
-        head, *rows = ["| " + " | ".join(cells) + " |" for cells in grid]
-        rule = "|" + "---|" * len(grid[0])
-        return "\n".join([f"**{self.title}**", "", head, rule, *rows, "", *(f"- {r}" for r in self.remarks)]) + "\n"
+        remarks = [f"- {remark}" for remark in self.remarks]
+        return "\n".join([f"**{self.title}**", "", self._render("pipe"), "", *remarks]) + "\n"
 
     def latex(self) -> str:
-        """The figures; above them, as comments, everything else, intervals included."""
-        grid = [[cell.translate(TO_LATEX) for cell in cells] for cells in self.grid(intervals=False)]
-        head, *rows = [" & ".join(cells) + r" \\" for cells in grid]
-        above = [f"% {line}" for line in self.text().splitlines()]
-        above.append(rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}")
-        return "\n".join([*above, r"\hline", head, r"\hline", *rows, r"\hline", r"\end{tabular}"]) + "\n"
-
-    def csv(self) -> str:
-        """One line for each method and column, then one for each clip of a method and column."""
-        stream = io.StringIO()
-        writer = csv.writer(stream)
-        writer.writerow(["method", "clip", "column", "value", "low", "high", "frames", "faceless", "reason", "note"])
-        for row in self.rows:
-            for column, numbers in row.cells.items():
-                writer.writerow([row.name, "", column, *numbers, *[""] * (7 - len(numbers))])
-            for score in row.clips:
-                tail = ["", "", score.frames, score.faceless, score.reason, score.note]
-                for column, value in (score.values or {"": ""}).items():
-                    writer.writerow([row.name, score.clip, column, value, *tail])
-        return stream.getvalue()
+        """The values; above them, as comments, everything else, intervals included."""
+        comments = [f"% {line}" for line in self.markdown().splitlines()]
+        table = self._render("latex", intervals=False)
+        for arrow, command in LATEX_ARROWS.items():
+            table = table.replace(arrow, command)
+        return "\n".join([*comments, table]) + "\n"
 
     def json(self) -> str:
         rows = [asdict(row) | {"failed": row.failed, "published": not row.clips} for row in self.rows]
@@ -171,33 +174,47 @@ class Table:
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def publish(self, folder: Path | None, name: str) -> None:
-        """Writes `name`.txt, .md, .tex, .csv and .json into the folder, where there is one, and prints the table."""
-        formats = {"txt": self.text, "md": self.markdown, "tex": self.latex, "csv": self.csv, "json": self.json}
-        for suffix, content in formats.items():
-            if folder:
-                write_whole(folder / f"{name}.{suffix}", content())
-        print("\n" + self.text())
+        """Prints the table and, if a folder is given, writes it there as `name`.md, .tex and .json."""
+        if folder:
+            write_whole(folder / f"{name}.md", self.markdown())
+            write_whole(folder / f"{name}.tex", self.latex())
+            write_whole(folder / f"{name}.json", self.json())
+        print("\n" + self.markdown())
 
 
-def output_folder(folder: Path | None) -> None:
-    """Makes the folder for the results, before any work is done. Raises UserError if that can't be."""
+def _format(numbers: list[float], decimals: int, interval: bool) -> str:
+    texts = [f"{number:.{decimals}f}" for number in numbers]
+    if not texts:
+        return "-"
+    if interval and len(texts) == 3:
+        return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    return texts[0]
+
+
+def make_output_folder(folder: Path | None) -> None:
+    """Makes the folder for the results before any work is done. Raises UserError if that is impossible."""
     if folder:
-        with writing(f"--output: the folder {folder}"):
+        with naming("--output"), writing(f"the folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         check_output(folder / "table.json", "--output")
 
 
 def read_table(path: Path) -> Table:
-    """The table of a .json file that `Table.publish` wrote. Raises UserError if the file is no such table."""
+    """The table of a .json file written by `Table.publish`. Raises UserError if the file holds no such table."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows = [Row(r["name"], r["cells"], [ClipScore(**clip) for clip in r["clips"]]) for r in content["rows"]]
+        rows = []
+        for row in content["rows"]:
+            clips = [ClipScore(**clip) for clip in row["clips"]]
+            rows.append(Row(row["name"], row["cells"], clips))
         return Table(content["title"], rows, content["notes"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"--tables: {path} is no table written by these commands ({error})") from error
+        raise UserError(f"{path} is no table written by these commands ({error})") from error
 
 
-def published(key: str) -> list[Row]:
-    """The paper's rows of a table; none where the paper has no such table."""
-    rows = PUBLISHED.get(key, {}).items()
-    return [Row(f"{name} (paper)", {column: [value] for column, value in cells.items()}) for name, cells in rows]
+def published_rows(key: str) -> list[Row]:
+    """The rows that the paper prints in a table; none if the paper has no such table."""
+    table = PUBLISHED.get(key, {})
+    return [
+        Row(f"{name} (paper)", {column: [value] for column, value in cells.items()}) for name, cells in table.items()
+    ]

@@ -1,41 +1,43 @@
-"""The user study of Table 2: a web page that asks, and the opinion scores of those who answered."""
+"""The user study of Table 2: a web page that asks for opinion scores, and the table of the answers."""
 
 import base64
 import hashlib
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import krippendorff
 import numpy as np
 
-from evaluation import protocol, tables
-from evaluation.protocol import named
-from evaluation.tables import ClipScore, Row, Table, bootstrap
+from evaluation import protocol
+from evaluation.tables import ClipScore, Row, Table, bootstrap, make_output_folder, published_rows
 from media.video import Video
 from media.writer import VideoWriter
 from metrics.lip_motion import nan_mean
 from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import SettingError, UserError, naming, write_whole
 
-TEMPLATE, SLOT = Path(__file__).with_name("study.html"), "/*STUDY*/null/*END*/"
+TEMPLATE = Path(__file__).with_name("study.html")
+SLOT = "/*STUDY*/null/*END*/"
 QUESTIONS = {
     "image quality": "How good is the picture?",
     "lip sync": "How well do the lips follow the speech?",
     "identity": "How much does the face stay the same person?",
 }
+INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # raised by reading files of another content
 
 
 @dataclass(frozen=True)
-class Study:
-    """One self-contained page from folders of videos; nobody who answers can see which method is which."""
+class StudyConfig:
+    """One self-contained page from folders of videos; participants cannot see which method is which."""
 
     methods: tuple[str, ...]
     """NAME=FOLDER of each method's videos."""
     output: Path
-    """The page (.html); beside it goes NAME.key.json, which `mos` needs and participants must not get."""
+    """The page (.html). NAME.key.json is written beside it: table2 needs it, and participants must not get it."""
     count: int = 10
     """Clips, chosen among those that every method has (the paper: 5 from each dataset)."""
     seed: int = protocol.SEED
@@ -46,51 +48,86 @@ class Study:
     """Quality of the videos in the page: 0 (best, large) to 51."""
 
 
-def study(config: Study) -> None:
+@dataclass(frozen=True)
+class Key:
+    """What `study` keeps from the participants."""
+
+    id: str
+    questions: list[str]
+    trials: dict[str, dict[str, str]]  # number -> "method" and "clip"
+    checks: dict[str, int]  # name -> the right answer
+
+
+def study(config: StudyConfig) -> None:
     command_line.check_output(config.output, "--output", (".html",))
+    command_line.at_least(1, count=config.count)
     command_line.at_least(0, seed=config.seed, checks=config.checks, crf=config.crf)
     if config.crf > 51:
-        raise UserError(f"--crf {config.crf}: 51 is the lowest quality")
-    found = {name: protocol.index(folder, "--methods") for name, folder in named(config.methods, "--methods").items()}
-    if not found:
-        raise UserError("--methods: name at least one, as NAME=FOLDER")
+        raise SettingError("crf", f"at most 51, the lowest quality, is possible, not {config.crf}")
+    with naming("--methods"):
+        videos = choose_videos(config)
+    content = []
+    for (method, clip), path in videos.items():
+        content.append((method, clip, hashlib.sha256(path.read_bytes()).hexdigest()))
+    identity = json.dumps([content, config.seed, config.checks, config.crf])
+    # Random numbers come from the whole hash, of which the page shows only a part: they must not give methods away.
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    random = np.random.default_rng(int(digest, 16))
+    numbers = {f"{random.integers(1 << 40):010x}": video for video in videos}
+    key = Key(
+        id=digest[:12],
+        questions=list(QUESTIONS),
+        trials={number: {"method": method, "clip": clip} for number, (method, clip) in numbers.items()},
+        checks={f"check{i}": int(random.integers(1, 6)) for i in range(config.checks)},
+    )
+    key_path = config.output.with_suffix(".key.json")
+    key_text = json.dumps(asdict(key))
+    if key_path.exists() and key_path.read_text(encoding="utf-8") != key_text:
+        raise UserError(f"--output: {key_path} belongs to another study, whose answers need it; choose another name")
+    page = {
+        "id": key.id,
+        "seed": config.seed,
+        "questions": list(QUESTIONS.values()),
+        "checks": [{"id": check, "value": value} for check, value in key.checks.items()],
+        "trials": [
+            {"id": number, "video": encode_video(videos[numbers[number]], config.crf)} for number in sorted(numbers)
+        ],
+    }
+    script = json.dumps(page).replace("</", "<\\/")
+    write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, script))
+    write_whole(key_path, key_text)
+    print(f"{config.output}: videos: {len(videos)}, {len(script) / 1e6:.1f} MB; keep {key_path} to yourself")
+
+
+def choose_videos(config: StudyConfig) -> dict[tuple[str, str], Path]:
+    """(method, clip) -> video, of the chosen clips. Raises UserError if no clip is in all folders."""
+    folders = protocol.parse_named(config.methods)
+    if not folders:
+        raise UserError("name at least one, as NAME=FOLDER")
+    found = {method: protocol.find_videos(folder) for method, folder in folders.items()}
     clips = list(next(iter(found.values())))  # as the first method names them
-    matched = {name: protocol.match(clips, files) for name, files in found.items()}
-    common = sorted(set.intersection(*(set(files) for files in matched.values())))
+    matched = {method: protocol.match_videos(clips, videos) for method, videos in found.items()}
+    common = set.intersection(*(set(videos) for videos in matched.values()))
     if not common:
-        raise UserError(f"--methods: no clip is in all folders; the first has {min(clips)}")
-    for name, files in found.items():
-        if others := len(files) - len(common):
-            print(f"--methods {name}: not in all folders, left out: {others} of {len(files)} videos", file=sys.stderr)
-    clips = protocol.choose(common, config.count, config.seed)
-    chosen = [(name, clip, files[clip]) for clip in clips for name, files in matched.items()]
-    content = [(name, clip, hashlib.sha256(path.read_bytes()).hexdigest()) for name, clip, path in chosen]
-    # Other videos or settings are another study. What is drawn comes from the whole hash, which the page does not show:
-    # the order of drawing would give the methods away.
-    whole = hashlib.sha256(json.dumps([content, config.seed, config.checks, config.crf]).encode()).hexdigest()
-    random, key, videos, ident = np.random.default_rng(int(whole, 16)), {}, {}, whole[:12]
-    for name, clip, path in chosen:
-        trial = f"{random.integers(1 << 40):010x}"
-        key[trial], videos[trial] = {"method": name, "clip": clip}, data_address(path, config.crf)
-    trials = [{"id": trial, "video": videos[trial]} for trial in sorted(videos)]
-    checks = [{"id": f"check{i}", "value": int(random.integers(1, 6))} for i in range(config.checks)]
-    shown = {"id": ident, "seed": config.seed, "questions": [*QUESTIONS.values()], "checks": checks, "trials": trials}
-    text = json.dumps(shown).replace("</", "<\\/")
-    secret = {"id": ident, "questions": [*QUESTIONS], "trials": key, "checks": {c["id"]: c["value"] for c in checks}}
-    kept = config.output.with_suffix(".key.json")
-    if kept.exists() and kept.read_text(encoding="utf-8") != json.dumps(secret):
-        raise UserError(f"--output: {kept} is another study's, whose answers are lost without it; choose another name")
-    command_line.write_whole(config.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, text))
-    command_line.write_whole(kept, json.dumps(secret))
-    print(f"{config.output}: videos: {len(trials)}, {len(text) / 1e6:.1f} MB; keep {kept} to yourself")
+        raise UserError(f"no clip is in all folders; the first has {min(clips)}")
+    for method, videos in found.items():
+        if len(videos) > len(common):
+            others = f"{len(videos) - len(common)} of {len(videos)} videos"
+            print(f"--methods {method}: {others} are not in all folders and are left out", file=sys.stderr)
+    chosen = {}
+    for clip in protocol.choose_clips(common, config.count, config.seed):
+        for method, videos in matched.items():
+            chosen[method, clip] = videos[clip]
+    return chosen
 
 
-def data_address(path: Path, crf: int) -> str:
-    """A video as a data: address, in H.264 4:2:0 and AAC, which every browser plays, without a telling name inside."""
+def encode_video(path: Path, crf: int) -> str:
+    """A video as a data: address, in H.264 4:2:0 and AAC, which every browser plays, without its file's name."""
     video = Video(path, fps=None)
+    size = (video.width, video.height)
+    sound = path if video.has_audio else None
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "video.mp4"
-        size, sound = (video.width, video.height), path if video.has_audio else None
         with VideoWriter(copy, video.fps, size, sound, crf=crf) as writer:
             for frame in video:
                 writer.write(frame)
@@ -98,86 +135,119 @@ def data_address(path: Path, crf: int) -> str:
 
 
 @dataclass(frozen=True)
-class Mos:
-    """Table 2 from the files that participants sent."""
+class Table2Config:
+    """Mean opinion scores from the files that participants sent."""
 
     key: Path
     """NAME.key.json, which `study` wrote beside the page."""
     answers: tuple[Path, ...]
     """Files of answers, or folders of them."""
     output: Path | None = None
-    """Folder for the table in five formats."""
+    """Folder for the table as Markdown, LaTeX and JSON."""
+
+
+class Answers(NamedTuple):
+    """One file of answers."""
+
+    saved: str
+    participant: tuple[str, str]  # name and time of the beginning: two people may have one name
+    ratings: np.ndarray  # (trials + checks, questions), 1 to 5, NaN for none
 
 
 def agreement(ratings: np.ndarray) -> float:
-    """Krippendorff's alpha with interval distances, from ratings (raters, trials) with NaN for none: 1 is agreement."""
-    ratings = ratings[:, np.isfinite(ratings).sum(0) > 1]
-    if not ratings.size:
-        return float("nan")
-    counts, total = np.isfinite(ratings).sum(0), np.isfinite(ratings).sum()
-    # Sum over ordered pairs of squared differences = 2 n^2 variance.
-    within = (2 * counts**2 * np.nanvar(ratings, axis=0) / (counts - 1)).sum() / total
-    expected = 2 * total * np.nanvar(ratings) / (total - 1)
-    return float(1 - within / expected) if expected else float("nan")
+    """Krippendorff's alpha (interval) of ratings (raters, trials), NaN for none: 1 is agreement.
 
-
-def read_answers(paths: tuple[Path, ...], key: dict) -> list[np.ndarray]:
-    """Of every person: answers (trials, questions), NaN for none.
-
-    Of several files of one person the last counts; who failed a check is named.
+    NaN if no trial was rated by two people, or all ratings are equal.
     """
-    asked = [*key["trials"], *key["checks"]]
-    found: list[tuple[str, tuple[str, str], np.ndarray]] = []  # when saved, by whom, what (asked, questions)
-    for path in chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
+    rated_twice = np.isfinite(ratings).sum(axis=0) > 1
+    comparable = ratings[:, rated_twice]
+    if len(np.unique(comparable[np.isfinite(comparable)])) < 2:
+        return float("nan")
+    return float(krippendorff.alpha(comparable, level_of_measurement="interval"))
+
+
+def read_file(path: Path, key: Key) -> Answers:
+    """Reads one participant's file. Raises one of `INVALID` if it holds no answers to this study."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["study"] != key.id:
+        raise ValueError(f"another study's: {content['study']}, not {key.id}")
+    items = [*key.trials, *key.checks]
+    ratings = np.full((len(items), len(key.questions)), np.nan)
+    for item, values in content["answers"].items():
+        ratings[items.index(item), : len(values)] = np.array(values, dtype=float)  # null becomes NaN
+    if ((ratings < 1) | (ratings > 5)).any():
+        raise ValueError("an answer is not from 1 to 5")
+    participant = (str(content["participant"]), str(content.get("started", "")))
+    return Answers(str(content.get("saved", "")), participant, ratings)
+
+
+def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
+    """Ratings (trials, questions) of every participant, NaN for none.
+
+    The last of a participant's files counts; those who failed an attention check are named and left out.
+    """
+    files = []
+    for path in paths:
+        files += sorted(path.glob("*.json")) if path.is_dir() else [path]
+    found = []
+    for path in files:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["study"] != key["id"]:
-                raise ValueError(f"another study's: {content['study']}, not {key['id']}")
-            ratings = np.full((len(asked), len(key["questions"])), np.nan)
-            for trial, given in content["answers"].items():
-                ratings[asked.index(trial), : len(given)] = np.array(given, dtype=float)  # null becomes NaN
-            if ((ratings < 1) | (ratings > 5)).any():
-                raise ValueError("an answer is not from 1 to 5")
-            person = str(content["participant"]), str(content.get("started", ""))  # two people may have one name
-            found.append((str(content.get("saved", "")), person, ratings))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            print(f"{path} holds no answers to this study, left out ({error})", file=sys.stderr)
-    latest = {person: ratings for _, person, ratings in sorted(found, key=lambda each: each[0])}
-    kept, wanted = [], np.array([*key["checks"].values()], dtype=float)[:, None]  # (checks, 1)
-    for (name, _), ratings in latest.items():
-        trials, checks = np.split(ratings, [len(key["trials"])])
-        if (np.isfinite(checks) & (checks != wanted)).any():
-            print(f"{name} failed an attention check; left out", file=sys.stderr)
+            found.append(read_file(path, key))
+        except INVALID as error:
+            print(f"{path} holds no answers to this study and is left out ({error})", file=sys.stderr)
+    found.sort(key=lambda answers: answers.saved)
+    latest = {answers.participant: answers.ratings for answers in found}
+    expected = np.array(list(key.checks.values()), dtype=float)[:, None]  # (checks, 1)
+    ratings = []
+    for (name, _), given in latest.items():
+        trials, checks = np.split(given, [len(key.trials)])
+        if (np.isfinite(checks) & (checks != expected)).any():
+            print(f"{name} failed an attention check and is left out", file=sys.stderr)
         else:
-            kept.append(trials)
-    return kept
+            ratings.append(trials)
+    return ratings
 
 
-def mos(config: Mos) -> None:
-    tables.output_folder(config.output)
+def read_key(path: Path) -> Key:
+    """Reads what `study` wrote beside its page. Raises UserError if the file is something else."""
     try:
-        key = json.loads(config.key.read_text(encoding="utf-8"))
-        questions, trials, *_ = (key[word] for word in ("questions", "trials", "checks", "id"))
-        methods, clips = ([trial[word] for trial in trials.values()] for word in ("method", "clip"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"--key: {config.key} is no key of a study ({error})") from error
+        return Key(**json.loads(path.read_text(encoding="utf-8")))
+    except INVALID as error:
+        raise UserError(f"{path} is no key of a study ({error})") from error
+
+
+def summarise_method(method: str, key: Key, ratings: np.ndarray) -> Row:
+    """A method's mean opinion scores, with intervals over people, from ratings (people, trials, questions)."""
+    trials = list(key.trials.values())
+    own = [i for i, trial in enumerate(trials) if trial["method"] == method]
+    counts = np.isfinite(ratings[:, own]).sum(axis=1, dtype=float)  # (people, questions)
+    means = np.nansum(ratings[:, own], axis=1) / np.where(counts, counts, np.nan)
+    cells = {question: bootstrap(means[:, k], counts[:, k]) for k, question in enumerate(key.questions)}
+    clips = []
+    for i in own:
+        values = {question: nan_mean(ratings[:, i, k]) for k, question in enumerate(key.questions)}
+        reason = "" if np.isfinite(ratings[:, i]).any() else "nobody rated it"
+        clips.append(ClipScore(trials[i]["clip"], values, reason=reason))
+    return Row(method, cells, clips)
+
+
+def table2(config: Table2Config) -> None:
+    make_output_folder(config.output)
+    with naming("--key"):
+        key = read_key(config.key)
     people = read_answers(config.answers, key)
     if not people:
-        raise UserError(f"--answers: no usable file of answers to study {key['id']}")
-    ratings, rows = np.stack(people), []  # (people, trials, questions)
-    reasons = ["" if rated else "nobody rated it" for rated in np.isfinite(ratings).any((0, 2))]  # of trials
-    for method in dict.fromkeys(methods):
-        own = [i for i, of in enumerate(methods) if of == method]
-        counts = np.isfinite(ratings[:, own]).sum(1, dtype=float)  # (people, questions)
-        means = np.nansum(ratings[:, own], axis=1) / np.where(counts, counts, np.nan)
-        cells = {q: bootstrap(means[:, k], counts[:, k]) for k, q in enumerate(questions)}
-        values = [dict(zip(questions, map(nan_mean, ratings[:, i].T), strict=True)) for i in own]
-        scores = [ClipScore(clips[i], of, reason=reasons[i]) for i, of in zip(own, values, strict=True)]
-        rows.append(Row(method, cells, scores))
-    alphas = {question: agreement(ratings[:, :, k]) for k, question in enumerate(questions)}
-    known = ", ".join(f"{question} {alpha:.2f}" for question, alpha in alphas.items() if np.isfinite(alpha))
+        raise UserError(f"--answers: no usable file of answers to study {key.id}")
+    ratings = np.stack(people)  # (people, trials, questions)
+    methods = dict.fromkeys(trial["method"] for trial in key.trials.values())
+    rows = [summarise_method(method, key, ratings) for method in methods]
+    alphas = []
+    for k, question in enumerate(key.questions):
+        alpha = agreement(ratings[:, :, k])
+        if np.isfinite(alpha):
+            alphas.append(f"{question} {alpha:.2f}")
     notes = [
         f"people: {len(people)}, answers: {np.isfinite(ratings).sum()}, from 1 to 5; [95 % interval over people]",
-        f"agreement (Krippendorff's alpha, interval): {known or 'takes two people, and answers that differ'}",
+        f"agreement (Krippendorff's alpha, interval): {', '.join(alphas) or 'takes two people, and different answers'}",
     ]
-    Table("table2, user study", [*rows, *tables.published("table2")], notes).publish(config.output, "table2")
+    Table("table2, user study", [*rows, *published_rows("table2")], notes).publish(config.output, "table2")

@@ -1,0 +1,1 @@
+"""Metrics of talking faces: image quality, identity, lip motion and lip synchronisation."""

@@ -1,114 +1,68 @@
-"""Does the person stay the same: CSIM, the cosine of face embeddings of the output and of the original (ArcFace)."""
+"""Identity preservation (CSIM): the cosine similarity of ArcFace embeddings of the output and of the original."""
 
-from collections import OrderedDict
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from skimage.transform import estimate_transform
-from torch import Tensor, nn
 
 from checkpoints import registry
 from face.landmarks import FULL, MOUTH_CORNERS
 
-SIDE = 112
-# Where ArcFace's training put eyes, nose tip and mouth corners (each pair from left to right as seen), in pixels.
+SIDE = 112  # pixels of ArcFace's input
+# Where ArcFace's training crops show eyes, nose tip and mouth corners (left to right in the image), in pixels.
 TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
 )
-EYES = [slice(FULL.index(corner), FULL.index(corner) + 16) for corner in (33, 362)]  # rings of mesh points: right, left
+EYE_POINTS = 16  # of the ring around an eye
+EYES = [slice(FULL.index(corner), FULL.index(corner) + EYE_POINTS) for corner in (33, 362)]  # the right one first
 NOSE_TIP = FULL.index(4)
-BLOCKS = (3, 13, 30, 3)  # ArcFace r100
-WIDTHS = (64, 128, 256, 512)
-FEATURES = 512
-
-
-class _Block(nn.Module):
-    """Improved residual block: BN, conv, BN, PReLU, conv (stride), BN, plus the input."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.bn2, self.prelu = nn.BatchNorm2d(outputs), nn.PReLU(outputs)
-        self.conv2, self.bn3 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.downsample = shortcut if stride > 1 else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
-        return y + (self.downsample(x) if self.downsample else x)
-
-
-def iresnet(blocks: tuple[int, ...] = BLOCKS) -> nn.Sequential:
-    """InsightFace's improved ResNet, with the key names of its published files (`backbone.pth`).
-
-    It takes (n, 3, 112, 112) in [-1, 1] and gives (n, 512), not normalised.
-    """
-    layers: dict[str, nn.Module] = {
-        "conv1": nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False),
-        "bn1": nn.BatchNorm2d(WIDTHS[0]),
-        "prelu": nn.PReLU(WIDTHS[0]),
-    }
-    for i, (inputs, width, count) in enumerate(zip((WIDTHS[0], *WIDTHS[:-1]), WIDTHS, blocks, strict=True)):
-        rest = (_Block(width, width, 1) for _ in range(count - 1))
-        layers[f"layer{i + 1}"] = nn.Sequential(_Block(inputs, width, 2), *rest)
-    layers |= {
-        "bn2": nn.BatchNorm2d(WIDTHS[-1]),
-        "flat": nn.Flatten(),
-        "fc": nn.Linear(WIDTHS[-1] * (SIDE // 16) ** 2, FEATURES),
-        "features": nn.BatchNorm1d(FEATURES),
-    }
-    return nn.Sequential(OrderedDict(layers))
 
 
 class FaceEmbedder:
-    """ArcFace r100 from InsightFace's backbone.pth, or the same network as ONNX."""
+    """InsightFace's ArcFace r100 from an ONNX file."""
 
-    def __init__(self, path: Path, device: str = "cpu", blocks: tuple[int, ...] = BLOCKS) -> None:
-        """Raises UserError if the file holds another network."""
-        self.device = device
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if the file holds no network of this kind."""
+        import onnxruntime
+
         with registry.reading(path, "ArcFace r100"):
-            if path.suffix == ".onnx":
-                import onnxruntime
+            providers = onnxruntime.get_available_providers()
+            self.session = onnxruntime.InferenceSession(path, providers=providers)
+            self.input_name = self.session.get_inputs()[0].name
 
-                session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
-                name = session.get_inputs()[0].name
-                self.network = lambda faces: torch.from_numpy(session.run(None, {name: faces.cpu().numpy()})[0])
-            else:
-                self.network = iresnet(blocks).to(device).requires_grad_(False).eval()
-                self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-
-    @torch.inference_mode()
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """`faces` (n, 112, 112, 3) RGB uint8 -> unit vectors (n, 512)."""
-        pictures = (torch.from_numpy(faces).to(self.device).float() - 127.5) / 127.5
-        return nn.functional.normalize(self.network(pictures.permute(0, 3, 1, 2).contiguous())).cpu().numpy()
+        """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512)."""
+        images = (faces.astype(np.float32) - 127.5) / 127.5
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        embeddings = np.asarray(self.session.run(None, {self.input_name: images})[0])
+        return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes' centres, nose tip and mouth corners (5, 2) of the 131 points of a face (131, 2)."""
-    return np.stack([*(landmarks[eye].mean(0) for eye in EYES), landmarks[NOSE_TIP], *landmarks[list(MOUTH_CORNERS)]])
+    """The eyes' centres, the nose tip and the mouth corners, (5, 2), of a face's landmarks (131, 2)."""
+    eyes = [landmarks[eye].mean(axis=0) for eye in EYES]
+    mouth_corners = landmarks[list(MOUTH_CORNERS)]
+    return np.stack([*eyes, landmarks[NOSE_TIP], *mouth_corners])
 
 
 def align(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
-    """The face (112, 112, 3) as ArcFace saw faces in training: 5 points moved to the template by a similarity."""
+    """The face (112, 112, 3), aligned as in ArcFace's training: a similarity moves its five points to the template."""
     similarity = estimate_transform("similarity", five_points(landmarks_in_frame), TEMPLATE)
     return cv2.warpAffine(frame, similarity.params[:2], (SIDE, SIDE))
 
 
 def resize(crop: np.ndarray) -> np.ndarray:
-    """The face crop, only resized (112, 112, 3)."""
+    """The face crop resized to (112, 112, 3), without alignment."""
     return cv2.resize(crop, (SIDE, SIDE))
 
 
-def csim(output: np.ndarray, target: np.ndarray, pairs: str = "frame") -> float:
-    """Mean cosine of unit vectors (n, 512) and (m, 512).
-
-    pairs "frame": frame i with frame i (n = m, default of the tables). Else every output frame with every original
-    one, which is the product of the mean vectors: of a clip or of a whole set, whichever is given. The latter is what
-    the helper that the paper points to computes, by mistake.
-    """
-    if pairs == "frame":
-        return float((output * target).sum(1).mean())
-    return float(output.mean(0) @ target.mean(0))
+def csim(output: np.ndarray, target: np.ndarray) -> float:
+    """Mean cosine similarity of unit vectors (n, 512), each frame with the same frame of the original."""
+    return float((output * target).sum(axis=1).mean())

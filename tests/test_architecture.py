@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "face": {"runtime", "media"},
     "losses": set(),
     "models": {"runtime", "face.landmarks"},
-    "metrics": {"runtime", "checkpoints", "media", "face"},
+    "metrics": {"checkpoints", "media", "face"},
     "datasets": {"runtime", "media", "face"},
     "training": {"runtime"},
     "networks": {"runtime", "media", "face", "models"},

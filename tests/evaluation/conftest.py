@@ -1,4 +1,4 @@
-"""Small made-up videos of a public-domain face whose mouth is painted, and tiny untrained weights."""
+"""Small synthetic videos of a public-domain face with a painted mouth, and tiny untrained weights."""
 
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ def portrait() -> np.ndarray:
 
 
 def frame(index: int, brightness: int = 0) -> np.ndarray:
-    """(200, 200, 3) RGB: a face that sways, with a mouth that is painted open on every other quarter second."""
+    """(200, 200, 3) RGB: a swaying face whose mouth is painted open in every other quarter second."""
     picture = portrait().copy()
     if index // 6 % 2:
         cv2.ellipse(picture, (104, 137), (14, 7), 0, 0, 360, (60, 20, 20), -1)
@@ -32,7 +32,7 @@ def frame(index: int, brightness: int = 0) -> np.ndarray:
 
 
 def speech(frames: int, seed: int) -> np.ndarray:
-    """(S,) noise in bursts of a quarter second, so long as so many frames."""
+    """(S,) noise in bursts of a quarter second, as long as a number of frames."""
     count = frames * SAMPLE_RATE // FPS
     noise = np.random.default_rng(seed).standard_normal(count) * 0.1
     return (noise * (np.arange(count) // (SAMPLE_RATE // 4) % 2)).astype(np.float32)
@@ -49,7 +49,7 @@ def write(path: Path, frames: list[np.ndarray], seed: int = 0, fps: float = FPS)
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two speakers with a clip each, of 8 and 10 frames, whose mouths open."""
+    """Two speakers with a clip each, of 8 and 10 frames, with moving mouths."""
     root = tmp_path_factory.mktemp("videos")
     write(root / "ann" / "one.mp4", [frame(i + 2) for i in range(8)], 1)
     write(root / "bob" / "two.mp4", [frame(i + 2, 20) for i in range(10)], 2)

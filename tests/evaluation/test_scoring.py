@@ -1,4 +1,4 @@
-"""One clip scored with small stand-ins for the networks whose files are not here."""
+"""One clip scored with small stand-ins for the networks whose weight files are missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from evaluation import scoring
-from evaluation.paper import over_all
-from evaluation.scoring import Options, Scorers
+from evaluation.scoring import Original, Pools, ScoreConfig, Scorer, evenly_spaced
 from face.tracking import track_faces
 from media.audio import SAMPLE_RATE
 from media.video import Video
 from metrics import syncnet
+from metrics.image_quality import LPIPS, FeaturePool
 from metrics.landmarks68 import COUNT
 from runtime.command_line import UserError
 
@@ -26,14 +26,14 @@ WAV = np.random.default_rng(0).standard_normal(FRAMES * SAMPLE_RATE // 25).astyp
 
 
 class Colours(nn.Module):
-    """Mean colours, (n, 3)."""
+    """Mean colours (n, 3)."""
 
     def forward(self, pictures: Tensor) -> Tensor:
         return pictures.mean((2, 3))
 
 
 class TwoStreams(nn.Module):
-    """In place of SyncNet: brightness over time, and the sound's energy."""
+    """In place of SyncNet: the brightness over time and the energy of the sound."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,18 +46,26 @@ class TwoStreams(nn.Module):
         return mfcc.mean((1, 2, 3))[:, None].expand(-1, syncnet.EMBEDDING)
 
 
+def empty_pools() -> Pools:
+    return Pools(FeaturePool(), FeaturePool())
+
+
+def open_original(path: Path) -> Original:
+    return Original(path, track_faces(Video(path)), None)
+
+
 def embed(faces: np.ndarray) -> np.ndarray:
     vectors = faces.mean((1, 2)).astype(float)  # colours
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture
-def scorers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorers:
+def scorer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorer:
     monkeypatch.setattr("checkpoints.registry.FOLDER", tmp_path)
     monkeypatch.delenv("IP_LAP_WEIGHTS", raising=False)
     monkeypatch.setattr("evaluation.scoring.BATCH", 4)
-    made = Scorers(Options(points="68"))
-    assert len(made.missing) == 7, "five columns, and the two files of the 68 points"
+    made = Scorer(ScoreConfig(points="68"))
+    assert len(made.missing) == 7, "five columns, and the two files of 68 landmarks"
     made.embedder = embed  # pyright: ignore[reportAttributeAccessIssue]
     made.inception = Colours()  # pyright: ignore[reportAttributeAccessIssue]
     made.syncnet = TwoStreams()  # pyright: ignore[reportAttributeAccessIssue]
@@ -65,116 +73,128 @@ def scorers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorers:
 
 
 @pytest.mark.slow
-def test_every_column_with_stand_ins(scorers: Scorers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_ins_fill_every_column(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(FRAMES)])
     bright = write(tmp_path / "bright.mp4", [frame(i + 2, 30) for i in range(FRAMES)])
     track = track_faces(Video(original))
-    pools: scoring.Pools = {}
+    pools = empty_pools()
+    source = Original(original, track, None)
 
-    itself = scorers.score("one", original, track, original, WAV, pools)
-    assert (itself.reason, itself.frames, itself.produced, itself.wanted) == ("", FRAMES, FRAMES, FRAMES)
+    itself = scorer.score("one", source, original, WAV, pools)
+    assert (itself.reason, itself.frames, itself.produced, itself.expected) == ("", FRAMES, FRAMES, FRAMES)
     assert itself.values["PSNR"] == pytest.approx(80)
     assert itself.values["CSIM"] == pytest.approx(1)
-    assert "LipLMD" not in itself.values, "the files for the points asked for are not here"
-    made, real = pools["FID"]
-    assert real.count == made.count == FRAMES
-    np.testing.assert_array_equal(real.total, made.total)
+    assert "LipLMD" not in itself.values, "the files of 68 landmarks are missing"
+    assert pools.original.count == pools.output.count == FRAMES
+    np.testing.assert_array_equal(pools.original.sum, pools.output.sum)
 
-    scorers.options = replace(scorers.options, pairs="set")
-    other = scorers.score("one", original, track, bright, WAV, pools)
+    other = scorer.score("one", source, bright, WAV, pools)
     assert 15 < other.values["PSNR"] < 20  # 20 log10(255 / 30) = 18.6, where nothing saturates
     assert 0.8 < other.values["CSIM"] < 1
-    made, real = pools["FID"]
-    assert (made.total > real.total).all()
-    vectors = pools["CSIM"]
-    assert over_all({"CSIM": vectors}) == {"CSIM": pytest.approx(vectors[0].mean @ vectors[1].mean)}
-    assert vectors[0].count == FRAMES
+    assert (pools.output.sum > pools.original.sum).all()
     assert {"LSE-C", "LSE-D", "offset"} <= other.values.keys()
 
-    dubbed = scorers.score("one", original, track, bright, WAV, {}, compare=False)
-    assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence", "articulation", "jitter"}, "nothing in step"
+    dubbed = scorer.score("one", source, bright, WAV, empty_pools(), compare=False)
+    assert dubbed.values.keys() == {"LSE-C", "LSE-D", "offset", "silence", "articulation", "jitter"}, (
+        "no comparison with the original"
+    )
     assert dubbed.values["LSE-D"] == pytest.approx(other.values["LSE-D"], rel=1e-4)
 
-    scorers.options = replace(scorers.options, sync="pipeline")
-    short = scorers.score("one", original, track, bright, WAV, {}, compare=False)
+    scorer.config = replace(scorer.config, sync="pipeline")
+    short = scorer.score("one", source, bright, WAV, empty_pools(), compare=False)
     assert "LSE-C" not in short.values
     assert short.note == "under 50 frames with a face: no LSE"
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    broken = scorers.score("one", original, track, tmp_path / "broken.mp4", WAV, {})
+    broken = scorer.score("one", source, tmp_path / "broken.mp4", WAV, empty_pools())
     assert "broken.mp4" in broken.reason
     assert (broken.produced, broken.values) == (0, {})
-    monkeypatch.setattr(scoring.lip_motion, "motion", lambda *_, **__: 1 / 0)
-    assert scorers.score("one", original, track, bright, WAV, pools).reason
-    assert [pool.count for pool in pools["FID"]] == [2 * FRAMES] * 2, "of a clip that failed half-way FID has no frames"
-    monkeypatch.setattr(scoring, "track_faces", lambda _: 1 / 0)  # what nobody foresaw ends no table either
-    assert scorers.score("one", original, track, bright, WAV, {}).reason.startswith("ZeroDivisionError: ")
+    monkeypatch.setattr(scoring, "motion_scores", lambda *_, **__: 1 / 0)
+    assert scorer.score("one", source, bright, WAV, pools).reason
+    assert [pool.count for pool in pools] == [2 * FRAMES] * 2, "a clip that fails half-way adds no frames"
+    monkeypatch.setattr(scoring, "track_faces", lambda _: 1 / 0)  # an unexpected error costs only the clip, too
+    assert scorer.score("one", source, bright, WAV, empty_pools()).reason.startswith("ZeroDivisionError: ")
 
 
 @pytest.mark.slow
-def test_another_frame_rate_is_said(scorers: Scorers, tmp_path: Path) -> None:
+def test_another_frame_rate_is_noted(scorer: Scorer, tmp_path: Path) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(5)])
     faster = write(tmp_path / "faster.mp4", [frame(i + 2) for i in range(10)], fps=50)
-    score = scorers.score("one", original, track_faces(Video(original)), faster, WAV[: 5 * SAMPLE_RATE // 25], {})
+    score = scorer.score("one", open_original(original), faster, WAV[: 5 * SAMPLE_RATE // 25], empty_pools())
     assert score.note == "50 frames a second, read at 25"
     assert (score.reason, score.frames) == ("", 5)
 
 
 @pytest.mark.slow
-def test_another_framing_of_the_same_size_is_seen(scorers: Scorers, tmp_path: Path) -> None:
-    scorers.options = Options()
+def test_another_framing_of_the_same_size_is_noted(scorer: Scorer, tmp_path: Path) -> None:
+    scorer.config = ScoreConfig()
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(3)])
     cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (200, 200)) for i in range(3)]
     near = write(tmp_path / "near.mp4", cut)
-    score = scorers.score("one", original, track_faces(Video(original)), near, WAV[: 3 * SAMPLE_RATE // 25], {})
+    score = scorer.score("one", open_original(original), near, WAV[: 3 * SAMPLE_RATE // 25], empty_pools())
     assert score.note == "framed otherwise, 200 x 200, compared by its own face boxes"
     assert score.values["LipLMD"] < 0.03
     assert score.values["PSNR"] > 18
 
 
 @pytest.mark.slow
-def test_frames_without_a_face_weigh_nothing_in_the_means_over_frames(scorers: Scorers, tmp_path: Path) -> None:
-    scorers.options = Options()
+def test_frames_without_a_face_are_not_scored(scorer: Scorer, tmp_path: Path) -> None:
+    scorer.config = ScoreConfig()
     frames = [frame(i + 2) for i in range(6)]
     frames[2] = np.full_like(frames[2], 90)
     original = write(tmp_path / "original.mp4", frames)
-    track = track_faces(Video(original))
     sound = WAV[: 6 * SAMPLE_RATE // 25]
-    score = scorers.score("one", original, track, original, sound, {})
+    score = scorer.score("one", open_original(original), original, sound, empty_pools())
     assert (score.frames, score.faceless, score.produced) == (5, 1, 6)
-    scorers.options = Options(crop="frame")
-    sizes: list[int] = []
-    scorers.lpips = {"LPIPS": lambda made, _: sizes.append(len(made)) or torch.zeros(len(made))}  # pyright: ignore
-    score = scorers.score("one", original, track, original, sound, {})
-    assert (score.frames, score.faceless, score.produced) == (6, 1, 6)
-    assert sizes == [1] * 6, "whole frames are many: one at a time"
-
-
-def test_a_device_that_is_not_here_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"--score\.device cuda:99"):
-        Scorers(Options(device="cuda:99"))
 
 
 @pytest.mark.slow
-def test_68_points_shifted_by_d_pixels(scorers: Scorers, tmp_path: Path) -> None:
+def test_blurred_mouths_are_less_sharp_than_real_ones(scorer: Scorer, tmp_path: Path, shared: Path) -> None:
+    scorer.lpips = {"LPIPS": LPIPS("alex", shared / "weights" / "alexnet_features_torchvision.pth")}
+    scorer.syncnet = None
+    frames = [frame(i + 2) for i in range(20)]
+    original = write(tmp_path / "original.mp4", frames)
+    blurred = write(tmp_path / "blurred.mp4", [cv2.GaussianBlur(picture, (0, 0), 2.0) for picture in frames])
+    real = scorer.open(original)
+    wav = np.zeros(20 * SAMPLE_RATE // 25, np.float32)
+    itself = scorer.score("one", real, original, wav, empty_pools(), compare=False)
+    assert itself.values["mouth sharpness"] == pytest.approx(1)
+    assert itself.values["mouth distance"] == pytest.approx(0, abs=0.02)
+    soft = scorer.score("one", real, blurred, wav, empty_pools(), compare=False)
+    assert soft.values["mouth sharpness"] < 0.7
+    assert soft.values["mouth distance"] > itself.values["mouth distance"]
+
+
+def test_positions_are_evenly_spaced() -> None:
+    assert evenly_spaced(3, 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(101, 5).tolist() == [0, 25, 50, 75, 100]
+
+
+def test_missing_device_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"--score\.device: device cuda:99"):
+        Scorer(ScoreConfig(device="cuda:99"))
+
+
+@pytest.mark.slow
+def test_68_landmarks_shifted_by_d_pixels(scorer: Scorer, tmp_path: Path) -> None:
     """The output's points lie 3 pixels right and 4 below the original's: 5 over the crop's side in either direction."""
     original = write(tmp_path / "original.mp4", [frame(2)] * 4)
     copy = write(tmp_path / "copy.mp4", [frame(2)] * 4)
     track = track_faces(Video(original))
     points = np.random.default_rng(0).random((COUNT, 2)) * 50
     calls = iter([points + np.array([3, 4])] * 4 + [points] * 3 + [np.full((COUNT, 2), np.nan)])
-    scorers.points68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
-    scorers.options = Options(points="68")
+    scorer.landmarks68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
+    scorer.config = ScoreConfig(points="68")
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T
-    score = scorers.score("one", original, track, copy, WAV[: 4 * SAMPLE_RATE // 25], {})
+    score = scorer.score("one", Original(original, track, None), copy, WAV[: 4 * SAMPLE_RATE // 25], empty_pools())
     assert score.values["LipLMD"] == pytest.approx(np.hypot(3 / width, 4 / height)[:3].mean(), rel=1e-6)
-    assert score.note == "frames without 68 points, which count for no LipLMD: 1"
+    assert score.note == "frames without 68 points, ignored by LipLMD: 1"
 
 
-def test_what_outlasts_the_sound_is_no_silence(scorers: Scorers, tmp_path: Path) -> None:
+def test_frames_beyond_the_sound_are_not_silent(scorer: Scorer, tmp_path: Path) -> None:
     source = write(tmp_path / "long.mp4", [frame(i + 2) for i in range(3 * FRAMES)])
-    scorers.syncnet = None
+    scorer.syncnet = None
     syllables = WAV * (np.arange(len(WAV)) // (SAMPLE_RATE // 25) % 2)  # no longer pause than a frame
-    untouched = scorers.score("one", source, track_faces(Video(source)), source, syllables, {}, compare=False)
-    assert np.isnan(untouched.values["silence"]), "it is spoken to the sound's end"
+    untouched = scorer.score("one", open_original(source), source, syllables, empty_pools(), compare=False)
+    assert np.isnan(untouched.values["silence"]), "there is speech to the end of the sound"
     assert untouched.values["articulation"] == pytest.approx(1)

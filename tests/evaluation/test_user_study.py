@@ -1,4 +1,4 @@
-"""The user study: answered by a real browser, and the opinion scores from its files."""
+"""The user study: answered in a real browser, and the opinion scores of the answers."""
 
 import contextlib
 import json
@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 
 from evaluation.tables import read_table
-from evaluation.user_study import SLOT, TEMPLATE, Mos, Study, agreement, mos, read_answers, study
+from evaluation.user_study import (
+    SLOT,
+    TEMPLATE,
+    StudyConfig,
+    Table2Config,
+    agreement,
+    read_answers,
+    read_key,
+    study,
+    table2,
+)
 from runtime.command_line import UserError
 
 from .conftest import frame, write
@@ -29,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for method, brightness in (("Ours", 0), ("Theirs", 40)):
         for clip in ("a", "b"):
             write(root / method / f"{clip}.mp4", [frame(i, brightness)[::2, ::2] for i in range(4)])
-    study(Study((f"Ours={root / 'Ours'}", f"Theirs={root / 'Theirs'}"), root / "page.html", count=2, checks=1))
+    study(StudyConfig((f"Ours={root / 'Ours'}", f"Theirs={root / 'Theirs'}"), root / "page.html", count=2, checks=1))
     return root / "page.html"
 
 
@@ -37,7 +47,7 @@ def key_of(page: Path) -> Path:
     return page.with_suffix(".key.json")
 
 
-def test_page_is_self_contained_and_blind(page: Path) -> None:
+def test_page_is_self_contained_and_hides_methods(page: Path) -> None:
     text, key = page.read_text(), json.loads(key_of(page).read_text())
     assert "Ours" not in text
     assert "Theirs" not in text
@@ -51,43 +61,43 @@ def test_page_is_self_contained_and_blind(page: Path) -> None:
     assert text.count("data:video/mp4;base64,") == 4
 
 
-def test_the_key_of_another_study_is_not_overwritten(page: Path, tmp_path: Path) -> None:
+def test_key_of_another_study_is_not_overwritten(page: Path, tmp_path: Path) -> None:
     for file in (page, key_of(page)):
         shutil.copy(file, tmp_path)
     both = f"Ours={page.parent / 'Ours'}", f"Theirs={page.parent / 'Theirs'}"
-    with pytest.raises(UserError, match="another study's"):
-        study(Study(both, tmp_path / "page.html", count=1, checks=1))
+    with pytest.raises(UserError, match="belongs to another study"):
+        study(StudyConfig(both, tmp_path / "page.html", count=1, checks=1))
     assert all((tmp_path / file.name).read_text() == file.read_text() for file in (page, key_of(page)))
-    study(Study(both, tmp_path / "page.html", count=2, checks=1))  # the same again
+    study(StudyConfig(both, tmp_path / "page.html", count=2, checks=1))  # the same again
 
 
-def test_studies_of_other_videos_share_nothing(page: Path, tmp_path: Path) -> None:
+def test_studies_of_other_videos_share_no_numbers(page: Path, tmp_path: Path) -> None:
     first = json.loads(key_of(page).read_text())
-    for change, brightness in enumerate((0, 1)):  # another name of a method; another content
+    for change, brightness in enumerate((0, 1)):  # another method's name; another content
         shutil.copytree(page.parent / "Theirs", tmp_path / f"{change}")
         write(tmp_path / f"{change}" / "b.mp4", [frame(i, 40 + brightness)[::2, ::2] for i in range(4)])
         methods = f"Ours={page.parent / 'Ours'}", f"{'Third' if change == 0 else 'Theirs'}={tmp_path / f'{change}'}"
-        study(Study(methods, tmp_path / f"{change}.html", count=2, checks=1))
+        study(StudyConfig(methods, tmp_path / f"{change}.html", count=2, checks=1))
         other = json.loads((tmp_path / f"{change}.key.json").read_text())
         assert other["id"] != first["id"]
         assert not other["trials"].keys() & first["trials"].keys()
 
 
-def test_no_common_clip_is_one_line(page: Path, tmp_path: Path) -> None:
+def test_methods_without_a_common_clip_are_refused(page: Path, tmp_path: Path) -> None:
     write(tmp_path / "other" / "c.mp4", [frame(0)[::2, ::2]] * 2)
     with pytest.raises(UserError, match="in all folders"):
-        study(Study((f"A={page.parent / 'Ours'}", f"B={tmp_path / 'other'}"), tmp_path / "page.html"))
+        study(StudyConfig((f"A={page.parent / 'Ours'}", f"B={tmp_path / 'other'}"), tmp_path / "page.html"))
     with pytest.raises(UserError, match="NAME=FOLDER"):
-        study(Study((str(tmp_path),), tmp_path / "page.html"))
+        study(StudyConfig((str(tmp_path),), tmp_path / "page.html"))
     with pytest.raises(UserError, match=r"--output.*html"):
-        study(Study((f"A={page.parent / 'Ours'}",), tmp_path / "other" / "c.mp4"))
+        study(StudyConfig((f"A={page.parent / 'Ours'}",), tmp_path / "other" / "c.mp4"))
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"checks": -1}, {"crf": -1}, {"crf": 52}], ids=str)
-def test_numbers_that_cannot_be_are_told(wrong: dict[str, int], page: Path, tmp_path: Path) -> None:
+def test_impossible_numbers_are_refused_by_name(wrong: dict[str, int], page: Path, tmp_path: Path) -> None:
     flag, value = next(iter(wrong.items()))
-    with pytest.raises(UserError, match=f"--{flag} {value}: "):
-        study(Study((f"A={page.parent / 'Ours'}",), tmp_path / "page.html", **wrong))
+    with pytest.raises(UserError, match=f"^{flag}: .*, not {value}$"):
+        study(StudyConfig((f"A={page.parent / 'Ours'}",), tmp_path / "page.html", **wrong))
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +163,7 @@ def current(browser: Browser) -> str:
 
 
 @pytest.mark.slow
-def test_a_person_answers_by_keyboard_and_click_and_loses_nothing(page: Path, browser: Browser, tmp_path: Path) -> None:
+def test_answers_by_keyboard_and_click_survive_closing_the_page(page: Path, browser: Browser, tmp_path: Path) -> None:
     key = json.loads(key_of(page).read_text())
     begin(browser, page, "Zoë 1")
     order = browser.run("return state.order")
@@ -166,19 +176,19 @@ def test_a_person_answers_by_keyboard_and_click_and_loses_nothing(page: Path, br
         given[trial] = key["checks"].get(trial) or (5 if key["trials"][trial]["method"] == "Ours" else 2)
         browser.press(*[str(given[trial])] * 3)
 
-    assert browser.run("return document.getElementById('next').disabled"), "nobody goes on without an answer"
+    assert browser.run("return document.getElementById('next').disabled"), "an answer is needed to go on"
     browser.press("ArrowRight")
     assert current(browser) == order[0]
     reply()
     browser.press("ArrowRight")
     reply()
-    browser.run('document.querySelector(\'[data-question="1"][data-value="1"]\').click()')  # changes her mind
+    browser.run('document.querySelector(\'[data-question="1"][data-value="1"]\').click()')  # the answer is changed
     changed = current(browser)
     browser.go(page)  # the page is closed and opened again, in the middle
     assert browser.run("return document.getElementById('name').value") == "Zoë 1"
     begin(browser, page, "Zoë 1")
     assert browser.run("return state.order") == order
-    assert current(browser) == order[2], "goes on where it was left"
+    assert current(browser) == order[2], "continues where it was left"
     browser.press("ArrowLeft")
     pressed = browser.run("return [...document.querySelectorAll('[aria-pressed=true]')].map(b => +b.dataset.value)")
     assert pressed == [given[changed], 1, given[changed]]
@@ -194,7 +204,7 @@ def test_a_person_answers_by_keyboard_and_click_and_loses_nothing(page: Path, br
     )
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "zoe.json").write_text(json.dumps(saved))
-    mos(Mos(key_of(page), (tmp_path / "answers",), tmp_path / "out"))
+    table2(Table2Config(key_of(page), (tmp_path / "answers",), tmp_path / "out"))
     table = read_table(tmp_path / "out" / "table2.json")
     assert table.rows[0].name == "Ours"
     begin(browser, page, "somebody else")
@@ -204,7 +214,7 @@ def test_a_person_answers_by_keyboard_and_click_and_loses_nothing(page: Path, br
 
 
 @pytest.mark.slow
-def test_a_question_passed_over_stays_open_when_the_page_is_opened_again(page: Path, browser: Browser) -> None:
+def test_a_skipped_question_stays_open_after_reopening(page: Path, browser: Browser) -> None:
     begin(browser, page, "hasty")
     first = current(browser)
     browser.run('document.querySelector(\'[data-question="2"][data-value="4"]\').click()')
@@ -228,7 +238,7 @@ def test_videos_play(page: Path, browser: Browser) -> None:
     browser.run('document.querySelector(\'[data-question="0"][data-value="4"]\').focus()')
     strokes = [{"type": kind, "value": " "} for kind in ("keyDown", "keyUp")]
     browser.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
-    assert browser.run("return state.answers[state.order[open]]") == [4], "space presses the button that has the focus"
+    assert browser.run("return state.answers[state.order[open]]") == [4], "space presses the focused button"
 
 
 def answers(name: str, values: dict[str, list[int]], study_id: str = "s", saved: str = "2026-01-01") -> dict[str, Any]:
@@ -243,20 +253,20 @@ def key(tmp_path: Path) -> Path:
     return path
 
 
-def test_scores_of_known_answers(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_answers_give_known_scores(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "answers"
     folder.mkdir()
     check = {"check0": [3, 3, 3]}
     for file, content in {
         "1": answers("ann", {"t1": [5, 4, 4], "t2": [2, 2, 2], **check}),
         "2": answers("bob", {"t1": [4, 4, 5], "t2": [1, 3, 2], **check}),
-        "3": answers("bob", {"t1": [1, 1, 1], "t2": [1, 1, 1], **check}, saved="2025-01-01"),  # an older file of his
+        "3": answers("bob", {"t1": [1, 1, 1], "t2": [1, 1, 1], **check}, saved="2025-01-01"),  # an older file
         "4": answers("eve", {"t1": [1, 1, 1], "t2": [5, 5, 5], "check0": [1, 1, 1]}),
         "5": answers("dan", {"t1": [1, 1, 1]}, study_id="another"),
     }.items():
         (folder / f"{file}.json").write_text(json.dumps(content))
     (folder / "6.json").write_text("no json")
-    mos(Mos(key, (folder,), tmp_path / "out"))
+    table2(Table2Config(key, (folder,), tmp_path / "out"))
     rows = {row.name: row.cells for row in read_table(tmp_path / "out" / "table2.json").rows}
     assert [rows["Ours"][q][0] for q in QUESTIONS] == [4.5, 4.0, 4.5]
     assert [rows["Theirs"][q][0] for q in QUESTIONS] == [1.5, 2.5, 2.0]
@@ -265,22 +275,22 @@ def test_scores_of_known_answers(key: Path, tmp_path: Path, capsys: pytest.Captu
     assert "people: 2, answers: 12" in printed.out
     for word in ("eve failed", "another study", "6.json holds no answers"):
         assert word in printed.err
-    mos(Mos(key, (folder / "1.json",)))
+    table2(Table2Config(key, (folder / "1.json",)))
     printed = capsys.readouterr()
-    assert "5.00 " in printed.out and "[" not in printed.out.splitlines()[3], "no interval of one person"
+    assert "5.00 " in printed.out and "[" not in printed.out.splitlines()[3], "one person has no interval"
     assert "takes two people" in printed.out
     assert "nan" not in printed.out
     with pytest.raises(UserError, match="no usable"):
-        mos(Mos(key, (folder / "6.json",)))
+        table2(Table2Config(key, (folder / "6.json",)))
     whole = json.loads(key.read_text())
     lacking = [json.dumps({name: value for name, value in whole.items() if name != left}) for left in whole]
     for content in ("no json", "{}", "[]", *lacking):
         (tmp_path / "wrong.key.json").write_text(content)
         with pytest.raises(UserError, match="--key"):
-            mos(Mos(tmp_path / "wrong.key.json", (folder,)))
+            table2(Table2Config(tmp_path / "wrong.key.json", (folder,)))
 
 
-def test_people_of_one_name_and_unfinished_files_count(key: Path, tmp_path: Path) -> None:
+def test_namesakes_and_unfinished_files_count(key: Path, tmp_path: Path) -> None:
     files = []
     for i, given in enumerate(({"t1": [5, None, 4], "check0": [3, None]}, {"t1": [1, 2], "t2": [2, 2, 2]})):
         files.append(tmp_path / f"{i}.json")
@@ -288,18 +298,18 @@ def test_people_of_one_name_and_unfinished_files_count(key: Path, tmp_path: Path
     for i, wrong in enumerate(({"t1": [1, 2, 3, 4]}, {"t1": [9, 1, 1]}, {"t1": ["x"]}, {"t1": 5}, [])):
         files.append(tmp_path / f"wrong{i}.json")
         files[-1].write_text(json.dumps(answers("bob", wrong)))  # pyright: ignore
-    people = read_answers(tuple(files), json.loads(key.read_text()))
+    people = read_answers(tuple(files), read_key(key))
     nan = np.nan
     np.testing.assert_array_equal(people, [[[5, nan, 4], [nan, nan, nan]], [[1, 2, nan], [2, 2, 2]]])
-    mos(Mos(key, tuple(files), tmp_path / "out"))
+    table2(Table2Config(key, tuple(files), tmp_path / "out"))
     rows = {row.name: row.cells for row in read_table(tmp_path / "out" / "table2.json").rows}
     assert [rows["Ours"][question][0] for question in QUESTIONS] == [3, 2, 4]
-    mos(Mos(key, (files[0],), tmp_path / "out"))
+    table2(Table2Config(key, (files[0],), tmp_path / "out"))
     rows = {row.name: row for row in read_table(tmp_path / "out" / "table2.json").rows}
     assert (rows["Theirs"].cells, rows["Theirs"].failed) == ({}, {"a": "nobody rated it"})
 
 
-def test_agreement_is_krippendorffs_published_example() -> None:
+def test_agreement_equals_krippendorffs_published_example() -> None:
     """Four observers, twelve units ("Computing Krippendorff's alpha-reliability", 2011): interval 0.849."""
     nan = np.nan
     ratings = np.array([

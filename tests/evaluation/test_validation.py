@@ -1,4 +1,4 @@
-"""Baselines with known answers, and weights scored on a made-up cache."""
+"""Baselines with known answers, and weights scored on a synthetic cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +13,18 @@ import train_landmark
 from datasets.splits import SplitConfig
 from evaluation import offsets
 from evaluation.baselines import (
-    CONTENT,
-    Ridge,
+    RidgeRegression,
+    apply_similarity,
     half_a_clip_later,
-    heard_around,
-    moved,
-    moved_content,
     paste_nearest,
+    sound_context,
     static_lips,
-    with_content,
+    transfer_content,
 )
 from evaluation.offsets import best_offset
 from evaluation.tables import read_table
-from evaluation.validation import Config, Faces, main, rows_of
-from face.landmarks import LIP_SLICE, POSE_SLICE
+from evaluation.validation import ClipFaces, ValidateConfig, mean_over_groups, validate
+from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 from metrics.lip_motion import jitter
 from models.configs import LandmarkGeneratorConfig
@@ -40,12 +38,12 @@ random = np.random.default_rng(0)
 FACE = random.random((131, 2)) * 100
 
 
-def test_a_face_that_only_moves_is_its_own_static_baseline() -> None:
+def test_a_rigidly_moving_face_is_its_own_static_baseline() -> None:
     turned = np.stack([(1 + k / 9) * FACE @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + 7 * k for k in range(6)])
     np.testing.assert_allclose(static_lips(turned, turned[:3]), turned, rtol=1e-4)
 
 
-def test_static_lips_are_the_references_mean_and_never_move() -> None:
+def test_static_lips_are_the_mean_of_the_references() -> None:
     faces = np.tile(FACE, (8, 1, 1))
     faces[:, LIP_SLICE] += random.standard_normal((8, 40, 2))
     still = static_lips(faces, faces[:4])
@@ -54,39 +52,39 @@ def test_static_lips_are_the_references_mean_and_never_move() -> None:
     assert jitter(still) < 1e-5
 
 
-def test_points_move_by_scikit_images_similarity() -> None:
+def test_similarity_equals_scikit_image() -> None:
     sources, target, points = random.random((4, 7, 2)) * 100, random.random((7, 2)) * 100, random.random((4, 3, 2))
     theirs = [estimate_transform("similarity", s, target)(p) for s, p in zip(sources, points, strict=True)]
-    np.testing.assert_allclose(moved(points, sources, target), theirs, atol=1e-9)
+    np.testing.assert_allclose(apply_similarity(points, sources, target), theirs, atol=1e-9)
 
 
-def test_content_moves_with_the_pose_and_stays_itself_where_the_pose_stays() -> None:
+def test_content_moves_with_the_pose() -> None:
     faces = random.random((5, 131, 2)).astype(np.float32)
-    np.testing.assert_allclose(moved_content(faces, faces), faces[:, CONTENT], atol=1e-5)
-    np.testing.assert_allclose(moved_content(faces, 2 * faces + 3), 2 * faces[:, CONTENT] + 3, atol=1e-4)
+    np.testing.assert_allclose(transfer_content(faces, faces), faces[:, CONTENT], atol=1e-5)
+    np.testing.assert_allclose(transfer_content(faces, 2 * faces + 3), 2 * faces[:, CONTENT] + 3, atol=1e-4)
     assert with_content(faces, np.zeros((5, 57, 2)))[:, CONTENT].max() == 0
     np.testing.assert_array_equal(half_a_clip_later(np.arange(6)), [3, 4, 5, 0, 1, 2])
 
 
-def test_the_ridge_hears_what_is_around_the_frame() -> None:
+def test_sound_context_is_centred_on_the_frame() -> None:
     mel = np.arange(200, dtype=float) * np.ones((N_MELS, 1))
-    heard = heard_around(mel, np.array([20, 0, 70])).reshape(3, N_MELS, -1)
+    heard = sound_context(mel, np.array([20, 0, 70])).reshape(3, N_MELS, -1)
     centre = 20 * COLUMNS_PER_SECOND // FPS
-    assert heard[0].mean() == pytest.approx(centre - 0.5), "as many columns before as behind"
+    assert heard[0].mean() == pytest.approx(centre - 0.5), "as many columns before as after"
     assert (heard[1][:, :13] == SILENCE).all()
     assert heard[2][0, -1] == SILENCE, "silence beyond the end"
 
 
-def test_ridge_learns_a_linear_rule() -> None:
+def test_ridge_regression_learns_a_linear_rule() -> None:
     inputs, rule = random.standard_normal((4000, 6)), random.standard_normal((6, 3))
     changes = inputs @ rule + 2
-    learnt = Ridge((inputs[i::4], changes[i::4]) for i in range(4))
+    learnt = RidgeRegression((inputs[i::4], changes[i::4]) for i in range(4))
     expected = inputs[:50] @ rule / 1.3 + 2  # unit variance and a penalty of 0.3 shrink by 1.3
     np.testing.assert_allclose(learnt(inputs[:50]), expected, atol=0.15)
 
 
-def test_the_nearest_reference_is_put_where_the_face_is() -> None:
-    """Of a picture and a blank one, with faces in other places, the one whose mouth fits is brought back exactly."""
+def test_nearest_reference_is_moved_to_the_face() -> None:
+    """Of a picture and a blank one, both with faces elsewhere, the one with the same mouth is moved back exactly."""
     picture = cv2.resize(data.astronaut()[:256, 100:356], (128, 128), interpolation=cv2.INTER_AREA)
     wanted = 0.3 + 0.4 * random.random((131, 2))
     other = wanted.copy()
@@ -101,24 +99,24 @@ def test_the_nearest_reference_is_put_where_the_face_is() -> None:
     assert difference.max() <= 1
 
 
-def test_persons_weigh_the_same_whatever_their_number_of_clips() -> None:
+def test_persons_have_equal_weight_whatever_their_number_of_clips() -> None:
     clips = {name: {"ours": {"LipLMD": value}} for name, value in {"a/1": 1.0, "a/2": 3.0, "b/1": 6.0}.items()}
-    persons = rows_of(clips, {"a/1": "a", "a/2": "a", "b/1": "b"})
+    persons = mean_over_groups(clips, {"a/1": "a", "a/2": "a", "b/1": "b"})
     assert persons[0].cells["LipLMD"][0] == pytest.approx(4)
-    assert rows_of(clips, {name: name for name in clips})[0].cells["LipLMD"][0] == pytest.approx(10 / 3)
+    assert mean_over_groups(clips, {name: name for name in clips})[0].cells["LipLMD"][0] == pytest.approx(10 / 3)
     assert [score.clip for score in persons[0].clips] == list(clips)
 
 
 @pytest.mark.slow
-def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_are_scored_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, name in enumerate(("ann/one", "bob/one", "cat/one")):
         write_clip(tmp_path / "cache", name, 40, (3,), seed=seed)
     (tmp_path / "val.txt").write_text("ann/one\nbob/one\nnobody/here\n")
     (tmp_path / "train.txt").write_text("cat/one\n")
     lists = SplitConfig(val_list=tmp_path / "val.txt")
-    config = Config(tmp_path / "cache", tiny, frames=2, device="cpu", split=lists, output=tmp_path / "out")
-    main(replace(config, split=replace(lists, train_list=tmp_path / "train.txt")))
-    assert "--val-list: 1 of 3 entries fit no clip, such as nobody/here" in capsys.readouterr().err
+    config = ValidateConfig(tmp_path / "cache", tiny, frames=2, device="cpu", split=lists, output=tmp_path / "out")
+    validate(replace(config, split=replace(lists, train_list=tmp_path / "train.txt")))
+    assert "val.txt: 1 of 3 entries match no clip, such as nobody/here" in capsys.readouterr().err
     lips = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_1_over_persons.json").rows}
     assert list(lips) == [
         "ours", "ours, pose of another moment", "static lips", "shifted lips", "ridge regression", "original",
@@ -130,22 +128,36 @@ def test_weights_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFi
     drawn = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_2_over_persons.json").rows}
     assert "nearest reference, true landmarks" in drawn
     assert drawn["ours, static landmarks"]["PSNR"][0] > drawn["ours, static landmarks"]["PSNR lower half"][0]
-    for cells in drawn.values():  # the frame's own picture around the face takes errors away
+    for cells in drawn.values():  # the pasted picture keeps the true surroundings
         assert cells["PSNR pasted"][0] > cells["PSNR"][0]
-    with pytest.raises(UserError, match="--frames 0"):
-        main(replace(config, frames=0))
+    with pytest.raises(UserError, match="frames: at least 1 is needed, not 0"):
+        validate(replace(config, frames=0))
     write_clip(tmp_path / "cache", "ann/one", 20)
-    main(replace(config, stage="2"))
+    validate(replace(config, stage="2"))
     assert "ann/one: all its frames serve as references" in capsys.readouterr().out
     (tmp_path / "short.txt").write_text("ann/one\n")
     with pytest.raises(UserError, match=r"--cache: no clip for validation can be scored \(ann/one: all its frames"):
-        main(replace(config, stage="2", split=SplitConfig(val_list=tmp_path / "short.txt")))
-    with pytest.raises(UserError, match="--train-list and --val-list both hold ann/one"):
-        main(replace(config, split=replace(lists, train_list=tmp_path / "val.txt"), stage="1"))
+        validate(replace(config, stage="2", split=SplitConfig(val_list=tmp_path / "short.txt")))
+    with pytest.raises(UserError, match=r"val.txt and .*val.txt both list ann/one"):
+        validate(replace(config, split=replace(lists, train_list=tmp_path / "val.txt"), stage="1"))
 
 
 @pytest.mark.slow
-def test_without_a_list_it_scores_what_the_training_validated_on(
+def test_mouths_are_scored_where_lpips_has_its_weights(
+    tiny: Path, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IP_LAP_WEIGHTS", str(shared / "weights"))
+    write_clip(tmp_path / "cache", "ann/one", 40)
+    (tmp_path / "val.txt").write_text("ann/one\n")
+    split = SplitConfig(val_list=tmp_path / "val.txt")
+    validate(ValidateConfig(tmp_path / "cache", tiny, "2", 2, device="cpu", split=split, output=tmp_path / "out"))
+    rows = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_2_over_persons.json").rows}
+    for cells in rows.values():
+        assert {"LPIPS pasted", "mouth distance", "mouth outliers", "mouth sharpness"} <= cells.keys()
+
+
+@pytest.mark.slow
+def test_without_a_list_it_scores_the_trainings_validation_clips(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, name in enumerate(f"{speaker}/{clip}" for speaker in ("ann", "bob", "cat", "dan") for clip in "12"):
@@ -158,27 +170,27 @@ def test_without_a_list_it_scores_what_the_training_validated_on(
     [trainer] = train_landmark.trainers(training, Engine(training))
     examples = trainer.stage.examples
     capsys.readouterr()
-    config = Config(tmp_path / "cache", tiny, "1", device="cpu", split=split, output=tmp_path / "out")
-    main(config)
+    config = ValidateConfig(tmp_path / "cache", tiny, "1", device="cpu", split=split, output=tmp_path / "out")
+    validate(config)
     ours = read_table(tmp_path / "out" / "stage_1_over_persons.json").rows[0]
     assert [score.clip for score in ours.clips] == [windows["name"][0] for windows in examples]
     assert 0 < len(examples) < 8
     assert f"no --val-list: {8 - len(examples)} clips to train on, {len(examples)} for" in capsys.readouterr().out
     write_clip(tmp_path / "one", "clip", 30, size=64)
     with pytest.raises(UserError, match=r"--cache: no clip of .*one is for validation; name some in --val-list"):
-        main(replace(config, cache=tmp_path / "one"))
+        validate(replace(config, cache=tmp_path / "one"))
 
 
-def test_the_offset_is_where_heard_and_seen_lips_agree() -> None:
+def test_best_offset_has_the_clearly_highest_correlation() -> None:
     peak = np.array([0, 0.1, 0.2, 0.4, 0.7, 0.5, 0.3])
     assert best_offset(peak) == 1
     assert best_offset(peak[::-1]) == -1
-    assert best_offset(peak / 4) == 0, "too little to tell"
-    assert best_offset(np.array([0.5, 0.5, 0.5, 0.5, 0.52, 0.5, 0.5])) == 0, "as good where it is"
+    assert best_offset(peak / 4) == 0, "too little correlation"
+    assert best_offset(np.array([0.5, 0.5, 0.5, 0.5, 0.52, 0.5, 0.5])) == 0, "hardly better than in place"
 
 
 @pytest.mark.slow
-def test_sound_that_is_off_is_found_by_weights_that_hear(
+def test_shifted_sound_is_found_and_listed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, name in enumerate(("ann/one", "bob/two")):
@@ -186,20 +198,22 @@ def test_sound_that_is_off_is_found_by_weights_that_hear(
     write_clip(tmp_path / "cache", "cat/short", 20, size=64)
     (tmp_path / "val.txt").write_text("ann/one\n")
     split = SplitConfig(val_list=tmp_path / "val.txt")
-    config = Config(tmp_path / "cache", tiny, "1", device="cpu", split=split)
-    main(config)
+    config = ValidateConfig(tmp_path / "cache", tiny, "1", device="cpu", split=split)
+    validate(config)
     assert "clips: 1, persons: 1;" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):
-        main(replace(config, stage="2"))
+        validate(replace(config, stage="2"))
 
-    def hear(_: Networks, faces: Faces, mel: np.ndarray) -> np.ndarray:
-        """Knows the clips' lips, by the sound that lies over them; bob's sound came 3 frames too early."""
+    def hear(_: Networks, faces: ClipFaces, mel: np.ndarray) -> np.ndarray:
+        """Returns the true lips of the sound's moment; bob's sound comes 3 frames too early."""
         moved = [np.array_equal(mel, np.roll(faces.clip.mel, round(3.2 * k), axis=1)) for k in range(-5, 6)]
-        return np.roll(faces.landmarks, moved.index(True) - 5 - 3 * (faces.clip.name == "bob/two"), axis=0)
+        return np.roll(
+            faces.true.landmarks_in_frame, moved.index(True) - 5 - 3 * (faces.clip.name == "bob/two"), axis=0
+        )
 
     monkeypatch.setattr(offsets, "predict", hear)
-    offsets.offsets(offsets.Config(tmp_path / "cache", tmp_path / "shifts.txt", tiny, device="cpu"))
+    offsets.offsets(offsets.OffsetsConfig(tmp_path / "cache", tmp_path / "shifts.txt", tiny, device="cpu"))
     assert (tmp_path / "shifts.txt").read_text().splitlines()[1:] == ["bob/two frames=3"]
     assert "the sound of 1 of 3 clips is to be moved" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--output: .* must end in .txt"):
-        offsets.offsets(offsets.Config(tmp_path / "cache", tmp_path / "shifts", tiny))
+        offsets.offsets(offsets.OffsetsConfig(tmp_path / "cache", tmp_path / "shifts", tiny))

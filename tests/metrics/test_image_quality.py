@@ -1,4 +1,4 @@
-"""PSNR, SSIM, LPIPS and FID against other people's implementations, on random pictures and on a real one."""
+"""PSNR, SSIM, LPIPS and FID against other implementations, on random images and on a real one."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def pairs() -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("name", pairs())
-def test_psnr_is_piqs_and_scikit_images(name: str) -> None:
+def test_psnr_equals_piq_and_scikit_image(name: str) -> None:
     output, target = pairs()[name]
     ours = psnr(output, target)
     torch.testing.assert_close(ours.float(), piq.psnr(output, target, reduction="none"), atol=1e-4, rtol=0)
@@ -45,7 +45,7 @@ def test_psnr_is_piqs_and_scikit_images(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", pairs())
-def test_ssim_is_piqs(name: str) -> None:
+def test_ssim_equals_piq(name: str) -> None:
     output, target = pairs()[name]
     torch.testing.assert_close(
         ssim(output, target).float(), piq.ssim(output, target, reduction="none"), atol=1e-5, rtol=0
@@ -53,7 +53,7 @@ def test_ssim_is_piqs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["random", "near", "real 128"])
-def test_ssim_is_scikit_images(name: str) -> None:
+def test_ssim_equals_scikit_image(name: str) -> None:
     output, target = pairs()[name]
     theirs = [
         metrics.structural_similarity(
@@ -65,7 +65,7 @@ def test_ssim_is_scikit_images(name: str) -> None:
     np.testing.assert_allclose(ssim(output, target), theirs, atol=1e-4)
 
 
-def test_closed_forms() -> None:
+def test_constant_images_have_the_closed_forms() -> None:
     grey = torch.full((1, 3, 64, 64), 0.5)
     assert float(psnr(grey, grey)) == pytest.approx(80)
     assert float(psnr(grey + 0.1, grey)) == pytest.approx(20, abs=1e-4)  # -10 log10(0.01)
@@ -74,15 +74,15 @@ def test_closed_forms() -> None:
     assert float(ssim(grey, grey + 0.1)) == pytest.approx((2 * a * b + 1e-4) / (a * a + b * b + 1e-4), abs=1e-6)
 
 
-def test_psnr_does_not_wrap_and_ignores_order() -> None:
+def test_psnr_does_not_wrap_around_and_is_symmetric() -> None:
     black, white = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
     assert psnr(black, white).tolist() == pytest.approx([0, 0], abs=1e-6)
     mixed = torch.cat([black[:1], white[:1]])
     assert psnr(mixed, black).tolist() == pytest.approx([80, 0], abs=1e-6)
 
 
-class OnApplesGpu:
-    """A tensor of a device without float64."""
+class AppleGpuTensor:
+    """A tensor on a device without float64."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor, self.shape, self.device = tensor, tensor.shape, torch.device("mps")
@@ -94,15 +94,11 @@ class OnApplesGpu:
         return self.tensor
 
 
-def test_scores_need_no_float64_of_the_device() -> None:
+def test_scores_need_no_float64_on_the_device() -> None:
     output, target = pairs()["near"]
-    there: Any = [OnApplesGpu(x) for x in (output, target)]
+    there: Any = [AppleGpuTensor(x) for x in (output, target)]
     for score in (psnr, ssim):
         torch.testing.assert_close(score(*there), score(output, target))
-    features: Any = OnApplesGpu(torch.ones(2, 3))
-    pool = FeaturePool()
-    pool.add(features)
-    assert pool.mean.tolist() == [1, 1, 1]
 
 
 def reference_lpips(shared: Path) -> lpips.LPIPS:
@@ -116,7 +112,7 @@ def reference_lpips(shared: Path) -> lpips.LPIPS:
     return network
 
 
-def test_lpips_is_the_packages(shared: Path) -> None:
+def test_lpips_equals_the_package(shared: Path) -> None:
     ours = LPIPS("alex", shared / "weights" / "alexnet_features_torchvision.pth")
     theirs = reference_lpips(shared)
     for name in ("random", "real 128"):
@@ -124,6 +120,8 @@ def test_lpips_is_the_packages(shared: Path) -> None:
         with torch.no_grad():
             expected = theirs(output * 2 - 1, target * 2 - 1).flatten()
         torch.testing.assert_close(ours(output, target), expected, atol=1e-5, rtol=0)
+        distances = (ours.embed(output) - ours.embed(target)).square().sum(1)
+        torch.testing.assert_close(distances, expected, atol=1e-5, rtol=0)
     same = pairs()["random"][0]
     assert ours(same, same).abs().max() < 1e-6
     linear = torch.load(shared / "weights" / "lin_v0.1_alex.pth", map_location="cpu", weights_only=True)
@@ -132,8 +130,8 @@ def test_lpips_is_the_packages(shared: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lpips_takes_whole_files_and_vgg(tmp_path: Path) -> None:
-    """torchvision's files hold the classifier too, and VGG-16 has other layer numbers."""
+def test_lpips_loads_whole_files_and_vgg(tmp_path: Path) -> None:
+    """torchvision's files also contain the classifier, and VGG-16 has other layer numbers."""
     torch.manual_seed(0)
     made = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     state = {"features." + k.split(".", 1)[1]: v for k, v in made.net.state_dict().items()} | {
@@ -146,7 +144,7 @@ def test_lpips_takes_whole_files_and_vgg(tmp_path: Path) -> None:
         torch.testing.assert_close(ours(a, b), made.eval()(a * 2 - 1, b * 2 - 1).flatten(), atol=1e-6, rtol=1e-5)
 
 
-def test_fid_is_pytorch_fids() -> None:
+def test_fid_equals_pytorch_fid() -> None:
     random = np.random.default_rng(1)
     first = random.standard_normal((300, 24)) @ random.standard_normal((24, 24))
     second = random.standard_normal((250, 24)) * 1.3 + 0.2
@@ -154,11 +152,11 @@ def test_fid_is_pytorch_fids() -> None:
     for features in (first, second):
         pool = FeaturePool()
         for batch in np.array_split(features, 7):
-            pool.add(torch.from_numpy(batch))
+            pool.add(batch)
         pools.append(pool)
-        mean, covariance = pool.statistics()
-        np.testing.assert_allclose(mean, features.mean(0), atol=1e-12)
-        np.testing.assert_allclose(covariance, np.cov(features, rowvar=False), atol=1e-10)
+        statistics = pool.statistics()
+        np.testing.assert_allclose(statistics["mu"], features.mean(0), atol=1e-12)
+        np.testing.assert_allclose(statistics["sigma"], np.cov(features, rowvar=False), atol=1e-10)
     theirs = calculate_frechet_distance(
         first.mean(0), np.cov(first, rowvar=False), second.mean(0), np.cov(second, rowvar=False)
     )
@@ -167,9 +165,9 @@ def test_fid_is_pytorch_fids() -> None:
     assert np.isnan(fid(FeaturePool(), pools[0]))
 
 
-def test_fid_survives_fewer_frames_than_dimensions() -> None:
+def test_fid_works_with_fewer_images_than_dimensions() -> None:
     """Singular covariances, as in every small test set. A shift by d changes only the mean term, by d^2."""
-    features = torch.from_numpy(np.random.default_rng(2).standard_normal((20, 64)))
+    features = np.random.default_rng(2).standard_normal((20, 64))
     first, second = FeaturePool(), FeaturePool()
     first.add(features)
     second.add(features + 0.5)
@@ -177,11 +175,11 @@ def test_fid_survives_fewer_frames_than_dimensions() -> None:
 
 
 @pytest.mark.slow
-def test_inception_is_pytorch_fids_and_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One made-up file of the published shapes gives the same features in all three.
+def test_inception_equals_pytorch_fid_and_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A synthetic file of the published shapes gives the same features in all three.
 
-    At 299 pixels nobody resizes. Pixels become (x - 128) / 128 in torch-fidelity, as in TensorFlow, and 2 x / 255 - 1
-    in pytorch-fid, which gets x / 256 here.
+    Images of 299 pixels are not resized. Pixels become (x - 128) / 128 in torch-fidelity, as in TensorFlow, and
+    2 x / 255 - 1 in pytorch-fid, which gets x / 256 here.
     """
     from pytorch_fid import inception
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

@@ -1,4 +1,4 @@
-"""SyncNet: the public file's shapes, the published evaluation step by step, and shifts that are known."""
+"""SyncNet: the public file's shapes, the published evaluation step by step, and known shifts."""
 
 import tracemalloc
 from collections.abc import Iterable
@@ -44,20 +44,20 @@ def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tu
     return scorer.embeddings()
 
 
-def made_up(seed: int = 0) -> SyncNet:
+def random_network(seed: int = 0) -> SyncNet:
     torch.manual_seed(seed)
     return SyncNet().eval()
 
 
-def test_has_the_published_keys_and_shapes() -> None:
-    state = made_up().state_dict()
+def test_weights_have_the_published_names_and_shapes() -> None:
+    state = random_network().state_dict()
     assert {k: tuple(v.shape) for k, v in state.items() if v.ndim > 1} == PUBLISHED
     for norm in NORMS:
         assert f"{norm}.running_mean" in state
 
 
-def test_loads_a_state_dict_and_names_a_wrong_file(tmp_path: Path) -> None:
-    network = made_up()
+def test_state_dict_loads_and_another_file_is_refused(tmp_path: Path) -> None:
+    network = random_network()
     torch.save(network.state_dict(), tmp_path / "syncnet_v2.model")
     loaded = load(tmp_path / "syncnet_v2.model")
     assert not loaded.training
@@ -68,14 +68,14 @@ def test_loads_a_state_dict_and_names_a_wrong_file(tmp_path: Path) -> None:
         load(tmp_path / "wrong.model")
 
 
-def test_mfcc_is_that_of_16_bit_samples() -> None:
+def test_mfcc_equals_that_of_16_bit_samples() -> None:
     samples = (np.random.default_rng(0).standard_normal(16000) * 3000).astype(np.int16)
     theirs = python_speech_features.mfcc(samples, 16000)
     np.testing.assert_allclose(mfcc_columns(samples.astype(np.float32) / 32768), theirs.T, rtol=1e-4, atol=1e-4)
 
 
 def public_evaluation(network: SyncNet, frames: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The published evaluation, written plainly: the whole clip in memory, one window at a time."""
+    """The published evaluation: the whole clip in memory, one window at a time."""
     video = torch.from_numpy(frames[..., ::-1].astype(np.float32)).permute(3, 0, 1, 2)[None]  # (1, 3, F, H, W) BGR
     cepstrum = torch.from_numpy(python_speech_features.mfcc(samples, 16000).T.astype(np.float32))[None, None]
     last = min(len(frames), len(samples) // 640) - 5
@@ -86,12 +86,12 @@ def public_evaluation(network: SyncNet, frames: np.ndarray, samples: np.ndarray)
 
 
 @pytest.mark.slow
-def test_embeddings_are_those_of_the_published_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_equal_the_published_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syncnet, "BATCH", 4)  # several batches and a rest
     random = np.random.default_rng(1)
     frames = random.integers(0, 256, (16, 224, 224, 3), dtype=np.uint8)
     samples = (random.standard_normal(640 * 16) * 2000).astype(np.int16)
-    network = made_up()
+    network = random_network()
     lips, sound = embed(network, iter(frames), samples.astype(np.float32) / 32768)
     their_lips, their_sound = public_evaluation(network, frames, samples)
     assert lips.shape == sound.shape == (11, 1024)
@@ -99,8 +99,8 @@ def test_embeddings_are_those_of_the_published_evaluation(monkeypatch: pytest.Mo
     np.testing.assert_allclose(sound, their_sound, atol=1e-3)
 
 
-def test_a_clip_too_short_for_a_window_has_no_score() -> None:
-    scorer = SyncScorer(made_up(), np.zeros(16000, np.float32))
+def test_clip_shorter_than_a_window_has_no_score() -> None:
+    scorer = SyncScorer(random_network(), np.zeros(16000, np.float32))
     for frame in np.zeros((5, 224, 224, 3), np.uint8):
         scorer.add(frame)
     result = scorer.finish()
@@ -108,7 +108,7 @@ def test_a_clip_too_short_for_a_window_has_no_score() -> None:
 
 
 @pytest.mark.parametrize("shift", [-7, 0, 3])
-def test_a_known_shift_is_found(shift: int) -> None:
+def test_known_shift_is_found(shift: int) -> None:
     """Sound embeddings equal to the lips' of `shift` frames later: distance 0 there, offset with the published sign."""
     torch.manual_seed(2)
     signal = torch.randn(120, 64)
@@ -121,7 +121,7 @@ def test_a_known_shift_is_found(shift: int) -> None:
     assert swapped.confidence < 2
 
 
-def test_distances_are_the_plain_formula() -> None:
+def test_scores_equal_the_plain_formula() -> None:
     torch.manual_seed(3)
     lips, sound = torch.randn(40, 8), torch.randn(40, 8)
     padded = nn.functional.pad(sound, (0, 0, 15, 15)).numpy()
@@ -134,7 +134,7 @@ def test_distances_are_the_plain_formula() -> None:
 
 def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syncnet, "BATCH", 2)
-    network = made_up()
+    network = random_network()
     monkeypatch.setattr(network, "embed_lips", lambda x: torch.zeros(len(x), 4))
     monkeypatch.setattr(network, "embed_sound", lambda x: torch.zeros(len(x), 4))
     frame = np.zeros((224, 224, 3), np.uint8)
@@ -148,7 +148,7 @@ def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peaks[1] < peaks[0] + 10 * frame.nbytes
 
 
-def test_crops() -> None:
+def test_pipeline_crop_has_the_published_extent() -> None:
     frame = np.zeros((100, 200, 3), np.uint8)
     frame[40:80, 60:100] = 255
     crop = cv2.resize(track_crop(frame, np.array([60, 40, 100, 80])), (224, 224))

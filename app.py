@@ -1,0 +1,606 @@
+"""Dubbing in a browser: make app, or python app.py with the dependency group "app" installed.
+
+Serves this machine only unless told otherwise, and nothing comes from the network. Every browser gets a secret cookie;
+files are given to the browser that uploaded or made them and to no other, and are removed when its page is closed,
+after a time unused, and when the server ends.
+"""
+
+import html
+import json
+import os
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from face.detector import FaceDetector, extent
+from inference import Dubber
+from media import ffmpeg
+from media.audio import SAMPLE_RATE
+from media.video import Video
+from networks import SHIPPED_WEIGHTS, DubConfig, Networks
+from runtime import command_line
+from runtime.command_line import UserError
+from runtime.device import out_of_memory
+
+# Read when Gradio is imported: no request leaves this machine.
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+try:
+    import gradio as gr
+    from gradio.themes import Base
+except ImportError:
+    command_line.fail('the app needs Gradio: make app, or install "gradio>=6.31,<7" into this environment')
+
+COOKIE = "ip_lap_browser"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_SEARCHED = 250  # frames in which a face is looked for to choose from
+SEARCH_STEP = 10  # frames
+MAX_SHOWN = 1280  # pixels of the longer side of the frame to choose from
+PLAYABLE = (".mp4", ".m4v", ".mov", ".webm")  # that browsers show
+# The browser itself refuses whatever a component might want from elsewhere.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self' blob: data:"
+)
+PROGRESS = gr.Progress()  # stands for that of the request
+CSS = "footer {display: none !important} .faces img {cursor: pointer}"
+INTRODUCTION = """# IP-LAP
+Give a face and some speech; the mouth will follow the speech. **Dub only people who have agreed to it, and say that the
+video is synthetic.**"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """Serves a page that dubs videos."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Others than this machine's own let everyone use the page who reaches them."""
+    port: int = 7860
+    """Port to listen on; 0: any free one."""
+    weights: Path = SHIPPED_WEIGHTS
+    """Folder with landmark_generator.safetensors and renderer.safetensors."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
+    max_seconds: float = 120.0
+    """Longest sound that is accepted."""
+    max_megabytes: int = 500
+    """Largest file that is accepted."""
+    max_waiting: int = 8
+    """Jobs that may wait; further ones are refused. One runs at a time."""
+    keep_minutes: float = 60.0
+    """Minutes after which unused files are removed, should a page not have been closed."""
+
+
+class Stopped(Exception):
+    """The user stopped the job, or closed its page."""
+
+
+class Files:
+    """The folders below `root`, one for each upload or result, and the browsers and pages that use them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.owners: dict[str, set[str]] = defaultdict(set)  # folder -> browsers
+        self.pages: dict[str, set[str]] = defaultdict(set)  # page -> folders
+        self.used: dict[str, float] = {}  # folder -> when
+        self.lock = threading.Lock()
+
+    def folder_of(self, path: str | Path) -> str | None:
+        """The name of the folder that a file lies in, if that is one of these folders."""
+        resolved = Path(path).resolve()
+        if not resolved.is_relative_to(self.root) or resolved == self.root:
+            return None
+        return resolved.relative_to(self.root).parts[0]
+
+    def give(self, path: str | Path, browser: str) -> None:
+        """Lets a browser see a file."""
+        folder = self.folder_of(path)
+        if folder is not None and browser:
+            with self.lock:
+                self.owners[folder].add(browser)
+                self.used[folder] = time.monotonic()
+
+    def may_see(self, path: str | Path, browser: str) -> bool:
+        folder = self.folder_of(path)
+        return folder is not None and browser in self.owners.get(folder, ())
+
+    def use(self, path: str | Path, request: gr.Request) -> Path:
+        """Notes that a page uses a file. Raises a UserError if its browser may not."""
+        if not self.may_see(path, browser_of(request)):
+            raise UserError("this file is not there any more; choose it again")
+        folder = self.folder_of(path)
+        assert folder is not None
+        with self.lock:
+            self.pages[str(request.session_hash)].add(folder)
+            self.used[folder] = time.monotonic()
+        return Path(path)
+
+    def make_folder(self, request: gr.Request) -> Path:
+        """A new folder for a page's result."""
+        folder = self.root / secrets.token_hex(16)
+        folder.mkdir()
+        self.give(folder, browser_of(request))
+        self.use(folder, request)
+        return folder
+
+    def close_page(self, page: str) -> None:
+        """Removes what no other page uses."""
+        with self.lock:
+            folders = self.pages.pop(page, set())
+            self._remove(folders.difference(*self.pages.values()))
+
+    def remove_unused(self, seconds: float) -> None:
+        """Removes what was not used for some time."""
+        limit = time.monotonic() - seconds
+        with self.lock:
+            self._remove({folder for folder, last in self.used.items() if last < limit})
+
+    def _remove(self, folders: set[str]) -> None:
+        for folder in folders:
+            shutil.rmtree(self.root / folder, ignore_errors=True)
+            self.owners.pop(folder, None)
+            self.used.pop(folder, None)
+            for used in self.pages.values():
+                used.discard(folder)
+
+
+def browser_of(request: gr.Request) -> str:
+    """The secret of the browser that asks."""
+    return str(request.cookies.get(COOKIE, ""))
+
+
+class Guard:
+    """ASGI middleware: gives each browser a cookie, notes who uploads what, and hands files to their owners only."""
+
+    def __init__(self, app: Any, files: Files) -> None:
+        self.app = app
+        self.files = files
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        browser = cookie_in(scope)
+        path = scope["path"]
+        wanted = path.partition("/file=")[2]
+        if "/proxy=" in path or (wanted and not self.files.may_see(wanted, browser)):
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"This file belongs to somebody else, or is gone."})
+            return
+        new_browser = "" if browser else secrets.token_urlsafe(32)
+        is_upload = path.endswith("/upload") and scope["method"] == "POST"
+        body = bytearray()
+
+        async def answer(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+                headers.append((b"referrer-policy", b"no-referrer"))
+                if new_browser:
+                    cookie = f"{COOKIE}={new_browser}; Path=/; HttpOnly; SameSite=Strict"
+                    headers.append((b"set-cookie", cookie.encode()))
+                message = message | {"headers": headers}
+            elif is_upload:
+                body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    self._note_upload(bytes(body), browser or new_browser)
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+    def _note_upload(self, body: bytes, browser: str) -> None:
+        """The answer to an upload is the list of the paths that it was written to."""
+        try:
+            paths = json.loads(body)
+        except ValueError:  # it was refused
+            return
+        for path in paths if isinstance(paths, list) else []:
+            self.files.give(path, browser)
+
+
+def cookie_in(scope: Any) -> str:
+    """The secret that a request brings, or nothing."""
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            morsel = SimpleCookie(value.decode("latin-1")).get(COOKIE)
+            return morsel.value if morsel else ""
+    return ""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The first frame that shows faces, and what to choose from."""
+
+    frame: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    boxes: np.ndarray  # (N, 4) x0, y0, x1, y1 in pixels, from the left
+
+
+class FaceFinder:
+    """Looks for the faces to choose from; one request at a time."""
+
+    def __init__(self) -> None:
+        self.detector = FaceDetector()
+        self.lock = threading.Lock()
+
+    def find(self, path: Path) -> Faces:
+        """Raises a UserError if the file is no video or picture."""
+        first = None
+        for frame in islice(Video(path), 0, MAX_SEARCHED, SEARCH_STEP):
+            first = frame if first is None else first
+            with self.lock:
+                meshes = self.detector.detect(frame)
+            if meshes:
+                boxes = np.array(sorted(extent(mesh).tolist() for mesh in meshes))
+                return Faces(frame, boxes)
+        if first is None:
+            raise UserError(f"{path} shows nothing")
+        return Faces(first, np.zeros((0, 4)))
+
+
+def show_faces(faces: Faces, chosen: int) -> np.ndarray:
+    """The frame with a numbered box around each face; the chosen one is green."""
+    shown = faces.frame.copy()
+    unit = max(1, round(max(shown.shape[:2]) / 400))
+    for number, box in enumerate(faces.boxes):
+        colour = (40, 220, 90) if number == chosen else (255, 255, 255)
+        x0, y0, x1, y1 = (int(side) for side in box)
+        cv2.rectangle(shown, (x0, y0), (x1, y1), (0, 0, 0), 3 * unit)
+        cv2.rectangle(shown, (x0, y0), (x1, y1), colour, 2 * unit)
+        if len(faces.boxes) > 1:
+            place = (x0, max(y0 - 4 * unit, 16 * unit))
+            for shade, thickness in (((0, 0, 0), 4 * unit), (colour, 2 * unit)):
+                cv2.putText(shown, str(number + 1), place, cv2.FONT_HERSHEY_SIMPLEX, 0.6 * unit, shade, thickness)
+    scale = MAX_SHOWN / max(shown.shape[:2])
+    return cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else shown
+
+
+def face_at(faces: Faces, x: float, y: float, shown_width: float) -> int:
+    """The face nearest to a point of the picture that `show_faces` made."""
+    scale = faces.frame.shape[1] / shown_width
+    centres = faces.boxes.reshape(-1, 2, 2).mean(axis=1)
+    return int(np.linalg.norm(centres - (x * scale, y * scale), axis=1).argmin())
+
+
+def pick_of(faces: Faces | None, chosen: int) -> str:
+    """What --face is to be."""
+    if faces is None or len(faces.boxes) < 2:
+        return "largest"
+    x, y = faces.boxes.reshape(-1, 2, 2).mean(axis=1)[chosen]
+    return f"{x:.0f},{y:.0f}"
+
+
+def check_length(path: Path, max_seconds: float) -> None:
+    """Raises a UserError if a sound is too long; it is decoded no further than that."""
+    samples = 0
+    with ffmpeg.open_input(path) as container:
+        stream = ffmpeg.sound_stream(container)
+        if stream is None:
+            raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
+        for piece in ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", []):
+            samples += piece.shape[-1]
+            if samples > max_seconds * SAMPLE_RATE:
+                raise UserError(f"{path}: longer than the {max_seconds:.0f} s that are accepted here; cut it")
+
+
+def command_for(source: Path, sound: Path, config: DubConfig) -> str:
+    """The command line that does the same."""
+    words = ["python", "inference.py", "--video", source.name, "--audio", sound.name, "--output", "dubbed.mp4"]
+    for name, value in vars(config).items():
+        if value == getattr(DubConfig(), name):
+            continue
+        flag = "--" + name.replace("_", "-")
+        words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
+
+
+class Report:
+    """Passes progress on to the page, with frames a second and the time left."""
+
+    def __init__(self, progress: gr.Progress, stopped: threading.Event) -> None:
+        self.progress = progress
+        self.stopped = stopped
+        self.stage = ""
+        self.began = 0.0
+        self.said = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Raises Stopped once the user has stopped the job."""
+        if self.stopped.is_set():
+            raise Stopped
+        now = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.began, self.said = stage, now, 0.0
+        if now - self.said < 0.3 and done < total:
+            return
+        self.said = now
+        what = "looking for the face" if stage == "track" else "drawing"
+        rate = done / max(now - self.began, 1e-3)
+        left = max(total - done, 0) / rate
+        share = min(done / max(total, 1), 1.0)
+        share = 0.25 * share if stage == "track" else 0.25 + 0.75 * share
+        self.progress(share, desc=f"{what}: {done} of {total} frames, {rate:.1f} frames/s, {left:.0f} s left")
+
+
+@contextmanager
+def one_line(*paths: Path | None) -> Iterator[None]:
+    """Shows a user's mistake as one line, which names files as the user does."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for path in paths:
+            if path is not None:
+                message = message.replace(str(path), path.name)
+        raise gr.Error(html.escape(message), duration=None, print_exception=False) from None
+
+
+class App:
+    """The page and what its buttons do."""
+
+    def __init__(self, config: AppConfig, root: Path) -> None:
+        self.config = config
+        self.files = Files(root)
+        self.finder = FaceFinder()
+        self.networks = Networks.from_weights(config.weights, DubConfig(device=config.device))
+        self.running: dict[str, threading.Event] = defaultdict(threading.Event)  # page -> whether it is to stop
+
+    def look(self, uploaded: str | None, request: gr.Request) -> tuple[Any, ...]:
+        """A source was chosen: shows its faces."""
+        nothing = (None, 0, gr.Image(value=None, visible=False), gr.Radio(choices=[], visible=False), "")
+        if not uploaded:
+            return nothing
+        path = Path(uploaded)
+        with one_line(path):
+            self.files.use(path, request)
+            faces = self.finder.find(path)
+        sizes = faces.boxes[:, 3] - faces.boxes[:, 1]
+        chosen = int(sizes.argmax()) if len(sizes) else 0
+        choices = [str(number + 1) for number in range(len(sizes))]
+        several = len(sizes) > 1
+        hint = "No face was found at the beginning; one may come later." if not len(sizes) else ""
+        if several:
+            hint = f"{len(sizes)} faces: click the one to dub."
+        radio = gr.Radio(choices=choices, value=str(chosen + 1) if several else None, visible=several)
+        return faces, chosen, self.picture(faces, chosen, request), radio, hint
+
+    def take_recording(self, recorded: str | None) -> Any:
+        """A recording of the camera becomes the source."""
+        return recorded or gr.skip()
+
+    def picture(self, faces: Faces, chosen: int, request: gr.Request) -> Any:
+        path = self.files.make_folder(request) / "faces.jpg"
+        cv2.imwrite(str(path), cv2.cvtColor(show_faces(faces, chosen), cv2.COLOR_RGB2BGR))
+        return gr.Image(value=str(path), visible=True)
+
+    def click(self, faces: Faces | None, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
+        """The user clicked into the picture."""
+        if faces is None or len(faces.boxes) < 2:
+            return gr.skip(), gr.skip(), gr.skip()
+        shown_width = show_faces(faces, 0).shape[1]
+        chosen = face_at(faces, event.index[0], event.index[1], shown_width)
+        return chosen, self.picture(faces, chosen, request), gr.Radio(value=str(chosen + 1))
+
+    def choose(self, faces: Faces | None, number: str | None, request: gr.Request) -> tuple[Any, ...]:
+        """The user chose a face by its number."""
+        if faces is None or not number:
+            return gr.skip(), gr.skip()
+        chosen = int(number) - 1
+        return chosen, self.picture(faces, chosen, request)
+
+    def dub(
+        self,
+        source: str | None,
+        sound: str | None,
+        faces: Faces | None,
+        chosen: int,
+        panel: bool,
+        keep_fps: bool,
+        num_references: int,
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> tuple[Any, ...]:
+        """Dubs, and fills the right side of the page."""
+        stopped = self.running[str(request.session_hash)]
+        stopped.clear()
+        source_path = Path(source) if source else None
+        sound_path = Path(sound) if sound else None
+        with one_line(source_path, sound_path):
+            if source_path is None:
+                raise UserError("choose a video or a picture first")
+            if sound_path is None:
+                raise UserError("choose or record some speech first")
+            self.files.use(source_path, request)
+            self.files.use(sound_path, request)
+            check_length(sound_path, self.config.max_seconds)
+            config = DubConfig(
+                device=self.config.device,
+                face=pick_of(faces, chosen),
+                panel=panel,
+                keep_fps=keep_fps,
+                num_references=int(num_references),
+            )
+            networks = Networks(self.networks.landmark_generator, self.networks.renderer, config)
+            output = self.files.make_folder(request) / "dubbed.mp4"
+            try:
+                summary = Dubber(networks).dub(source_path, sound_path, output, Report(progress, stopped))
+            except Stopped:
+                raise UserError("stopped") from None
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise UserError("too little memory for this video; try a smaller one") from error
+        lines = [
+            f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.frames / summary.seconds:.1f} frames/s. "
+            f"{summary.frames_without_face} without the face were left as they are."
+        ]
+        remarks = [remark.replace(str(source_path), source_path.name) for remark in summary.remarks]
+        remarks = [remark.replace(str(sound_path), sound_path.name) for remark in remarks]
+        lines += [html.escape(remark) for remark in remarks]
+        playable = source_path.suffix.lower() in PLAYABLE
+        return (
+            gr.Video(value=str(source_path) if playable else None, visible=playable),
+            gr.Video(value=str(output), visible=True),
+            gr.DownloadButton(value=str(output), visible=True),
+            gr.Code(value=command_for(source_path, sound_path, config), visible=True),
+            "\n\n".join(lines),
+        )
+
+    def stop(self, request: gr.Request) -> None:
+        self.running[str(request.session_hash)].set()
+
+    def close_page(self, request: gr.Request) -> None:
+        self.stop(request)
+        self.files.close_page(str(request.session_hash))
+        self.running.pop(str(request.session_hash), None)
+
+    def page(self) -> gr.Blocks:
+        with gr.Blocks(title="IP-LAP", analytics_enabled=False) as page:
+            faces = gr.State(None)
+            chosen = gr.State(0)
+            gr.Markdown(INTRODUCTION)
+            with gr.Row():
+                with gr.Column(min_width=320):
+                    with gr.Tabs():
+                        with gr.Tab("File"):
+                            source = gr.File(
+                                label=f"Video or picture of a face, up to {self.config.max_megabytes} MB",
+                                file_types=["video", "image", ".mkv"],
+                                height=140,
+                                elem_id="source",
+                            )
+                        with gr.Tab("Camera"):
+                            camera = gr.Video(
+                                label="Camera",
+                                sources=["webcam"],
+                                webcam_options=gr.WebcamOptions(mirror=False),
+                                include_audio=True,  # without it Gradio calls the ffmpeg program
+                                buttons=[],
+                                elem_id="camera",
+                            )
+                    hint = gr.Markdown(elem_id="hint")
+                    picture = gr.Image(
+                        label="Faces",
+                        visible=False,
+                        interactive=False,
+                        type="filepath",
+                        buttons=[],
+                        elem_classes="faces",
+                        elem_id="faces",
+                    )
+                    number = gr.Radio(label="Face to dub", choices=[], visible=False, elem_id="number")
+                    sound = gr.Audio(
+                        label=f"Speech, up to {self.config.max_seconds:.0f} s",
+                        sources=["upload", "microphone"],
+                        type="filepath",
+                        buttons=["download"],
+                        elem_id="sound",
+                    )
+                    with gr.Accordion("Options", open=False):
+                        panel = gr.Checkbox(label="Panel: show landmarks, sketch, reference and drawn face beside it")
+                        keep_fps = gr.Checkbox(label="Keep the video's own frame rate (else 25 frames a second)")
+                        num_references = gr.Slider(
+                            1, 25, value=DubConfig.num_references, step=1, label="Reference pictures for each frame"
+                        )
+                    with gr.Row():
+                        start = gr.Button("Dub", variant="primary", elem_id="start")
+                        stop = gr.Button("Stop", elem_id="stop")
+                with gr.Column(min_width=320):
+                    with gr.Row():
+                        original = gr.Video(
+                            label="Original",
+                            interactive=False,
+                            visible=False,
+                            buttons=[],
+                            min_width=240,
+                            elem_id="original",
+                        )
+                        result = gr.Video(
+                            label="Result", interactive=False, buttons=[], min_width=240, elem_id="result"
+                        )
+                    status = gr.Markdown(elem_id="status")
+                    download = gr.DownloadButton("Download", visible=False, elem_id="download")
+                    command = gr.Code(
+                        label="The same by command",
+                        language="shell",
+                        wrap_lines=True,
+                        interactive=False,
+                        visible=False,
+                        elem_id="command",
+                    )
+            outputs = [faces, chosen, picture, number, hint]
+            camera.change(self.take_recording, camera, source, api_visibility="private")
+            source.change(self.look, source, outputs, api_visibility="private", concurrency_limit=2)
+            picture.select(self.click, faces, [chosen, picture, number], api_visibility="private")
+            number.input(self.choose, [faces, number], [chosen, picture], api_visibility="private")
+            start.click(
+                self.dub,
+                [source, sound, faces, chosen, panel, keep_fps, num_references],
+                [original, result, download, command, status],
+                api_visibility="private",
+                concurrency_limit=1,
+                show_progress_on=[result],
+            )
+            stop.click(self.stop, api_visibility="private", queue=False)
+            page.unload(self.close_page)
+        return page.queue(max_size=self.config.max_waiting)
+
+
+def serve(config: AppConfig, root: Path) -> None:
+    """Serves until interrupted."""
+    app = App(config, root)
+
+    def tidy() -> None:
+        while True:
+            time.sleep(60)
+            app.files.remove_unused(60 * config.keep_minutes)
+
+    threading.Thread(target=tidy, daemon=True).start()
+    if config.host not in LOOPBACK:
+        print(f"Everyone who reaches {config.host} can use this page.", file=sys.stderr)
+    theme = Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    app.page().launch(
+        server_name=config.host,
+        server_port=config.port or None,
+        max_file_size=f"{config.max_megabytes}mb",
+        app_kwargs={"middleware": [guard(app.files)]},
+        theme=theme,
+        css=CSS,
+        footer_links=[],
+        run_history=False,
+        share=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        inbrowser=False,
+        show_error=False,
+    )
+
+
+def guard(files: Files) -> Any:
+    from starlette.middleware import Middleware
+
+    return Middleware(Guard, files=files)
+
+
+def main(config: AppConfig) -> None:
+    with tempfile.TemporaryDirectory(prefix="ip-lap-app-") as root:
+        os.environ["GRADIO_TEMP_DIR"] = root
+        serve(config, Path(root))
+
+
+if __name__ == "__main__":
+    command_line.run(main, AppConfig)

@@ -1,0 +1,116 @@
+"""Realism and sharpness of drawn mouths beside the real ones of the same video, which works without ground truth.
+
+Mouth crops are upright, centred on the lips and sized by the distance between the eyes.
+"""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+
+from face.landmarks import LIP_SLICE
+from media.audio import FPS
+from metrics.identity import EYES
+from metrics.image_quality import LPIPS
+
+SIDE = 96  # pixels of a mouth crop
+EXTENT = 1.2  # of a mouth crop, relative to the distance between the eyes
+MIN_GAP = FPS / 2  # frames between real mouths that are compared: nearer ones are almost the same picture
+OUTLIER = 0.99  # quantile of the distances between real mouths above which a drawn mouth is implausible
+BATCH = 32  # mouths embedded at once
+
+
+def mouth_crop(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The mouth (96, 96, 3) in an image (H, W, 3), RGB uint8, of a face with these landmarks (131, 2) in pixels."""
+    right_eye, left_eye = (landmarks[eye].mean(axis=0) for eye in EYES)
+    eye_line = left_eye - right_eye
+    side = max(1.0, EXTENT * float(np.hypot(*eye_line)))  # pixels of the image
+    factor = max(1, round(side / SIDE))  # larger crops are averaged down, so that nothing aliases
+    size = factor * SIDE
+    angle = np.degrees(np.arctan2(eye_line[1], eye_line[0]))
+    x, y = (float(coordinate) for coordinate in landmarks[LIP_SLICE].mean(axis=0))
+    transform = cv2.getRotationMatrix2D((x, y), angle, size / side)
+    transform[:, 2] += np.array([size / 2 - x, size / 2 - y])
+    crop = cv2.warpAffine(frame, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+def mouth_crops(frames: Iterable[np.ndarray], landmarks: np.ndarray) -> np.ndarray:
+    """The mouths (n, 96, 96, 3) in n images, of faces with landmarks (n, 131, 2)."""
+    return np.stack([mouth_crop(frame, face) for frame, face in zip(frames, landmarks, strict=True)])
+
+
+def laplacian_energy(crops: np.ndarray) -> np.ndarray:
+    """Mean square of the Laplacian of the grey crops (n, H, W, 3) uint8: (n,)."""
+    energies = []
+    for crop in crops:
+        grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        energies.append(np.square(cv2.Laplacian(grey, cv2.CV_32F)).mean())
+    return np.array(energies)
+
+
+class RealMouths:
+    """The N real mouths of one video.
+
+    Args:
+        crops: (N, 96, 96, 3) from `mouth_crop`.
+        frames: (N,) their frame numbers, at 25 fps.
+        lpips: measures the distances.
+    """
+
+    def __init__(self, crops: np.ndarray, frames: np.ndarray, lpips: LPIPS) -> None:
+        self.lpips = lpips
+        self.vectors = self._embed(crops)
+        self.energies = laplacian_energy(crops)
+        distances = self.distances_to(crops)
+        near = np.abs(frames[:, None] - frames) <= MIN_GAP
+        distances[near] = np.inf
+        nearest = distances.min(axis=1)
+        self.distances = nearest[np.isfinite(nearest)]  # of each real mouth to the nearest other one
+
+    def _embed(self, crops: np.ndarray) -> torch.Tensor:
+        device = next(self.lpips.parameters()).device
+        images = torch.from_numpy(crops).permute(0, 3, 1, 2)
+        batches = [self.lpips.embed(batch.to(device).float() / 255) for batch in images.split(BATCH)]
+        return torch.cat(batches)
+
+    def distances_to(self, crops: np.ndarray) -> np.ndarray:
+        """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
+        return torch.cdist(self._embed(crops), self.vectors).square().cpu().numpy()
+
+
+class MouthScorer:
+    """Compares the drawn mouths of a clip with the real ones of its video, batch by batch."""
+
+    def __init__(self, real: RealMouths) -> None:
+        self.real = real
+        self.distances: list[float] = []  # LPIPS to the nearest real mouth
+        self.energies: list[float] = []
+        self.real_energies: list[float] = []  # of the nearest real mouths
+
+    def add(self, crops: np.ndarray) -> None:
+        """Adds drawn mouths (n, 96, 96, 3)."""
+        distances = self.real.distances_to(crops)
+        nearest = distances.argmin(axis=1)
+        self.distances += distances.min(axis=1).tolist()
+        self.energies += laplacian_energy(crops).tolist()
+        self.real_energies += self.real.energies[nearest].tolist()
+
+    def scores(self) -> dict[str, float]:
+        """The table columns of the clip.
+
+        "mouth distance": mean LPIPS to the nearest real mouth of the video, over that of real mouths to the nearest
+        others more than half a second away; about 1 is as different as real mouths are from each other.
+        "mouth outliers": share of drawn mouths that are farther than the 99th percentile of the real ones.
+        "mouth sharpness": Laplacian energy over that of the nearest real mouths; below 1 is softer.
+
+        The first two are absent if the video lasts no longer than half a second.
+        """
+        scores = {"mouth sharpness": sum(self.energies) / max(sum(self.real_energies), 1e-9)}
+        real = self.real.distances
+        if len(real):
+            distances = np.array(self.distances)
+            scores["mouth distance"] = float(distances.mean() / real.mean())
+            scores["mouth outliers"] = float((distances > np.quantile(real, OUTLIER)).mean())
+        return scores

@@ -1,0 +1,45 @@
+"""Scores of images beside the true ones, collected by table column."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from torch import Tensor
+
+from metrics.image_quality import LPIPS, psnr, ssim
+from metrics.mouth import MouthScorer, RealMouths, mouth_crops
+
+
+class PairScorer:
+    """Collects PSNR and SSIM and, where their networks are available, LPIPS and the realism of mouths.
+
+    Args:
+        lpips: column -> network.
+        real_mouths: of the video.
+    """
+
+    def __init__(self, lpips: dict[str, LPIPS], real_mouths: RealMouths | None) -> None:
+        self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"PSNR": psnr, "SSIM": ssim, **lpips}
+        self.values: dict[str, list[float]] = defaultdict(list)
+        self.mouths = MouthScorer(real_mouths) if real_mouths else None
+
+    def add(self, output: Tensor, target: Tensor, columns: tuple[str, ...] = (), part: str = "") -> None:
+        """Scores images (n, 3, H, W) in [0, 1], by all metrics or only those of `columns`.
+
+        `part` is appended to the columns' names.
+        """
+        for column in columns or self.metrics:
+            if column in self.metrics:
+                self.values[column + part] += self.metrics[column](output, target).tolist()
+
+    def add_mouths(self, frames: Iterable[np.ndarray], landmarks: np.ndarray) -> None:
+        """Scores the mouths in n images, RGB uint8, with landmarks (n, 131, 2) in pixels."""
+        if self.mouths:
+            self.mouths.add(mouth_crops(frames, landmarks))
+
+    def scores(self) -> dict[str, float]:
+        """Column -> mean over all images."""
+        scores = {column: float(np.mean(values)) for column, values in self.values.items()}
+        if self.mouths:
+            scores |= self.mouths.scores()
+        return scores
