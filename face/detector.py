@@ -21,6 +21,7 @@ KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cu
 ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
 TILES = 0.7  # side of a search tile, in shorter sides of the frame
 SMALLEST_TILED = 96  # pixels of the frame's shorter side
+BORDER = 0.5  # width of the border around a supposed close-up, in longer sides of the frame
 MAX_FACES = 5  # that a search returns
 
 
@@ -52,7 +53,7 @@ class FaceDetector:
         """All faces of one frame (H, W, 3), largest first; earlier frames make no difference.
 
         Faces from about a tenth of the frame are found. If there are none, `thorough` looks at overlapping tiles, which
-        takes several times as long and finds faces from about a twentieth.
+        takes several times as long and finds faces from about a twentieth, and for a face that the frame cuts off.
         """
         height, width = frame.shape[:2]
         whole = np.array([0, 0, width, height])
@@ -64,6 +65,8 @@ class FaceDetector:
             if thorough and not faces:
                 for tile in _tiles(width, height):
                     self._add_faces(faces, frame, self._places(frame, tile))
+            if thorough and not faces:
+                faces = self._close_ups(frame)
         faces.sort(key=_area, reverse=True)
         return faces[:MAX_FACES]
 
@@ -105,6 +108,18 @@ class FaceDetector:
         with _silence():
             self._track.reset()
             _meshes(self._track, frame, window, self._shrink)  # a second look, guided by this one, is steadier
+
+    def _close_ups(self, frame: np.ndarray) -> list[np.ndarray]:
+        """Faces larger than the frame, which are found where there is something around them."""
+        height, width = frame.shape[:2]
+        shrink = max(1, min(height, width) // (2 * ENOUGH_PIXELS))
+        small = _cut(frame, np.array([0, 0, width, height]), shrink)
+        border = int(BORDER * max(small.shape))
+        framed = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_CONSTANT)
+        whole = np.array([0, 0, framed.shape[1], framed.shape[0]])
+        faces: list[np.ndarray] = []
+        self._add_faces(faces, framed, [extent(mesh) for mesh in _meshes(self._search, framed, whole)])
+        return [shrink * (face - border) for face in faces]
 
     def _places(self, frame: np.ndarray, tile: np.ndarray) -> list[np.ndarray]:
         """Boxes (4,) in a tile of the frame where the long-range detector supposes faces."""

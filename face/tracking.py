@@ -145,7 +145,7 @@ class Tracker:
                 self._detector.forget()
                 mesh, jumped = self._choose(faces)
                 if mesh is not None:
-                    followed = self._follow(frame, extent(mesh), count)  # as in later frames
+                    followed = self._follow(frame, self._visible(mesh), count)  # as in later frames
                     mesh = mesh if followed is None else followed
         self._counts.append(count if mesh is None else max(count, 1))
         return mesh, jumped
@@ -153,9 +153,13 @@ class Tracker:
     def _follow(self, frame: np.ndarray, box: np.ndarray, company: int) -> np.ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
         mesh = self._detector.follow(frame, box, alone=company < 2)
-        if mesh is None or overlap(box, extent(mesh)) < SAME_FACE:
+        if mesh is None or overlap(box, self._visible(mesh)) < SAME_FACE:
             return None
         return mesh
+
+    def _visible(self, mesh: np.ndarray) -> np.ndarray:
+        """(4,) the extent of a face in the frame."""
+        return np.clip(extent(mesh), 0, [*self._frame_size, *self._frame_size])
 
     def _choose(self, faces: list[np.ndarray]) -> tuple[np.ndarray | None, bool]:
         """The tracked person among some faces, and whether it has jumped. None rather than a doubtful one."""
@@ -165,7 +169,7 @@ class Tracker:
         if self._box is None:
             mesh = _picked(faces, self._pick, required=not seen_before)
             return mesh, seen_before and mesh is not None
-        overlaps = [float(overlap(self._box, extent(face))) for face in faces]
+        overlaps = [float(overlap(self._box, self._visible(face))) for face in faces]
         nearest = faces[int(np.argmax(overlaps))]
         if max(overlaps) >= SAME_FACE:
             return nearest, False

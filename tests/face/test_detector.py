@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from face.crop import extent, overlap
+from face.crop import centre, extent, overlap, sides
 from face.detector import FaceDetector
+from face.tracking import track_faces
 from tests.face.conftest import grey, noise
 
 Place = Callable[..., np.ndarray]
@@ -48,6 +49,23 @@ def test_small_faces_need_the_thorough_search(detector: FaceDetector, place: Pla
     frame = place(grey(1080, 1920), 1500, 100, 0.6)
     assert detector.detect(frame, thorough=False) == []
     assert len(detector.detect(frame, thorough=True)) == 1
+
+
+@pytest.mark.parametrize("share", [0.6, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("scale", [1, 6])
+def test_close_ups_that_cut_the_face_off(
+    detector: FaceDetector, portrait: np.ndarray, mesh: np.ndarray, share: float, scale: int
+) -> None:
+    box = extent(mesh)
+    half = share * sides(box) / 2
+    x0, y0 = np.floor(centre(box) - half).astype(int)
+    x1, y1 = np.ceil(centre(box) + half).astype(int)
+    frame = cv2.resize(portrait[y0:y1, x0:x1], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    faces = detector.detect(frame)
+    assert len(faces) == 1
+    assert error(faces[0], scale * (mesh - [x0, y0])) < 0.05
+    track = track_faces([frame] * 3, detector=detector)
+    assert track.found.all() and not track.cuts.any()
 
 
 @pytest.mark.parametrize("angle", [-60, -30, 30, 60])
