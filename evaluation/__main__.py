@@ -20,7 +20,7 @@ COMMANDS = {
     "study": ("user_study", "StudyConfig", "the user study's web page"),
     "sheet": ("figures", "SheetConfig", "methods by frames with enlarged mouths, like the paper's Figure 4"),
     "compare": ("figures", "CompareConfig", "a side-by-side video"),
-    "report": ("figures", "ReportConfig", "tables, plots and sheets in one Markdown file"),
+    "report": ("figures", "ReportConfig", "tables and sheets in one Markdown file"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report with plots."""
+"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 
 from evaluation.protocol import parse_named
-from evaluation.tables import COLUMNS, Table, read_table
 from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, track_faces
@@ -21,7 +20,6 @@ CELL = 192  # pixels of a face in a sheet
 GAP = 6  # pixels between two frames
 LABEL_HEIGHT = 24
 MOUTH_MARGIN = 0.6  # of the mouth's width, added on each side
-PLOTS_PER_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -125,50 +123,21 @@ def compare(config: CompareConfig) -> None:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """One Markdown file with tables, plots of their clips, and sheets."""
+    """Tables and pictures in one Markdown file."""
 
     tables: tuple[Path, ...]
-    """The .json files of tables."""
+    """The .md files of tables."""
     output: Path
-    """The report (.md); plots are written beside it."""
+    """The report (.md)."""
     sheets: tuple[Path, ...] = ()
     """Pictures to link to, such as those of `sheet`."""
 
 
-def draw_plot(table: Table, path: Path) -> bool:
-    """Draws the spread over clips of every metric, a box for each method. False if no clip has a value of its own."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in table.rows if row.clips]
-    columns = [c for c in table.columns if any(c in clip.values for row in rows for clip in row.clips)]
-    if not columns:
-        return False
-    num_lines = -(-len(columns) // PLOTS_PER_ROW)
-    figure = Figure(figsize=(4.5 * PLOTS_PER_ROW, num_lines * (0.4 * len(rows) + 1)), layout="constrained")
-    figure.suptitle("Spread over the clips: median, quartiles, range without outliers")
-    names = [row.name for row in rows]
-    for place, column in enumerate(columns, 1):
-        axes = figure.add_subplot(num_lines, PLOTS_PER_ROW, place)
-        values = [[clip.values[column] for clip in row.clips if column in clip.values] for row in rows]
-        axes.boxplot(values[::-1], orientation="horizontal", tick_labels=names[::-1])
-        axes.set_title(f"{column} {COLUMNS[column][0]}")
-    figure.savefig(path, dpi=80)
-    return True
-
-
 def report(config: ReportConfig) -> None:
-    command_line.check_output(config.output, "--output", (".md",))
-    for path in config.sheets:
-        if not path.is_file():
-            raise UserError(f"--sheets: there is no picture {path}")
-    parts = []
-    for number, path in enumerate(config.tables, 1):
-        with naming("--tables"):
-            table = read_table(path)
-        parts.append(table.markdown())
-        plot = config.output.with_name(f"{config.output.stem}_{number}.png")
-        if draw_plot(table, plot):
-            parts.append(f"![{table.title}]({plot.name})\n")
+    command_line.check_output(config.output, "--output", (".md",), inputs=config.tables)
+    for path in (*config.tables, *config.sheets):
+        command_line.check_input(path)
+    parts = [path.read_text(encoding="utf-8") for path in config.tables]
     for path in config.sheets:
         link = os.path.relpath(path, config.output.parent)
         parts.append(f"![{path.stem}]({Path(link).as_posix()})\n")

@@ -1,13 +1,12 @@
-"""Scores one video against its original, batch by batch, without keeping frames.
+"""Scores one video against its original, frame by frame, without keeping frames.
 
 Frames and samples are compared, never a re-encoded file. Nothing is dropped silently: frames without a face are
 counted, a clip that cannot be scored has a reason, and a column whose network is missing is named.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,8 +30,8 @@ from runtime.command_line import UserError, naming
 from runtime.device import pick_device
 
 SAME_FRAMING = 0.7  # overlap of the face boxes of output and original above which both show the face in one place
-BATCH = 16  # frames scored at once
 MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
+Features = dict[str, list[np.ndarray]]  # column -> features of each frame, for metrics of all frames of the clip
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,6 @@ class Pools(NamedTuple):
 
     output: FeaturePool
     original: FeaturePool
-
-
-class FramePair(NamedTuple):
-    """A frame of the output and, where they are compared, of the original: (H, W, 3) RGB uint8."""
-
-    index: int
-    output: np.ndarray
-    original: np.ndarray | None
 
 
 @dataclass
@@ -151,9 +142,8 @@ class Scorer:
             faces = pair_faces(result, track, original.track, compare, self.config.common)
             scores = _ClipScores(self, faces, track, original.mouths, wav)
             originals = Video(original.path) if compare else repeat(None)
-            frames = map(FramePair, range(len(faces.found)), Video(output), originals)
-            for batch in batched(frames, BATCH):
-                scores.add(batch)
+            for frame in zip(range(len(faces.found)), Video(output), originals, strict=False):
+                scores.add(*frame)
             scores.finish(result, pools)
         except Exception as error:
             result.reason = reason_of(error)
@@ -163,14 +153,6 @@ class Scorer:
 def evenly_spaced(count: int, most: int) -> np.ndarray:
     """Positions of at most `most` of `count` things."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-
-
-def batched(frames: Iterable[FramePair], size: int) -> Iterator[list[FramePair]]:
-    iterator = iter(frames)
-    batch = list(islice(iterator, size))
-    while batch:
-        yield batch
-        batch = list(islice(iterator, size))
 
 
 def pair_faces(result: ClipScore, output: FaceTrack, original: FaceTrack, compare: bool, common: bool) -> FacePair:
@@ -218,55 +200,42 @@ class _ClipScores:
         self.faces = faces
         self.wav = wav
         self.pairs = PairScorer(scorer.lpips, mouths)
-        # Column -> batches of features, for metrics that need all frames of the clip.
-        self.output_features: dict[str, list[np.ndarray]] = defaultdict(list)
-        self.original_features: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.output_features: Features = defaultdict(list)
+        self.original_features: Features = defaultdict(list)
         self.sync = syncnet.SyncScorer(scorer.syncnet, wav) if scorer.syncnet else None
         self.sync_boxes = output.boxes[fill_gaps(output.found)]
 
-    def add(self, batch: list[FramePair]) -> None:
-        """Scores the next frames."""
+    def add(self, frame: int, output: np.ndarray, original: np.ndarray | None) -> None:
+        """Scores the next frame: pictures (H, W, 3), RGB uint8, of the output and, if it is compared, the original."""
         if self.sync:
-            for pair in batch:
-                box = self.sync_boxes[pair.index] if self.config.sync == "pipeline" else None
-                self.sync.add(pair.output, box)
-        scored = [pair for pair in batch if self.faces.found[pair.index]]
-        if not scored:
+            box = self.sync_boxes[frame] if self.config.sync == "pipeline" else None
+            self.sync.add(output, box)
+        if not self.faces.found[frame]:
             return
-        if self.faces.compare:
-            self._compare(scored)
-        landmarks = [self.faces.output.landmarks_in_frame[pair.index] for pair in scored]
-        self.pairs.add_mouths([pair.output for pair in scored], np.stack(landmarks))
+        self.pairs.add_mouths([output], self.faces.output.landmarks_in_frame[[frame]])
+        if original is not None:
+            output_crop = self._describe(frame, output, self.faces.output, self.output_features)
+            original_crop = self._describe(frame, original, self.faces.original, self.original_features)
+            self.pairs.add(output_crop, original_crop)
 
-    def _compare(self, batch: list[FramePair]) -> None:
-        indices = [pair.index for pair in batch]
-        outputs = [pair.output for pair in batch]
-        originals = [pair.original for pair in batch if pair.original is not None]
-        output_crops = self._describe(outputs, self.faces.output, indices, self.output_features)
-        original_crops = self._describe(originals, self.faces.original, indices, self.original_features)
-        self.pairs.add(output_crops, original_crops)
-
-    def _describe(
-        self, frames: list[np.ndarray], faces: FaceSequence, indices: list[int], features: dict[str, list[np.ndarray]]
-    ) -> Tensor:
-        """Adds the features of n frames; returns their face crops (n, 3, 128, 128)."""
+    def _describe(self, frame: int, picture: np.ndarray, faces: FaceSequence, features: Features) -> Tensor:
+        """Adds the features of a frame; returns its face crop (1, 3, 128, 128)."""
         scorer = self.scorer
-        landmarks = faces.landmarks_in_frame[indices]
-        boxes = faces.boxes[indices]
-        crops = [crop_face(frame, box) for frame, box in zip(frames, boxes, strict=True)]
-        images = to_tensor(np.stack(crops)).to(scorer.device)
+        landmarks = faces.landmarks_in_frame[frame]
+        box = faces.boxes[frame]
+        crop = crop_face(picture, box)
+        image = to_tensor(crop[None]).to(scorer.device)
         if scorer.inception:
-            features["FID"].append(scorer.inception(images).cpu().numpy())
+            features["FID"].append(scorer.inception(image).cpu().numpy())
         if scorer.embedder:
-            aligned = self.config.csim == "aligned"
-            inputs = map(identity.align, frames, landmarks) if aligned else map(identity.resize, crops)
-            features["CSIM"].append(scorer.embedder(np.stack(list(inputs))))
+            face = identity.align(picture, landmarks) if self.config.csim == "aligned" else identity.resize(crop)
+            features["CSIM"].append(scorer.embedder(face[None]))
         if self.config.points == "mesh":
-            features["LipLMD"].append(to_crop(landmarks, boxes)[:, LIP_SLICE])
+            features["LipLMD"].append(to_crop(landmarks[None, LIP_SLICE], box))
         elif scorer.landmarks68:
-            points = np.stack([scorer.landmarks68(frame) for frame in frames])
-            features["LipLMD"].append(to_crop(points, boxes)[:, landmarks68.LIPS])
-        return images
+            points = scorer.landmarks68(picture)[None, landmarks68.LIPS]
+            features["LipLMD"].append(to_crop(points, box))
+        return image
 
     def finish(self, result: ClipScore, pools: Pools) -> None:
         """Fills in the clip's values. The pools come last, so that a clip that fails adds nothing to them."""

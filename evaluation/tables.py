@@ -12,38 +12,12 @@ from runtime.command_line import UserError, check_output, naming, write_whole, w
 
 RESAMPLES = 2000  # of the bootstrap
 LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$"}
+FOLDER = Path(__file__).parent
 # Column -> which values are better, and decimals.
-COLUMNS = {
-    "PSNR": ("↑", 2),
-    "PSNR lower half": ("↑", 2),
-    "PSNR pasted": ("↑", 2),
-    "SSIM": ("↑", 4),
-    "LPIPS": ("↓", 4),
-    "LPIPS pasted": ("↓", 4),
-    "LPIPS vgg": ("↓", 4),
-    "FID": ("↓", 2),
-    "LipLMD": ("↓", 5),
-    "CSIM": ("↑", 4),
-    "mouth distance": ("→1", 2),
-    "mouth outliers": ("↓", 3),
-    "mouth sharpness": ("→1", 2),
-    "LSE-C": ("↑", 2),
-    "LSE-D": ("↓", 2),
-    "offset": ("→0", 1),
-    "openness r": ("↑", 3),
-    "closed F1": ("↑", 2),
-    "articulation": ("→1", 2),
-    "silence": ("↓", 3),
-    "jitter": ("→1", 2),
-    "produced": ("↑", 3),
-    "Landmark Error": ("↓", 2),
-    "image quality": ("↑", 2),
-    "lip sync": ("↑", 2),
-    "identity": ("↑", 2),
-}
+COLUMNS: dict[str, tuple[str, int]] = json.loads((FOLDER / "columns.json").read_bytes())
 MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # the other columns are means over clips
 # Table -> row -> column -> the printed value. The paper's LSE-C (SyncScore) is of dubbing, all else of reconstruction.
-PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads(Path(__file__).with_name("published.json").read_bytes())
+PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads((FOLDER / "published.json").read_bytes())
 
 
 @dataclass
@@ -197,19 +171,6 @@ def make_output_folder(folder: Path | None) -> None:
         with naming("--output"), writing(f"the folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         check_output(folder / "table.json", "--output")
-
-
-def read_table(path: Path) -> Table:
-    """The table of a .json file written by `Table.publish`. Raises UserError if the file holds no such table."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = []
-        for row in content["rows"]:
-            clips = [ClipScore(**clip) for clip in row["clips"]]
-            rows.append(Row(row["name"], row["cells"], clips))
-        return Table(content["title"], rows, content["notes"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no table written by these commands ({error})") from error
 
 
 def published_rows(key: str) -> list[Row]:

@@ -209,7 +209,7 @@ class FaceScorer:
     def sketches(self, faces: ClipFaces, landmarks_in_crop: np.ndarray, position: int) -> np.ndarray:
         """Sketches (T, S, S, 3) of the window around a frame; frames without a face show the nearest with one."""
         clip = faces.clip
-        window = window_frames(clip.num_frames, self.networks.num_frames, FPS)[faces.frames[position]]
+        window = window_frames(clip.num_frames, self.networks.renderer.config.num_frames, FPS)[faces.frames[position]]
         positions = np.searchsorted(faces.frames, fill_gaps(clip.found)[window])
         return np.stack([self.networks.sketch(landmarks_in_crop[i], faces.true.boxes[i]) for i in positions])
 

@@ -1,5 +1,6 @@
 """Small synthetic videos of a public-domain face with a painted mouth, and tiny untrained weights."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +10,20 @@ import pytest
 import torch
 from skimage import data
 
+from evaluation.tables import ClipScore, Row, Table
 from face import fingerprint
 from media.audio import FPS, SAMPLE_RATE
 from media.writer import VideoWriter
 from models import weights
 from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
+
+
+def read_table(path: Path) -> Table:
+    """The table of a .json file."""
+    content = json.loads(path.read_text())
+    rows = [Row(row["name"], row["cells"], [ClipScore(**clip) for clip in row["clips"]]) for row in content["rows"]]
+    return Table(content["title"], rows, content["notes"])
 
 
 @cache

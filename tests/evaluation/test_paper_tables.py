@@ -27,14 +27,14 @@ from evaluation.paper_tables import (
 )
 from evaluation.protocol import find_videos
 from evaluation.scoring import ScoreConfig
-from evaluation.tables import ClipScore, Row, read_table
+from evaluation.tables import ClipScore, Row
 from evaluation.validation import Table3Config, table3
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio
 from runtime.command_line import UserError
 
 from ..datasets.made_up import write_clip
-from .conftest import frame, write
+from .conftest import frame, read_table, write
 
 NETWORKS = ("LPIPS vgg", "FID", "CSIM", "LSE-C")  # columns whose weight files are missing
 

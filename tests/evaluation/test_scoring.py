@@ -63,7 +63,6 @@ def embed(faces: np.ndarray) -> np.ndarray:
 def scorer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorer:
     monkeypatch.setattr("checkpoints.registry.FOLDER", tmp_path)
     monkeypatch.delenv("IP_LAP_WEIGHTS", raising=False)
-    monkeypatch.setattr("evaluation.scoring.BATCH", 4)
     made = Scorer(ScoreConfig(points="68"))
     assert len(made.missing) == 7, "five columns, and the two files of 68 landmarks"
     made.embedder = embed  # pyright: ignore[reportAttributeAccessIssue]
@@ -182,7 +181,9 @@ def test_68_landmarks_shifted_by_d_pixels(scorer: Scorer, tmp_path: Path) -> Non
     copy = write(tmp_path / "copy.mp4", [frame(2)] * 4)
     track = track_faces(Video(original))
     points = np.random.default_rng(0).random((COUNT, 2)) * 50
-    calls = iter([points + np.array([3, 4])] * 4 + [points] * 3 + [np.full((COUNT, 2), np.nan)])
+    found = [points + np.array([3, 4]), points] * 4  # output and original of each frame
+    found[-1] = np.full((COUNT, 2), np.nan)
+    calls = iter(found)
     scorer.landmarks68 = lambda _: next(calls)  # pyright: ignore[reportAttributeAccessIssue]
     scorer.config = ScoreConfig(points="68")
     width, height = (track.boxes[:, 2:] - track.boxes[:, :2]).T

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.tables import read_table
 from evaluation.user_study import (
     SLOT,
     TEMPLATE,
@@ -28,7 +27,7 @@ from evaluation.user_study import (
 )
 from runtime.command_line import UserError
 
-from .conftest import frame, write
+from .conftest import frame, read_table, write
 
 QUESTIONS = ["image quality", "lip sync", "identity"]
 

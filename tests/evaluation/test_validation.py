@@ -22,7 +22,6 @@ from evaluation.baselines import (
     transfer_content,
 )
 from evaluation.offsets import best_offset
-from evaluation.tables import read_table
 from evaluation.validation import ClipFaces, ValidateConfig, mean_over_groups, validate
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
@@ -33,6 +32,7 @@ from runtime.command_line import UserError
 from training.engine import Engine
 
 from ..datasets.made_up import write_clip
+from .conftest import read_table
 
 random = np.random.default_rng(0)
 FACE = random.random((131, 2)) * 100
