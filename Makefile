@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 RUN := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo app browser-test weights test quick lint requirements
+.PHONY: setup demo picture app browser-test weights test quick lint requirements
 
 setup: .venv/.ready
 
@@ -23,6 +23,12 @@ demo: setup
 	$(RUN) inference.py --video assets/portrait.png --audio assets/speech.flac --output outputs/demo.mp4
 	@echo "The result: outputs/demo.mp4"
 	@echo "Your own:   $(RUN) inference.py --video YOUR_VIDEO --audio YOUR_SPEECH --output dubbed.mp4"
+
+# The moving picture of the README, with the weights that ship.
+picture: setup
+	@mkdir -p outputs
+	$(RUN) inference.py --video assets/portrait.png --audio assets/speech.flac --output outputs/panel.mp4 --panel --lossless
+	$(RUN) -m examples.teaser
 
 # The page in a browser; flags of app.py by APP="--port 8000".
 app: setup

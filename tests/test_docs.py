@@ -174,7 +174,7 @@ def test_readme_figures_are_those_of_the_card() -> None:
     assert [figure for figure in figures if figure not in card] == []
 
 
-def test_readme_picture_moves_and_is_small() -> None:
+def test_readme_picture_moves_and_is_small() -> None:  # make picture
     path = ROOT / "assets" / "dub.webp"
     assert path.stat().st_size < 2e6
     with Image.open(path) as picture:
@@ -206,14 +206,3 @@ def test_python_examples_run(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()
         assert (tmp_path / "dubbed.mp4").is_file()
         (tmp_path / "dubbed.mp4").unlink()
-
-
-@pytest.mark.slow
-def test_teaser_is_made_by_its_command(tmp_path: Path) -> None:
-    wav = read_audio(ROOT / "assets" / "speech.flac")[:8000]
-    wavfile.write(tmp_path / "speech.wav", 16000, wav)
-    output = tmp_path / "dub.webp"
-    words = ["-m", "examples.teaser", "--audio", str(tmp_path / "speech.wav"), "--output", str(output)]
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
-    with Image.open(output) as picture:
-        assert getattr(picture, "n_frames", 1) == 13
