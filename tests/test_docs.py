@@ -1,5 +1,6 @@
 """What the documents say is true: versions, links, figures, commands and their flags."""
 
+import json
 import os
 import re
 import runpy
@@ -105,6 +106,8 @@ def test_documented_command_is_understood(words: list[str], monkeypatch: pytest.
     command = own_command(words)
     if command and command[0].endswith(".py"):
         assert (ROOT / command[0]).is_file(), f"{command[0]} does not exist"
+    if command[:1] == ["app.py"]:
+        pytest.importorskip("gradio")
     if not command or command[:1] == ["-c"] or command[:2] == ["-m", "pytest"]:
         return
     parsed: list[Any] = []
@@ -206,3 +209,16 @@ def test_python_examples_run(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()
         assert (tmp_path / "dubbed.mp4").is_file()
         (tmp_path / "dubbed.mp4").unlink()
+
+
+@pytest.mark.slow
+def test_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    cells = json.loads((ROOT / "examples" / "tour.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    for name in ("inference.py", "assets", "checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "outputs" / "tour.mp4").is_file()
+    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code"), "clear the outputs"
