@@ -1,0 +1,118 @@
+"""Lists of videos to dub, one job a row: python inference.py --jobs jobs.csv
+
+    video,audio,output,face,start
+    talk.mp4,speech.wav,dubbed.mp4,,
+    two.mp4,anna.wav,dialogue.mp4,left,
+    two.mp4,ben.wav,dialogue.mp4,right,4.2
+
+Rows with the same output are speakers of one video. A face moves while its own sound is heard.
+"""
+
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.command_line import UserError
+
+REQUIRED = ("video", "audio", "output")
+OPTIONAL = ("face", "start")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A person to redraw."""
+
+    audio: Path
+    """What the person says."""
+    face: str | None = None
+    """Which face, as for `--face`; None: the setting of the command."""
+    start: float = 0.0
+    """Second of the video at which the person starts to speak."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to make."""
+
+    video: Path
+    output: Path
+    speakers: tuple[Speaker, ...]
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """Reads a CSV file with the columns video, audio, output and, if wanted, face and start.
+
+    Paths are relative to the folder of the file.
+
+    Raises:
+        UserError: no such file, a column is missing or unknown, or a row is incomplete; the message names the line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            _check_columns(path, reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a CSV file in UTF-8 ({error})") from error
+    if not rows:
+        raise UserError(f"{path} lists no job; add a line below the names of the columns")
+    jobs: dict[Path, Job] = {}
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        video, output, speaker = _read_row(where, row, path.parent)
+        job = jobs.setdefault(output, Job(video, output, ()))
+        if job.video != video:
+            raise UserError(f"{where}: {output} is made from {job.video} in an earlier line; give it another name")
+        jobs[output] = Job(video, output, (*job.speakers, speaker))
+    return list(jobs.values())
+
+
+def _check_columns(path: Path, columns: list[str] | tuple[str, ...]) -> None:
+    missing = [name for name in REQUIRED if name not in columns]
+    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
+    if missing or unknown:
+        problem = f"no column {missing[0]}" if missing else f"an unknown column {unknown[0]!r}"
+        raise UserError(f"{path} has {problem}; its first line must be {','.join(REQUIRED + OPTIONAL)}")
+
+
+def _read_row(where: str, row: dict[str, str | None], folder: Path) -> tuple[Path, Path, Speaker]:
+    """The video, the output and the speaker of a row."""
+    for name in REQUIRED:
+        if not row[name]:
+            raise UserError(f"{where}: no {name}")
+    if None in row:
+        raise UserError(f"{where}: more values than columns; put values with commas in quotation marks")
+    try:
+        start = float(row.get("start") or 0)
+    except ValueError:
+        start = -1.0
+    if not 0 <= start < float("inf"):
+        raise UserError(f"{where}: start {row['start']} is no number of seconds from 0 on")
+    video, audio, output = (folder / str(row[name]) for name in REQUIRED)
+    return video, output, Speaker(audio, row.get("face") or None, start)
+
+
+def run_jobs(jobs: list[Job], dub: Callable[[Job], str]) -> int:
+    """Does the jobs whose output is missing, one after the other, and goes on after errors.
+
+    Args:
+        jobs: from `read_jobs`.
+        dub: does one job and says what it did, in a line; raises UserError.
+
+    Returns:
+        The number of jobs that failed; the reason of each is printed in a line on stderr.
+    """
+    failed = 0
+    for number, job in enumerate(jobs, start=1):
+        prefix = f"[{number}/{len(jobs)}]"
+        if job.output.exists():
+            print(f"{prefix} {job.output}: there already")
+            continue
+        try:
+            print(f"{prefix} {dub(job)}", flush=True)
+        except UserError as error:
+            failed += 1
+            print(f"{prefix} {job.output}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return failed
