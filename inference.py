@@ -6,42 +6,38 @@ frame, once to draw it. In between, for each shot, stage 1 predicts lips and jaw
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
+import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from face.compositing import add_panel, paste_face
-from face.crop import box_around, crop_detail, crop_face, smooth_boxes, to_crop, to_frame
-from face.landmarks import EDGES
-from face.references import lip_openness, spread_over_openness
+from drawing import Drawing
 from face.track_cache import load_track, save_track, track_path
-from face.tracking import FaceTrack, fill_gaps, parse_pick, track_faces
-from media.audio import FPS, SAMPLE_RATE, log_mel, mel_windows
-from media.timing import ping_pong, window_frames
+from face.tracking import FaceTrack, parse_pick, track_faces
+from jobs import Job, Speaker, read_jobs, run_jobs
+from media.audio import FPS, SAMPLE_RATE, log_mel
+from media.timing import ping_pong
 from media.video import Video, read_audio
 from media.writer import WRITTEN, VideoWriter
-from networks import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, DubConfig, Networks, References, batches
+from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
-from runtime.command_line import UserError
-from runtime.device import out_of_memory, share_cores
-from runtime.pipeline import parallel_map, prefetch
+from runtime.command_line import SettingError, UserError
+from runtime.device import out_of_memory
+from runtime.pipeline import prefetch
 from runtime.stopwatch import Stopwatch
-from runtime.threads import available_cores
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
 MAX_LISTED_CUTS = 5  # in the summary
-MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
-MAX_WORKERS = 4  # threads that draw
 READ_AHEAD = 8  # frames
 STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
@@ -74,14 +70,20 @@ class Dubber:
     def dub(
         self, video: str | Path, audio: str | Path, output: str | Path, progress: Progress | None = None
     ) -> Summary:
-        """Writes `output`: the person of `video` saying `audio`, as long as the sound.
+        """Writes `output`: the person of `video` saying `audio`. See `dub_speakers`."""
+        return self.dub_speakers(video, [Speaker(Path(audio), start=self.config.start)], output, progress)
 
-        A video shorter than the sound runs forward and backward. Frames without a face stay as they are, and so do
-        shots of one or two frames, such as flashes, in which a new mouth would only flicker.
+    def dub_speakers(
+        self, video: str | Path, speakers: Sequence[Speaker], output: str | Path, progress: Progress | None = None
+    ) -> Summary:
+        """Writes `output`: persons of `video` saying their `audio`, as long as the last sound.
+
+        A video shorter than that runs forward and backward. Frames without a face stay as they are, and so do shots of
+        one or two frames, such as flashes, in which a new mouth would only flicker.
 
         Args:
             video: a video or a picture with a face in it.
-            audio: a sound file, or a video whose sound is taken.
+            speakers: who says what, and when; a face is redrawn while its own sound lasts.
             output: the file to write (.mp4, .mov or .mkv).
             progress: is called after each frame that was tracked ("track") or written ("write").
 
@@ -89,50 +91,74 @@ class Dubber:
             UserError: unusable input, no face in any frame, or an output that cannot be written.
                 Nothing is left behind.
         """
-        video, audio, output = Path(video), Path(audio), Path(output)
+        video, output = Path(video), Path(output)
         stopwatch = Stopwatch(STAGES)
-        start = time.perf_counter()
-        command_line.check_output(output, suffixes=WRITTEN, inputs=(video, audio))
-        parse_pick(self.config.face)
+        began = time.perf_counter()
+        command_line.check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
+        faces = [speaker.face or self.config.face for speaker in speakers]
+        for face in faces:
+            parse_pick(face)
+        if self.config.panel and len(speakers) > 1:
+            raise SettingError("panel", "shows one speaker; leave it out where several speak")
         remarks: list[str] = []
         with stopwatch.stage("audio"):
-            mel, duration = read_mel(audio, remarks)
+            mels = [read_mel(speaker.audio, remarks) for speaker in speakers]
         source = Video(video, fps=None if self.config.keep_fps else FPS)
-        num_frames = int(np.ceil(round(duration * source.fps, 6)))
+        parts = []  # output frames of each speaker
+        for speaker, (_, seconds) in zip(speakers, mels, strict=True):
+            first = round(speaker.start * source.fps)
+            parts.append(range(first, first + int(np.ceil(round(seconds * source.fps, 6)))))
+        num_frames = max(part.stop for part in parts)
+        frames_to_track = None if self.config.keep_length else num_frames
+        tracks = {}
         with stopwatch.stage("track"):
-            track = self.track(source, num_frames, progress)
-        if not track.found.any():
-            raise UserError(f"{video}: no face was found in any frame; choose a video where the face is seen")
-        leave_out_short_shots(track)
+            for face in set(faces):
+                tracks[face] = self.track(source, face, frames_to_track, progress)
+        track = tracks[faces[0]]
+        if self.config.keep_length:
+            num_frames = max(num_frames, len(track.found))
         order = ping_pong(len(track.found), num_frames)  # (F,) source frame of every output frame
         width, height = track.frame_size
         if self.config.panel:
             width += height // 4
-        drawing = Drawing(self.networks, source, track, mel, stopwatch)
-        writer = VideoWriter(output, source.fps, (width, height), audio, lossless=self.config.lossless)
-        with writer, closing(drawing.frames(order)) as frames:
+        sounds = [(speaker.audio, speaker.start) for speaker in speakers]
+        with ExitStack() as stack:
+            writer = VideoWriter(output, source.fps, (width, height), sounds, lossless=self.config.lossless)
+            stack.enter_context(writer)
+            frames = stack.enter_context(closing(prefetch(source.frames(order), READ_AHEAD)))
+            for face, (mel, _), part in zip(faces, mels, parts, strict=True):
+                drawing = Drawing(self.networks, source, tracks[face], mel, stopwatch)
+                frames = stack.enter_context(closing(drawing.frames(order, part, frames)))
             for frame in report(frames, "write", num_frames, progress):
                 with stopwatch.stage("write"):
                     writer.write(frame)
         remarks += remarks_on(source, track)
-        frames_without_face = int((~track.found[order]).sum())
-        seconds = time.perf_counter() - start
+        frames_without_face = 0
+        for face, part in zip(faces, parts, strict=True):
+            frames_without_face += int((~tracks[face].found[order[part]]).sum())
+        seconds = time.perf_counter() - began
         return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
 
-    def track(self, source: Video, num_frames: int, progress: Progress | None) -> FaceTrack:
-        """Finds the face in a video's first frames, or in the track cache, if one is given."""
-        config = self.config
+    def track(self, source: Video, face: str, num_frames: int | None, progress: Progress | None) -> FaceTrack:
+        """Finds a face in the first frames of a video (None: in all), or in the track cache, if one is given.
+
+        Raises:
+            UserError: no frame shows the face.
+        """
+        track = None
         path = None
-        if config.track_cache:
-            path = track_path(config.track_cache, source.path, source.fps, config.face)
+        if self.config.track_cache:
+            path = track_path(self.config.track_cache, source.path, source.fps, face)
             track = load_track(path, num_frames)
-            if track:
-                return track
-        frames_to_track = min(num_frames, source.num_frames)
-        with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
-            track = track_faces(report(frames, "track", frames_to_track, progress), config.face)
-        if path:
-            save_track(path, track, complete=len(track.found) < num_frames)
+        if track is None:
+            expected = min(num_frames or source.num_frames, source.num_frames)
+            with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
+                track = track_faces(report(frames, "track", expected, progress), face)
+            if path:
+                save_track(path, track, complete=num_frames is None or len(track.found) < num_frames)
+        if not track.found.any():
+            raise UserError(f"{source.path}: no face was found in any frame; choose a video where the face is seen")
+        leave_out_short_shots(track)
         return track
 
 
@@ -171,181 +197,6 @@ def remarks_on(source: Video, track: FaceTrack) -> list[str]:
     return remarks
 
 
-@dataclass(frozen=True)
-class Shot:
-    """R consecutive frames of the output that show one shot, and what is drawn into them."""
-
-    frames: np.ndarray  # (R,) of the source
-    moments: np.ndarray  # (R,) of the sound, in 1/25 s
-    windows: np.ndarray  # (R, T) frames of this shot around each
-    boxes: np.ndarray  # (R, 4) of the nearest frame with a face
-    landmarks_in_frame: np.ndarray  # (R, 131, 2) to draw
-    references: References
-
-
-class Batch(NamedTuple):
-    """B frames of a shot."""
-
-    shot: Shot | None  # None: it shows no face
-    places: np.ndarray  # (B,) of these frames in the shot
-    frames: list[np.ndarray]
-
-
-class Drawing:
-    """Draws the frames of one video."""
-
-    def __init__(
-        self, networks: Networks, source: Video, track: FaceTrack, mel: np.ndarray, stopwatch: Stopwatch
-    ) -> None:
-        self.networks = networks
-        self.config = networks.config
-        self.source = source
-        self.track = track
-        self.mel = mel
-        self.stopwatch = stopwatch
-        # Boxes that may end outside the frame: clipped ones would show stage 1 a stretched face, as of another pose.
-        self.whole_boxes = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
-        self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
-        self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
-
-    def frames(self, order: np.ndarray) -> Generator[np.ndarray]:
-        """Yields the finished frames of the output, which shows these source frames (F,)."""
-        workers = min(available_cores(), MAX_WORKERS)
-        start_worker = partial(share_cores, workers)
-        with closing(prefetch(self.source.frames(order), READ_AHEAD)) as frames:
-            batches = self.batches(order, frames)
-            with closing(parallel_map(self.draw, batches, workers, workers, start_worker)) as drawn:
-                for batch in drawn:
-                    yield from batch
-
-    def batches(self, order: np.ndarray, frames: Iterator[np.ndarray]) -> Iterator[Batch]:
-        """Yields the frames to draw, shot by shot: source frames (F,), which `frames` gives in this order."""
-        batch_size = self.config.batch_size
-        cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
-        for outputs in np.split(np.arange(len(order)), cuts):
-            shot = self.plan_shot(outputs, order[outputs])
-            for places in batches(np.arange(len(outputs)), batch_size):
-                yield Batch(shot, places, list(islice(frames, len(places))))
-
-    def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
-        """Prepares a shot: output frames (R,) that show source frames (R,). None if it shows no face."""
-        number = self.track.shots[frames[0]]
-        usable = self.usable_frames(number)  # (F,)
-        if not usable.any():
-            return None
-        nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
-        with self.stopwatch.stage("landmarks"):
-            landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
-        with self.stopwatch.stage("references"):
-            references = self.references_of(number)
-        return Shot(
-            frames,
-            moments=outputs * FPS / self.source.fps,
-            windows=window_frames(len(outputs), self.networks.renderer.config.num_frames, self.source.fps),
-            boxes=self.track.boxes[nearest],
-            landmarks_in_frame=landmarks_in_frame,
-            references=references,
-        )
-
-    def usable_frames(self, shot: int) -> np.ndarray:
-        """(F,) bool, the frames of a shot that show the face."""
-        return self.track.found & (self.track.shots == shot)
-
-    def choose_references(self, usable: np.ndarray, count: int) -> np.ndarray:
-        """Chooses among the usable frames (F,): spread over how far the mouth is open."""
-        return spread_over_openness(np.where(usable, self.openness, np.nan), count)
-
-    def predict_landmarks(self, usable: np.ndarray, nearest: np.ndarray, first: int) -> np.ndarray:
-        """Landmarks to draw (R, 131, 2), in the frame; see `plan_shot`."""
-        references = self.choose_references(usable, NUM_LANDMARK_REFERENCES)
-        landmarks_in_crop = to_crop(self.track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
-        predicted = self.networks.predict_landmarks(
-            landmarks_in_crop[nearest], landmarks_in_crop[references], self.mel, self.source.fps, first
-        )
-        return to_frame(predicted, self.whole_boxes[nearest])
-
-    def encode_references(self, shot: int) -> References:
-        """The references of a shot."""
-        networks = self.networks
-        chosen = np.sort(self.choose_references(self.usable_frames(shot), networks.num_candidates))  # (M,)
-        boxes = self.track.boxes[chosen]
-        detail = 1
-        if networks.detail:
-            side = np.median(boxes[:, 2:] - boxes[:, :2])
-            detail = min(MAX_DETAIL, int(np.ceil(side / networks.size)))
-        images = []
-        large_images = []
-        for frame, box in zip(self.source.frames(chosen), boxes, strict=True):
-            images.append(crop_face(frame, box, networks.size))
-            if detail > 1:
-                large_images.append(crop_detail(frame, box, detail * networks.size))
-        return networks.encode_references(
-            np.stack(images),
-            to_crop(self.track.landmarks_in_frame[chosen], boxes),
-            boxes,
-            np.stack(large_images) if large_images else None,
-        )
-
-    def draw(self, batch: Batch) -> list[np.ndarray]:
-        """Finishes the frames of a batch: redraws the face where one was found."""
-        finished = list(batch.frames)
-        panels: list[list[np.ndarray]] = [[] for _ in finished]
-        with self.stopwatch.stage("draw"):
-            if batch.shot is not None:
-                found = self.track.found[batch.shot.frames[batch.places]]  # (B,)
-                if found.any():
-                    self.redraw(batch.shot, batch.places, np.flatnonzero(found), finished, panels)
-            if self.config.panel:
-                finished = [add_panel(frame, cells) for frame, cells in zip(finished, panels, strict=True)]
-        return finished
-
-    def redraw(
-        self,
-        shot: Shot,
-        places: np.ndarray,
-        with_face: np.ndarray,
-        frames: list[np.ndarray],
-        panels: list[list[np.ndarray]],
-    ) -> None:
-        """Redraws the faces of some frames of a batch, in place, and fills in their panels' cells."""
-        size = self.networks.size
-        crops = [crop_face(frames[i], shot.boxes[places[i]], size) for i in with_face]
-        redrawn = places[with_face]
-        sketches = self.draw_sketches(shot, redrawn)
-        faces, warped = self.networks.draw_faces(
-            np.stack(crops),
-            to_crop(shot.landmarks_in_frame[redrawn], shot.boxes[redrawn]),
-            sketches,
-            shot.references,
-            mel_windows(self.mel, shot.moments[redrawn]),
-        )
-        for j, i in enumerate(with_face):
-            box = shot.boxes[places[i]]
-            landmarks = shot.landmarks_in_frame[places[i]]
-            old_landmarks = self.track.landmarks_in_frame[shot.frames[places[i]]]
-            frames[i] = paste_face(frames[i], faces[j], box, old_landmarks, landmarks)
-            if self.config.panel:
-                marked = crop_face(mark_landmarks(frames[i], landmarks), box, size)
-                middle = sketches.shape[1] // 2
-                cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
-                panels[i] = [marked, *(cell.astype(np.uint8) for cell in cells)]
-
-    def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
-        """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
-        windows = shot.windows[places]  # (B, T)
-        drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
-        boxes = shot.boxes[drawn]
-        landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
-        sketches = [self.networks.sketch(*face) for face in zip(landmarks_in_crop, boxes, strict=True)]
-        return np.stack(sketches)[indices.reshape(windows.shape)]
-
-
-def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
-    """A copy of the frame (H, W, 3) with the landmarks (131, 2) drawn into it as green lines."""
-    lines = [landmarks_in_frame[edge].round().astype(np.int32) for edge in EDGES]
-    return cv2.polylines(frame.copy(), lines, isClosed=False, color=(0, 255, 0))
-
-
 def report(frames: Iterable[np.ndarray], stage: str, total: int, progress: Progress | None) -> Iterator[np.ndarray]:
     """Passes frames on and reports each as done once the next one is asked for."""
     for done, frame in enumerate(frames, start=1):
@@ -377,36 +228,64 @@ class ProgressBar:
 class DubCommand(DubConfig):
     """Redraws the lower half of a face so that the mouth follows new speech."""
 
-    video: Path
+    video: Path | None = None
     """A video, or a picture (png, jpg, ...), with a face in it."""
-    audio: Path
+    audio: Path | None = None
     """The new speech: any sound file, or a video whose sound is taken. The result is as long as this."""
-    output: Path
+    output: Path | None = None
     """The file to write (.mp4)."""
+    jobs: Path | None = None
+    """A CSV file with the columns video, audio, output, face and start, instead of these: one video a row. Rows with
+    the same output are speakers of one video. Videos that are there already are not made again."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
 
 
 def main(command: DubCommand) -> None:
-    command_line.check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
+    jobs = jobs_of(command)
     with command_line.naming("--face"):
         parse_pick(command.face)
-    dubber = Dubber.from_weights(command.weights, command)
+    if command.jobs is None:
+        print(dub_job(Dubber.from_weights(command.weights, command), jobs[0]))
+        return
+    with TemporaryDirectory() as folder:
+        config = replace(command, track_cache=command.track_cache or Path(folder))  # jobs may share a video
+        dubber = Dubber.from_weights(command.weights, config)
+        failed = run_jobs(jobs, partial(dub_job, dubber))
+    if failed:
+        print(f"{failed} of {len(jobs)} jobs failed; the same command tries them again", file=sys.stderr)
+        sys.exit(1)
+
+
+def jobs_of(command: DubCommand) -> list[Job]:
+    """The jobs of the list, or the one of the command line."""
+    if command.jobs is not None:
+        if command.video or command.audio or command.output:
+            raise UserError("--jobs: the list names videos, sounds and outputs; leave out --video, --audio, --output")
+        with command_line.naming("--jobs"):
+            return read_jobs(command.jobs)
+    if command.video is None or command.audio is None or command.output is None:
+        raise UserError("--video, --audio and --output are needed, or --jobs")
+    command_line.check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
+    return [Job(command.video, command.output, (Speaker(command.audio, start=command.start),))]
+
+
+def dub_job(dubber: Dubber, job: Job) -> str:
+    """Makes one video and says so: a line, and one for each remark."""
     device = dubber.networks.device
     with closing(ProgressBar()) as bar:
         try:
-            summary = dubber.dub(command.video, command.audio, command.output, bar)
+            summary = dubber.dub_speakers(job.video, job.speakers, job.output, bar)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            flags = f"--batch-size {command.batch_size}, --num-candidates {command.num_candidates}"
+            flags = f"--batch-size {dubber.config.batch_size}, --num-candidates {dubber.config.num_candidates}"
             raise UserError(f"{flags}: too little memory on {device}; try smaller numbers") from error
-    print(
-        f"{command.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
+    line = (
+        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
         f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {device}"
     )
-    for line in summary.remarks:
-        print(line)
+    return "\n".join([line, *summary.remarks])
 
 
 if __name__ == "__main__":

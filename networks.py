@@ -1,5 +1,6 @@
 """Both networks on one device, as dubbing and evaluation use them: arrays in, arrays out."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -19,7 +20,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer
 from models.motion_field import ReferenceFeatures
 from models.renderer import Renderer
-from runtime.command_line import at_least
+from runtime.command_line import SettingError, at_least
 from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
@@ -47,6 +48,10 @@ class DubConfig:
     """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
     keep_fps: bool = False
     """Keep the video's own frame rate instead of the networks' 25 frames a second."""
+    keep_length: bool = False
+    """Go on to the end of a video that is longer than the sound; the rest stays as it is, and is silent."""
+    start: float = 0.0
+    """Second of the video at which the speech starts; what comes before stays as it is, and is silent."""
     panel: bool = False
     """Show landmarks, sketch, aligned reference and drawn face beside the result, to find the cause of a fault."""
     half: bool = True
@@ -68,6 +73,8 @@ class DubConfig:
             num_candidates=self.num_candidates,
             batch_size=self.batch_size,
         )
+        if not 0 <= self.start < math.inf:
+            raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
 
     @classmethod
     def for_tables(cls) -> Self:

@@ -36,12 +36,13 @@ def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
     write_whole(path, arrays.getvalue())
 
 
-def load_track(path: Path, num_frames: int) -> FaceTrack | None:
-    """The track of a video's first frames; None if the file is missing or holds fewer of them than the video has."""
+def load_track(path: Path, num_frames: int | None) -> FaceTrack | None:
+    """The track of a video's first frames (None: of all); None if the file is missing or holds fewer than the video."""
     if not path.is_file():
         return None
     with np.load(path) as arrays:
-        if len(arrays["shots"]) < num_frames and not arrays["complete"]:
+        is_enough = num_frames is not None and len(arrays["shots"]) >= num_frames
+        if not is_enough and not arrays["complete"]:
             return None
         width, height = arrays["frame_size"].tolist()
         return FaceTrack.from_landmarks(

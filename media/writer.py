@@ -3,8 +3,9 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from media.audio import SAMPLE_RATE
 from runtime.command_line import UserError
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
+BLOCK = 4096  # samples of sound that are mixed at once
 
 
 class VideoWriter:
@@ -28,7 +30,8 @@ class VideoWriter:
         fps: frames a second.
         size: width and height of the frames.
         audio: a file to take the sound from, at its own quality, or mono samples (S,) in [-1, 1] at `SAMPLE_RATE`. It
-            starts with the first frame and is cut, or padded with silence, to the length of the video.
+            starts with the first frame and is cut, or padded with silence, to the length of the video. Or several files
+            with the seconds at which they start; these are mixed.
         crf: quality, 0 (best) to 51.
         lossless: store the pictures exactly (large files, which not every player shows).
 
@@ -41,7 +44,7 @@ class VideoWriter:
         path: str | Path,
         fps: float,
         size: tuple[int, int],
-        audio: str | Path | np.ndarray | None = None,
+        audio: str | Path | np.ndarray | Sequence[tuple[Path, float]] | None = None,
         crf: int = 17,
         lossless: bool = False,
     ):
@@ -71,17 +74,32 @@ class VideoWriter:
             if isinstance(self._audio, np.ndarray):
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
                 self._pieces = iter([self._audio[None].astype(np.float32)])
+            elif isinstance(self._audio, str | Path):
+                self._add_sounds(stack, [(Path(self._audio), 0.0)])
             elif self._audio is not None:
-                file = stack.enter_context(ffmpeg.open_input(Path(self._audio)))
-                source = ffmpeg.sound_stream(file)
-                if source is None:
-                    raise UserError(f"{self._audio} has no sound")
-                self._sound = ffmpeg.add_sound(self._container, source.rate, source.channels)
-                layout = self._sound.layout.name
-                self._pieces = ffmpeg.sound_pieces(file, source, self._sound.rate, layout, [])
+                self._add_sounds(stack, self._audio)
             self._container.start_encoding()
             self._at_exit = stack.pop_all()
         return self
+
+    def _add_sounds(self, stack: contextlib.ExitStack, sounds: Sequence[tuple[Path, float]]) -> None:
+        """Adds a stream of sound that mixes these files, each from its second on."""
+        sources = []
+        for path, start in sounds:
+            file = stack.enter_context(ffmpeg.open_input(path))
+            stream = ffmpeg.sound_stream(file)
+            if stream is None:
+                raise UserError(f"{path} has no sound")
+            sources.append((file, stream, start))
+        channels = max(stream.channels for _, stream, _ in sources)
+        self._sound = ffmpeg.add_sound(self._container, sources[0][1].rate, channels)
+        rate = self._sound.rate
+        layout = self._sound.layout
+        delayed = []
+        for file, stream, start in sources:
+            pieces = ffmpeg.sound_pieces(file, stream, rate, layout.name, [])
+            delayed.append(blocks(pieces, round(start * rate), layout.nb_channels))
+        self._pieces = mix(delayed)
 
     def write(self, frame: np.ndarray) -> None:
         """Adds a frame, (H, W, 3) uint8 RGB."""
@@ -137,3 +155,24 @@ class VideoWriter:
             yield
         except ffmpeg.ERRORS as error:
             raise UserError(f"{self._path} cannot be written: {ffmpeg.reason(error)}") from error
+
+
+def blocks(pieces: Iterable[np.ndarray], delay: int, channels: int) -> Iterator[np.ndarray]:
+    """Cuts a sound in pieces (channels, n) into blocks (channels, `BLOCK`), after `delay` samples of silence."""
+    silence = np.zeros((channels, BLOCK), np.float32)
+    for _ in range(delay // BLOCK):
+        yield silence
+    pending = silence[:, : delay % BLOCK]
+    for piece in pieces:
+        pending = np.concatenate([pending, piece], axis=1)
+        while pending.shape[1] >= BLOCK:
+            yield pending[:, :BLOCK]
+            pending = pending[:, BLOCK:]
+    yield np.pad(pending, ((0, 0), (0, BLOCK - pending.shape[1])))
+
+
+def mix(sounds: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Adds up sounds in blocks of one shape, as long as the longest of them lasts."""
+    for together in zip_longest(*sounds):
+        present = [block for block in together if block is not None]
+        yield np.sum(present, axis=0).clip(-1, 1)

@@ -23,7 +23,9 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"runtime"},
     "networks": {"runtime", "media", "face", "models"},
     "preprocess": {"runtime", "media", "face", "datasets", "metrics.syncnet"},
-    "inference": {"runtime", "media", "face", "networks"},
+    "jobs": {"runtime"},
+    "drawing": {"runtime", "media", "face", "networks"},
+    "inference": {"runtime", "media", "face", "networks", "drawing", "jobs"},
     "train_landmark": {"runtime", "face", "datasets", "losses", "models", "metrics.lip_motion", "training"},
     "train_render": {
         "runtime", "checkpoints", "face", "datasets", "losses", "models", "metrics.image_quality", "training",

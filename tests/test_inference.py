@@ -18,6 +18,7 @@ from skimage import data
 
 import inference
 from face import fingerprint, tracking
+from jobs import Speaker
 from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.timing import ping_pong, window_frames
 from media.video import Video, read_audio
@@ -185,6 +186,68 @@ def test_faceless_frames_pass_through_and_only_the_face_changes(video: Path, wei
     change = np.abs(before[0].astype(int) - after[0]).max(axis=2)
     assert change.max() > 0
     assert change[:30].max() == 0 and change[:, :20].max() == 0  # far from the face
+
+
+def two_people(path: Path, frames: int = 10) -> Path:
+    """The same face twice, side by side."""
+    face = cv2.resize(data.astronaut()[:320, 60:380], (256, 256), interpolation=cv2.INTER_AREA)
+    with VideoWriter(path, FPS, (512, 256), lossless=True) as writer:
+        for _ in range(frames):
+            writer.write(np.hstack([face, face]))
+    return path
+
+
+def changes(before: Path, after: Path, columns: slice) -> list[bool]:
+    """For each frame of `after`, whether it differs from that of `before` in these columns."""
+    pairs = zip(Video(before), Video(after), strict=False)
+    return [bool((old[:, columns] != new[:, columns]).any()) for old, new in pairs]
+
+
+def test_two_speakers_are_redrawn_while_their_own_sound_lasts(weights: Path, tmp_path: Path) -> None:
+    video = two_people(tmp_path / "two.mkv")
+    wav = write_wav(tmp_path / "speech.wav", speech(0.2))
+    speakers = [Speaker(wav, "left"), Speaker(wav, "right", start=0.16)]
+    dubber = dubber_of(weights, num_references=1, lossless=True)
+    summary = dubber.dub_speakers(video, speakers, tmp_path / "out.mkv")
+    assert (summary.frames, summary.frames_without_face) == (9, 0)
+    assert changes(video, tmp_path / "out.mkv", slice(0, 256)) == [True] * 5 + [False] * 4
+    assert changes(video, tmp_path / "out.mkv", slice(256, None)) == [False] * 4 + [True] * 5
+    sound = read_audio(tmp_path / "out.mkv")
+    quiet = read_audio(wav)
+    assert np.abs(sound[: len(quiet)]).max() > 0.5 * np.abs(quiet).max()
+    with pytest.raises(command_line.UserError, match="panel: shows one speaker"):
+        dubber_of(weights, panel=True).dub_speakers(video, speakers, tmp_path / "out.mkv")
+
+
+def test_speech_may_start_later_and_end_before_the_video(weights: Path, tmp_path: Path) -> None:
+    video = two_people(tmp_path / "two.mkv")
+    wav = write_wav(tmp_path / "speech.wav", speech(0.2))
+    dubber = dubber_of(weights, num_references=1, lossless=True, face="left", start=0.08, keep_length=True)
+    summary = dubber.dub(video, wav, tmp_path / "out.mkv")
+    assert summary.frames == 10
+    assert changes(video, tmp_path / "out.mkv", slice(None)) == [False] * 2 + [True] * 5 + [False] * 3
+    assert np.abs(read_audio(tmp_path / "out.mkv")[: int(0.07 * SAMPLE_RATE)]).max() < 0.01
+
+
+def test_jobs_share_the_networks_and_the_exit_code_tells_of_failures(
+    video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wav = write_wav(tmp_path / "speech.wav", speech(0.2))
+    rows = ["video,audio,output", f"{video},{wav},one.mp4", f"{video},absent.wav,two.mp4", f"{video},{wav},three.mp4"]
+    (tmp_path / "jobs.csv").write_text("\n".join(rows))
+    flags = ["--jobs", tmp_path / "jobs.csv", "--weights", weights, "--num-references", 1, "--device", "cpu"]
+    for expected in ("one.mp4: 5 frames", "one.mp4: there already"):
+        with pytest.raises(SystemExit) as end:
+            call(monkeypatch, *flags)
+        assert end.value.code == 1
+        printed = capsys.readouterr()
+        assert expected in printed.out
+        assert "[2/3]" in printed.err and "absent.wav" in printed.err and "1 of 3 jobs failed" in printed.err
+    assert (tmp_path / "three.mp4").exists() and not (tmp_path / "two.mp4").exists()
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, *flags, "--video", video)
+    assert end.value.code == 2
+    assert "--jobs: the list names videos" in capsys.readouterr().err
 
 
 def test_references_are_chosen_from_more_frames_than_in_training(

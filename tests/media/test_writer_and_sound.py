@@ -16,7 +16,7 @@ import soundfile
 from media import video
 from media.audio import SAMPLE_RATE, frames_for_samples
 from media.video import Video, read_audio, sound_file
-from media.writer import VideoWriter
+from media.writer import VideoWriter, blocks, mix
 from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
 from tests.media.test_video import COLOURS, colour_card, colours_in
@@ -375,3 +375,12 @@ def test_sound_that_is_damaged_is_told(tmp_path):
     (tmp_path / "holed.flac").write_bytes(whole[:20000] + bytes(20000) + whole[40000:])
     read_audio(tmp_path / "holed.flac", damage)
     assert "packets of its sound cannot be decoded" in damage[0]
+
+
+def test_mixed_sounds_start_at_their_seconds():
+    tone = [np.full((1, 3000), 0.25, np.float32), np.full((1, 3000), 0.25, np.float32)]
+    mixed = np.concatenate(list(mix([blocks(tone, 0, 1), blocks(tone, 5000, 1)])), axis=1)[0]
+    assert (mixed[:5000] == 0.25).all()
+    assert (mixed[5000:6000] == 0.5).all()
+    assert (mixed[6000:11000] == 0.25).all()
+    assert (mixed[11000:] == 0).all()

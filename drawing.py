@@ -1,0 +1,217 @@
+"""Draws new faces into the frames of a video: references, batches, both networks, and back into the frame.
+
+Paper section 3.4.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice, pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from face.compositing import add_panel, paste_face
+from face.crop import box_around, crop_detail, crop_face, smooth_boxes, to_crop, to_frame
+from face.landmarks import EDGES
+from face.references import lip_openness, spread_over_openness
+from face.tracking import FaceTrack, fill_gaps
+from media.audio import FPS, mel_windows
+from media.timing import window_frames
+from media.video import Video
+from networks import NUM_LANDMARK_REFERENCES, Networks, References, batches
+from runtime.device import share_cores
+from runtime.pipeline import parallel_map
+from runtime.stopwatch import Stopwatch
+from runtime.threads import available_cores
+
+MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
+MAX_WORKERS = 4  # threads that draw
+
+
+@dataclass(frozen=True)
+class Shot:
+    """R consecutive frames of the output that show one shot, and what is drawn into them."""
+
+    frames: np.ndarray  # (R,) of the source
+    moments: np.ndarray  # (R,) of the sound, in 1/25 s
+    windows: np.ndarray  # (R, T) frames of this shot around each
+    boxes: np.ndarray  # (R, 4) of the nearest frame with a face
+    landmarks_in_frame: np.ndarray  # (R, 131, 2) to draw
+    references: References
+
+
+class Batch(NamedTuple):
+    """B frames of a shot."""
+
+    shot: Shot | None  # None: it shows no face
+    places: np.ndarray  # (B,) of these frames in the shot
+    frames: list[np.ndarray]
+
+
+class Drawing:
+    """Draws the frames of one video."""
+
+    def __init__(
+        self, networks: Networks, source: Video, track: FaceTrack, mel: np.ndarray, stopwatch: Stopwatch
+    ) -> None:
+        self.networks = networks
+        self.config = networks.config
+        self.source = source
+        self.track = track
+        self.mel = mel
+        self.stopwatch = stopwatch
+        # Boxes that may end outside the frame: clipped ones would show stage 1 a stretched face, as of another pose.
+        self.whole_boxes = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
+        self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
+        self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
+
+    def frames(self, order: np.ndarray, part: range, frames: Iterator[np.ndarray]) -> Generator[np.ndarray]:
+        """Yields the finished frames of the output.
+
+        Args:
+            order: (F,), the source frame of each.
+            part: those in which the face is redrawn; the sound begins with the first of them.
+            frames: the source frames in this order.
+        """
+        workers = min(available_cores(), MAX_WORKERS)
+        start_worker = partial(share_cores, workers)
+        batches_to_draw = self.batches(order, part, frames)
+        with closing(parallel_map(self.draw, batches_to_draw, workers, workers, start_worker)) as drawn:
+            for batch in drawn:
+                yield from batch
+
+    def batches(self, order: np.ndarray, part: range, frames: Iterator[np.ndarray]) -> Iterator[Batch]:
+        """Yields the frames to draw, shot by shot; see `frames`."""
+        cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
+        edges = np.unique([0, *cuts, part.start, part.stop, len(order)])
+        for first, end in pairwise(edges):
+            outputs = np.arange(first, end)
+            shot = None
+            if first in part:
+                shot = self.plan_shot(outputs - part.start, order[outputs])
+            for places in batches(np.arange(len(outputs)), self.config.batch_size):
+                yield Batch(shot, places, list(islice(frames, len(places))))
+
+    def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
+        """Prepares a shot: frames (R,) of the part that is redrawn, and what they show, source frames (R,).
+
+        None if the shot shows no face.
+        """
+        number = self.track.shots[frames[0]]
+        usable = self.usable_frames(number)  # (F,)
+        if not usable.any():
+            return None
+        nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
+        with self.stopwatch.stage("landmarks"):
+            landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
+        with self.stopwatch.stage("references"):
+            references = self.references_of(number)
+        return Shot(
+            frames,
+            moments=outputs * FPS / self.source.fps,
+            windows=window_frames(len(outputs), self.networks.renderer.config.num_frames, self.source.fps),
+            boxes=self.track.boxes[nearest],
+            landmarks_in_frame=landmarks_in_frame,
+            references=references,
+        )
+
+    def usable_frames(self, shot: int) -> np.ndarray:
+        """(F,) bool, the frames of a shot that show the face."""
+        return self.track.found & (self.track.shots == shot)
+
+    def choose_references(self, usable: np.ndarray, count: int) -> np.ndarray:
+        """Chooses among the usable frames (F,): spread over how far the mouth is open."""
+        return spread_over_openness(np.where(usable, self.openness, np.nan), count)
+
+    def predict_landmarks(self, usable: np.ndarray, nearest: np.ndarray, first: int) -> np.ndarray:
+        """Landmarks to draw (R, 131, 2), in the frame; see `plan_shot`."""
+        references = self.choose_references(usable, NUM_LANDMARK_REFERENCES)
+        landmarks_in_crop = to_crop(self.track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
+        predicted = self.networks.predict_landmarks(
+            landmarks_in_crop[nearest], landmarks_in_crop[references], self.mel, self.source.fps, first
+        )
+        return to_frame(predicted, self.whole_boxes[nearest])
+
+    def encode_references(self, shot: int) -> References:
+        """The references of a shot."""
+        networks = self.networks
+        chosen = np.sort(self.choose_references(self.usable_frames(shot), networks.num_candidates))  # (M,)
+        boxes = self.track.boxes[chosen]
+        detail = 1
+        if networks.detail:
+            side = np.median(boxes[:, 2:] - boxes[:, :2])
+            detail = min(MAX_DETAIL, int(np.ceil(side / networks.size)))
+        images = []
+        large_images = []
+        for frame, box in zip(self.source.frames(chosen), boxes, strict=True):
+            images.append(crop_face(frame, box, networks.size))
+            if detail > 1:
+                large_images.append(crop_detail(frame, box, detail * networks.size))
+        return networks.encode_references(
+            np.stack(images),
+            to_crop(self.track.landmarks_in_frame[chosen], boxes),
+            boxes,
+            np.stack(large_images) if large_images else None,
+        )
+
+    def draw(self, batch: Batch) -> list[np.ndarray]:
+        """Finishes the frames of a batch: redraws the face where one was found."""
+        finished = list(batch.frames)
+        panels: list[list[np.ndarray]] = [[] for _ in finished]
+        with self.stopwatch.stage("draw"):
+            if batch.shot is not None:
+                found = self.track.found[batch.shot.frames[batch.places]]  # (B,)
+                if found.any():
+                    self.redraw(batch.shot, batch.places, np.flatnonzero(found), finished, panels)
+            if self.config.panel:
+                finished = [add_panel(frame, cells) for frame, cells in zip(finished, panels, strict=True)]
+        return finished
+
+    def redraw(
+        self,
+        shot: Shot,
+        places: np.ndarray,
+        with_face: np.ndarray,
+        frames: list[np.ndarray],
+        panels: list[list[np.ndarray]],
+    ) -> None:
+        """Redraws the faces of some frames of a batch, in place, and fills in their panels' cells."""
+        size = self.networks.size
+        crops = [crop_face(frames[i], shot.boxes[places[i]], size) for i in with_face]
+        redrawn = places[with_face]
+        sketches = self.draw_sketches(shot, redrawn)
+        faces, warped = self.networks.draw_faces(
+            np.stack(crops),
+            to_crop(shot.landmarks_in_frame[redrawn], shot.boxes[redrawn]),
+            sketches,
+            shot.references,
+            mel_windows(self.mel, shot.moments[redrawn]),
+        )
+        for j, i in enumerate(with_face):
+            box = shot.boxes[places[i]]
+            landmarks = shot.landmarks_in_frame[places[i]]
+            old_landmarks = self.track.landmarks_in_frame[shot.frames[places[i]]]
+            frames[i] = paste_face(frames[i], faces[j], box, old_landmarks, landmarks)
+            if self.config.panel:
+                marked = crop_face(mark_landmarks(frames[i], landmarks), box, size)
+                middle = sketches.shape[1] // 2
+                cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
+                panels[i] = [marked, *(cell.astype(np.uint8) for cell in cells)]
+
+    def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
+        """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
+        windows = shot.windows[places]  # (B, T)
+        drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
+        boxes = shot.boxes[drawn]
+        landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
+        sketches = [self.networks.sketch(*face) for face in zip(landmarks_in_crop, boxes, strict=True)]
+        return np.stack(sketches)[indices.reshape(windows.shape)]
+
+
+def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
+    """A copy of the frame (H, W, 3) with the landmarks (131, 2) drawn into it as green lines."""
+    lines = [landmarks_in_frame[edge].round().astype(np.int32) for edge in EDGES]
+    return cv2.polylines(frame.copy(), lines, isClosed=False, color=(0, 255, 0))
