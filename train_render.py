@@ -137,15 +137,10 @@ PRESETS = {
 
 
 def find_vgg(config: TrainRenderConfig) -> VGG19:
-    """VGG-19 from --vgg, or from the folder of external weights. Raises UserError when it is missing or damaged."""
+    """VGG-19 of the perceptual loss. Raises UserError when its weights are missing or damaged."""
     path = config.vgg or registry.find("vgg19")
-    if path is None or not path.is_file():
-        where = f"{path} is not a file" if path else f"none in {' or '.join(map(str, registry.folders()))}"
-        raise UserError(
-            f"--vgg: the perceptual loss needs VGG-19's weights, and {where}; name the file that you have, or download "
-            f"{registry.FILES['vgg19'].source} and put it into {registry.FOLDER}/ (python -m checkpoints --download "
-            "vgg19 does both)"
-        )
+    if path is None:
+        raise UserError(f"{registry.how_to_get('vgg19')}, or name a file by --vgg")
     with registry.reading(path, "VGG-19"):
         return load_vgg(path, config.loss.vgg_layers)
 

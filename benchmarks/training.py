@@ -127,7 +127,7 @@ def main(config: Config) -> None:
             phases = Phases(trainer)
             total = run(trainer, config.steps, phases)
             shares = "  ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in phases.seconds.items())
-            peak = matmul_peak(device, trainer.engine.half or torch.float32)
+            peak = matmul_peak(device, torch.bfloat16 if trainer.engine.half else torch.float32)
             print(f"  {variant:14} {rate:.3g} samples/s, x {rate / first:.2f}: {shares}; ", end="")
             print(f"{flops * rate / peak:.1%} of a matrix product's {peak / 1e12:.3g} TFLOP/s", flush=True)
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -27,7 +28,6 @@ from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from train_landmark import MAX_WINDOWS, PRESETS, LandmarkStage, TrainLandmarkConfig, main, trainers
 from training import checkpoint, export, plot
-from training.batches import Batches
 from training.config import chosen_preset
 from training.engine import Engine
 from training.loop import Trainer
@@ -166,14 +166,25 @@ def test_dry_run_writes_nothing(config: TrainLandmarkConfig, capsys: pytest.Capt
     assert not config.run.exists()
 
 
-def test_dry_run_says_what_a_large_batch_will_need(
-    config: TrainLandmarkConfig, capsys: pytest.CaptureFixture[str]
+def test_dry_run_estimates_a_large_batch_from_few_samples(
+    config: TrainLandmarkConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sampling = replace(config.sampling, samples_per_epoch=16)
-    main(replace(config, dry_run=True, batch=12, sampling=sampling))
+    sizes = []
+    train_step = LandmarkStage.train_step
+
+    def count(stage: LandmarkStage, batch: dict[str, Any], step: int) -> dict[str, torch.Tensor]:
+        sizes.append(len(batch["name"]))
+        return train_step(stage, batch, step)
+
+    monkeypatch.setattr(LandmarkStage, "train_step", count)
+    main(replace(config, dry_run=True, batch=96, accumulate=2, steps=500))  # more than the data's 8 samples
+    assert sizes == [4, 8, 8]
     lines = capsys.readouterr().out
-    assert "a step of 12 samples will need about" in lines
-    assert [f"a step of {n} samples: " in lines for n in (2, 4, 12)] == [True] * 3
+    seconds, memory = re.findall(r"a step of 96 samples in 2 parts: about (\S+) s, (\S+) GiB a process", lines)[0]
+    [hours] = re.findall(r"500 steps: about (\S+) hours", lines)
+    assert float(hours) == pytest.approx(500 * float(seconds) / 3600, rel=0.01)
+    assert float(memory) > 0
+    assert not config.run.exists()
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory")])
@@ -210,6 +221,11 @@ def test_processes_that_load_data_end_with_an_unforeseen_error(
     monkeypatch.setattr(LandmarkStage, "train_step", fail)
     with pytest.raises(ValueError, match="unforeseen"):
         main(replace(config, workers=1))
+    assert not multiprocessing.active_children()
+
+
+def test_processes_that_load_data_end_with_the_training(config: TrainLandmarkConfig) -> None:
+    main(replace(config, workers=2))
     assert not multiprocessing.active_children()
 
 
@@ -304,17 +320,3 @@ def test_impossible_settings_are_one_line_before_anything_is_written(
 def test_an_lstm_may_have_any_width(config: TrainLandmarkConfig) -> None:
     main(replace(config, model=replace(TINY, architecture="lstm", width=15), steps=1))
     assert last(config)["step"] == 1
-
-
-def test_dry_run_says_it_before_the_batch_is_loaded(
-    config: TrainLandmarkConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(Batches, "__next__", refuse)
-    sampling = replace(config.sampling, samples_per_epoch=16)
-    with pytest.raises(UserError, match="batch: 12 does not fit into the memory of cpu"):
-        main(replace(config, dry_run=True, batch=12, sampling=sampling))
-    assert "a step of 12 samples will need about" in capsys.readouterr().out
-    assert not config.run.exists()

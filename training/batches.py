@@ -3,7 +3,6 @@
 import functools
 import itertools
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,43 +18,31 @@ from training.engine import SIGNALS, Engine
 Batch = dict[str, Any]  # tensors (B, ...), and "name": the clip of each sample
 
 
-class Batches(Iterator[list[Batch]]):
-    """This process's share of each step's batch, in `accumulate` parts, on the device: from `step` on, without end."""
-
-    def __init__(self, data: Dataset[Any], config: TrainConfig, engine: Engine, step: int) -> None:
-        self.length = len(data)  # type: ignore[arg-type]
-        self.config = config
-        self.engine = engine
-        self.first_step = step
-        self.seconds_waited = 0.0
-        loader = DataLoader(
-            data,
-            batch_sampler=self.part_indices(),
-            num_workers=config.workers,
-            worker_init_fn=_ignore_signals,
-            pin_memory=engine.device.type == "cuda",
-        )
-        self.parts = iter(loader)
-
-    def __next__(self) -> list[Batch]:
-        began = time.monotonic()
+def load_batches(data: Dataset[Any], config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[Batch]]:
+    """This process's share of each step's batch, in `accumulate` parts, on the device: without end."""
+    loader = DataLoader(
+        data,
+        batch_sampler=part_indices(len(data), config, engine, first_step),  # type: ignore[arg-type]
+        num_workers=config.workers,
+        worker_init_fn=_ignore_signals,
+        pin_memory=engine.device.type == "cuda",
+    )
+    parts = iter(loader)
+    while True:
         try:
-            parts = [next(self.parts) for _ in range(self.config.accumulate)]
+            yield [to_device(next(parts), engine.device) for _ in range(config.accumulate)]
         except UserError as error:  # from a worker it comes with a traceback in front
             line = str(error).strip().splitlines()[-1]
             raise UserError(line.removeprefix("runtime.command_line.UserError: ")) from None
-        parts = [to_device(part, self.engine.device) for part in parts]
-        self.seconds_waited += time.monotonic() - began
-        return parts
 
-    def part_indices(self) -> Iterator[list[int]]:
-        """The indices of one part after the other."""
-        part_size = self.config.batch // (self.engine.num_processes * self.config.accumulate)
-        for step in itertools.count(self.first_step):
-            indices = indices_of(step, self.length, self.config)
-            share = indices[self.engine.rank :: self.engine.num_processes]
-            for start in range(0, len(share), part_size):
-                yield share[start : start + part_size]
+
+def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[int]]:
+    """Indices of the samples of one part after the other."""
+    part_size = config.batch // (engine.num_processes * config.accumulate)
+    for step in itertools.count(first_step):
+        share = indices_of(step, length, config)[engine.rank :: engine.num_processes]
+        for start in range(0, len(share), part_size):
+            yield share[start : start + part_size]
 
 
 def _ignore_signals(_: int) -> None:

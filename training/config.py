@@ -53,7 +53,7 @@ class TrainConfig:
     """Decay of the averaged weights, which are validated and exported; 0: the raw weights."""
     patience: int = 0
     """Stop after this many validations in a row without improvement; 0: never."""
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Number format of forward and backward passes; weights stay fp32. auto: bf16 where the GPU or CPU computes in it,
     else fp32. tf32: CUDA's rounded matrix products."""
     compile: bool = False

@@ -46,8 +46,7 @@ class Engine:
         precision = config.precision
         if precision == "auto":
             precision = "bf16" if computes_in_bf16(self.device) else "fp32"
-        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.half = precision == "bf16"
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
@@ -64,7 +63,7 @@ class Engine:
 
     def autocast(self) -> torch.autocast:
         """Context for forward passes in the chosen precision."""
-        return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def adam(self, module: nn.Module, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
         """Adam over the parameters that train; its learning rate is set at every step."""
@@ -92,15 +91,14 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of one of the batch's `accumulate` parts."""
-        self.scaler.scale(loss / self.config.accumulate).backward()
+        (loss / self.config.accumulate).backward()
 
     def update(self, optimiser: Optimizer, step: int) -> Tensor:
         """Clips the gradients, makes the optimiser's step and clears them. Returns their norm before clipping."""
         parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
         optimiser.param_groups[0]["lr"] = self.config.learning_rate_at(step)
-        self.scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or float("inf"))
-        self.scaler.step(optimiser)
+        optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return norm
 

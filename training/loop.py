@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from torch.utils.data import Dataset, default_collate
 from runtime.command_line import SettingError, UserError
 from runtime.device import memory_gib, out_of_memory
 from training import checkpoint
-from training.batches import Batch, Batches, to_device
+from training.batches import Batch, load_batches, to_device
 from training.config import Config, TrainConfig
 from training.engine import Engine, MovingAverage, lost_another
 from training.run_folder import RunFolder
 
-MIN_LOSS_SCALE = 2**-4  # of fp16, which begins at 2**16: below it, the scale is not what makes gradients infinite
+PROGRESS = ("step", "best", "best_step", "stale_validations")  # attributes of a Trainer that a checkpoint holds
 
 
 class Stage(ABC):
@@ -92,6 +92,7 @@ class Trainer:
         self.stale_validations = 0
         self.unreported: list[tuple[dict[str, Tensor], list[str]]] = []  # of each step since a report: losses, clips
         self.report_began = time.monotonic()
+        self.seconds_waited = 0.0  # for data, since the last report
 
     @property
     def is_out_of_patience(self) -> bool:
@@ -109,7 +110,6 @@ class Trainer:
         Raises:
             UserError: another training is at work in this run, the loss is no number or something cannot be written.
         """
-        config = self.config
         engine = self.engine
         if engine.is_main:
             self.run.lock()
@@ -117,22 +117,27 @@ class Trainer:
         if engine.is_main:
             self.run.open(self.step)
         engine.catch_signals()
-        self.report_began = time.monotonic()
         batches = self.batches()
+        self.report_began = time.monotonic()
         stop = self.is_done
 
         while not stop:
-            # Train the networks on one batch, and average the weights.
-            self.train_step(next(batches))
+            # Load a batch.
+            began = time.monotonic()
+            parts = next(batches)
+            self.seconds_waited += time.monotonic() - began
+
+            # Train the networks on it, and average the weights.
+            self.train_step(parts)
 
             # Stop? All processes do so after the same step.
             interrupted, late = engine.on_any_process(engine.signal is not None, engine.is_late())
             stop = interrupted or late or self.is_done
-            pause = stop or self.step % config.validate_every == 0
+            pause = stop or self.step % self.config.validate_every == 0
 
             # Report the means over the steps since the last report.
-            if pause or self.step % config.log_every == 0:
-                self._report(batches)
+            if pause or self.step % self.config.log_every == 0:
+                self._report()
 
             # Validate the averaged weights; export them if they are the best so far.
             if pause and engine.is_main and not interrupted:
@@ -148,12 +153,14 @@ class Trainer:
 
         if engine.is_main:
             self.run.close()
-        self._say_why_it_ends()
+        best = f"best {self.best:.5g}" if self.best < math.inf else "not validated yet"
+        status = "done" if self.is_done else "stopped, the same command continues"
+        self._say(f"step {self.step}: {status}; {best}, see {self.run.path}")
         return self.is_done
 
-    def batches(self) -> Batches:
-        """This process's share of each batch, from the current step on."""
-        return Batches(self.data, self.config, self.engine, self.step)
+    def batches(self) -> Iterator[list[Batch]]:
+        """This process's share of each batch, in parts, from the current step on."""
+        return load_batches(self.data, self.config, self.engine, self.step)
 
     def train_step(self, parts: list[Batch]) -> None:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
@@ -171,7 +178,6 @@ class Trainer:
             if any(parameter.grad is not None for parameter in network.parameters()):  # else it is not trained yet
                 prefix = "" if network is self.stage.network else f"{name}_"
                 losses[f"{prefix}gradient_norm"] = self.engine.update(self.stage.optimisers[name], self.step)
-        self.engine.scaler.update()
         self.unreported.append((losses, [name for part in parts for name in part["name"]]))
         self.step += 1
         self.average.update(self.step)
@@ -180,54 +186,49 @@ class Trainer:
         """Means of the losses over the steps since the last call: read together, as a GPU has to wait for each look.
 
         Raises:
-            UserError: one of them is not finite; the clips of the first such step are written to a file.
+            UserError: one of them is not finite; the message names the clips of the first such step.
         """
-        steps = self.unreported
-        self.unreported = []
-        values = iter(torch.stack([value for losses, _ in steps for value in losses.values()]).tolist())
-        columns: dict[str, list[float]] = {}
-        for step, (losses, clips) in enumerate(steps, start=self.step - len(steps)):
-            numbers = {name: next(values) for name in losses}
-            not_finite = [name for name, value in numbers.items() if not math.isfinite(value)]
-            if not not_finite:
-                for name, value in numbers.items():
-                    columns.setdefault(name, []).append(value)
-            elif not self.engine.scaler.is_enabled() or self.engine.scaler.get_scale() < MIN_LOSS_SCALE:
-                file = self.run.write_failure(step, self.engine.rank, clips, numbers)
+        columns: dict[str, list[Tensor]] = {}
+        for losses, _ in self.unreported:
+            for name, value in losses.items():
+                columns.setdefault(name, []).append(value)
+        means = torch.stack([torch.stack(values).mean() for values in columns.values()]).tolist()
+        first_step = self.step - len(self.unreported)
+        for step, (losses, clips) in enumerate(self.unreported if not np.isfinite(means).all() else [], first_step):
+            not_finite = [name for name, value in losses.items() if not value.isfinite()]
+            if not_finite:
                 raise UserError(
-                    f"step {step}: {', '.join(not_finite)} is no longer a finite number; its clips are listed in "
-                    f"{file}; look at them, lower the learning rate or clip the gradients (clip-norm)"
+                    f"step {step}: {', '.join(not_finite)} is no longer a finite number; look at its clips "
+                    f"({', '.join(clips)}), lower the learning rate or clip the gradients (clip-norm)"
                 )
-        return {name: sum(column) / len(column) for name, column in columns.items()}
+        self.unreported.clear()
+        return dict(zip(columns, means, strict=True))
 
     def dry_run(self) -> None:
-        """Prints sizes, and time and memory of a step on few samples and on a part of the batch; writes nothing."""
+        """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
         for name, network in self.stage.networks.items():
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         epochs = self.config.steps / self.epoch_steps
         self._say(f"{self.length} samples an epoch, {self.epoch_steps:.1f} steps; {epochs:.1f} epochs in all")
-        if self.part_size > 8:  # say what a step needs before it may be too much
-            samples = [self.data[i] for i in range(4)]
-            memory_2 = self._try([to_device(default_collate(samples[:2]), self.engine.device)])
-            memory_4 = self._try([to_device(default_collate(samples), self.engine.device)])
-            needed = memory_4 + (memory_4 - memory_2) / 2 * (self.part_size - 4)
-            self._say(f"a step of {self.part_size} samples will need about {needed:.1f} GiB")
-        parts = next(self.batches())
-        for _ in range(2):  # the second time it is warm
-            self._try(parts)
+        few = min(4, self.part_size)
+        more = min(8, self.part_size)
+        _, memory_of_few = self._try(few)
+        self._try(more)  # the second time it is warm
+        seconds, memory = self._try(more)
+        memory += (memory - memory_of_few) / max(1, more - few) * (self.part_size - more)
+        seconds *= self.part_size / more * self.config.accumulate
+        parts = f" in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
+        hours = seconds * self.config.steps / 3600
+        self._say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {memory:.2g} GiB a process")
+        self._say(f"{self.config.steps} steps: about {hours:.3g} hours")
 
-    def _try(self, parts: list[Batch]) -> float:
-        """Prints time and memory of a step; returns the memory in GiB."""
+    def _try(self, num_samples: int) -> tuple[float, float]:
+        """Seconds and peak memory in GiB of a step on so many samples."""
+        batch = default_collate([self.data[index] for index in range(num_samples)])
         began = time.monotonic()
-        self.train_step(parts)
-        numbers = self.take_means()  # waits for the device
-        seconds = time.monotonic() - began
-        memory = memory_gib(self.engine.device)
-        size = f"{len(parts[0]['name'])} samples"
-        if len(parts) > 1:
-            size = f"{len(parts)} parts of {size}"
-        self._say(f"a step of {size}: {seconds:.2f} s, {memory:.2f} GiB at most: {_line(numbers)}")
-        return memory
+        self.train_step([to_device(batch, self.engine.device)])
+        self.take_means()  # waits for the device
+        return time.monotonic() - began, memory_gib(self.engine.device)
 
     def _restore(self) -> None:
         """Takes everything that the next step depends on from the last checkpoint, or from the main process."""
@@ -240,30 +241,19 @@ class Trainer:
                 network.load_state_dict(state["networks"][name])
                 self.stage.optimisers[name].load_state_dict(state["optimisers"][name])
             self.average.module.load_state_dict(state["average"])
-            if state["scaler"]:  # else of a run in another precision
-                self.engine.scaler.load_state_dict(state["scaler"])
-            self.step = state["step"]
-            self.best = state["best"]
-            self.best_step = state["best_step"]
-            self.stale_validations = state["stale"]
+            for name in PROGRESS:
+                setattr(self, name, state[name])
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
-            raise SettingError(
-                "run", f"checkpoints in {self.run.path} are of another configuration ({reason})"
-            ) from error
+            message = f"checkpoints in {self.run.path} are of another configuration ({reason})"
+            raise SettingError("run", message) from error
         self._say(f"continuing {self.run.path} after step {self.step}")
 
     def _save(self) -> None:
-        state = {
-            "step": self.step,
-            "best": self.best,
-            "best_step": self.best_step,
-            "stale": self.stale_validations,
-            "networks": {name: network.state_dict() for name, network in self.stage.networks.items()},
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.stage.optimisers.items()},
-            "average": self.average.module.state_dict(),
-            "scaler": self.engine.scaler.state_dict(),
-        }
+        state: dict[str, Any] = {name: getattr(self, name) for name in PROGRESS}
+        state["networks"] = {name: network.state_dict() for name, network in self.stage.networks.items()}
+        state["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.stage.optimisers.items()}
+        state["average"] = self.average.module.state_dict()
         checkpoint.save(self.run.checkpoints, state, self.config.keep)
 
     def _validate(self) -> None:
@@ -282,34 +272,23 @@ class Trainer:
             about = {"step": self.step, "validation": numbers, "validated_on": len(self.stage.examples)}
             self.stage.export(self.average.module, self.run.path, about)
 
-    def _report(self, batches: Batches) -> None:
-        num_samples = len(self.unreported) * self.config.batch
+    def _report(self) -> None:
+        num_steps = len(self.unreported)
         losses = self.take_means()  # waits for the device
         means = self.engine.mean_over_processes(torch.tensor(list(losses.values()), device=self.engine.device))
         seconds = max(1e-9, time.monotonic() - self.report_began)
         numbers = dict(zip(losses, means.tolist(), strict=True))
         numbers["learning_rate"] = self.config.learning_rate_at(self.step - 1)
-        numbers["samples_per_second"] = num_samples / seconds
-        numbers["waiting_for_data"] = batches.seconds_waited / seconds
+        numbers["samples_per_second"] = num_steps * self.config.batch / seconds
+        numbers["waiting_for_data"] = self.seconds_waited / seconds
         numbers["epoch"] = self.step / self.epoch_steps
         numbers["memory_gib"] = memory_gib(self.engine.device)
         if self.engine.is_main:
             self.run.log(self.step, numbers, "train")
-        self._say(f"step {self.step}  {_line(numbers)}")
+        hours_left = (self.config.steps - self.step) * seconds / num_steps / 3600
+        self._say(f"step {self.step}  {_line(numbers)}  {hours_left:.1f} hours left")
         self.report_began = time.monotonic()
-        batches.seconds_waited = 0.0
-
-    def _say_why_it_ends(self) -> None:
-        best = f"best {self.best:.5g}" if self.best < math.inf else "not validated yet"
-        reason = "stopped"
-        if self.engine.signal:
-            reason = f"stopped by {self.engine.signal.name}"
-        if self.is_out_of_patience:
-            reason = f"nothing better in {self.stale_validations} validations"
-        if self.step >= self.config.steps:
-            reason = "done"
-        more = "" if self.is_done else "; the same command continues"
-        self._say(f"{reason} at step {self.step}, {best}{more}; see {self.run.path}")
+        self.seconds_waited = 0.0
 
     def _say(self, line: str) -> None:
         if self.engine.is_main:
@@ -327,11 +306,18 @@ def train(trainers: Callable[[Config, Engine], Iterable[Trainer]], config: Confi
         engine = Engine(config)
         run_in_turn(trainers(config, engine))
         engine.close()
-    except BaseException as error:
-        end_workers()
-        if isinstance(error, MemoryError | RuntimeError):
-            explain(error, config)
+    except (MemoryError, RuntimeError) as error:
+        if lost_another(error):
+            raise UserError("another process of this training has ended; its own line says why") from error
+        if "DataLoader worker" in str(error):  # killed: too little memory for what it loads
+            raise SettingError("workers", f"{error}; use fewer of them, or a smaller batch") from error
+        if out_of_memory(error):
+            device = config.device.replace("auto", "this machine")
+            remedy = "use a smaller one, cut it into parts (accumulate), or choose a smaller model"
+            raise SettingError("batch", f"{config.batch} does not fit into the memory of {device}; {remedy}") from error
         raise
+    finally:
+        end_workers()
     if engine.signal == signal.SIGINT:  # as other commands end: a script must not go on with its next line
         raise KeyboardInterrupt
     if engine.signal:
@@ -347,23 +333,8 @@ def run_in_turn(trainers: Iterable[Trainer]) -> None:
             break
 
 
-def explain(error: Exception, config: TrainConfig) -> None:
-    """Raises a UserError for the errors of PyTorch that the user can mend."""
-    if lost_another(error):
-        raise UserError("another process of this training has ended; its own line says why") from error
-    if "DataLoader worker" in str(error):  # killed: too little memory, or shared memory, for what it loads
-        raise SettingError("workers", f"{error}; use fewer of them, or a smaller batch") from error
-    if out_of_memory(error):
-        device = config.device.replace("auto", "this machine")
-        raise SettingError(
-            "batch",
-            f"{config.batch} does not fit into the memory of {device}; use a smaller one, cut it into parts "
-            "(accumulate), or choose a smaller model",
-        ) from error
-
-
 def end_workers() -> None:
-    """Ends the processes that load data: the traceback holds them, and the end of this process would wait for them."""
+    """Ends the processes that load data: they ignore the signals by which the end of this process would end them."""
     for worker in multiprocessing.active_children():
         with contextlib.suppress(RuntimeError):  # PyTorch's handler of SIGCHLD reports each end
             worker.kill()

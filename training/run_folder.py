@@ -6,18 +6,16 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from runtime.command_line import SettingError, UserError, write_whole, writing
 from training.config import TrainConfig, flatten
-
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "safetensors", "tensorboard")
 
 
 class RunFolder:
@@ -104,15 +102,6 @@ class RunFolder:
                 self._board.add_image(name, picture, step, dataformats="HWC")
             self._board.flush()
 
-    def write_failure(self, step: int, rank: int, clips: list[str], losses: dict[str, float]) -> Path:
-        """Writes a file with the clips of the step at which the loss was no longer a number."""
-        about = {"step": step, "losses": {name: str(value) for name, value in losses.items()}, "clips": clips}
-        file = self.path / f"not_finite_step_{step}_process_{rank}.json"
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(about, indent=1))
-        return file
-
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of RUN/metrics.jsonl; a half-written last line is left out."""
@@ -129,11 +118,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Python, platform, packages and the git commit that made a run."""
+    """Versions of Python, PyTorch and this code (its git commit) that made a run."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         commit = "unknown"
-    packages = {package: metadata.version(package) for package in PACKAGES}
-    return {"python": platform.python_version(), "platform": platform.platform(), "git": commit, **packages}
+    return {"python": platform.python_version(), "torch": torch.__version__, "git": commit}

@@ -21,7 +21,7 @@ import train_render
 from runtime.command_line import UserError
 from tests.training.toy import STEPS, toy_trainer
 from training import checkpoint, loop
-from training.batches import indices_of
+from training.batches import indices_of, part_indices
 from training.config import TrainConfig
 from training.engine import SIGNALS, Engine, MovingAverage
 from training.loop import Trainer
@@ -56,7 +56,6 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 def losses(run: Path, group: str = "train") -> list[float]:
-    """Of the steps that counted: fp16 skips some at the start, until it has found its scale."""
     return [row["L"] for row in read_metrics(run) if row["group"] == group and "L" in row]
 
 
@@ -219,11 +218,11 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: P
 
 @pytest.mark.parametrize("log_every", [1, 5])
 def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -> None:
-    with pytest.raises(UserError, match=r"step 1: L, gradient_norm is no longer a finite number"):
+    indices = indices_of(1, 8, toy_trainer(tmp_path, validate_every=10).config)
+    clips = ", ".join(f"clip{i % 8}" for i in indices)
+    message = rf"step 1: L, gradient_norm is no longer a finite number; look at its clips \({clips}\), lower"
+    with pytest.raises(UserError, match=message):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
-    about = json.loads((tmp_path / "not_finite_step_1_process_0.json").read_text())
-    expected = [f"clip{i % 8}" for i in indices_of(1, 8, toy_trainer(tmp_path, validate_every=10).config)]
-    assert (about["step"], about["losses"]["L"], about["clips"]) == (1, "nan", expected)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
@@ -253,7 +252,7 @@ def test_what_was_never_validated_has_no_best(tmp_path: Path, capsys: pytest.Cap
 
     trainer.train_step = train_step  # type: ignore[method-assign]
     trainer.fit()
-    assert "stopped by SIGTERM at step 1, not validated yet; the same command" in capsys.readouterr().out
+    assert "step 1: stopped, the same command continues; not validated yet, see" in capsys.readouterr().out
 
 
 def test_patience_keeps_the_best_and_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +262,7 @@ def test_patience_keeps_the_best_and_the_last(tmp_path: Path, capsys: pytest.Cap
     trainer.fit()
     assert (trainer.step, trainer.best, trainer.best_step) == (10, 1.0, 4)
     assert stage.exported == [2, 4]
-    assert "nothing better in 3 validations at step 10" in capsys.readouterr().out
+    assert "step 10: done; best 1, see" in capsys.readouterr().out
     assert train(tmp_path, patience=3, keep=1).step == 10  # the same again doesn't go on
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "step_000000004.pt",
@@ -286,9 +285,9 @@ def test_a_few_samples_are_an_epoch_when_overfitting(tmp_path: Path) -> None:
 
 
 def test_goes_on_in_another_precision(tmp_path: Path) -> None:
-    for steps, precision in enumerate(("fp32", "fp16", "bf16"), start=2):
+    for steps, precision in enumerate(("fp32", "bf16"), start=2):
         train(tmp_path, steps=steps, precision=precision)
-    assert read_metrics(tmp_path)[-1]["step"] == 4
+    assert read_metrics(tmp_path)[-1]["step"] == 3
 
 
 def test_accumulated_parts_are_one_batch(tmp_path: Path) -> None:
@@ -299,11 +298,10 @@ def test_accumulated_parts_are_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns_the_same(tmp_path: Path, precision: str) -> None:
+def test_half_precision_learns_the_same(tmp_path: Path) -> None:
     train(tmp_path / "whole", dropout=0.0, steps=60, validate_every=60)
-    half = train(tmp_path / "half", dropout=0.0, steps=60, validate_every=60, precision=precision)
-    assert half.stage.engine.autocast().fast_dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    half = train(tmp_path / "half", dropout=0.0, steps=60, validate_every=60, precision="bf16")
+    assert half.stage.engine.autocast().fast_dtype == torch.bfloat16
     assert losses(tmp_path / "half") != losses(tmp_path / "whole")
     assert losses(tmp_path / "half")[-1] == pytest.approx(losses(tmp_path / "whole")[-1], rel=0.1)
 
@@ -373,7 +371,7 @@ def test_processes_share_each_batch(tmp_path: Path) -> None:
     shares = []
     for rank in (0, 1):
         trainer.engine.rank = rank
-        shares += next(trainer.batches().part_indices())
+        shares += next(part_indices(8, trainer.config, trainer.engine, first_step=0))
     assert sorted(shares) == sorted(indices_of(0, 8, trainer.config))
 
 
@@ -414,7 +412,7 @@ def test_precision_by_itself_is_half_where_that_is_faster(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
     lite = [script.PRESETS["lite"].precision for script in (train_landmark, train_render)]
     engines: list[Engine] = [toy_trainer(tmp_path, precision=precision).engine for precision in lite]
-    assert [engine.half for engine in engines] == 2 * [torch.bfloat16 if fast else None]
+    assert [engine.half for engine in engines] == 2 * [fast]
 
 
 def test_other_clips_held_out_than_before_are_refused(tmp_path: Path) -> None:
