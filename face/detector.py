@@ -65,8 +65,10 @@ class FaceDetector:
             if thorough and not faces:
                 for tile in _tiles(width, height):
                     self._add_faces(faces, frame, self._places(frame, tile))
-            if thorough and not faces:
-                faces = self._close_ups(frame)
+        if thorough and not faces:  # a face that the frame cuts off is found where there is something around it
+            border = int(BORDER * max(width, height))
+            framed = cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_CONSTANT)
+            return [face - border for face in self.detect(framed, thorough=False)]
         faces.sort(key=_area, reverse=True)
         return faces[:MAX_FACES]
 
@@ -108,18 +110,6 @@ class FaceDetector:
         with _silence():
             self._track.reset()
             _meshes(self._track, frame, window, self._shrink)  # a second look, guided by this one, is steadier
-
-    def _close_ups(self, frame: np.ndarray) -> list[np.ndarray]:
-        """Faces larger than the frame, which are found where there is something around them."""
-        height, width = frame.shape[:2]
-        shrink = max(1, min(height, width) // (2 * ENOUGH_PIXELS))
-        small = _cut(frame, np.array([0, 0, width, height]), shrink)
-        border = int(BORDER * max(small.shape))
-        framed = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_CONSTANT)
-        whole = np.array([0, 0, framed.shape[1], framed.shape[0]])
-        faces: list[np.ndarray] = []
-        self._add_faces(faces, framed, [extent(mesh) for mesh in _meshes(self._search, framed, whole)])
-        return [shrink * (face - border) for face in faces]
 
     def _places(self, frame: np.ndarray, tile: np.ndarray) -> list[np.ndarray]:
         """Boxes (4,) in a tile of the frame where the long-range detector supposes faces."""

@@ -17,9 +17,11 @@ from runtime.command_line import UserError
 
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found
-# Similarity of neighbouring frames, or of the faces in them, below which the shot has changed. A hand that comes before
-# the face gives 0.52, a jerk of the camera 0.55; of 304 clips four go below: a toy flies past, frames are broken.
+# Similarity of neighbouring frames, and of the upper halves of the faces in them (a hand may come before the mouth),
+# below which the shot has changed. In 56 clips neighbouring faces give 0.80 or more, a hand painted over the mouth less
+# than 0.7 in 0.7 % of the cases, another person in the same place in 87 %.
 SAME_SHOT = 0.5
+SAME_PERSON = 0.7
 COARSE = 8  # pixels, side of the pictures that are compared: so coarse that movement hardly shows
 LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
 
@@ -64,7 +66,7 @@ class FaceTrack:
 
 
 class _View(NamedTuple):
-    """How a frame looks, and the face in it if there is one: see `_structure`."""
+    """The structure of a frame and, if there is a face in it, of the face's upper half: see `_structure`."""
 
     frame: np.ndarray
     face: np.ndarray | None = None
@@ -120,7 +122,8 @@ class Tracker:
             landmarks = mesh[list(FULL)]
             self._box = box_around(landmarks, self._frame_size)
             x0, y0, x1, y1 = self._box.astype(int)
-            view = view._replace(face=_structure(frame[y0 : y1 + 1, x0 : x1 + 1]))
+            middle = (y0 + y1) // 2
+            view = view._replace(face=_structure(frame[y0 : middle + 1, x0 : x1 + 1]))
         self._landmarks.frombytes(landmarks.tobytes())
         self._add_to_shot(view, is_new=jumped and not cut)
 
@@ -182,7 +185,7 @@ class Tracker:
 
     def _continues(self, view: _View) -> bool:
         """Whether a view belongs to the shot of the previous frame."""
-        return _similarity(view, self._views[self._shots[-1]]) >= SAME_SHOT
+        return _similarity(view, self._views[self._shots[-1]]) >= 0
 
     def _add_to_shot(self, view: _View, is_new: bool) -> None:
         """Assigns the frame to the current shot, an earlier one that it resembles, or a new one."""
@@ -195,7 +198,7 @@ class Tracker:
         else:
             similarities = [_similarity(view, other) for other in self._views]
             shot = int(np.argmax(similarities))
-            if similarities[shot] < SAME_SHOT:
+            if similarities[shot] < 0:
                 shot = len(self._views)
         if shot == len(self._views):
             self._views.append(view)
@@ -265,11 +268,11 @@ def _structure(picture: np.ndarray) -> np.ndarray:
 
 
 def _similarity(view: _View, other: _View) -> float:
-    """Similarity of two frames or, if both show a face and those are less similar, of the faces."""
-    similarity = float(view.frame @ other.frame)
+    """How similar two frames and, if both show one, their faces are, above what one shot needs: negative in a cut."""
+    similarity = float(view.frame @ other.frame) - SAME_SHOT
     if view.face is None or other.face is None:
         return similarity
-    return min(similarity, float(view.face @ other.face))
+    return min(similarity, float(view.face @ other.face) - SAME_PERSON)
 
 
 def fill_gaps(found: np.ndarray) -> np.ndarray:

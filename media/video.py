@@ -46,7 +46,6 @@ _HEADERLESS = {"mp3", "aac", "ac3"}  # formats whose duration is guessed from th
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
 _SILENT = 1e-3  # full scale is 1: sound that never exceeds this is silent throughout
 _CANCELLED = 0.1  # share of a channel's energy below which the mix of both has cancelled out
-_MEMORY = 0.8  # by which the energy of earlier pieces of sound (64 ms) counts less with each new one
 _NO_VIDEO = "has no video that can be decoded; give a video or a picture"
 _NO_PICTURE = "is a picture made of tiles (HEIC), which cannot be read; convert it to JPEG or PNG"
 _UNREADABLE_VIDEO = "no frame of its video can be decoded; the file is damaged"
@@ -299,70 +298,49 @@ def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[
     damage = [] if damage is None else damage
     remarks = [] if remarks is None else remarks
     samples = array("f")  # grows in place: joining pieces at the end would hold a long sound twice
+    errors: list[str] = []
     with ffmpeg.open_input(Path(path)) as container:
+        tracks = ffmpeg.sound_streams(container)
         stream = ffmpeg.sound_stream(container)
         if stream is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
-        tracks = ffmpeg.sound_streams(container)
-        track = f"sound track {tracks.index(stream) + 1} of {len(tracks)}"
-        errors: list[str] = []
+        stated = ffmpeg.stated_end(container, stream)  # seconds
         pieces = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", errors)
         if stream.channels > 1:
             pieces = _without_cancellation(pieces, Path(path), remarks)
-        stated = ffmpeg.stated_end(container, stream)
-        for piece in _without_packing(pieces, stated * SAMPLE_RATE):
+        for piece in pieces:
             samples.frombytes(piece.tobytes())
         is_headerless = container.format.name in _HEADERLESS
-    if not samples:
+    wav = np.frombuffer(samples, np.float32)
+    seconds = len(wav) / SAMPLE_RATE
+    if stated < seconds < stated + _PACKING:
+        wav = wav[: round(stated * SAMPLE_RATE)]
+    if not len(wav):
         raise UserError(f"{path} has no sound that can be decoded")
-    seconds = len(samples) / SAMPLE_RATE
     if errors:
         damage.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
     if not is_headerless and _SHORTER < stated - seconds < math.inf:
         damage.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
-    wav = np.frombuffer(samples, np.float32)
-    is_silent = max(wav.max(), -wav.min()) < _SILENT
+    silence = "silent throughout" if np.abs(wav).max() < _SILENT else ""
     if len(tracks) > 1:
-        remarks.append(f"{track} was used" + (", which is silent throughout" if is_silent else ""))
-    elif is_silent:
-        remarks.append("its sound is silent throughout")
+        track = f"sound track {tracks.index(stream) + 1} of {len(tracks)} was used"
+        remarks.append(f"{track}, which is {silence}" if silence else track)
+    elif silence:
+        remarks.append(f"its sound is {silence}")
     return wav
 
 
 def _without_cancellation(mono: Iterator[np.ndarray], path: Path, remarks: list[str]) -> Iterator[np.ndarray]:
     """Pieces (1, n) of the mix or, wherever channels of opposite phase cancel out in it, of the louder channel."""
-    mix_energy = 0.0
-    channel_energy = np.zeros(2)
     has_cancelled = False
     with ffmpeg.open_input(path) as container:
-        stream = ffmpeg.sound_stream(container)
-        assert stream is not None, f"{path} changed while it was read"
+        stream: Any = ffmpeg.sound_stream(container)
         stereo = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "stereo", [])
         for mix, channels in zip(mono, stereo, strict=False):
-            mix_energy = _MEMORY * mix_energy + float(np.square(mix).sum())
-            channel_energy = _MEMORY * channel_energy + np.square(channels).sum(axis=1)
-            louder = int(channel_energy.argmax())
-            if mix_energy < _CANCELLED * channel_energy[louder]:
-                has_cancelled = True
-                yield channels[louder][None]
-            else:
-                yield mix
+            energies = np.square(channels).sum(axis=1)
+            louder = energies.argmax()
+            cancels = bool(np.square(mix).sum() < _CANCELLED * energies[louder])
+            has_cancelled |= cancels
+            yield channels[[louder]] if cancels else mix
     if has_cancelled:
         remarks.append("its channels have opposite phase and cancel out; where they do, the louder one was used")
-
-
-def _without_packing(pieces: Iterator[np.ndarray], end: float) -> Iterator[np.ndarray]:
-    """Cuts off what the last packet holds beyond sample `end`, as the file states it; longer sound is kept whole.
-
-    Takes pieces (1, n) and yields pieces (n,).
-    """
-    count = 0
-    pending = np.zeros(0, np.float32)
-    for piece in pieces:
-        pending = np.concatenate([pending, piece[0]])
-        if count + len(pending) >= end + _PACKING * SAMPLE_RATE:
-            end = math.inf
-        certain = round(min(max(end - count, 0), len(pending)))
-        yield pending[:certain]
-        pending = pending[certain:]
-        count += certain
