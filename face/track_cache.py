@@ -9,7 +9,7 @@ import numpy as np
 from face.tracking import FaceTrack
 from runtime.command_line import write_whole, writing
 
-VERSION = 1  # of the tracker; to be raised when it gives other landmarks
+VERSION = 2  # of the tracker; to be raised when it gives other landmarks
 
 
 def track_path(folder: Path, video: Path, fps: float, pick: str) -> Path:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face.crop import box_around, overlap
+from face.crop import box_around, extent, overlap
 from face.detector import FaceDetector
 from face.landmarks import FULL
 from face.tracking import LOST, SURVEY, Tracker, parse_pick, track_faces
@@ -155,6 +155,16 @@ def test_another_face_in_the_same_place_is_another_shot(mesh: np.ndarray) -> Non
     track = track_faces([a, a, b, b, scene, b, a], detector=cast(FaceDetector, Eyes()))
     np.testing.assert_array_equal(track.found, [1, 1, 1, 1, 0, 1, 1])
     np.testing.assert_array_equal(track.shots, [0, 0, 1, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("brightness", [60, 120, 180])
+def test_a_hand_before_the_mouth_is_no_cut(place: Place, mesh: np.ndarray, brightness: int) -> None:
+    frame = place(grey(360, 420), 40, 30)
+    x0, y0, x1, y1 = (extent(mesh) + np.array([40, 30, 40, 30])).astype(int)
+    covered = frame.copy()
+    covered[y0 + 6 * (y1 - y0) // 10 : y1 + 20, x0:x1] = brightness
+    track = track_faces([*[frame] * 3, *[covered] * 3, *[frame] * 3])
+    assert not track.cuts.any()
 
 
 def test_in_another_shot_the_rule_applies_where_nobody_stands_in_the_old_place(place: Place, pair: np.ndarray) -> None:
