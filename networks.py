@@ -25,7 +25,8 @@ from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 CHUNK = 64  # frames that stage 1 takes at once
-WEIGHT_FILES = ("landmark_generator.safetensors", "renderer.safetensors")
+LANDMARK_FILE = "landmark_generator.safetensors"
+RENDERER_FILE = "renderer.safetensors"
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
 
 
@@ -101,49 +102,22 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(channels_first, dtype=np.float32)) / 255
 
 
-class Networks:
-    """Both networks on one device. Subclasses may replace either stage: see evaluation/baselines.py.
+def load_landmark_generator(folder: str | Path) -> LandmarkGenerator:
+    """Loads the network of stage 1 from a folder. Raises UserError as `Networks.from_weights` does."""
+    path = Path(folder) / LANDMARK_FILE
+    network = load(path, stage="landmark")
+    fingerprint.check(network.settings, fingerprint.current(), str(path))  # which fits crops of any size
+    return network
 
-    Attributes:
-        config: the settings.
-        device: where the networks are.
-        size: side of the face crops in pixels.
-        num_candidates: how many reference frames to encode.
-        detail: whether `encode_references` should be given larger images, too.
-        half: whether the renderer computes in bfloat16.
-    """
 
-    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
-        """Moves both networks to the device of `config`. Raises UserError if this machine lacks it."""
-        self.config = config
-        self.device = pick_device(config.device)
+class LandmarkPredictor:
+    """Stage 1 on one device."""
+
+    def __init__(self, landmark_generator: LandmarkGenerator, device: str = "auto") -> None:
+        """Raises UserError if this machine lacks the device."""
+        self.device = pick_device(device)
         keep_memory()
         self.landmark_generator = landmark_generator.to(self.device).eval()
-        self.renderer = renderer.to(self.device).eval()
-        self.size = renderer.config.size
-        self.half = config.half and computes_in_bf16(self.device)
-        self.detail = False
-        self.num_candidates = config.num_references
-        if isinstance(renderer, LiteRenderer):
-            self.detail = config.detail and renderer.config.use_warping
-            candidates = config.num_candidates or renderer.config.candidates
-            self.num_candidates = max(config.num_references, candidates)
-
-    @classmethod
-    def from_weights(cls, folder: str | Path = SHIPPED_WEIGHTS, config: DubConfig | None = None) -> Self:
-        """Loads both networks from a folder.
-
-        Raises:
-            UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
-        """
-        folder = Path(folder)
-        landmark_path, renderer_path = (folder / name for name in WEIGHT_FILES)
-        landmark_generator = load(landmark_path, stage="landmark")
-        renderer = load(renderer_path, stage="render")
-        # Landmarks are relative to the crop, so stage 1 serves a crop of any size.
-        fingerprint.check(landmark_generator.settings, fingerprint.current(), str(landmark_path))
-        fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), str(renderer_path))
-        return cls(landmark_generator, renderer, config or DubConfig())
 
     @torch.inference_mode()
     def predict_landmarks(
@@ -207,6 +181,46 @@ class Networks:
             windows = torch.from_numpy(mel_windows(mel, chunk)).to(self.device)
             tokens.append(self.landmark_generator.encode_audio(windows[None])[0])
         return torch.cat(tokens), torch.from_numpy(indices.reshape(moments.shape))
+
+
+class Networks(LandmarkPredictor):
+    """Both networks on one device. Subclasses may replace either stage: see evaluation/baselines.py.
+
+    Attributes:
+        config: the settings.
+        device: where the networks are.
+        size: side of the face crops in pixels.
+        num_candidates: how many reference frames to encode.
+        detail: whether `encode_references` should be given larger images, too.
+        half: whether the renderer computes in bfloat16.
+    """
+
+    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
+        """Moves both networks to the device of `config`. Raises UserError if this machine lacks it."""
+        super().__init__(landmark_generator, config.device)
+        self.config = config
+        self.renderer = renderer.to(self.device).eval()
+        self.size = renderer.config.size
+        self.half = config.half and computes_in_bf16(self.device)
+        self.detail = False
+        self.num_candidates = config.num_references
+        if isinstance(renderer, LiteRenderer):
+            self.detail = config.detail and renderer.config.use_warping
+            candidates = config.num_candidates or renderer.config.candidates
+            self.num_candidates = max(config.num_references, candidates)
+
+    @classmethod
+    def from_weights(cls, folder: str | Path = SHIPPED_WEIGHTS, config: DubConfig | None = None) -> Self:
+        """Loads both networks from a folder.
+
+        Raises:
+            UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
+        """
+        landmark_generator = load_landmark_generator(folder)
+        path = Path(folder) / RENDERER_FILE
+        renderer = load(path, stage="render")
+        fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), str(path))
+        return cls(landmark_generator, renderer, config or DubConfig())
 
     def sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Draws landmarks (131, 2) of a box (4,): (S, S, 3) float32 in [0, 224]."""

@@ -1,16 +1,20 @@
 """Which clips train, validate and test: by published lists, else by speaker. No clip validates and tests."""
 
 import itertools
+import re
 import shlex
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
 
 from media.video import SUFFIXES
 from runtime.command_line import SettingError, UserError
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,20 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
     if not entries:
         raise UserError(f"{path} lists no clip; it needs one name a line")
     return entries
+
+
+def select_shard(items: Sequence[Item], shard: str) -> list[Item]:
+    """The items of shard "i/n", i from 1 to n: item k belongs to shard 1 + k % n.
+
+    Raises:
+        UserError: the shard is malformed.
+    """
+    parsed = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if parsed:
+        index, count = map(int, parsed.groups())
+        if 1 <= index <= count:
+            return list(items[index - 1 :: count])
+    raise UserError(f"{shard} is no shard: give i/n with i from 1 to n, such as 1/8")
 
 
 def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[str, str]:

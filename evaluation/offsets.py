@@ -5,6 +5,9 @@ second decoding. Clips that the weights were trained on look right as they are: 
 of steps, or of a run on other clips.
 """
 
+import functools
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,50 +15,61 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.clip_cache import ClipCache
-from datasets.splits import quoted
-from datasets.windows import MIN_FRAMES
-from evaluation.validation import ClipFaces, predict, table_config
+from datasets.splits import quoted, read_words, select_shard
+from evaluation.validation import ClipFaces, predict
 from face.references import MIDDLE
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
-from networks import SHIPPED_WEIGHTS, Networks
-from runtime import command_line
+from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
+from runtime.command_line import UserError, at_least, check_output, naming, write_whole
+from runtime.workers import each
 
-MIN_CORRELATION = 0.2  # below it the sound stays where it is
+MIN_FRAMES = 2 * FPS  # with a face; shorter clips are left as they are
+MIN_CORRELATION = 0.2  # below it the sound is left as it is
 MIN_GAIN = 0.02  # of the correlation, for which sound is moved
+MIN_CERTAINTY = 0.95
 SMOOTHING = (0.25, 0.5, 0.25)  # over neighbouring offsets
+BLOCK = FPS // 2  # frames resampled together, because neighbours are alike
+RESAMPLES = 500
 
 
 @dataclass(frozen=True)
 class OffsetsConfig:
-    """Writes a list for python -m preprocess --audio-shift: by how many frames each clip's sound is to be moved."""
+    """Writes a list for python -m preprocess --audio-shift: by how many frames each clip's sound is to be moved.
+
+    Clips that are already in the list are skipped: the same command again continues.
+    """
 
     cache: Path
     """Clip cache, see python -m preprocess."""
     output: Path
-    """The list (.txt). Shifts that the cache was made with are included."""
+    """The list (.txt). frames includes the shift that the cache was made with; best is the offset with the highest
+    correlation, and sure the share of resampled clips in which it beats no offset. Sound is moved from 0.95 on."""
     weights: Path = SHIPPED_WEIGHTS
-    """Folder with landmark_generator.safetensors and renderer.safetensors."""
+    """Folder with landmark_generator.safetensors."""
     most: int = 5
     """Frames at 25 fps that sound may be off."""
+    workers: int = 1
+    """Processes."""
+    shard: str = "1/1"
+    """i/n: only the i-th of n parts of the cache, each with a list of its own."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 
 
-def correlations(networks: Networks, faces: ClipFaces, most: int) -> np.ndarray:
-    """Correlation of predicted and true lip openness with the sound moved by -most to most frames: (2 * most + 1,)."""
-    scores = []
+def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces, most: int) -> np.ndarray:
+    """Lip openness predicted with the sound moved by -most to most frames: (2 * most + 1, F)."""
+    openness = []
     for frames in range(-most, most + 1):
         columns = round(frames * COLUMNS_PER_SECOND / FPS)
-        predicted = predict(networks, faces, mel=np.roll(faces.clip.mel, columns, axis=1))
-        openness = faces.sequence(predicted).openness(MIDDLE)
-        scores.append(correlation(openness, faces.openness))
-    return np.nan_to_num(scores)
+        predicted = predict(predictor, faces, mel=np.roll(faces.clip.mel, columns, axis=1))
+        openness.append(faces.sequence(predicted).openness(MIDDLE))
+    return np.stack(openness)
 
 
-def best_offset(scores: np.ndarray) -> int:
-    """Frames to move the sound by, from `correlations` (2 * most + 1,); 0 unless another offset is clearly better."""
-    padded = np.pad(scores, 1, mode="edge")
+def best_offset(correlations: np.ndarray) -> int:
+    """The frames to move the sound by, from correlations (2 * most + 1,); 0 unless another offset is clearly better."""
+    padded = np.pad(correlations, 1, mode="edge")
     smooth = np.convolve(padded, SMOOTHING, "valid")
     best = int(smooth.argmax())
     middle = len(smooth) // 2
@@ -63,20 +77,86 @@ def best_offset(scores: np.ndarray) -> int:
     return best - middle if smooth[best] >= enough else 0
 
 
+def certainty(moved: np.ndarray, unmoved: np.ndarray, true: np.ndarray) -> float:
+    """The share of resampled clips in which moved sound gives openness (F,) nearer to the true one than unmoved sound.
+
+    Blocks of half a second are drawn with replacement; nearer means a higher correlation.
+    """
+    random = np.random.default_rng(0)
+    num_blocks = len(true) // BLOCK
+    wins = 0
+    for starts in random.integers(0, len(true) - BLOCK + 1, (RESAMPLES, num_blocks)):
+        frames = (starts[:, None] + np.arange(BLOCK)).ravel()
+        wins += correlation(moved[frames], true[frames]) > correlation(unmoved[frames], true[frames])
+    return wins / RESAMPLES
+
+
+@functools.lru_cache(maxsize=1)
+def _predictor(config: OffsetsConfig) -> LandmarkPredictor:
+    return LandmarkPredictor(load_landmark_generator(config.weights), config.device)
+
+
+def estimate(name: str, config: OffsetsConfig) -> str:
+    """The line of the list for a clip."""
+    faces = ClipFaces(ClipCache(config.cache, None).open(name))
+    shift = faces.clip.metadata["sound_shift"]
+    if len(faces.frames) < MIN_FRAMES:
+        return f"{quoted(name)} frames={shift} short\n"
+    openness = openness_by_offset(_predictor(config), faces, config.most)
+    correlations = np.nan_to_num([correlation(row, faces.openness) for row in openness])
+    best = best_offset(correlations)
+    position = config.most + best
+    sure = certainty(openness[position], openness[config.most], faces.openness) if best else 1.0
+    if sure >= MIN_CERTAINTY:
+        shift += best
+    return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
+
+
+def estimate_all(names: list[str], config: OffsetsConfig) -> Iterator[str | None]:
+    """Yields the lines of clips as they are finished; None for a clip whose process died."""
+    work = functools.partial(estimate, config=config)
+    if config.workers == 1:
+        yield from map(work, names)
+    else:
+        for _, line in each(work, names, config.workers):
+            yield line
+
+
+def continue_list(config: OffsetsConfig) -> set[str]:
+    """Begins the list, or drops an unfinished last line of an earlier run; returns the clips that are in it.
+
+    Raises UserError if the list was made with other settings.
+    """
+    weights = b"".join(path.read_bytes() for path in sorted(config.weights.glob("landmark*")))
+    settings = f"weights {hashlib.sha256(weights).hexdigest()[:12]}, at most {config.most}"
+    head = f"# frames at 25 fps that the sound is moved by, negative: to earlier ({settings})\n"
+    text = config.output.read_text(encoding="utf-8") if config.output.exists() else head
+    if not text.startswith(head):
+        raise UserError(f"{config.output} was made with other settings; choose another name")
+    write_whole(config.output, text[: text.rindex("\n") + 1])
+    return {words[0] for words in read_words(config.output)}
+
+
 def offsets(config: OffsetsConfig) -> None:
-    command_line.check_output(config.output, "--output", (".txt",))
-    command_line.at_least(1, most=config.most)
+    check_output(config.output, "--output", (".txt",))
+    at_least(1, most=config.most, workers=config.workers)
     cache = ClipCache(config.cache, None)
-    with command_line.naming("--weights"):
-        networks = Networks.from_weights(config.weights, table_config(config.device))
-    lines = []
-    for clip in tqdm(cache, "listening", len(cache.names), unit="clip"):
-        faces = ClipFaces(clip)
-        shift = clip.metadata["sound_shift"]
-        if len(faces.frames) >= MIN_FRAMES:
-            shift += best_offset(correlations(networks, faces, config.most))
-        if shift:
-            lines.append(f"{quoted(clip.name)} frames={shift}\n")
-    head = "# Frames at 25 fps that the sound is moved by before training; negative: to earlier.\n"
-    command_line.write_whole(config.output, "".join([head, *lines]))
-    print(f"{config.output}: the sound of {len(lines)} of {len(cache.names)} clips is to be moved")
+    with naming("--shard"):
+        names = select_shard(cache.names, config.shard)
+    with naming("--weights"):
+        _predictor(config)
+    with naming("--output"):
+        finished = continue_list(config)
+    remaining = [name for name in names if name not in finished]
+    print(f"{len(names)} clips, {len(names) - len(remaining)} finished before")
+    died = 0
+    with config.output.open("a", encoding="utf-8") as file:
+        for line in tqdm(estimate_all(remaining, config), "offsets", len(remaining), unit="clip"):
+            if line is None:
+                died += 1
+            else:
+                file.write(line)
+                file.flush()
+    entries = read_words(config.output)
+    moved = sum("frames=0" not in words for words in entries if not words[0].startswith("#"))
+    print(f"{config.output}: {moved} clips have their sound moved; {died} left out because their process died")

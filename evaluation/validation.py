@@ -34,7 +34,15 @@ from metrics.image_quality import LPIPS
 from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean, silent_frames
 from metrics.mouth import RealMouths, mouth_crops
 from metrics.pairs import PairScorer
-from networks import NUM_LANDMARK_REFERENCES, SHIPPED_WEIGHTS, DubConfig, Networks, to_tensor
+from networks import (
+    NUM_LANDMARK_REFERENCES,
+    SHIPPED_WEIGHTS,
+    DubConfig,
+    LandmarkPredictor,
+    Networks,
+    load_landmark_generator,
+    to_tensor,
+)
 from runtime.command_line import UserError, at_least, naming
 
 NOTES = {
@@ -52,7 +60,7 @@ class ValidateConfig:
     cache: Path
     """Clip cache, see python -m preprocess."""
     weights: Path = SHIPPED_WEIGHTS
-    """Folder with landmark_generator.safetensors and renderer.safetensors."""
+    """Folder with landmark_generator.safetensors and, but for --stage 1, renderer.safetensors."""
     stage: Literal["1", "2", "both"] = "both"
     """1 is landmarks only."""
     frames: int = 40
@@ -104,7 +112,7 @@ class ClipFaces:
 
 
 def predict(
-    networks: Networks, faces: ClipFaces, other_pose: bool = False, mel: np.ndarray | None = None
+    predictor: LandmarkPredictor, faces: ClipFaces, other_pose: bool = False, mel: np.ndarray | None = None
 ) -> np.ndarray:
     """Predicts landmarks in frame (F, 131, 2) as in dubbing, from the clip's own sound or `mel` (80, C).
 
@@ -115,21 +123,21 @@ def predict(
     landmarks = clip.landmarks_in_crop[fill_gaps(clip.found)]
     own = landmarks[faces.frames]
     pose = baselines.half_a_clip_later(landmarks) if other_pose else landmarks
-    predicted = networks.predict_landmarks(pose, own[faces.references], clip.mel if mel is None else mel)
+    predicted = predictor.predict_landmarks(pose, own[faces.references], clip.mel if mel is None else mel)
     predicted = predicted[faces.frames]
     if other_pose:
         predicted = with_content(own, baselines.transfer_content(predicted, own))
     return to_frame(predicted, faces.true.boxes)
 
 
-def predict_all(networks: Networks, faces: ClipFaces, ridge: baselines.RidgeRegression | None) -> Landmarks:
+def predict_all(predictor: LandmarkPredictor, faces: ClipFaces, ridge: baselines.RidgeRegression | None) -> Landmarks:
     """The landmarks of every row of stage 1's table."""
     true = faces.true.landmarks_in_frame
     static = faces.static()
     later = baselines.half_a_clip_later(true)
     rows = {
-        "ours": predict(networks, faces),
-        "ours, pose of another moment": predict(networks, faces, other_pose=True),
+        "ours": predict(predictor, faces),
+        "ours, pose of another moment": predict(predictor, faces, other_pose=True),
         "static lips": static,
         "shifted lips": with_content(static, baselines.transfer_content(later, true)),
     }
@@ -256,26 +264,26 @@ def find_lpips(device: torch.device) -> dict[str, LPIPS]:
     return {"LPIPS": LPIPS("alex", path).to(device)}
 
 
-def table_config(device: str, num_references: int = DubConfig.num_references) -> DubConfig:
-    return replace(DubConfig.for_tables(), device=device, num_references=num_references)
-
-
 def validate(config: ValidateConfig) -> None:
     at_least(1, frames=config.frames)
     make_output_folder(config.output)
-    dubbing = table_config(config.device, config.num_references)
+    scorer = None
+    crop_size = None  # stage 1 fits any
+    dubbing = replace(DubConfig.for_tables(), device=config.device, num_references=config.num_references)
     with naming("--weights"):
-        networks = Networks.from_weights(config.weights, dubbing)
-    cache = ClipCache(config.cache, None if config.stage == "1" else networks.size)
+        if config.stage == "1":
+            predictor = LandmarkPredictor(load_landmark_generator(config.weights), config.device)
+        else:
+            predictor = networks = Networks.from_weights(config.weights, dubbing)
+            crop_size = networks.size
+            scorer = FaceScorer(networks, config.frames, find_lpips(networks.device))
+    cache = ClipCache(config.cache, crop_size)
     parts = split(cache.names, config.split)
     if not config.split.val_list:
         print(f"no --val-list: {parts}, as in a training with the same flags")
     if not parts.val:
         raise UserError(f"--cache: no clip of {config.cache} is for validation; name some in --val-list")
     persons = {name: parts.speakers[name] for name in parts.val}
-    scorer = None
-    if config.stage != "1":
-        scorer = FaceScorer(networks, config.frames, find_lpips(networks.device))
     ridge = None
     if config.split.train_list and config.stage != "2":
         training = (ClipFaces(cache.open(name)) for name in parts.train)
@@ -287,7 +295,7 @@ def validate(config: ValidateConfig) -> None:
         if len(faces.frames) < 2:
             left_out.append(f"{name}: fewer than two frames with a face, left out")
             continue
-        rows = predict_all(networks, faces, ridge)
+        rows = predict_all(predictor, faces, ridge)
         if config.stage != "2":
             stages["stage 1"][name] = score_lips(faces, rows)
         if scorer:
@@ -338,13 +346,13 @@ def table3(config: Table3Config) -> None:
     rows = []
     for row, folder in folders.items():
         with naming("--weights"):
-            networks = Networks.from_weights(folder, table_config(config.device))
+            predictor = LandmarkPredictor(load_landmark_generator(folder), config.device)
         clips = []
         for name in tqdm(names, row):
             faces = ClipFaces(cache.open(name))
             score = ClipScore(name, frames=len(faces.frames))
             if score.frames:
-                score.values["Landmark Error"] = faces.error(predict(networks, faces), CONTENT) * SIZE
+                score.values["Landmark Error"] = faces.error(predict(predictor, faces), CONTENT) * SIZE
             else:
                 score.reason = "no face"
             clips.append(score)

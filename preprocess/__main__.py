@@ -11,12 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.clip_cache import JPEG, is_complete
+from datasets.splits import select_shard
 from face import fingerprint
 from face.crop import SIZE
 from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters, sync_scorer
 from preprocess.report import ReportFile, summary
-from preprocess.sources import Source, find_videos, select_listed, select_shard, shift_sounds
+from preprocess.sources import Source, find_videos, select_listed, shift_sounds
 from runtime import command_line
 from runtime.command_line import UserError, naming
 from runtime.threads import available_cores

@@ -1,7 +1,6 @@
-"""Which videos there are, how their clips are named, and which of them belong to this run."""
+"""Which videos there are, how their clips are named, and which of them a list names."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,20 +80,6 @@ def select_listed(sources: Sequence[Source], lists: Sequence[Path]) -> list[Sour
     entries = [entry for path in lists for entry in read_list(path)]
     names = set(match(entries, by_name, " and ".join(map(str, lists))).values())
     return [by_name[name] for name in sorted(names)]
-
-
-def select_shard(sources: Sequence[Source], shard: str) -> list[Source]:
-    """The sources of shard "i/n", i from 1 to n: source k belongs to shard 1 + k % n.
-
-    Raises:
-        UserError: the shard is malformed.
-    """
-    parsed = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if parsed:
-        index, count = map(int, parsed.groups())
-        if 1 <= index <= count:
-            return list(sources[index - 1 :: count])
-    raise UserError(f"{shard} is no shard: give i/n with i from 1 to n, such as 1/8")
 
 
 def shift_sounds(sources: Sequence[Source], path: Path) -> list[Source]:

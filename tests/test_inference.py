@@ -29,7 +29,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
 from models.weights import save
-from networks import WEIGHT_FILES, DubConfig, Networks
+from networks import LANDMARK_FILE, RENDERER_FILE, DubConfig, Networks
 from runtime import command_line
 from runtime.device import computes_in_bf16
 
@@ -480,7 +480,7 @@ def test_too_little_memory_is_one_line(
 
 
 def test_stage_1_serves_a_renderer_of_any_size(weights: Path, tmp_path: Path) -> None:
-    for name in WEIGHT_FILES:
+    for name in (LANDMARK_FILE, RENDERER_FILE):
         (tmp_path / name).write_bytes((weights / name).read_bytes())
     save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", fingerprint.current(64))
     assert dubber_of(tmp_path).networks.size == 64

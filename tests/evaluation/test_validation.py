@@ -1,5 +1,6 @@
 """Baselines with known answers, and weights scored on a synthetic cache."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from skimage import data
 from skimage.transform import estimate_transform
 
 import train_landmark
-from datasets.splits import SplitConfig
+from datasets.splits import SplitConfig, read_list
 from evaluation import offsets
 from evaluation.baselines import (
     RidgeRegression,
@@ -22,12 +23,12 @@ from evaluation.baselines import (
     transfer_content,
 )
 from evaluation.offsets import best_offset
-from evaluation.validation import ClipFaces, ValidateConfig, mean_over_groups, validate
+from evaluation.validation import ClipFaces, Table3Config, ValidateConfig, mean_over_groups, table3, validate
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
 from metrics.lip_motion import jitter
 from models.configs import LandmarkGeneratorConfig
-from networks import Networks
+from networks import LandmarkPredictor
 from runtime.command_line import UserError
 from training.engine import Engine
 
@@ -189,31 +190,118 @@ def test_best_offset_has_the_clearly_highest_correlation() -> None:
     assert best_offset(np.array([0.5, 0.5, 0.5, 0.5, 0.52, 0.5, 0.5])) == 0, "hardly better than in place"
 
 
+@pytest.fixture
+def stage1(tiny: Path, tmp_path: Path) -> Path:
+    """A folder with the weights of stage 1 alone, as straight after its training."""
+    folder = tmp_path / "stage1"
+    folder.mkdir()
+    shutil.copy(tiny / "landmark_generator.safetensors", folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_shifted_sound_is_found_and_listed(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_stage_1_is_validated_without_a_renderer(
+    tiny: Path, stage1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed, name in enumerate(("ann/one", "bob/two")):
-        write_clip(tmp_path / "cache", name, 60, size=64, seed=seed)  # landmarks fit any size of crop
-    write_clip(tmp_path / "cache", "cat/short", 20, size=64)
+    write_clip(tmp_path / "cache", "ann/one", 60, size=64)  # landmarks fit any size of crop
     (tmp_path / "val.txt").write_text("ann/one\n")
     split = SplitConfig(val_list=tmp_path / "val.txt")
-    config = ValidateConfig(tmp_path / "cache", tiny, "1", device="cpu", split=split)
+    config = ValidateConfig(tmp_path / "cache", stage1, "1", device="cpu", split=split)
     validate(config)
     assert "clips: 1, persons: 1;" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):
+    with pytest.raises(UserError, match=r"--weights: .*renderer\.safetensors"):
         validate(replace(config, stage="2"))
+    with pytest.raises(UserError, match=r"crop\.size = 64, but 128"):
+        validate(replace(config, weights=tiny, stage="2"))
+    rows = (f"one={stage1}",)
+    table3(Table3Config(tmp_path / "cache", tmp_path / "val.txt", rows, tmp_path / "out"))
+    assert read_table(tmp_path / "out" / "table3.json").rows[0].name == "one"
 
-    def hear(_: Networks, faces: ClipFaces, mel: np.ndarray) -> np.ndarray:
-        """Returns the true lips of the sound's moment; bob's sound comes 3 frames too early."""
-        moved = [np.array_equal(mel, np.roll(faces.clip.mel, round(3.2 * k), axis=1)) for k in range(-5, 6)]
-        return np.roll(
-            faces.true.landmarks_in_frame, moved.index(True) - 5 - 3 * (faces.clip.name == "bob/two"), axis=0
-        )
 
-    monkeypatch.setattr(offsets, "predict", hear)
-    offsets.offsets(offsets.OffsetsConfig(tmp_path / "cache", tmp_path / "shifts.txt", tiny, device="cpu"))
-    assert (tmp_path / "shifts.txt").read_text().splitlines()[1:] == ["bob/two frames=3"]
-    assert "the sound of 1 of 3 clips is to be moved" in capsys.readouterr().out
+def true_lips(_: LandmarkPredictor, faces: ClipFaces, mel: np.ndarray) -> np.ndarray:
+    """Returns the true lips of the sound's moment; bob's sound comes 3 frames too early, dan's says nothing."""
+    shifts = [np.array_equal(mel, np.roll(faces.clip.mel, round(3.2 * k), axis=1)) for k in range(-5, 6)]
+    shift = shifts.index(True) - 5
+    if faces.clip.name == "bob/two":
+        shift -= 3
+    lips = np.roll(faces.true.landmarks_in_frame, shift, axis=0)
+    if faces.clip.name == "dan/noise":
+        lips = lips + np.random.default_rng(shift + 5).normal(0, 80, lips.shape)
+    return lips
+
+
+@pytest.fixture
+def shifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with sound in place, sound 3 frames too early, a clip that is too short and one that tells nothing."""
+    for seed, name in enumerate(("ann/one", "bob/two", "dan/noise")):
+        write_clip(tmp_path / "cache", name, 75, size=64, seed=seed)
+    write_clip(tmp_path / "cache", "cat/short", 49, size=64)
+    monkeypatch.setattr(offsets, "predict", true_lips)
+    return tmp_path / "cache"
+
+
+def test_shifted_sound_is_found_and_listed(
+    shifted: Path, stage1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = offsets.OffsetsConfig(shifted, tmp_path / "shifts.txt", stage1, device="cpu")
+    offsets.offsets(config)
+    entries = read_list(config.output)
+    assert {name: words["frames"] for name, words in entries.items()} == {
+        "ann/one": "0", "bob/two": "3", "cat/short": "0", "dan/noise": "0",
+    }  # fmt: skip
+    assert entries["bob/two"] == {"frames": "3", "best": "3", "correlation": "1.00", "sure": "1.00"}
+    assert "shifts.txt: 1 clips have their sound moved" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--output: .* must end in .txt"):
-        offsets.offsets(offsets.OffsetsConfig(tmp_path / "cache", tmp_path / "shifts", tiny))
+        offsets.offsets(replace(config, output=tmp_path / "shifts"))
+    with pytest.raises(UserError, match=r"--output: .*made with other settings"):
+        offsets.offsets(replace(config, most=4))
+
+
+def test_offsets_continue_after_an_interruption(
+    shifted: Path, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = offsets.OffsetsConfig(shifted, tmp_path / "shifts.txt", stage1, device="cpu")
+    offsets.offsets(config)
+    finished = config.output.read_text()
+    lines = finished.splitlines(keepends=True)
+    config.output.write_text("".join(lines[:3]) + lines[3][:9])  # killed while it wrote a line
+    estimated = []
+    estimate = offsets.estimate
+    monkeypatch.setattr(offsets, "estimate", lambda name, config: estimated.append(name) or estimate(name, config))
+    offsets.offsets(config)
+    assert config.output.read_text() == finished
+    assert estimated == ["cat/short", "dan/noise"]
+
+
+def test_shards_together_cover_the_cache(shifted: Path, stage1: Path, tmp_path: Path) -> None:
+    names = []
+    for part in ("1/2", "2/2"):
+        config = offsets.OffsetsConfig(shifted, tmp_path / f"{part[0]}.txt", stage1, shard=part, device="cpu")
+        offsets.offsets(config)
+        names += read_list(config.output)
+    assert sorted(names) == ["ann/one", "bob/two", "cat/short", "dan/noise"]
+    with pytest.raises(UserError, match="--shard: 3/2 is no shard"):
+        offsets.offsets(replace(config, shard="3/2"))
+
+
+@pytest.mark.slow
+def test_offsets_by_two_workers(stage1: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(("ann/one", "bob/two")):
+        write_clip(tmp_path / "cache", name, 50, size=64, seed=seed)
+    config = offsets.OffsetsConfig(tmp_path / "cache", tmp_path / "a.txt", stage1, device="cpu")
+    offsets.offsets(config)
+    offsets.offsets(replace(config, output=tmp_path / "b.txt", workers=2))
+    assert read_list(tmp_path / "a.txt") == read_list(tmp_path / "b.txt")
+
+
+def test_certainty_is_high_only_for_a_clear_improvement() -> None:
+    random = np.random.default_rng(0)
+    true = np.convolve(random.standard_normal(80), np.ones(6) / 6, "valid")  # 3 s
+    late = np.roll(true, 3)
+    assert offsets.certainty(true, late, true) > 0.99
+    assert offsets.certainty(late, true, true) < 0.01
+    noise = [np.convolve(random.standard_normal(80), np.ones(6) / 6, "valid") for _ in range(20)]
+    sure = [
+        offsets.certainty(a, b, true) >= offsets.MIN_CERTAINTY for a, b in zip(noise[::2], noise[1::2], strict=True)
+    ]
+    assert sum(sure) <= 2

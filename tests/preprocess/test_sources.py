@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.sources import find_videos, select_listed, select_shard, shift_sounds
+from datasets.splits import select_shard
+from preprocess.sources import find_videos, select_listed, shift_sounds
 from runtime.command_line import UserError
 
 
