@@ -537,6 +537,7 @@ class App:
                         label="The same by command",
                         language="shell",
                         wrap_lines=True,
+                        max_lines=8,
                         interactive=False,
                         visible=False,
                         elem_id="command",
