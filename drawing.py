@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from face.compositing import add_panel, paste_face
-from face.crop import box_around, crop_detail, crop_face, smooth_boxes, to_crop, to_frame
+from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
 from face.tracking import FaceTrack, fill_gaps
@@ -149,7 +149,7 @@ class Drawing:
         for frame, box in zip(self.source.frames(chosen), boxes, strict=True):
             images.append(crop_face(frame, box, networks.size))
             if detail > 1:
-                large_images.append(crop_detail(frame, box, detail * networks.size))
+                large_images.append(crop_face(frame, box, detail * networks.size, detail=True))
         return networks.encode_references(
             np.stack(images),
             to_crop(self.track.landmarks_in_frame[chosen], boxes),

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from face.crop import MARGIN, SIZE, extent, lower_half, resize_detail, resize_face, to_crop
+from face.crop import MARGIN, SIZE, extent, lower_half, resize_face, to_crop
 from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
 
 BLUR_KERNEL = 21  # pixels, blur of the mask's edge as in the released code,
@@ -59,7 +59,7 @@ def paste_face(
     face = face.astype(np.float32)
     gain = 255 * _colour_gain(target, face, old, new)
     gain = cv2.resize(gain, size, interpolation=cv2.INTER_LINEAR)
-    drawn = cv2.multiply(resize_detail(face, size), gain)
+    drawn = cv2.multiply(resize_face(face, size, detail=True), gain)
     difference = cv2.subtract(drawn, target, dtype=cv2.CV_32F)
     change = cv2.multiply(difference, cv2.merge([mask, mask, mask]))
     result = frame.copy()

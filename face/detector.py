@@ -37,13 +37,10 @@ class FaceDetector:
             self._search = face_mesh(static_image_mode=True, max_num_faces=MAX_FACES, refine_landmarks=True)
             self._track = face_mesh(max_num_faces=1, refine_landmarks=True)
             self._long_range = solutions.face_detection.FaceDetection(model_selection=1)
+            self._graphs = (self._search, self._track, self._long_range)
             for graph in self._graphs:  # they start, and log, in the background
                 graph.process(np.zeros((16, 16, 3), np.uint8))  # waits until they have started
         self.forget()
-
-    @property
-    def _graphs(self) -> list[Any]:
-        return [self._search, self._track, self._long_range]
 
     def close(self) -> None:
         for graph in self._graphs:
@@ -173,16 +170,10 @@ def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
     if min(width, height) < SMALLEST_TILED:
         return
     side = max(int(TILES * min(width, height)), max(width, height) // 4)
-    for y in _starts(height, side):
-        for x in _starts(width, side):
+    step = side // 2
+    for y in range(0, height - step, step):
+        for x in range(0, width - step, step):
             yield np.array([x, y, min(x + side, width), min(y + side, height)])
-
-
-def _starts(length: int, side: int) -> np.ndarray:
-    """Where the tiles along one side of the frame begin, in pixels."""
-    rest = max(length - side, 0)
-    steps = -(-2 * rest // side)  # rounded up
-    return np.linspace(0, rest, 1 + steps).astype(int)
 
 
 def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:

@@ -69,11 +69,14 @@ def is_picture(container: InputContainer) -> bool:
 def picture_stream(container: InputContainer) -> av.VideoStream | None:
     """The moving picture that players show: the default one, of several the largest.
 
-    A cover picture attached to a sound file, or a tile of a phone's HEIC, is none.
+    A cover picture attached to a sound file is none, nor is a phone's HEIC made of tiles, which has only a thumbnail.
     """
-    excluded = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-    streams = [s for s in container.streams.video if s.codec_context and not s.disposition & excluded]
-    return max(streams, key=lambda s: (_is_default(s), s.width * s.height), default=None)
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [s for s in container.streams.video if s.codec_context and not s.disposition & still]
+    whole = [s for s in streams if not s.disposition & Disposition.dependent]
+    if is_picture(container) and len(whole) < len(streams):
+        return None
+    return max(whole, key=lambda s: (_is_default(s), s.width * s.height), default=None)
 
 
 def sound_streams(container: InputContainer) -> list[av.AudioStream]:

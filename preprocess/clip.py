@@ -88,9 +88,9 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     with _unusable("not a video"):
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
     stated_frames = video.num_frames
-    damage: list[str] = []
+    sound_notes: list[str] = []
     with _unusable("no sound"):
-        wav = shift_sound(read_audio(sound_file(video), damage), source.sound_shift)
+        wav = shift_sound(read_audio(sound_file(video), sound_notes, sound_notes), source.sound_shift)
     if not len(wav):
         raise _Unusable("no sound", f"it ends before it is moved by {source.sound_shift} frames")
     limit = frames_for_samples(len(wav))
@@ -141,7 +141,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
             "frame_size": track.frame_size,
             "sound_shift": source.sound_shift,
             "measures": measures,
-            "notes": notes + damage,
+            "notes": notes + sound_notes,
         }
         writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
 

@@ -86,7 +86,7 @@ def test_crop_face_resizes_without_shift(box: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("box", [(3, 4, 13, 9), (0, 0, 400, 300), (100, 100, 228, 228)])
 def test_crop_detail_resizes_without_shift(box: tuple[int, ...]) -> None:
     ramp = np.broadcast_to((np.arange(400) / 2)[None, :, None], (300, 400, 3)).round().astype(np.uint8)
-    face = crop.crop_detail(ramp, np.array(box), 64)
+    face = crop.crop_face(ramp, np.array(box), 64, detail=True)
     assert face.shape == (64, 64, 3)
     assert face.dtype == np.uint8
     middle = (box[0] + box[2] - 1) / 4  # grey value at the box's middle column
@@ -100,7 +100,7 @@ def test_resize_detail_keeps_fine_detail_there_and_back() -> None:
     def energy(picture: np.ndarray) -> float:
         return float(np.square(cv2.Laplacian(picture, cv2.CV_32F)[4:-4, 4:-4]).mean())
 
-    again = crop.resize_detail(crop.resize_detail(face, (256, 256)), (140, 140))
+    again = crop.resize_face(crop.resize_face(face, (256, 256), detail=True), (140, 140), detail=True)
     blurred = crop.resize_face(crop.resize_face(face, (256, 256)), (140, 140))
     assert energy(again) > 0.9 * energy(face)
     assert energy(blurred) < 0.7 * energy(face)
