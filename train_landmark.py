@@ -25,10 +25,9 @@ from datasets.windows import sample_references, window_starts
 from face import fingerprint
 from face.crop import SIZE, to_frame
 from face.landmarks import EDGES, INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
-from face.references import lip_openness
 from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
-from metrics.lip_motion import articulation_ratio, closed_f1, correlation, landmark_distance, nan_mean
+from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean
 from models import weights
 from models.configs import LandmarkGeneratorConfig
 from models.landmark_generator import LandmarkGenerator
@@ -144,25 +143,22 @@ class LandmarkStage(Stage):
             losses = self.loss(lip, jaw, batch)
             truth = join(batch["pose"], batch["jaw"], batch["lip"])
             predicted = join(batch["pose"], jaw, lip)
-            boxes = windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
-            openness = face_openness(predicted, boxes, OUTER_LIPS)
-            true_openness = face_openness(truth, boxes, OUTER_LIPS)
-            gap = face_openness(predicted, boxes, INNER_LIPS)
-            true_gap = face_openness(truth, boxes, INNER_LIPS)
             error = landmark_distance(predicted[:, JAW_SLICE.start :], truth[:, JAW_SLICE.start :])  # (F,)
+            boxes = windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
+            face = FaceSequence(to_frame(predicted, boxes), boxes)
+            true_face = FaceSequence(to_frame(truth, boxes), boxes)
+            motion = motion_scores(face, true_face, silent=np.zeros(len(boxes), bool))
             rows.append(
                 {
                     "L": float(losses["L"]),
                     "L_1": float(losses["L_1"]),
                     "landmark_error_px": SIZE * error.mean(),
-                    "openness_correlation": correlation(openness, true_openness),
-                    "articulation": articulation_ratio(openness, true_openness),
-                    "closed_f1": closed_f1(gap, true_gap),
+                    **{name.replace(" ", "_"): score for name, score in motion.items()},
                 }
             )
             if number in shown:
                 title = f"true green, predicted red, openness over time/{windows['name'][0]} {windows['frame'][0]}"
-                pictures[title] = draw(truth, predicted, true_openness, openness)
+                pictures[title] = draw(truth, predicted, true_face.openness(OUTER_LIPS), face.openness(OUTER_LIPS))
         means = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
         numbers = {name: mean for name, mean in means.items() if np.isfinite(mean)}  # lips may never close or move
         return {"selection": means["L"], **numbers}, pictures
@@ -174,11 +170,6 @@ class LandmarkStage(Stage):
 def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> np.ndarray:
     """Windows of landmarks (B, T, 74 and 17 and 40, 2) -> frames (B*T, 131, 2)."""
     return torch.cat([pose, jaw, lip], dim=2).flatten(0, 1).cpu().numpy()
-
-
-def face_openness(landmarks_in_crop: np.ndarray, boxes: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Openness (F,) of the lips of landmarks (F, 131, 2) in boxes (F, 4), measured in the frame."""
-    return lip_openness(to_frame(landmarks_in_crop, boxes), boxes[:, 3] - boxes[:, 1], pairs)
 
 
 def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:

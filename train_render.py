@@ -218,10 +218,8 @@ class RenderStage(Stage):
             self.networks["discriminator"] = discriminator
             self.optimisers["discriminator"] = engine.adam(discriminator, betas=(0.5, 0.999))
             self.discriminator = engine.parallel(discriminator)
-        if isinstance(config.loss, LiteRenderLossConfig):
-            self.loss = LiteRenderLoss(config.loss, vgg, discriminator, config.model.use_warping)
-        else:
-            self.loss = RenderLoss(config.loss, vgg, discriminator, config.model.use_warping)
+        loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
+        self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)  # type: ignore[arg-type]
         self.generator = engine.parallel(Generator(model, self.loss), partly_trained=True)
         self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
         alexnet = config.lpips or registry.find("lpips_alex")
@@ -324,7 +322,7 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
 
     motion = model.initial_motion if isinstance(model, LiteRenderer) else None
     if motion is not None and config.initial_motion_steps and not config.overfit:
-        stage_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps, patience=0)
+        stage_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
         stage = InitialMotionStage(stage_config, motion, engine, examples)
         trainer = Trainer(stage, data, stage_config, RunFolder(stage_config, held_out))
         yield trainer

@@ -177,7 +177,7 @@ def test_dry_run_is_of_steps_after_the_warm_up(config: TrainRenderConfig, monkey
 
     monkeypatch.setattr(RenderStage, "train_step", record)
     main(replace(config, dry_run=True))
-    assert len(names) == 3 and all("L_D" in losses for losses in names)
+    assert len(names) == 2 and all("L_D" in losses for losses in names)
 
 
 def test_overfitting_validates_on_the_samples_it_trains_on(config: TrainRenderConfig) -> None:

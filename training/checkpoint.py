@@ -49,8 +49,6 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     for path in reversed(found):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except PermissionError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); change its permissions") from None
         except Exception as error:  # whatever a damaged file makes the reader raise
             print(f"{path} cannot be read ({type(error).__name__}): going back to the one before")
     if found:

@@ -19,12 +19,12 @@ class TrainConfig:
 
     # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
     CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
-        {"cache", "run", "minutes", "steps", "patience", "workers", "device", "compile", "precision", "keep"}
+        {"cache", "run", "minutes", "steps", "workers", "device", "compile", "precision", "keep"}
         | {"log_every", "validate_every", "dry_run", "learning_rate", "clip_norm"}
     )
 
     MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset(
-        {"minutes", "warmup_steps", "clip_norm", "ema", "patience", "workers", "seed", "overfit"}
+        {"minutes", "warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"}
     )
 
     cache: Path
@@ -51,8 +51,6 @@ class TrainConfig:
     """Maximum norm of the gradient; 0: no clipping."""
     ema: float = 0.999
     """Decay of the averaged weights, which are validated and exported; 0: the raw weights."""
-    patience: int = 0
-    """Stop after this many validations in a row without improvement; 0: never."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Number format of forward and backward passes; weights stay fp32. auto: bf16 where the GPU or CPU computes in it,
     else fp32. tf32: CUDA's rounded matrix products."""
@@ -145,7 +143,6 @@ def chosen_preset(presets: dict[str, Config]) -> Config:
 
 def with_sizes_of(config: Any, preset: Any, loaded: Any) -> Any:
     """`config` with the sizes of a loaded network. Raises SettingError if `config.model` asks for other sizes."""
-    for name, value in vars(loaded).items():
-        if getattr(config.model, name, value) not in (getattr(preset.model, name, value), value):
-            raise SettingError(f"model.{name}", f"{config.init} has {value}; leave this setting out")
+    if config.model not in (preset.model, loaded):
+        raise SettingError("model", f"{config.init} has sizes of its own; leave these settings out")
     return replace(config, model=loaded)

@@ -7,6 +7,7 @@ own share, and the running statistics are the main process's.
 
 import copy
 import gc
+import math
 import os
 import signal
 import time
@@ -23,8 +24,7 @@ from runtime.device import computes_in_bf16, pick_device
 from training.config import TrainConfig
 
 Value = TypeVar("Value")
-# Signals that let a step end and then save; SIGHUP (not on Windows) means that the terminal is gone.
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # let a step end, and then save
 
 
 class Engine:
@@ -95,9 +95,9 @@ class Engine:
 
     def update(self, optimiser: Optimizer, step: int) -> Tensor:
         """Clips the gradients, makes the optimiser's step and clears them. Returns their norm before clipping."""
-        parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-        optimiser.param_groups[0]["lr"] = self.config.learning_rate_at(step)
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or float("inf"))
+        [group] = optimiser.param_groups
+        group["lr"] = self.config.learning_rate_at(step)
+        norm = nn.utils.clip_grad_norm_(group["params"], self.config.clip_norm or math.inf)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return norm
@@ -138,8 +138,7 @@ class Engine:
 
     def catch_signals(self) -> None:
         for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._note_signal)
+            signal.signal(number, self._note_signal)
 
     def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends the process at once."""

@@ -24,14 +24,14 @@ from training.config import Config, TrainConfig
 from training.engine import Engine, MovingAverage, lost_another
 from training.run_folder import RunFolder
 
-PROGRESS = ("step", "best", "best_step", "stale_validations")  # attributes of a Trainer that a checkpoint holds
+PROGRESS = ("step", "best", "best_step")  # attributes of a Trainer that a checkpoint holds
 
 
 class Stage(ABC):
     """What a script gives to `Trainer`: networks, and how they are trained and validated."""
 
     name: str  # of the averaged network
-    warm_up_steps = 0  # steps before what validation looks at is trained: they do not count towards patience
+    warm_up_steps = 0  # steps at the start that train a part of the network
 
     def __init__(self, network: nn.Module, engine: Engine, examples: list[Batch]) -> None:
         """`network` is averaged, validated on the `examples` and exported; others may be added to `networks`."""
@@ -75,8 +75,6 @@ class Trainer:
         if remainder:
             shares = f"{self.engine.num_processes} processes and {config.accumulate} accumulated parts"
             raise SettingError("batch", f"{config.batch} cannot be shared evenly by {shares}")
-        if config.overfit > self.length:
-            raise SettingError("overfit", f"{config.overfit} is more than the {self.length} training samples")
         if config.batch > self.length and not config.overfit and not config.dry_run:
             raise SettingError(
                 "batch",
@@ -89,23 +87,15 @@ class Trainer:
         self.step = 0
         self.best = math.inf
         self.best_step = 0
-        self.stale_validations = 0
-        self.unreported: list[tuple[dict[str, Tensor], list[str]]] = []  # of each step since a report: losses, clips
+        self.unreported: list[tuple[int, dict[str, Tensor], list[str]]] = []  # step, losses and clips of each part
         self.report_began = time.monotonic()
-        self.seconds_waited = 0.0  # for data, since the last report
-
-    @property
-    def is_out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.stale_validations
 
     @property
     def is_done(self) -> bool:
-        return self.step >= self.config.steps or self.is_out_of_patience
+        return self.step >= self.config.steps
 
     def fit(self) -> bool:
-        """Trains until the steps or the patience are used up, or until a signal or the minutes stop it earlier.
-
-        Returns whether the stage is done.
+        """Trains until the steps are done, or until a signal or the minutes stop it earlier. Returns which.
 
         Raises:
             UserError: another training is at work in this run, the loss is no number or something cannot be written.
@@ -122,13 +112,8 @@ class Trainer:
         stop = self.is_done
 
         while not stop:
-            # Load a batch.
-            began = time.monotonic()
-            parts = next(batches)
-            self.seconds_waited += time.monotonic() - began
-
-            # Train the networks on it, and average the weights.
-            self.train_step(parts)
+            # Train the networks on a batch, and average the weights.
+            self.train_step(next(batches))
 
             # Stop? All processes do so after the same step.
             interrupted, late = engine.on_any_process(engine.signal is not None, engine.is_late())
@@ -147,8 +132,6 @@ class Trainer:
             if pause and engine.is_main:
                 self._save()
             if pause:
-                [out_of_patience] = engine.on_any_process(self.is_out_of_patience)
-                stop = stop or out_of_patience
                 self.report_began = time.monotonic()
 
         if engine.is_main:
@@ -167,18 +150,15 @@ class Trainer:
         key = (self.config.seed, self.step, self.engine.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         stage_step = self.stage.warm_up_steps if self.config.dry_run else self.step  # a dry run is not of the warm-up
-        losses_of_parts = []
         for number, part in enumerate(parts, start=1):
             self.engine.exchange_gradients(number == len(parts))
-            losses_of_parts.append(self.stage.train_step(part, stage_step))
-        losses = {}
-        for name in losses_of_parts[0]:
-            losses[name] = torch.stack([part[name].detach().float() for part in losses_of_parts]).mean()
+            losses = self.stage.train_step(part, stage_step)
+            losses = {name: value.detach().float() for name, value in losses.items()}
+            self.unreported.append((self.step, losses, part["name"]))
         for name, network in self.stage.networks.items():
             if any(parameter.grad is not None for parameter in network.parameters()):  # else it is not trained yet
-                prefix = "" if network is self.stage.network else f"{name}_"
-                losses[f"{prefix}gradient_norm"] = self.engine.update(self.stage.optimisers[name], self.step)
-        self.unreported.append((losses, [name for part in parts for name in part["name"]]))
+                norm = self.engine.update(self.stage.optimisers[name], self.step)
+                self.unreported.append((self.step, {f"{name}_gradient_norm": norm}, []))
         self.step += 1
         self.average.update(self.step)
 
@@ -189,20 +169,23 @@ class Trainer:
             UserError: one of them is not finite; the message names the clips of the first such step.
         """
         columns: dict[str, list[Tensor]] = {}
-        for losses, _ in self.unreported:
+        for _, losses, _ in self.unreported:
             for name, value in losses.items():
                 columns.setdefault(name, []).append(value)
         means = torch.stack([torch.stack(values).mean() for values in columns.values()]).tolist()
-        first_step = self.step - len(self.unreported)
-        for step, (losses, clips) in enumerate(self.unreported if not np.isfinite(means).all() else [], first_step):
-            not_finite = [name for name, value in losses.items() if not value.isfinite()]
-            if not_finite:
-                raise UserError(
-                    f"step {step}: {', '.join(not_finite)} is no longer a finite number; look at its clips "
-                    f"({', '.join(clips)}), lower the learning rate or clip the gradients (clip-norm)"
-                )
+        if not np.isfinite(means).all():
+            self._name_the_clips()
         self.unreported.clear()
         return dict(zip(columns, means, strict=True))
+
+    def _name_the_clips(self) -> None:
+        for step, losses, clips in self.unreported:
+            for name, value in losses.items():
+                if not value.isfinite():
+                    raise UserError(
+                        f"step {step}: {name} is no longer a finite number; look at the clips ({', '.join(clips)}), "
+                        "lower the learning rate or clip the gradients (clip-norm)"
+                    )
 
     def dry_run(self) -> None:
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
@@ -213,7 +196,6 @@ class Trainer:
         few = min(4, self.part_size)
         more = min(8, self.part_size)
         _, memory_of_few = self._try(few)
-        self._try(more)  # the second time it is warm
         seconds, memory = self._try(more)
         memory += (memory - memory_of_few) / max(1, more - few) * (self.part_size - more)
         seconds *= self.part_size / more * self.config.accumulate
@@ -263,24 +245,20 @@ class Trainer:
         self.run.log(self.step, numbers, "validation")
         self.run.show(self.step, pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")
-        if self.step > self.stage.warm_up_steps:
-            self.stale_validations += 1
         if numbers["selection"] < self.best:
             self.best = numbers["selection"]
             self.best_step = self.step
-            self.stale_validations = 0
             about = {"step": self.step, "validation": numbers, "validated_on": len(self.stage.examples)}
             self.stage.export(self.average.module, self.run.path, about)
 
     def _report(self) -> None:
-        num_steps = len(self.unreported)
+        num_steps = self.step - self.unreported[0][0]
         losses = self.take_means()  # waits for the device
         means = self.engine.mean_over_processes(torch.tensor(list(losses.values()), device=self.engine.device))
         seconds = max(1e-9, time.monotonic() - self.report_began)
         numbers = dict(zip(losses, means.tolist(), strict=True))
         numbers["learning_rate"] = self.config.learning_rate_at(self.step - 1)
         numbers["samples_per_second"] = num_steps * self.config.batch / seconds
-        numbers["waiting_for_data"] = self.seconds_waited / seconds
         numbers["epoch"] = self.step / self.epoch_steps
         numbers["memory_gib"] = memory_gib(self.engine.device)
         if self.engine.is_main:
@@ -288,7 +266,6 @@ class Trainer:
         hours_left = (self.config.steps - self.step) * seconds / num_steps / 3600
         self._say(f"step {self.step}  {_line(numbers)}  {hours_left:.1f} hours left")
         self.report_began = time.monotonic()
-        self.seconds_waited = 0.0
 
     def _say(self, line: str) -> None:
         if self.engine.is_main:

@@ -1,5 +1,6 @@
 """A run's folder: config.json (settings of the last command, versions, git hash), metrics, checkpoints."""
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -120,8 +121,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Versions of Python, PyTorch and this code (its git commit) that made a run."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
+    commit = "unknown"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return {"python": platform.python_version(), "torch": torch.__version__, "git": commit}

@@ -1,4 +1,4 @@
-"""The loop never loses work and says what went wrong: kills, full disks, damaged checkpoints, NaN, patience."""
+"""The loop never loses work and says what went wrong: kills, full disks, damaged checkpoints, NaN."""
 
 import json
 import resource
@@ -85,7 +85,7 @@ def test_killed_and_continued_is_as_if_never_killed(tmp_path: Path, when: str, c
     assert not list((tmp_path / "killed").rglob("*.part"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
 def test_a_signal_ends_the_step_and_saves(
     tmp_path: Path, number: signal.Signals, code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +94,6 @@ def test_a_signal_ends_the_step_and_saves(
     monkeypatch.setattr(loop, "Engine", lambda _: engine)
     trainer = toy_trainer(tmp_path, engine=engine)
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
     step = trainer.train_step
 
     def lost(*_: object, **__: object) -> None:
@@ -195,17 +194,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pyte
         train(tmp_path / "run")
 
 
-def test_a_checkpoint_of_somebody_else_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(tmp_path, steps=6)
-
-    def refuse(path: Path, **_: object) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(torch, "load", refuse)
-    with pytest.raises(UserError, match=r"step_000000006.pt cannot be read \(Permission denied\)"):
-        train(tmp_path)
-
-
 def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
     train(tmp_path, steps=6)
     checkpoint.path_of(tmp_path / "checkpoints", 6).write_bytes(b"damaged")
@@ -220,7 +208,7 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: P
 def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -> None:
     indices = indices_of(1, 8, toy_trainer(tmp_path, validate_every=10).config)
     clips = ", ".join(f"clip{i % 8}" for i in indices)
-    message = rf"step 1: L, gradient_norm is no longer a finite number; look at its clips \({clips}\), lower"
+    message = rf"step 1: L is no longer a finite number; look at the clips \({clips}\), lower"
     with pytest.raises(UserError, match=message):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
     assert not list((tmp_path / "checkpoints").iterdir())
@@ -255,28 +243,19 @@ def test_what_was_never_validated_has_no_best(tmp_path: Path, capsys: pytest.Cap
     assert "step 1: stopped, the same command continues; not validated yet, see" in capsys.readouterr().out
 
 
-def test_patience_keeps_the_best_and_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer = toy_trainer(tmp_path, patience=3, keep=1)
+def test_the_best_and_the_last_checkpoint_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = toy_trainer(tmp_path, steps=10, keep=1)
     stage: Any = trainer.stage
     stage.selections = [3.0, 1.0, 2.0, 1.5, 1.0, 0.5]
     trainer.fit()
     assert (trainer.step, trainer.best, trainer.best_step) == (10, 1.0, 4)
     assert stage.exported == [2, 4]
     assert "step 10: done; best 1, see" in capsys.readouterr().out
-    assert train(tmp_path, patience=3, keep=1).step == 10  # the same again doesn't go on
+    assert train(tmp_path, steps=10, keep=1).step == 10  # the same again doesn't go on
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "step_000000004.pt",
         "step_000000010.pt",
     ]
-
-
-def test_patience_waits_for_the_end_of_the_warm_up(tmp_path: Path) -> None:
-    trainer = toy_trainer(tmp_path, patience=1)
-    stage: Any = trainer.stage
-    stage.selections = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    stage.warm_up_steps = 6
-    trainer.fit()
-    assert (trainer.step, trainer.best_step) == (8, 2)
 
 
 def test_a_few_samples_are_an_epoch_when_overfitting(tmp_path: Path) -> None:
@@ -377,7 +356,6 @@ def test_processes_share_each_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"batch": 9}, "batch: 9 is more than the 8 training samples"),
-    ({"overfit": 9}, "overfit: 9 is more than the 8"),
     ({"accumulate": 3}, "batch: 4 cannot be shared evenly by 1 processes and 3 accumulated parts"),
     ({"batch": 0}, "batch: 0 is not more than 0"),
     ({"ema": 1.0}, "ema: 1.0 is not a decay below 1"),
