@@ -19,6 +19,7 @@ from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
 from face.tracking import FaceTrack, fill_gaps
 from media.audio import FPS, mel_windows
+from media.planes import Planes, RgbPicture
 from media.timing import window_frames
 from media.video import Video
 from networks import NUM_LANDMARK_REFERENCES, Networks, References, batches
@@ -29,6 +30,8 @@ from runtime.threads import available_cores
 
 MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
 MAX_WORKERS = 4  # threads that draw
+
+Picture = RgbPicture | Planes
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Batch(NamedTuple):
 
     shot: Shot | None  # None: it shows no face
     places: np.ndarray  # (B,) of these frames in the shot
-    frames: list[np.ndarray]
+    pictures: list[Picture]
 
 
 class Drawing:
@@ -68,23 +71,23 @@ class Drawing:
         self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
         self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
 
-    def frames(self, order: np.ndarray, part: range, frames: Iterator[np.ndarray]) -> Generator[np.ndarray]:
+    def pictures(self, order: np.ndarray, part: range, pictures: Iterator[Picture]) -> Generator[Picture]:
         """Yields the finished frames of the output.
 
         Args:
             order: (F,), the source frame of each.
             part: those in which the face is redrawn; the sound begins with the first of them.
-            frames: the source frames in this order.
+            pictures: the source frames in this order.
         """
         workers = min(available_cores(), MAX_WORKERS)
         start_worker = partial(share_cores, workers)
-        batches_to_draw = self.batches(order, part, frames)
+        batches_to_draw = self.batches(order, part, pictures)
         with closing(parallel_map(self.draw, batches_to_draw, workers, workers, start_worker)) as drawn:
             for batch in drawn:
                 yield from batch
 
-    def batches(self, order: np.ndarray, part: range, frames: Iterator[np.ndarray]) -> Iterator[Batch]:
-        """Yields the frames to draw, shot by shot; see `frames`."""
+    def batches(self, order: np.ndarray, part: range, pictures: Iterator[Picture]) -> Iterator[Batch]:
+        """Yields the frames to draw, shot by shot; see `pictures`."""
         cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
         edges = np.unique([0, *cuts, part.start, part.stop, len(order)])
         for first, end in pairwise(edges):
@@ -93,7 +96,7 @@ class Drawing:
             if first in part:
                 shot = self.plan_shot(outputs - part.start, order[outputs])
             for places in batches(np.arange(len(outputs)), self.config.batch_size):
-                yield Batch(shot, places, list(islice(frames, len(places))))
+                yield Batch(shot, places, list(islice(pictures, len(places))))
 
     def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
         """Prepares a shot: frames (R,) of the part that is redrawn, and what they show, source frames (R,).
@@ -146,10 +149,12 @@ class Drawing:
             detail = min(MAX_DETAIL, int(np.ceil(side / networks.size)))
         images = []
         large_images = []
-        for frame, box in zip(self.source.frames(chosen), boxes, strict=True):
-            images.append(crop_face(frame, box, networks.size))
+        for picture, box in zip(self.source.pictures(chosen), boxes, strict=True):
+            region = picture.region(box)
+            cut = picture.read(region)
+            images.append(crop_face(cut, box - corners(region), networks.size))
             if detail > 1:
-                large_images.append(crop_face(frame, box, detail * networks.size, detail=True))
+                large_images.append(crop_face(cut, box - corners(region), detail * networks.size, detail=True))
         return networks.encode_references(
             np.stack(images),
             to_crop(self.track.landmarks_in_frame[chosen], boxes),
@@ -157,31 +162,35 @@ class Drawing:
             np.stack(large_images) if large_images else None,
         )
 
-    def draw(self, batch: Batch) -> list[np.ndarray]:
+    def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
-        finished = list(batch.frames)
-        panels: list[list[np.ndarray]] = [[] for _ in finished]
+        pictures = list(batch.pictures)
+        panels: list[list[np.ndarray]] = [[] for _ in pictures]
         with self.stopwatch.stage("draw"):
             if batch.shot is not None:
                 found = self.track.found[batch.shot.frames[batch.places]]  # (B,)
                 if found.any():
-                    self.redraw(batch.shot, batch.places, np.flatnonzero(found), finished, panels)
+                    self.redraw(batch.shot, batch.places, np.flatnonzero(found), pictures, panels)
             if self.config.panel:
-                finished = [add_panel(frame, cells) for frame, cells in zip(finished, panels, strict=True)]
-        return finished
+                for i, cells in enumerate(panels):
+                    pictures[i] = RgbPicture(add_panel(np.asarray(pictures[i].frame), cells))
+        return pictures
 
     def redraw(
         self,
         shot: Shot,
         places: np.ndarray,
         with_face: np.ndarray,
-        frames: list[np.ndarray],
+        pictures: list[Picture],
         panels: list[list[np.ndarray]],
     ) -> None:
-        """Redraws the faces of some frames of a batch, in place, and fills in their panels' cells."""
+        """Redraws the faces of some pictures of a batch, in place, and fills in their panels' cells."""
         size = self.networks.size
-        crops = [crop_face(frames[i], shot.boxes[places[i]], size) for i in with_face]
         redrawn = places[with_face]
+        regions = [pictures[i].region(shot.boxes[places[i]]) for i in with_face]
+        cuts = [pictures[i].read(region) for i, region in zip(with_face, regions, strict=True)]
+        boxes = [shot.boxes[place] - corners(region) for place, region in zip(redrawn, regions, strict=True)]
+        crops = [crop_face(cut, box, size) for cut, box in zip(cuts, boxes, strict=True)]
         sketches = self.draw_sketches(shot, redrawn)
         faces, warped = self.networks.draw_faces(
             np.stack(crops),
@@ -191,12 +200,13 @@ class Drawing:
             mel_windows(self.mel, shot.moments[redrawn]),
         )
         for j, i in enumerate(with_face):
-            box = shot.boxes[places[i]]
-            landmarks = shot.landmarks_in_frame[places[i]]
-            old_landmarks = self.track.landmarks_in_frame[shot.frames[places[i]]]
-            frames[i] = paste_face(frames[i], faces[j], box, old_landmarks, landmarks)
+            corner = regions[j][:2].astype(np.float32)
+            new_landmarks = shot.landmarks_in_frame[places[i]] - corner
+            old_landmarks = self.track.landmarks_in_frame[shot.frames[places[i]]] - corner
+            pasted = paste_face(cuts[j], faces[j], boxes[j], old_landmarks, new_landmarks)
+            pictures[i] = pictures[i].replace(regions[j], pasted, shot.boxes[places[i]])
             if self.config.panel:
-                marked = crop_face(mark_landmarks(frames[i], landmarks), box, size)
+                marked = crop_face(mark_landmarks(pasted, new_landmarks), boxes[j], size)
                 middle = sketches.shape[1] // 2
                 cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
                 panels[i] = [marked, *(cell.astype(np.uint8) for cell in cells)]
@@ -209,6 +219,11 @@ class Drawing:
         landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
         sketches = [self.networks.sketch(*face) for face in zip(landmarks_in_crop, boxes, strict=True)]
         return np.stack(sketches)[indices.reshape(windows.shape)]
+
+
+def corners(region: np.ndarray) -> np.ndarray:
+    """(4,) what to subtract from a box in the frame to have it in the region (4,)."""
+    return np.tile(region[:2], 2)
 
 
 def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:

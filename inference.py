@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, parse_pick, track_faces
 from jobs import Job, Speaker, read_jobs, run_jobs
 from media.audio import FPS, SAMPLE_RATE, log_mel
+from media.planes import DEFAULT, RgbPicture
 from media.timing import ping_pong
 from media.video import Video, read_audio
 from media.writer import WRITTEN, VideoWriter
@@ -41,6 +42,7 @@ MAX_LISTED_CUTS = 5  # in the summary
 READ_AHEAD = 8  # frames
 STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
+Frame = TypeVar("Frame")
 Progress = Callable[[str, int, int], None]  # stage, frames done, frames in all (when tracking, an estimate)
 
 
@@ -123,15 +125,21 @@ class Dubber:
             width += height // 4
         sounds = [(speaker.audio, speaker.start) for speaker in speakers]
         with ExitStack() as stack:
-            writer = VideoWriter(output, source.fps, (width, height), sounds, lossless=self.config.lossless)
+            lossless = self.config.lossless
+            writer = VideoWriter(
+                output, source.fps, (width, height), sounds, lossless=lossless, colours=source.colours or DEFAULT
+            )
             stack.enter_context(writer)
-            frames = stack.enter_context(closing(prefetch(source.frames(order), READ_AHEAD)))
+            pictures = source.pictures(order)
+            if lossless or self.config.panel:
+                pictures = map(RgbPicture, source.frames(order))
+            pictures = stack.enter_context(closing(prefetch(pictures, READ_AHEAD)))
             for face, (mel, _), part in zip(faces, mels, parts, strict=True):
                 drawing = Drawing(self.networks, source, tracks[face], mel, stopwatch)
-                frames = stack.enter_context(closing(drawing.frames(order, part, frames)))
-            for frame in report(frames, "write", num_frames, progress):
+                pictures = stack.enter_context(closing(drawing.pictures(order, part, pictures)))
+            for picture in report(pictures, "write", num_frames, progress):
                 with stopwatch.stage("write"):
-                    writer.write(frame)
+                    writer.write(picture.frame)
         remarks += remarks_on(source, track)
         frames_without_face = 0
         for face, part in zip(faces, parts, strict=True):
@@ -197,7 +205,7 @@ def remarks_on(source: Video, track: FaceTrack) -> list[str]:
     return remarks
 
 
-def report(frames: Iterable[np.ndarray], stage: str, total: int, progress: Progress | None) -> Iterator[np.ndarray]:
+def report(frames: Iterable[Frame], stage: str, total: int, progress: Progress | None) -> Iterator[Frame]:
     """Passes frames on and reports each as done once the next one is asked for."""
     for done, frame in enumerate(frames, start=1):
         yield frame

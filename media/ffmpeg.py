@@ -36,6 +36,7 @@ _AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that eve
 _AAC_BIT_RATE = 96000  # bits a second and channel
 
 Stream = av.VideoStream | av.AudioStream
+VideoFrame = av.VideoFrame
 
 
 def reason(error: Exception) -> str:
@@ -273,6 +274,11 @@ def orientation(frame: av.VideoFrame, path: Path) -> tuple[bool, bool, bool]:
     return False, bool(d < 0), bool(a < 0)
 
 
+def is_hd(width: int, height: int) -> bool:
+    """Whether players read untagged colours as BT.709, otherwise as BT.601."""
+    return width >= 1280 or height > 576
+
+
 class Converter:
     """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow.
 
@@ -289,8 +295,7 @@ class Converter:
         """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
         options = dict(self._options)
         if frame.colorspace not in _KNOWN_MATRICES:
-            is_hd = width >= 1280 or height > 576
-            options["src_colorspace"] = Colorspace.ITU709 if is_hd else Colorspace.ITU601
+            options["src_colorspace"] = Colorspace.ITU709 if is_hd(width, height) else Colorspace.ITU601
         if frame.color_trc in _HDR:
             options |= _SDR
         if _may_be_transparent(frame.format):
@@ -303,15 +308,15 @@ class Converter:
             return pictures.deinterlace(picture)
         return picture
 
-    def from_rgb(self, picture: np.ndarray, pixel_format: str | None) -> av.VideoFrame:
-        """A frame of that pixel format, BT.709 in limited range unless it is RGB."""
+    def from_rgb(self, picture: np.ndarray, pixel_format: str | None, matrix: int = 1) -> av.VideoFrame:
+        """A frame of that pixel format, in limited range and with this colour matrix (BT.709) unless it is RGB."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
         if pixel_format == "rgb24":
             return frame
         return self._reformatter.reformat(
             frame,
             format=pixel_format,
-            dst_colorspace=Colorspace.ITU709,
+            dst_colorspace=Colorspace.ITU709 if matrix == 1 else Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             **self._options,
         )
@@ -358,9 +363,9 @@ def _sound_format(decoded: tuple[int, av.AudioFrame]) -> tuple[int, int, str, st
 
 
 def open_output(
-    path: Path, rate: Fraction, size: tuple[int, int], crf: int, lossless: bool
+    path: Path, rate: Fraction, size: tuple[int, int], crf: int, lossless: bool, colours: tuple[int, int, int]
 ) -> tuple[OutputContainer, av.VideoStream]:
-    """Creates an H.264 file with one stream of pictures: RGB if lossless, else 4:2:0 with its colours tagged BT.709."""
+    """Creates an H.264 file with one stream of pictures: RGB if lossless, else 4:2:0 with these colours, H.273."""
     options = {} if path.suffix == ".mkv" else {"movflags": "+faststart"}
     container = av.open(f"file:{path}", "w", options=options)
     # "veryfast" takes half the default's time, for files of the same size and 1.7 dB less PSNR.
@@ -373,9 +378,7 @@ def open_output(
     context = video.codec_context
     context.time_base = 1 / rate
     if not lossless:
-        context.colorspace = Colorspace.ITU709
-        context.color_primaries = ColorPrimaries.BT709
-        context.color_trc = ColorTrc.BT709
+        context.colorspace, context.color_primaries, context.color_trc = colours
         context.color_range = ColorRange.MPEG
     return container, video
 

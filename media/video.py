@@ -18,6 +18,7 @@ import numpy as np
 
 from media import ffmpeg, pictures
 from media.audio import FPS, SAMPLE_RATE
+from media.planes import Planes, RgbPicture, colours_of
 from media.timing import Timeline
 from runtime.command_line import UserError
 
@@ -68,6 +69,7 @@ class Video:
         shrunk: whether it was.
         has_transparency: whether pictures read so far had transparent parts, which are white now.
         fps: frames a second that it yields.
+        colours: if its frames can be used as the decoder gives them (see `pictures`), what their samples mean.
         num_frames: how many; estimated from the header until the video has been read to its end once.
         has_audio: whether there is sound that can be decoded.
         damage: once it has been read to its end, what could not be decoded, in one line.
@@ -95,6 +97,7 @@ class Video:
                 raise UserError(f"{path}: {_UNREADABLE_PICTURE if self._is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first, self.path)
             self._frame_bytes = 1 + first.width * first.height * first.format.padded_bits_per_pixel // 8
+            self.colours = colours_of(first)
             self._set_size(first.width * ffmpeg.pixel_aspect(container, stream), first.height)
 
             source_rate, highest_rate = ffmpeg.frame_rates(stream)
@@ -124,16 +127,19 @@ class Video:
         stored_height = multiple * round(height * scale / multiple)
         self._stored_size = (stored_width, stored_height)
         transposed = self._orientation[0]
+        is_changed = any(self._orientation) or (stored_width, stored_height) != (width, height)
+        if is_changed or self._is_picture or stored_width % 2 or stored_height % 2:
+            self.colours = None
         self.width, self.height = (stored_height, stored_width) if transposed else (stored_width, stored_height)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
         reader = _Reader(self, keep=2)
         for index in itertools.count():
-            picture = reader.picture(index)
-            if picture is None:
+            frame = reader.frame(index)
+            if frame is None:
                 return
-            yield picture
+            yield reader.to_rgb(frame)
 
     @property
     def remarks(self) -> list[str]:
@@ -151,12 +157,26 @@ class Video:
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        reader = _Reader(self, keep=max(8, _BUFFER_BYTES // self._frame_bytes))
+        reader = self._reader()
         for index in indices:
-            picture = reader.picture(index)
-            if picture is None:
-                raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, not {index}")
-            yield picture
+            yield reader.to_rgb(reader.frame_at(index))
+
+    def pictures(self, indices: Iterable[int]) -> Iterator[RgbPicture | Planes]:
+        """As `frames`, but with the decoder's own samples if the video has `colours`."""
+        reader = self._reader()
+        converter = ffmpeg.Converter(self._threads)
+        for index in indices:
+            frame = reader.frame_at(index)
+            if self.colours is None:
+                yield RgbPicture(reader.to_rgb(frame))
+            elif colours_of(frame) == self.colours and (frame.width, frame.height) == self._stored_size:
+                yield Planes(frame, self.colours)
+            else:  # a stream may change on the way
+                converted = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.colours.matrix)
+                yield Planes(converted, self.colours)
+
+    def _reader(self) -> "_Reader":
+        return _Reader(self, keep=max(8, _BUFFER_BYTES // self._frame_bytes))
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
         """Decodes from the key frame at position `key`, or from before, to the end; yields positions and frames.
@@ -240,15 +260,26 @@ class _Reader:
         self._converted: Any = None  # the last frame asked for
         self._picture = np.empty(0)  # and its picture
 
-    def picture(self, index: int) -> np.ndarray | None:
-        """Output frame `index`, (H, W, 3), or None where there is none."""
+    def frame(self, index: int) -> Any:
+        """FFmpeg's frame for output frame `index`, or None where there is none."""
         video = self._video
         timeline = video._timeline
         while not video._complete and not timeline.reaches(index):
             self._frame(len(timeline))
         if index < 0 or (video._complete and index >= video.num_frames):
             return None
-        frame = self._frame(timeline.source(index))
+        return self._frame(timeline.source(index))
+
+    def frame_at(self, index: int) -> Any:
+        """FFmpeg's frame for output frame `index`; raises IndexError where there is none."""
+        frame = self.frame(index)
+        if frame is None:
+            raise IndexError(f"{self._video.path} has frames 0 to {self._video.num_frames - 1}, not {index}")
+        return frame
+
+    def to_rgb(self, frame: Any) -> np.ndarray:
+        """The upright picture (H, W, 3) uint8 of a frame."""
+        video = self._video
         if frame is not self._converted:
             rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
             video.has_transparency |= self._converter.has_blended

@@ -13,6 +13,7 @@ import numpy as np
 
 from media import ffmpeg
 from media.audio import SAMPLE_RATE
+from media.planes import DEFAULT, Colours
 from runtime.command_line import UserError
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
@@ -20,7 +21,7 @@ BLOCK = 4096  # samples of sound that are mixed at once
 
 
 class VideoWriter:
-    """Writes RGB frames and sound to an H.264/AAC file: `with VideoWriter(...) as writer: writer.write(frame)`.
+    """Writes frames and sound to an H.264/AAC file: `with VideoWriter(...) as writer: writer.write(frame)`.
 
     The file appears under its name only when the `with` block ends without an exception. Colours are tagged BT.709; odd
     sizes get their last row or column twice, as H.264 needs even ones.
@@ -34,6 +35,7 @@ class VideoWriter:
             with the seconds at which they start; these are mixed.
         crf: quality, 0 (best) to 51.
         lossless: store the pictures exactly (large files, which not every player shows).
+        colours: of frames in 4:2:0, also of those that RGB is converted to.
 
     Raises:
         UserError: another suffix, a file without sound, or a place where nothing can be written (full disk).
@@ -47,6 +49,7 @@ class VideoWriter:
         audio: str | Path | np.ndarray | Sequence[tuple[Path, float]] | None = None,
         crf: int = 17,
         lossless: bool = False,
+        colours: Colours = DEFAULT,
     ):
         self._path = Path(path)
         suffix = self._path.suffix.lower()
@@ -58,6 +61,7 @@ class VideoWriter:
         self._audio = audio
         self._crf = crf
         self._lossless = lossless
+        self._colours = colours
         self._frames = 0  # written so far
         self._samples = 0  # of sound, written so far
         self._pending = np.zeros((1, 0), np.float32)  # sound (channels, n) to be written next
@@ -69,7 +73,7 @@ class VideoWriter:
         with contextlib.ExitStack() as stack, self._explain_errors():
             stack.callback(self._discard)
             self._container, self._video = ffmpeg.open_output(
-                self._unfinished, self._rate, self._size, self._crf, self._lossless
+                self._unfinished, self._rate, self._size, self._crf, self._lossless, self._colours
             )
             if isinstance(self._audio, np.ndarray):
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
@@ -101,13 +105,10 @@ class VideoWriter:
             delayed.append(blocks(pieces, round(start * rate), layout.nb_channels))
         self._pieces = mix(delayed)
 
-    def write(self, frame: np.ndarray) -> None:
-        """Adds a frame, (H, W, 3) uint8 RGB."""
-        width, height = self._size
-        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
-            raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
-        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = self._converter.from_rgb(even, self._video.pix_fmt)
+    def write(self, frame: np.ndarray | ffmpeg.VideoFrame) -> None:
+        """Adds a frame, (H, W, 3) uint8 RGB, or one of this size in 4:2:0."""
+        picture = self._convert(frame) if isinstance(frame, np.ndarray) else frame
+        picture.pict_type = 0  # not the decoder's
         picture.pts = self._frames
         picture.time_base = 1 / self._rate
         with self._explain_errors():
@@ -115,6 +116,14 @@ class VideoWriter:
             self._frames += 1
             if self._sound:
                 self._write_sound(round(self._frames / self._rate * self._sound.rate))
+
+    def _convert(self, frame: np.ndarray) -> ffmpeg.VideoFrame:
+        width, height = self._size
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+            raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
+        if width % 2 or height % 2:
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return self._converter.from_rgb(frame, self._video.pix_fmt, self._colours.matrix)
 
     def _write_sound(self, end: int) -> None:
         """Writes sound up to sample `end`, silence where the source has no more."""

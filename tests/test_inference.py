@@ -20,6 +20,7 @@ import inference
 from face import fingerprint, tracking
 from jobs import Speaker
 from media.audio import FPS, SAMPLE_RATE, mel_windows
+from media.planes import samples
 from media.timing import ping_pong, window_frames
 from media.video import Video, read_audio
 from media.writer import VideoWriter
@@ -552,3 +553,25 @@ def test_second_sound_needs_no_second_search(
         frames.append(list(Video(tmp_path / "out.mkv")))
     np.testing.assert_array_equal(frames[1], frames[0])
     assert summary.frames == 13 and summary.frames_without_face == 3
+
+
+def test_outside_the_face_no_sample_changes_before_encoding(
+    video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = VideoWriter.write, []
+
+    def keep(self: VideoWriter, frame: Any) -> None:
+        written.append([plane.copy() for plane in samples(frame)])
+        write(self, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", keep)
+    dubber_of(weights, num_references=1).dub(video, write_wav(tmp_path / "a.wav", speech(0.6)), tmp_path / "out.mp4")
+    sources = Video(video).pictures(range(15))
+    boxes = tracking.track_faces(Video(video)).boxes
+    assert len(written) == 15
+    for number, (source, planes, box) in enumerate(zip(sources, written, boxes, strict=True)):
+        for plane, new, step in zip(samples(source.frame), planes, (1, 2, 2), strict=True):  # type: ignore[arg-type]
+            differences = np.argwhere(plane != new) * step
+            assert (len(differences) > 0) == (number not in range(6, 9))
+            if len(differences):
+                assert (differences >= box[[1, 0]]).all() and (differences + step <= box[[3, 2]]).all()
