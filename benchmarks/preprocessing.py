@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import cv2
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader
 
 from benchmarks.machine import run
 from benchmarks.portrait import write_portrait
@@ -69,29 +68,25 @@ def main(config: PreprocessingBenchmarkConfig) -> None:
 
 
 def speed(sources: list[Source], cache: Path) -> str:
-    """Preprocesses clips, and runs the detector alone on the same frames; returns a line with both rates.
+    """Preprocesses clips, and runs the detector alone on the same videos; returns a line with both rates.
 
     Raises:
         UserError: no video became a clip.
     """
-    records = {source: make_clip(source, cache) for source in sources}  # also warms up
-    lengths = {source: record["frames"] for source, record in records.items() if record["status"] == "cached"}
-    if not lengths:
+    usable = [source for source in sources if make_clip(source, cache)["status"] == "cached"]  # also warms up
+    if not usable:
         raise UserError("--videos: no video became a clip; python -m preprocess says why")
-    frames = sum(lengths.values())
-    whole = sum(seconds(partial(make_clip, source, cache)) for source in lengths)
-    detector = 0.0
-    for source, length in lengths.items():
-        pictures = list(islice(Video(source.path), length))
-        detector += seconds(partial(track_faces, pictures, detector=shared_detector()))
-    rate = f"{frames / whole:.0f} frames a second and core, {detector / whole:.0%} of the detector's speed"
-    return f"{len(lengths)} of {len(sources)} videos became clips: {rate}"
+    frames = sum(clip.num_frames for clip in ClipCache(cache))
+    whole = seconds(lambda: [make_clip(source, cache) for source in usable])
+    detector = seconds(lambda: [track_faces(Video(source.path), detector=shared_detector()) for source in usable])
+    rate = f"{frames / whole:.0f} frames a second and core, {detector / whole:.0%} of reading and detection's speed"
+    return f"{len(usable)} of {len(sources)} videos became clips: {rate}"
 
 
 def load(dataset: LandmarkDataset | RenderDataset, samples: int) -> None:
     """Draws samples in batches, as a worker of a data loader does."""
-    for start in range(0, samples, BATCH):
-        default_collate([dataset[index] for index in range(start, min(start + BATCH, samples))])
+    for _ in DataLoader(dataset, BATCH, sampler=range(samples)):
+        pass
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ def test_a_broken_video_costs_itself(tmp_path: Path) -> None:
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
     sources, _ = find_videos(tmp_path / "videos")
     line = speed(sources, tmp_path / "cache")
-    rates = r"\d+ frames a second and core, \d+% of the detector's speed"
+    rates = r"\d+ frames a second and core, \d+% of reading and detection's speed"
     assert re.fullmatch(f"1 of 2 videos became clips: {rates}", line)
     assert ClipCache(tmp_path / "cache").names == ["good"]
     shutil.rmtree(tmp_path / "cache")
