@@ -106,7 +106,9 @@ def measure(trainer: Trainer, steps: int) -> dict[str, float]:
             trainer.train_step(parts)
         operations = counter.get_total_flops() / trainer.config.batch
         row["GFLOP a sample"] = operations / 1e9
-        row["relative rate"] = operations * rate / matmul_rate(device, trainer.engine.half or torch.float32)
+        row["relative rate"] = (
+            operations * rate / matmul_rate(device, torch.bfloat16 if trainer.engine.half else torch.float32)
+        )
     return row
 
 

@@ -128,12 +128,16 @@ class Tracker:
         self._landmarks.frombytes(landmarks.tobytes())
         self._add_to_shot(view, is_new=jumped and not cut)
 
-    def finish(self) -> FaceTrack:
-        """The track of all frames; the tracker takes no more."""
-        landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
-        several = np.array(self._counts, int)
-        shots = np.array(self._shots, int)
+    def recent(self, count: int) -> FaceTrack:
+        """The track of the last `count` frames; later frames may still change the last `SMOOTHING` boxes."""
+        landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)[-count:].copy()
+        several = np.array(self._counts[-count:], int)
+        shots = np.array(self._shots[-count:], int)
         return FaceTrack.from_landmarks(landmarks, self._frame_size, several, shots)
+
+    def finish(self) -> FaceTrack:
+        """The track of all frames."""
+        return self.recent(len(self._shots))
 
     def _find(self, frame: np.ndarray) -> tuple[np.ndarray | None, bool]:
         """The mesh of the tracked person, if seen, and whether it has jumped to another place."""

@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -14,9 +15,9 @@ import numpy as np
 from datasets.clip_cache import ClipWriter, read_metadata
 from datasets.windows import MIN_FRAMES
 from face import fingerprint
-from face.crop import SIZE, crop_face
+from face.crop import SIZE, SMOOTHING, crop_face
 from face.detector import FaceDetector
-from face.tracking import fill_gaps, track_faces
+from face.tracking import Tracker, fill_gaps
 from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
 from media.video import Video, read_audio, sound_file
 from preprocess.quality import Filters, measure, sharpness_of, silent_frames, sync_scorer
@@ -24,7 +25,7 @@ from preprocess.report import Record
 from preprocess.sources import Source
 from runtime.command_line import UserError
 
-MEMORY_FOR_FRAMES = 2**27  # bytes; a clip whose frames take more is decoded twice
+CHUNK = 8  # frames that are cropped at once
 NO_FILTERS = Filters()
 REASONS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EACCES: "no permission"}
 
@@ -98,28 +99,26 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     mel = log_mel(wav)
     lip_sync = sync_scorer(filters.syncnet)(wav) if filters.syncnet else None
     del wav  # may be long
-    in_memory = limit * video.width * video.height * 3 <= MEMORY_FOR_FRAMES
-    with _unusable("no picture"):
-        frames: Iterable[np.ndarray] = list(islice(video, limit)) if in_memory else video
-        track = track_faces(islice(frames, limit), detector=shared_detector())
-    num_frames = len(track.found)
-    if video.damage:
-        raise _Unusable("damaged", f"after {num_frames} frames: {video.damage}")
-    if not track.found.any():
-        raise _Unusable("no face", f"{num_frames} frames of {video.width} x {video.height}")
-
+    frames = islice(video, limit)
     with ClipWriter(cache, source.name) as writer:
+        tracker = Tracker("largest", shared_detector())
         sharpness = []
-        boxes = track.boxes[fill_gaps(track.found)]  # (F, 4), the nearest where no face was found
-        for frame, box, found in zip(islice(frames, num_frames), boxes, track.found, strict=True):
-            face = crop_face(frame, box, size) if found else None
-            writer.add(face)
-            if face is not None:
-                sharpness.append(sharpness_of(face))
-            if lip_sync:
-                lip_sync.add(frame, box)
+        with _unusable("no picture"):
+            for face in crop_faces(frames, tracker, size):
+                writer.add(face)
+                if face is not None:
+                    sharpness.append(sharpness_of(face))
+        track = tracker.finish()
+        num_frames = len(track.found)
+        if video.damage:
+            raise _Unusable("damaged", f"after {num_frames} frames: {video.damage}")
+        if not track.found.any():
+            raise _Unusable("no face", f"{num_frames} frames of {video.width} x {video.height}")
         measures = measure(track, silent, sharpness)
         if lip_sync:
+            boxes = track.boxes[fill_gaps(track.found)]  # (F, 4), the nearest where no face was found
+            for frame, box in zip(islice(video, num_frames), boxes, strict=True):
+                lip_sync.add(frame, box)
             result = lip_sync.finish()  # NaN for a clip that is too short
             measures["offset"] = int(np.nan_to_num(result.offset))
             measures["confidence"] = round(float(np.nan_to_num(result.confidence)), 3)
@@ -144,6 +143,26 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
             "notes": notes + sound_notes,
         }
         writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
+
+
+def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
+    """Tracks and crops the face of each frame (None where there is none), while a few frames are in memory."""
+    waiting: deque[np.ndarray] = deque()  # a box depends on the next `SMOOTHING` frames
+    for frame in frames:
+        tracker.add(frame)
+        waiting.append(frame)
+        if len(waiting) == CHUNK + SMOOTHING:
+            yield from _crop(waiting, CHUNK, tracker, size)
+    yield from _crop(waiting, len(waiting), tracker, size)
+
+
+def _crop(waiting: deque[np.ndarray], count: int, tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
+    """Crops the first `count` of the last frames."""
+    track = tracker.recent(len(waiting) + SMOOTHING)
+    first = len(track.found) - len(waiting)
+    for index in range(first, first + count):
+        frame = waiting.popleft()
+        yield crop_face(frame, track.boxes[index], size) if track.found[index] else None
 
 
 def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:
