@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.composed_conv import ComposedConv
+
+VECTOR = 16  # channels below which CPU kernels for channels-last tensors are slow
+
 
 class ConvBlock(nn.Module):
     """Convolution, BatchNorm, the input added if residual, activation: (B, in, ...) -> (B, out, ...)."""
@@ -73,11 +77,15 @@ class Spade(nn.Module):
         super().__init__()
         self.hidden = nn.Conv2d(maps, hidden, 3, padding=1)
         self.affine = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+        self.composed = ComposedConv(self.hidden, self.affine)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, M, H, W) -> scale and shift (B, C, H, W)."""
-        gamma, beta = self.affine(self.hidden(maps)).chunk(2, dim=1)
-        return 1 + gamma, beta
+        if self.composed.is_cheaper and maps.device.type == "cpu" and not torch.is_grad_enabled():
+            gamma, beta = self.composed.halves(maps)
+        else:
+            gamma, beta = self.affine(self.hidden(maps)).chunk(2, dim=1)
+        return 1 + gamma, channels_last(beta)
 
 
 class Adain(nn.Module):
@@ -105,7 +113,10 @@ def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies a function of (B, C, H, W) to all references at once where x is (B, N, C, H, W)."""
     if x.ndim == 4:
         return function(x)
-    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    flat = x.flatten(0, 1)
+    if len(flat) == 1:  # a batch of 1 may have any stride, by which kernels don't recognise channels last
+        flat = flat.as_strided(flat.shape, (flat.numel(), *flat.stride()[1:]))
+    return function(flat).unflatten(0, x.shape[:2])
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -114,11 +125,27 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def instance_norm(x: Tensor) -> Tensor:
-    """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W)."""
-    if x.requires_grad:  # groups of one channel: on CPU 5 times as fast as F.instance_norm, but not for channels last
-        return F.group_norm(x.contiguous(), x.shape[1], eps=1e-5)
-    x = x.float() - x.float().mean((-2, -1), keepdim=True)  # nearly as fast, and two digits closer
-    return x * torch.rsqrt(x.square().mean((-2, -1), keepdim=True) + 1e-5)
+    """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W); in the precision of x."""
+    channels = x.shape[1]
+    if x.requires_grad:  # groups of one channel: on CPU 5 times as fast as F.instance_norm
+        return F.group_norm(x.contiguous(), channels, eps=1e-5)
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and channels >= VECTOR:  # of float32 it is less exact
+        return F.group_norm(x, channels, eps=1e-5)
+    mean = x.mean((-2, -1), keepdim=True, dtype=torch.float32)
+    variance = x.square().mean((-2, -1), keepdim=True, dtype=torch.float32) - mean.square()
+    scale = torch.rsqrt(variance.clamp(min=0) + 1e-5)
+    width = x.shape[-1]
+    return torch.addcmul(as_rows(-mean * scale, width).to(x.dtype), x, as_rows(scale, width).to(x.dtype))
+
+
+def as_rows(x: Tensor, width: int) -> Tensor:
+    """(B, C, 1, 1) -> (B, C, 1, W), channels last: CPU kernels loop over rows, not over a few channels."""
+    return channels_last(x.expand(-1, -1, -1, width))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) in memory as (B, H, W, C), as the convolutions read it."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class ModulatedBlock(nn.Module):
@@ -141,10 +168,16 @@ class ModulatedBlock(nn.Module):
         Returns:
             (B, C, H, W) or (B, N, C, H, W)
         """
+        if source.ndim == 4:
+            source = channels_last(source)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             scale, shift = norm(source)
+            if scale.shape[-1] == 1:
+                scale, shift = as_rows(scale, x.shape[-1]), as_rows(shift, x.shape[-1])
             if x.ndim == 5:
                 scale, shift = scale[:, None], shift[:, None]
+            if not x.requires_grad:  # else the first layer would work in another precision and layout than its weights
+                x = map_references(channels_last, x.to(scale.dtype))
             x = torch.addcmul(shift, map_references(instance_norm, x), scale)
             x = map_references(conv, F.leaky_relu(x, 0.2, inplace=True))
         return x

@@ -116,11 +116,10 @@ def align(features: ReferenceFeatures, motion: Motion, sampling: Sampling) -> Al
     """
     grid = sampling_grid(motion.flow.float(), sampling)  # (B, N, 2, H, W)
     weight = motion.weight.float()  # (B, N, 1, H, W)
-    images = warp(features.images.float(), grid, sampling, sampling.images)
-    shallow = warp(features.shallow.float(), grid, sampling)
-    deep = warp(features.deep.float(), half_size(grid), sampling)
-    half_size_weight = weight[..., ::2, ::2]  # nearest
-    return AlignedReferences(aggregate(images, weight), aggregate(shallow, weight), aggregate(deep, half_size_weight))
+    image = aggregate(features.images, grid, weight, sampling, sampling.images)  # equation 14
+    shallow = aggregate(features.shallow, grid, weight, sampling)  # equation 15
+    deep = aggregate(features.deep, half_size(grid), weight[..., ::2, ::2], sampling)
+    return AlignedReferences(image, shallow, deep)
 
 
 def average(features: ReferenceFeatures) -> AlignedReferences:
@@ -165,6 +164,21 @@ def warp(source: Tensor, grid: Tensor, sampling: Sampling, mode: Literal["biline
     return warped.permute(0, 3, 1, 2, 4, 5).reshape(batch, count, -1, height, width)
 
 
-def aggregate(warped: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over the references: (B, N, C, H, W) and (B, N, 1, H, W) -> (B, C, H, W)."""
-    return (warped * weight).sum(1) / (weight.sum(1) + 1e-5)
+def aggregate(
+    source: Tensor, grid: Tensor, weight: Tensor, sampling: Sampling, mode: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Tensor:
+    """Weighted mean of warped references, one after the other to save memory: (B, C, h, w).
+
+    Args:
+        source: (1 or B, N, C, H, W)
+        grid: (B, N, 2, h, w)
+        weight: (B, N, 1, h, w)
+        sampling: how references are sampled
+        mode: interpolation; bicubic stays in [0, 1]
+    """
+    total = torch.zeros((), device=grid.device)
+    for index, reference_weight in enumerate(weight.unbind(1)):
+        one = slice(index, index + 1)
+        warped = warp(source[:, one].float(), grid[:, one], sampling, mode)[:, 0]
+        total = torch.addcmul(total, warped, reference_weight)
+    return total / (weight.sum(1) + 1e-5)

@@ -113,4 +113,4 @@ def align_lower_half(pictures: Tensor, motion: Motion) -> Tensor:
     flow = resize(motion.flow.float(), size) * (size[1] // motion.flow.shape[-1])
     grid = sampling_grid(flow, LITE)[..., middle:, :]
     weight = resize(motion.weight.float(), size)[..., middle:, :]
-    return aggregate(warp(pictures, grid, LITE, LITE.images), weight)
+    return aggregate(pictures, grid, weight, LITE, LITE.images)
