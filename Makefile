@@ -32,7 +32,7 @@ picture: setup
 
 # The page in a browser; flags of app.py by APP="--port 8000".
 app: setup
-	$(UV) sync --frozen --quiet --group app --python $(PYTHON)
+	$(UV) sync --frozen --quiet --compile-bytecode --group app --python $(PYTHON)
 	$(RUN) app.py $(APP)
 
 # What the tests of the page need, besides Chromium and its driver.

@@ -573,7 +573,10 @@ def serve(config: AppConfig, root: Path) -> None:
     if config.host not in LOOPBACK:
         print(f"Everyone who reaches {config.host} can use this page.", file=sys.stderr)
     theme = Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    app.page().launch(
+    page = app.page()
+    _, address, _ = page.launch(
+        prevent_thread_lock=True,
+        quiet=True,
         server_name=config.host,
         server_port=config.port or None,
         max_file_size=f"{config.max_megabytes}mb",
@@ -589,6 +592,8 @@ def serve(config: AppConfig, root: Path) -> None:
         inbrowser=False,
         show_error=False,
     )
+    print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+    page.block_thread()
 
 
 def guard(files: Files) -> Any:

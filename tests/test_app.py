@@ -70,8 +70,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}/"
     try:
-        wait_for(lambda: answers(address) or process.poll() is not None)
+        wait_for(lambda: answers(address) or process.poll() is not None, 300)
         assert process.poll() is None, log.read_text()
+        wait_for(lambda: f"The page is at {address}" in log.read_text())
         yield address, temporary
     finally:
         process.send_signal(signal.SIGINT)
