@@ -1,6 +1,6 @@
 """Simple answers that any method has to beat, all with the pose of every frame.
 
-In place of stage 1: static lips, lips of another moment, a ridge regression from the sound. In place of stage 2: the
+In place of stage 1: static lips, a ridge regression from the sound. In place of stage 2: the
 aligned nearest reference.
 """
 

@@ -9,17 +9,16 @@ import numpy as np
 
 from evaluation.protocol import parse_named
 from face.crop import crop_face
-from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, track_faces
 from media.video import Video
 from media.writer import WRITTEN, VideoWriter
+from metrics.mouth import mouth_crop
 from runtime import command_line
 from runtime.command_line import UserError, naming, write_whole
 
 CELL = 192  # pixels of a face in a sheet
 GAP = 6  # pixels between two frames
 LABEL_HEIGHT = 24
-MOUTH_MARGIN = 0.6  # of the mouth's width, added on each side
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,6 @@ class SheetConfig:
     """Frame numbers; without them five, evenly spread."""
 
 
-def mouth_box(lips: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A square box (4,) int around lips (40, 2), within the frame (width, height)."""
-    width = np.ptp(lips[:, 0]) * (1 + 2 * MOUTH_MARGIN)
-    side = int(min(width, *size))
-    corner = np.clip(lips.mean(axis=0) - side / 2, 0, np.array(size) - side).astype(np.int32)
-    return np.concatenate([corner, corner + side])
-
-
 def draw_label(text: str, width: int) -> np.ndarray:
     """(24, width, 3): black text on white, cut off if it is too long."""
     strip = np.full((LABEL_HEIGHT, width, 3), 255, np.uint8)
@@ -56,9 +47,9 @@ def draw_cell(picture: np.ndarray, track: FaceTrack, frame: int) -> np.ndarray:
     gap = np.full((CELL, GAP, 3), 255, np.uint8)
     if not track.found[frame]:
         return np.concatenate([np.full((CELL, 2 * CELL, 3), 128, np.uint8), gap], axis=1)
-    mouth = mouth_box(track.landmarks_in_frame[frame, LIP_SLICE], track.frame_size)
-    crops = [crop_face(picture, box, CELL) for box in (track.boxes[frame], mouth)]
-    return np.concatenate([*crops, gap], axis=1)
+    face = crop_face(picture, track.boxes[frame], CELL)
+    mouth = mouth_crop(picture, track.landmarks_in_frame[frame], CELL)
+    return np.concatenate([face, mouth, gap], axis=1)
 
 
 def sheet(config: SheetConfig) -> None:

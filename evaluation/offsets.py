@@ -6,7 +6,6 @@ of steps, or of a run on other clips.
 """
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +14,23 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.clip_cache import ClipCache
-from datasets.splits import quoted, read_words, select_shard
+from datasets.splits import quoted, read_list, read_words, select_shard
 from evaluation.validation import ClipFaces, predict
 from face.references import MIDDLE
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
-from runtime.command_line import UserError, at_least, check_output, naming, write_whole
+from runtime.command_line import at_least, check_output, naming, write_whole
 from runtime.workers import each
 
-MIN_FRAMES = 2 * FPS  # with a face; shorter clips are left as they are
+MIN_FRAMES = 60  # with a face; shorter clips are left as they are
 MIN_CORRELATION = 0.2  # below it the sound is left as it is
 MIN_GAIN = 0.02  # of the correlation, for which sound is moved
-MIN_CERTAINTY = 0.95
+MIN_CERTAINTY = 0.98
 SMOOTHING = (0.25, 0.5, 0.25)  # over neighbouring offsets
 BLOCK = FPS // 2  # frames resampled together, because neighbours are alike
 RESAMPLES = 500
+HEAD = "# frames at 25 fps that the sound is moved by, negative: to earlier\n"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class OffsetsConfig:
     """Clip cache, see python -m preprocess."""
     output: Path
     """The list (.txt). frames includes the shift that the cache was made with; best is the offset with the highest
-    correlation, and sure the share of resampled clips in which it beats no offset. Sound is moved from 0.95 on."""
+    correlation, and sure the share of resampled clips in which it beats no offset. Sound is moved from 0.98 on."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors."""
     most: int = 5
@@ -112,29 +112,14 @@ def estimate(name: str, config: OffsetsConfig) -> str:
     return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
 
 
-def estimate_all(names: list[str], config: OffsetsConfig) -> Iterator[str | None]:
-    """Yields the lines of clips as they are finished; None for a clip whose process died."""
+def estimate_all(names: list[str], config: OffsetsConfig) -> Iterator[str]:
+    """Yields the lines of clips as they are finished."""
     work = functools.partial(estimate, config=config)
     if config.workers == 1:
         yield from map(work, names)
     else:
-        for _, line in each(work, names, config.workers):
-            yield line
-
-
-def continue_list(config: OffsetsConfig) -> set[str]:
-    """Begins the list, or drops an unfinished last line of an earlier run; returns the clips that are in it.
-
-    Raises UserError if the list was made with other settings.
-    """
-    weights = b"".join(path.read_bytes() for path in sorted(config.weights.glob("landmark*")))
-    settings = f"weights {hashlib.sha256(weights).hexdigest()[:12]}, at most {config.most}"
-    head = f"# frames at 25 fps that the sound is moved by, negative: to earlier ({settings})\n"
-    text = config.output.read_text(encoding="utf-8") if config.output.exists() else head
-    if not text.startswith(head):
-        raise UserError(f"{config.output} was made with other settings; choose another name")
-    write_whole(config.output, text[: text.rindex("\n") + 1])
-    return {words[0] for words in read_words(config.output)}
+        for name, line in each(work, names, config.workers):
+            yield line or f"# {name}: its process died\n"
 
 
 def offsets(config: OffsetsConfig) -> None:
@@ -145,18 +130,14 @@ def offsets(config: OffsetsConfig) -> None:
         names = select_shard(cache.names, config.shard)
     with naming("--weights"):
         _predictor(config)
-    with naming("--output"):
-        finished = continue_list(config)
+    text = config.output.read_text(encoding="utf-8") if config.output.exists() else HEAD
+    write_whole(config.output, text[: text.rindex("\n") + 1])  # a killed run may have left half a line
+    finished = {words[0] for words in read_words(config.output)}
     remaining = [name for name in names if name not in finished]
     print(f"{len(names)} clips, {len(names) - len(remaining)} finished before")
-    died = 0
     with config.output.open("a", encoding="utf-8") as file:
         for line in tqdm(estimate_all(remaining, config), "offsets", len(remaining), unit="clip"):
-            if line is None:
-                died += 1
-            else:
-                file.write(line)
-                file.flush()
-    entries = read_words(config.output)
-    moved = sum("frames=0" not in words for words in entries if not words[0].startswith("#"))
-    print(f"{config.output}: {moved} clips have their sound moved; {died} left out because their process died")
+            file.write(line)
+            file.flush()
+    moved = sum(words["frames"] != "0" for words in read_list(config.output).values())
+    print(f"{config.output}: {moved} clips have their sound moved")

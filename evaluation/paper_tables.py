@@ -1,29 +1,30 @@
 """The paper's tables 1, 4 and 5, and tables of other videos, from a folder of videos and weights."""
 
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.splits import match, read_list
+from datasets.splits import match, quoted, read_list
 from evaluation import protocol
 from evaluation.generate_videos import KINDS, Job, Method, make_videos, read_sound
-from evaluation.protocol import Pair, parse_named
-from evaluation.scoring import Pools, ScoreConfig, Scorer
+from evaluation.protocol import parse_named
+from evaluation.scoring import Pools, Scorer
 from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, reason_of, summarise
 from media.audio import frames_for_samples
 from metrics.image_quality import FeaturePool, fid
 from networks import SHIPPED_WEIGHTS, Networks
-from runtime.command_line import UserError, at_least, naming
+from runtime.command_line import UserError, at_least, naming, write_whole
 
 ORIGINAL = "original"
 UNTOUCHED = "untouched video, new sound"
-NO_VIDEO = "no video of that name, or several"
+NO_VIDEO = "no video of that name"
+
+
+Rows = dict[str, dict[str, Path | str]]  # row -> clip -> video, or why there is none
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,9 @@ class TableConfig:
     videos: Path
     """Folder of original videos, for instance LRS2's main."""
     output: Path
-    """Folder for the videos and for the table as Markdown, LaTeX and JSON."""
+    """Folder for the videos and for the table as Markdown and JSON."""
     clip_list: Path | None = None
     """Published list of clips to choose from, one per line; without it all videos."""
-    pairs: Path | None = None
-    """Your own list instead, `video sound` in each line; reconstruction gives each of its videos its own sound."""
     count: int = protocol.COUNT
     """Clips chosen."""
     seed: int = protocol.SEED
@@ -56,7 +55,10 @@ class TableConfig:
     """Data set of the paper's rows in table 1; none leaves the paper's rows out."""
     workers: int = 1
     """Processes that make videos."""
-    score: ScoreConfig = field(default_factory=ScoreConfig)
+    common: bool = False
+    """Score the common part of videos with different numbers of frames instead of failing them."""
+    device: str = "cpu"
+    """cpu, cuda, mps or auto."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,9 @@ class Plan:
     """The rows of one protocol and what they need."""
 
     dubbing: bool
-    pairs: list[Pair]
+    sounds: dict[str, str]  # clip -> the clip whose sound it gets
     originals: dict[str, Path]  # clip -> video
-    rows: dict[str, dict[str, Path | str]]  # row -> name of a result -> video, or why there is none
+    rows: Rows
     jobs: list[Job]  # videos to make
 
 
@@ -105,7 +107,7 @@ def our_methods(config: TableConfig) -> list[Method]:
             row = name
             if len(config.num_references) > 1:
                 row = f"N={number}" if len(weights) == 1 else f"{name}, N={number}"
-            method = Method(row, folder, "ours", number, config.score.device)
+            method = Method(row, folder, "ours", number, config.device)
             on_cpu = replace(method.config, device="cpu")
             with naming("--weights"):  # a wrong folder is found now, not after the first hour
                 Networks.from_weights(folder, on_cpu)
@@ -119,30 +121,12 @@ def our_methods(config: TableConfig) -> list[Method]:
     return methods
 
 
-def find_pairs(config: TableConfig, dubbing: bool, clips: Iterable[str]) -> list[Pair]:
-    """Whose video gets whose sound, of the clips in the folder."""
-    if config.pairs:
-        with naming("--pairs"):
-            pairs = protocol.read_pairs(config.pairs)
-        if dubbing:
-            return pairs
-        return protocol.own_sounds(list(dict.fromkeys(pair.clip for pair in pairs)))
-    if config.clip_list:
-        with naming("--clip-list"):
-            clips = read_list(config.clip_list)
-    chosen = protocol.choose_clips(list(clips), config.count, config.seed)
-    if dubbing:
-        return protocol.exchanged_sounds(chosen, config.seed)
-    return protocol.own_sounds(chosen)
-
-
-def find_others(config: TableConfig, place: str, pairs: list[Pair]) -> dict[str, dict[str, Path | str]]:
-    """The videos of other methods: row -> name -> video.
+def find_others(config: TableConfig, place: str, clips: list[str]) -> Rows:
+    """The videos of other methods.
 
     Raises UserError if a method has no such video, or one folder for two protocols.
     """
-    names = [pair.name for pair in pairs]
-    rows: dict[str, dict[str, Path | str]] = {}
+    rows: Rows = {}
     for method, folder in parse_named(config.methods).items():
         with naming(f"--methods {method}"):
             own = folder / place
@@ -150,15 +134,13 @@ def find_others(config: TableConfig, place: str, pairs: list[Pair]) -> dict[str,
                 if config.protocol == "both":
                     raise UserError(f"there is no {own}; or choose one --protocol")
                 own = folder
-            videos = protocol.match_videos(names, protocol.find_videos(own))
-            if not videos:
-                raise UserError(f"no file in {own} is named like a clip, such as {names[0]}")
-            rows[method] = dict(videos)
+            videos = protocol.find_videos(own)
+            rows[method] = {clip: videos[name] for clip, name in match(clips, videos, own).items()}
     return rows
 
 
 def plan_table(config: TableConfig, place: str, videos: dict[str, Path], methods: list[Method]) -> Plan:
-    """Finds whatever a user may have got wrong, before any video is made. Writes the list of pairs.
+    """Finds whatever a user may have got wrong, before any video is made. Writes the list of clips and sounds.
 
     Args:
         config: of the table.
@@ -166,27 +148,26 @@ def plan_table(config: TableConfig, place: str, videos: dict[str, Path], methods
         videos: clip -> video of the folder.
         methods: rows to make.
     """
+    names = videos
+    if config.clip_list:
+        with naming("--clip-list"):
+            names = read_list(config.clip_list)
+    clips = protocol.choose_clips(names, config.count, config.seed)
     dubbing = place == "dubbing"
-    pairs = find_pairs(config, dubbing, videos)
-    protocol.write_pairs(config.output / f"{place}_pairs.txt", pairs)
-    clips = sorted({pair.clip for pair in pairs} | {pair.sound for pair in pairs})
-    matched = match(clips, videos, "--clip-list or --pairs")
-    originals = {clip: videos[name] for clip, name in matched.items()}
-    first = UNTOUCHED if dubbing else ORIGINAL
-    rows: dict[str, dict[str, Path | str]] = {first: {}}
-    for pair in pairs:
-        if pair.clip in originals:
-            rows[first][pair.name] = originals[pair.clip]
-    rows |= find_others(config, place, pairs)
+    sounds = protocol.exchange_sounds(clips, config.seed) if dubbing else dict(zip(clips, clips, strict=True))
+    lines = [f"{quoted(clip)} {quoted(sound)}\n" for clip, sound in sounds.items()]
+    write_whole(config.output / f"{place}_pairs.txt", "".join(lines))
+    originals = {clip: videos[name] for clip, name in match(clips, videos, "--clip-list").items()}
+    rows: Rows = {UNTOUCHED if dubbing else ORIGINAL: dict(originals)}
+    rows |= find_others(config, place, clips)
     jobs = []
     for method in methods:  # one after the other: a process keeps the networks of one
         rows[method.name] = {}
         folder = config.output / place / method.name
-        for pair in pairs:
-            if pair.clip in originals and pair.sound in originals:
-                output = folder / f"{pair.name}.mp4"
-                jobs.append(Job(method, pair.name, originals[pair.clip], originals[pair.sound], output))
-    return Plan(dubbing, pairs, originals, rows, jobs)
+        for clip, sound in sounds.items():
+            if clip in originals and sound in originals:
+                jobs.append(Job(method, clip, originals[clip], originals[sound], folder / f"{clip}.mp4"))
+    return Plan(dubbing, sounds, originals, rows, jobs)
 
 
 def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
@@ -195,42 +176,26 @@ def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
         plan.rows[job.method.name][job.name] = reason or job.output
     scores: dict[str, list[ClipScore]] = {row: [] for row in plan.rows}
     pools = {row: Pools(FeaturePool(), FeaturePool()) for row in plan.rows}
-    for pair in tqdm(plan.pairs, "scoring", unit="clip"):
+    for clip, sound in tqdm(plan.sounds.items(), "scoring", unit="clip"):
         original = None
         wav = np.zeros(0, dtype=np.float32)
         reason = ""
         try:
-            for clip in (pair.clip, pair.sound):
-                if clip not in plan.originals:
-                    raise UserError(f"no original named {clip}")
-            original = scorer.open(plan.originals[pair.clip])
-            num_frames = len(original.track.found) if pair.clip == pair.sound else None
-            wav = read_sound(plan.originals[pair.sound], num_frames)
+            original = scorer.open(plan.originals[clip])
+            num_frames = len(original.track.found) if clip == sound else None
+            wav = read_sound(plan.originals[sound], num_frames)
+        except KeyError as error:
+            reason = f"no original named {error.args[0]}"
         except Exception as error:
-            original = None
             reason = reason_of(error)
         for row, videos in plan.rows.items():
-            video = videos.get(pair.name, NO_VIDEO)
-            if original and isinstance(video, Path):
-                score = scorer.score(pair.name, original, video, wav, pools[row], compare=not plan.dubbing)
+            video = videos.get(clip, NO_VIDEO)
+            if original and not reason and isinstance(video, Path):
+                score = scorer.score(clip, original, video, wav, pools[row], compare=not plan.dubbing)
             else:
-                score = ClipScore(pair.name, expected=frames_for_samples(len(wav)), reason=reason or str(video))
+                score = ClipScore(clip, expected=frames_for_samples(len(wav)), reason=reason or str(video))
             scores[row].append(score)
-    return [summarise(row, clips, {"FID": fid(*pools[row])}) for row, clips in scores.items()]
-
-
-def list_notes(rows: list[Row]) -> list[str]:
-    """The notes on single clips, each once per method, with the clips that it is about."""
-    clips_of_note: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        for score in row.clips:
-            if score.note:
-                clips_of_note[f"{row.name}: {score.note}"].append(score.clip)
-    lines = []
-    for note, clips in clips_of_note.items():
-        others = f" and {len(clips) - 1} more" if len(clips) > 1 else ""
-        lines.append(f"{note} ({clips[0]}{others})")
-    return lines
+    return [summarise(row, clips, fid(*pools[row])) for row, clips in scores.items()]
 
 
 def paper_rows(key: str, dubbing: bool) -> list[Row]:
@@ -243,18 +208,17 @@ def paper_rows(key: str, dubbing: bool) -> list[Row]:
 
 def describe(plan: Plan, rows: list[Row], scorer: Scorer) -> list[str]:
     """The lines below a table: how it was scored, and what is missing."""
-    options = scorer.config
     clips = rows[0].clips
     frames = sum(score.frames for score in clips)
     faceless = ", ".join(f"{row.name} {sum(score.faceless for score in row.clips)}" for row in rows)
-    notes = [f"clips: {len(clips)}, frames: {frames} [95 % interval over clips]; LSE: {options.sync} protocol"]
+    notes = [f"clips: {len(clips)}, frames: {frames} [95 % interval over clips]; LSE: whole frames"]
     if plan.dubbing:
         notes.append("articulation, jitter: relative to the source video, which says something else")
         notes += [line for line in scorer.missing if line.startswith("LSE")]
     else:
-        notes.append(f"images: face box; LipLMD: {options.points} points, relative to its side; CSIM: {options.csim}")
+        notes.append("images: face box; LipLMD: mesh points, relative to its side; CSIM: aligned, frame by frame")
         notes += scorer.missing
-    return [*notes, f"frames without a face: {faceless}", *list_notes(rows)]
+    return [*notes, f"frames without a face: {faceless}"]
 
 
 def make_table(key: str, config: TableConfig) -> None:
@@ -268,7 +232,8 @@ def make_table(key: str, config: TableConfig) -> None:
         videos = protocol.find_videos(config.videos)
     methods = our_methods(config)
     plans = {place: plan_table(config, place, videos, methods) for place in places}
-    scorer = Scorer(config.score)
+    with naming("--device"):
+        scorer = Scorer(config.device, config.common)
     for line in scorer.missing:
         print(line, file=sys.stderr)
     for place, plan in plans.items():

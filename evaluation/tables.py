@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX and JSON, with 95 % intervals, beside the published figures."""
+"""Tables as Markdown and JSON, with 95 % intervals, beside the published figures."""
 
 import json
 import math
@@ -11,7 +11,6 @@ from tabulate import tabulate
 from runtime.command_line import UserError, check_output, naming, write_whole, writing
 
 RESAMPLES = 2000  # of the bootstrap
-LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$"}
 FOLDER = Path(__file__).parent
 # Column -> which values are better, and decimals.
 COLUMNS: dict[str, tuple[str, int]] = json.loads((FOLDER / "columns.json").read_bytes())
@@ -68,7 +67,7 @@ class Row:
 
     name: str
     cells: dict[str, list[float]]
-    clips: list[ClipScore] = field(default_factory=list)  # empty in published rows
+    clips: list[ClipScore] = field(default_factory=list)  # none in published rows
 
     def __post_init__(self) -> None:
         self.cells = {column: numbers for column, numbers in self.cells.items() if math.isfinite(numbers[0])}
@@ -81,11 +80,8 @@ class Row:
         return {clip.clip: clip.reason for clip in self.clips if clip.reason}
 
 
-def summarise(name: str, clips: list[ClipScore], pooled: dict[str, float] | None = None) -> Row:
-    """The row of a method. Only the share of frames produced includes the clips that failed.
-
-    `pooled`: column -> value of all frames of all clips together, such as FID.
-    """
+def summarise(name: str, clips: list[ClipScore], fid: float = math.nan) -> Row:
+    """The row of a method. Only the share of frames produced includes the clips that failed."""
     scored = [clip for clip in clips if not clip.reason]
     frames = np.array([clip.frames for clip in scored], dtype=float)
     cells = {}
@@ -96,8 +92,7 @@ def summarise(name: str, clips: list[ClipScore], pooled: dict[str, float] | None
     expected = sum(clip.expected for clip in clips)
     if expected:
         cells["produced"] = [sum(clip.produced for clip in clips) / expected]
-    for column, value in (pooled or {}).items():
-        cells[column] = [value]
+    cells["FID"] = [fid]
     return Row(name, cells, clips)
 
 
@@ -115,54 +110,45 @@ class Table:
 
     @property
     def remarks(self) -> list[str]:
-        """What is printed below the table: the notes, then the reasons of failed clips."""
-        failed = [f"failed: {row.name}, {clip}: {reason}" for row in self.rows for clip, reason in row.failed.items()]
-        return self.notes + failed
+        """What is printed below the table: its notes, then those of single clips and the reasons of failed ones."""
+        lines = list(self.notes)
+        for row in self.rows:
+            for clip in row.clips:
+                if clip.note:
+                    lines.append(f"{row.name}, {clip.clip}: {clip.note}")
+                if clip.reason:
+                    lines.append(f"failed: {row.name}, {clip.clip}: {clip.reason}")
+        return lines
 
-    def _render(self, style: str, intervals: bool = True) -> str:
+    def markdown(self) -> str:
         header = ["Method", *(f"{column} {COLUMNS[column][0]}" for column in self.columns), "failed"]
         body = []
         for row in self.rows:
-            name = row.name.replace("|", r"\|") if style == "pipe" else row.name
-            cells = [_format(row.cells.get(column, []), COLUMNS[column][1], intervals) for column in self.columns]
-            status = f"{len(row.failed)} of {len(row.clips)}" if row.clips else "published"
-            body.append([name, *cells, status])
+            cells = [format_cell(row.cells.get(column, []), COLUMNS[column][1]) for column in self.columns]
+            status = f"{len(row.failed)} of {len(row.clips)}" if row.clips else "-"
+            body.append([row.name.replace("|", r"\|"), *cells, status])
         alignment = ["left"] + ["right"] * (len(header) - 1)
-        return tabulate(body, header, tablefmt=style, disable_numparse=True, colalign=alignment)
-
-    def markdown(self) -> str:
+        table = tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=alignment)
         remarks = [f"- {remark}" for remark in self.remarks]
-        return "\n".join([f"**{self.title}**", "", self._render("pipe"), "", *remarks]) + "\n"
-
-    def latex(self) -> str:
-        """The values; above them, as comments, everything else, intervals included."""
-        comments = [f"% {line}" for line in self.markdown().splitlines()]
-        table = self._render("latex", intervals=False)
-        for arrow, command in LATEX_ARROWS.items():
-            table = table.replace(arrow, command)
-        return "\n".join([*comments, table]) + "\n"
+        return "\n".join([f"**{self.title}**", "", table, "", *remarks]) + "\n"
 
     def json(self) -> str:
-        rows = [asdict(row) | {"failed": row.failed, "published": not row.clips} for row in self.rows]
-        content = {"title": self.title, "notes": self.notes, "rows": rows}
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
 
     def publish(self, folder: Path | None, name: str) -> None:
-        """Prints the table and, if a folder is given, writes it there as `name`.md, .tex and .json."""
+        """Prints the table and, if a folder is given, writes it there as `name`.md and .json."""
         if folder:
             write_whole(folder / f"{name}.md", self.markdown())
-            write_whole(folder / f"{name}.tex", self.latex())
             write_whole(folder / f"{name}.json", self.json())
         print("\n" + self.markdown())
 
 
-def _format(numbers: list[float], decimals: int, interval: bool) -> str:
+def format_cell(numbers: list[float], decimals: int) -> str:
+    """A value, with its interval if it has one, as "1.00 [0.90, 1.10]"."""
     texts = [f"{number:.{decimals}f}" for number in numbers]
     if not texts:
         return "-"
-    if interval and len(texts) == 3:
-        return f"{texts[0]} [{texts[1]}, {texts[2]}]"
-    return texts[0]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def make_output_folder(folder: Path | None) -> None:

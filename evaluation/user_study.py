@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import krippendorff
 import numpy as np
 
 from evaluation import protocol
-from evaluation.tables import ClipScore, Row, Table, bootstrap, make_output_folder, published_rows
+from evaluation.tables import Row, Table, bootstrap, make_output_folder, published_rows
 from media.video import Video
 from media.writer import VideoWriter
-from metrics.lip_motion import nan_mean
 from runtime import command_line
 from runtime.command_line import SettingError, UserError, naming, write_whole
 
@@ -105,18 +103,16 @@ def choose_videos(config: StudyConfig) -> dict[tuple[str, str], Path]:
     if not folders:
         raise UserError("name at least one, as NAME=FOLDER")
     found = {method: protocol.find_videos(folder) for method, folder in folders.items()}
-    clips = list(next(iter(found.values())))  # as the first method names them
-    matched = {method: protocol.match_videos(clips, videos) for method, videos in found.items()}
-    common = set.intersection(*(set(videos) for videos in matched.values()))
+    common = set.intersection(*(set(videos) for videos in found.values()))
     if not common:
-        raise UserError(f"no clip is in all folders; the first has {min(clips)}")
+        raise UserError(f"no clip is in all folders; the first has {min(next(iter(found.values())))}")
     for method, videos in found.items():
         if len(videos) > len(common):
             others = f"{len(videos) - len(common)} of {len(videos)} videos"
             print(f"--methods {method}: {others} are not in all folders and are left out", file=sys.stderr)
     chosen = {}
     for clip in protocol.choose_clips(common, config.count, config.seed):
-        for method, videos in matched.items():
+        for method, videos in found.items():
             chosen[method, clip] = videos[clip]
     return chosen
 
@@ -143,7 +139,7 @@ class Table2Config:
     answers: tuple[Path, ...]
     """Files of answers, or folders of them."""
     output: Path | None = None
-    """Folder for the table as Markdown, LaTeX and JSON."""
+    """Folder for the table as Markdown and JSON."""
 
 
 class Answers(NamedTuple):
@@ -152,18 +148,6 @@ class Answers(NamedTuple):
     saved: str
     participant: tuple[str, str]  # name and time of the beginning: two people may have one name
     ratings: np.ndarray  # (trials + checks, questions), 1 to 5, NaN for none
-
-
-def agreement(ratings: np.ndarray) -> float:
-    """Krippendorff's alpha (interval) of ratings (raters, trials), NaN for none: 1 is agreement.
-
-    NaN if no trial was rated by two people, or all ratings are equal.
-    """
-    rated_twice = np.isfinite(ratings).sum(axis=0) > 1
-    comparable = ratings[:, rated_twice]
-    if len(np.unique(comparable[np.isfinite(comparable)])) < 2:
-        return float("nan")
-    return float(krippendorff.alpha(comparable, level_of_measurement="interval"))
 
 
 def read_file(path: Path, key: Key) -> Answers:
@@ -223,12 +207,7 @@ def summarise_method(method: str, key: Key, ratings: np.ndarray) -> Row:
     counts = np.isfinite(ratings[:, own]).sum(axis=1, dtype=float)  # (people, questions)
     means = np.nansum(ratings[:, own], axis=1) / np.where(counts, counts, np.nan)
     cells = {question: bootstrap(means[:, k], counts[:, k]) for k, question in enumerate(key.questions)}
-    clips = []
-    for i in own:
-        values = {question: nan_mean(ratings[:, i, k]) for k, question in enumerate(key.questions)}
-        reason = "" if np.isfinite(ratings[:, i]).any() else "nobody rated it"
-        clips.append(ClipScore(trials[i]["clip"], values, reason=reason))
-    return Row(method, cells, clips)
+    return Row(method, cells)
 
 
 def table2(config: Table2Config) -> None:
@@ -241,13 +220,6 @@ def table2(config: Table2Config) -> None:
     ratings = np.stack(people)  # (people, trials, questions)
     methods = dict.fromkeys(trial["method"] for trial in key.trials.values())
     rows = [summarise_method(method, key, ratings) for method in methods]
-    alphas = []
-    for k, question in enumerate(key.questions):
-        alpha = agreement(ratings[:, :, k])
-        if np.isfinite(alpha):
-            alphas.append(f"{question} {alpha:.2f}")
-    notes = [
-        f"people: {len(people)}, answers: {np.isfinite(ratings).sum()}, from 1 to 5; [95 % interval over people]",
-        f"agreement (Krippendorff's alpha, interval): {', '.join(alphas) or 'takes two people, and different answers'}",
-    ]
+    answers = np.isfinite(ratings).sum()
+    notes = [f"people: {len(people)}, answers: {answers}, from 1 to 5; [95 % interval over people]"]
     Table("table2, user study", [*rows, *published_rows("table2")], notes).publish(config.output, "table2")

@@ -1,7 +1,7 @@
 """How good are these weights? Each stage beside baselines that need no network, from the clip cache alone.
 
-Stage 1: lips, against static lips, lips of another moment and a ridge regression; and with the pose of another moment,
-as in dubbing. Stage 2: the face crop, against the aligned nearest reference, with true, predicted and static landmarks.
+Stage 1: lips, against static lips and a ridge regression; and with the pose of another moment, as in dubbing. Stage 2:
+the face crop, against the aligned nearest reference, with true, predicted and static landmarks.
 This is quick enough to choose between training runs; the paper's tables score finished videos.
 """
 
@@ -73,7 +73,7 @@ class ValidateConfig:
     """Which clips to score: those of --val-list (speaker=NAME after a clip groups it by person), or those that a
     training with the same flags validates on. With --train-list, a ridge regression learns from its clips."""
     output: Path | None = None
-    """Folder for the tables as Markdown, LaTeX and JSON, with the values of every clip."""
+    """Folder for the tables as Markdown and JSON, with the values of every clip."""
 
 
 class ClipFaces:
@@ -134,12 +134,10 @@ def predict_all(predictor: LandmarkPredictor, faces: ClipFaces, ridge: baselines
     """The landmarks of every row of stage 1's table."""
     true = faces.true.landmarks_in_frame
     static = faces.static()
-    later = baselines.half_a_clip_later(true)
     rows = {
         "ours": predict(predictor, faces),
         "ours, pose of another moment": predict(predictor, faces, other_pose=True),
         "static lips": static,
-        "shifted lips": with_content(static, baselines.transfer_content(later, true)),
     }
     if ridge:
         inputs, _ = faces.example()
@@ -330,7 +328,7 @@ class Table3Config:
     weights: tuple[str, ...]
     """Rows, each NAME=FOLDER of weights: w/ LSTM=... and w/ Transformer=..."""
     output: Path
-    """Folder for the table as Markdown, LaTeX and JSON."""
+    """Folder for the table as Markdown and JSON."""
     device: str = "cpu"
     """cpu, cuda, mps or auto."""
 

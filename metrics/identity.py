@@ -58,11 +58,6 @@ def align(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(frame, similarity.params[:2], (SIDE, SIDE))
 
 
-def resize(crop: np.ndarray) -> np.ndarray:
-    """The face crop resized to (112, 112, 3), without alignment."""
-    return cv2.resize(crop, (SIDE, SIDE))
-
-
 def csim(output: np.ndarray, target: np.ndarray) -> float:
-    """Mean cosine similarity of unit vectors (n, 512), each frame with the same frame of the original."""
-    return float((output * target).sum(axis=1).mean())
+    """Cosine similarity of two unit vectors (512,): the same frame of output and original."""
+    return float(output @ target)

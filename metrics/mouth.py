@@ -21,19 +21,18 @@ OUTLIER = 0.99  # quantile of the distances between real mouths above which a dr
 BATCH = 32  # mouths embedded at once
 
 
-def mouth_crop(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The mouth (96, 96, 3) in an image (H, W, 3), RGB uint8, of a face with these landmarks (131, 2) in pixels."""
+def mouth_crop(frame: np.ndarray, landmarks: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """The mouth (side, side, 3) in an image (H, W, 3), RGB uint8, of a face with landmarks (131, 2) in pixels."""
     right_eye, left_eye = (landmarks[eye].mean(axis=0) for eye in EYES)
     eye_line = left_eye - right_eye
-    side = max(1.0, EXTENT * float(np.hypot(*eye_line)))  # pixels of the image
-    factor = max(1, round(side / SIDE))  # larger crops are averaged down, so that nothing aliases
-    size = factor * SIDE
+    extent = max(1.0, EXTENT * float(np.hypot(*eye_line)))  # pixels of the image
+    size = side * max(1, round(extent / side))  # larger crops are averaged down, so that nothing aliases
     angle = np.degrees(np.arctan2(eye_line[1], eye_line[0]))
     x, y = (float(coordinate) for coordinate in landmarks[LIP_SLICE].mean(axis=0))
-    transform = cv2.getRotationMatrix2D((x, y), angle, size / side)
+    transform = cv2.getRotationMatrix2D((x, y), angle, size / extent)
     transform[:, 2] += np.array([size / 2 - x, size / 2 - y])
     crop = cv2.warpAffine(frame, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def mouth_crops(frames: Iterable[np.ndarray], landmarks: np.ndarray) -> np.ndarray:
@@ -79,38 +78,21 @@ class RealMouths:
         """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
         return torch.cdist(self._embed(crops), self.vectors).square().cpu().numpy()
 
+    def compare(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Compares drawn mouths (n, 96, 96, 3): table column -> a value for each.
 
-class MouthScorer:
-    """Compares the drawn mouths of a clip with the real ones of its video, batch by batch."""
-
-    def __init__(self, real: RealMouths) -> None:
-        self.real = real
-        self.distances: list[float] = []  # LPIPS to the nearest real mouth
-        self.energies: list[float] = []
-        self.real_energies: list[float] = []  # of the nearest real mouths
-
-    def add(self, crops: np.ndarray) -> None:
-        """Adds drawn mouths (n, 96, 96, 3)."""
-        distances = self.real.distances_to(crops)
-        nearest = distances.argmin(axis=1)
-        self.distances += distances.min(axis=1).tolist()
-        self.energies += laplacian_energy(crops).tolist()
-        self.real_energies += self.real.energies[nearest].tolist()
-
-    def scores(self) -> dict[str, float]:
-        """The table columns of the clip.
-
-        "mouth distance": mean LPIPS to the nearest real mouth of the video, over that of real mouths to the nearest
-        others more than half a second away; about 1 is as different as real mouths are from each other.
-        "mouth outliers": share of drawn mouths that are farther than the 99th percentile of the real ones.
-        "mouth sharpness": Laplacian energy over that of the nearest real mouths; below 1 is softer.
+        "mouth distance": LPIPS to the nearest real mouth of the video, over the mean of that of real mouths to the
+        nearest others more than half a second away; about 1 is as different as real mouths are from each other.
+        "mouth outliers": 1 if that is farther than the 99th percentile of the real mouths, else 0.
+        "mouth sharpness": Laplacian energy over that of the nearest real mouth; below 1 is softer.
 
         The first two are absent if the video lasts no longer than half a second.
         """
-        scores = {"mouth sharpness": sum(self.energies) / max(sum(self.real_energies), 1e-9)}
-        real = self.real.distances
-        if len(real):
-            distances = np.array(self.distances)
-            scores["mouth distance"] = float(distances.mean() / real.mean())
-            scores["mouth outliers"] = float((distances > np.quantile(real, OUTLIER)).mean())
+        distances = self.distances_to(crops)
+        nearest = distances.argmin(axis=1)
+        distance = distances.min(axis=1)
+        scores = {"mouth sharpness": laplacian_energy(crops) / self.energies[nearest].clip(1e-6)}
+        if len(self.distances):
+            scores["mouth distance"] = distance / self.distances.mean()
+            scores["mouth outliers"] = distance > np.quantile(self.distances, OUTLIER)
         return scores

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from metrics.image_quality import LPIPS, psnr, ssim
-from metrics.mouth import MouthScorer, RealMouths, mouth_crops
+from metrics.mouth import RealMouths, mouth_crops
 
 
 class PairScorer:
@@ -21,7 +21,7 @@ class PairScorer:
     def __init__(self, lpips: dict[str, LPIPS], real_mouths: RealMouths | None) -> None:
         self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"PSNR": psnr, "SSIM": ssim, **lpips}
         self.values: dict[str, list[float]] = defaultdict(list)
-        self.mouths = MouthScorer(real_mouths) if real_mouths else None
+        self.real_mouths = real_mouths
 
     def add(self, output: Tensor, target: Tensor, columns: tuple[str, ...] = (), part: str = "") -> None:
         """Scores images (n, 3, H, W) in [0, 1], by all metrics or only those of `columns`.
@@ -34,12 +34,11 @@ class PairScorer:
 
     def add_mouths(self, frames: Iterable[np.ndarray], landmarks: np.ndarray) -> None:
         """Scores the mouths in n images, RGB uint8, with landmarks (n, 131, 2) in pixels."""
-        if self.mouths:
-            self.mouths.add(mouth_crops(frames, landmarks))
+        if self.real_mouths:
+            crops = mouth_crops(frames, landmarks)
+            for column, values in self.real_mouths.compare(crops).items():
+                self.values[column] += values.tolist()
 
     def scores(self) -> dict[str, float]:
         """Column -> mean over all images."""
-        scores = {column: float(np.mean(values)) for column, values in self.values.items()}
-        if self.mouths:
-            scores |= self.mouths.scores()
-        return scores
+        return {column: float(np.mean(values)) for column, values in self.values.items()}

@@ -22,8 +22,7 @@ MFCC_COLUMNS = 20  # of a window, 0.2 s
 MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
 EMBEDDING = 1024
 BATCH = 20  # windows
-CROP_SCALE = 0.4  # the "pipeline" crop is wider than the face track's box by this share, on each side
-MIN_TRACK = 50  # frames of the shortest track that the "pipeline" protocol scores
+CROP_SCALE = 0.4  # a face crop is wider than the box by this share, on each side
 BORDER = (110, 110, 110)  # grey beyond the frame's edges
 
 
@@ -118,7 +117,7 @@ def mfcc_columns(wav: np.ndarray) -> Tensor:
 
 
 def track_crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Crop of the "pipeline" protocol: a square of the frame (H, W, 3), around and a little below the face box."""
+    """SyncNet's own face crop: a square of the frame (H, W, 3), around and a little below the face box."""
     x0, y0, x1, y1 = box
     half = float(max(x1 - x0, y1 - y0)) / 2
     pad = math.ceil(half * (1 + 2 * CROP_SCALE))
@@ -147,7 +146,7 @@ class SyncScorer:
         self._lips: list[Tensor] = []
 
     def add(self, frame: np.ndarray, box: np.ndarray | None = None) -> None:
-        """Adds the next frame (H, W, 3), RGB uint8: all of it ("lrs"), or around the face box (4,) ("pipeline")."""
+        """Adds the next frame (H, W, 3), RGB uint8: all of it, as usual for LRS2, or around the face box (4,)."""
         if self.frames_left > 0:
             picture = frame if box is None else track_crop(frame, box)
             bgr = cv2.resize(picture, (SIDE, SIDE))[..., ::-1]

@@ -6,20 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.figures import CELL, CompareConfig, SheetConfig, compare, mouth_box, sheet
+from evaluation.figures import CELL, CompareConfig, SheetConfig, compare, sheet
 from media.video import Video
 from runtime.command_line import UserError
 
 from .conftest import frame, write
-
-
-def test_mouth_box_is_a_square_within_the_frame() -> None:
-    lips = np.array([[40.0, 60], [60, 60], [50, 55], [50, 65]])
-    x0, y0, x1, y1 = mouth_box(lips, (200, 200))
-    assert x1 - x0 == y1 - y0 == 44  # the mouth's 20 and 0.6 of it on either side
-    assert (x0 + x1, y0 + y1) == (100, 120)
-    assert mouth_box(lips - 45, (200, 200)).tolist() == [0, 0, 44, 44], "a square at the edge, too"
-    assert mouth_box(lips, (120, 30)).tolist() == [35, 0, 65, 30]
 
 
 def test_videos_stand_side_by_side_with_names_and_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

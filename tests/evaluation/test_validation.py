@@ -120,12 +120,11 @@ def test_weights_are_scored_on_a_cache(tiny: Path, tmp_path: Path, capsys: pytes
     assert "val.txt: 1 of 3 entries match no clip, such as nobody/here" in capsys.readouterr().err
     lips = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_1_over_persons.json").rows}
     assert list(lips) == [
-        "ours", "ours, pose of another moment", "static lips", "shifted lips", "ridge regression", "original",
+        "ours", "ours, pose of another moment", "static lips", "ridge regression", "original",
     ]  # fmt: skip
     assert lips["original"]["LipLMD"] == [0, 0, 0]
     assert lips["original"]["openness r"][0] == pytest.approx(1)
     assert lips["static lips"]["articulation"][0] < 0.5
-    assert lips["shifted lips"]["openness r"][0] < 0.5, "another moment"
     drawn = {row.name: row.cells for row in read_table(tmp_path / "out" / "stage_2_over_persons.json").rows}
     assert "nearest reference, true landmarks" in drawn
     assert drawn["ours, static landmarks"]["PSNR"][0] > drawn["ours, static landmarks"]["PSNR lower half"][0]
@@ -235,7 +234,7 @@ def shifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with sound in place, sound 3 frames too early, a clip that is too short and one that tells nothing."""
     for seed, name in enumerate(("ann/one", "bob/two", "dan/noise")):
         write_clip(tmp_path / "cache", name, 75, size=64, seed=seed)
-    write_clip(tmp_path / "cache", "cat/short", 49, size=64)
+    write_clip(tmp_path / "cache", "cat/short", 59, size=64)
     monkeypatch.setattr(offsets, "predict", true_lips)
     return tmp_path / "cache"
 
@@ -253,8 +252,6 @@ def test_shifted_sound_is_found_and_listed(
     assert "shifts.txt: 1 clips have their sound moved" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--output: .* must end in .txt"):
         offsets.offsets(replace(config, output=tmp_path / "shifts"))
-    with pytest.raises(UserError, match=r"--output: .*made with other settings"):
-        offsets.offsets(replace(config, most=4))
 
 
 def test_offsets_continue_after_an_interruption(
@@ -287,7 +284,7 @@ def test_shards_together_cover_the_cache(shifted: Path, stage1: Path, tmp_path: 
 @pytest.mark.slow
 def test_offsets_by_two_workers(stage1: Path, tmp_path: Path) -> None:
     for seed, name in enumerate(("ann/one", "bob/two")):
-        write_clip(tmp_path / "cache", name, 50, size=64, seed=seed)
+        write_clip(tmp_path / "cache", name, 60, size=64, seed=seed)
     config = offsets.OffsetsConfig(tmp_path / "cache", tmp_path / "a.txt", stage1, device="cpu")
     offsets.offsets(config)
     offsets.offsets(replace(config, output=tmp_path / "b.txt", workers=2))

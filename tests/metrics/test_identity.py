@@ -13,7 +13,7 @@ from torch import nn
 from face.landmarks import FULL
 from face.tracking import track_faces
 from media.video import Video
-from metrics.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, csim, five_points, resize
+from metrics.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, csim, five_points
 from runtime.command_line import UserError
 
 
@@ -111,7 +111,6 @@ def test_align_moves_the_five_points_to_the_template() -> None:
     aligned = align(frame, landmarks)
     for x, y in TEMPLATE:
         assert aligned[round(y), round(x)].min() > 200
-    assert resize(frame).shape == (112, 112, 3)
 
 
 def test_eyes_are_the_eyes_of_the_mesh() -> None:
@@ -121,11 +120,11 @@ def test_eyes_are_the_eyes_of_the_mesh() -> None:
     assert FULL[NOSE_TIP] == 4
 
 
-def test_csim_is_the_mean_cosine_of_paired_frames() -> None:
+def test_csim_is_the_cosine_of_unit_vectors() -> None:
     random = np.random.default_rng(4)
-    output, target = unit(random.standard_normal((5, 16))), unit(random.standard_normal((5, 16)))
+    output, target = unit(random.standard_normal((2, 16)))
     assert csim(output, output) == pytest.approx(1)
-    assert csim(output, target) == pytest.approx(np.mean([o @ t for o, t in zip(output, target, strict=True)]))
+    assert csim(output, target) == pytest.approx(output @ target)
 
 
 class MobileFaceNet(nn.Module):
@@ -183,6 +182,6 @@ def test_a_real_network_tells_aligned_faces_apart(shared: Path) -> None:
         pictures = torch.from_numpy((faces[:, :, 8:104].astype(np.float32) - 127.5) / 128).permute(0, 3, 1, 2)
         with torch.no_grad():
             vectors.append(unit(network(pictures).numpy()))
-    assert min(csim(v[:1], v[1:]) for v in vectors) > 0.6
+    assert min(csim(*v) for v in vectors) > 0.6
     first, second = vectors
     assert (first @ second.T).mean() < 0.3

@@ -10,7 +10,7 @@ from skimage import data
 from face.landmarks import LIP_SLICE
 from metrics.identity import EYES
 from metrics.image_quality import LPIPS
-from metrics.mouth import EXTENT, SIDE, MouthScorer, RealMouths, laplacian_energy, mouth_crop
+from metrics.mouth import EXTENT, SIDE, RealMouths, laplacian_energy, mouth_crop
 
 EYE_DISTANCE = 40.0
 
@@ -64,32 +64,26 @@ def test_laplacian_energy_of_a_checkerboard_and_of_grey() -> None:
 
 
 def test_real_mouths_themselves_are_sharp_and_at_no_distance(lpips: LPIPS) -> None:
-    scorer = MouthScorer(RealMouths(crops(8), np.arange(8) * 20, lpips))
-    scorer.add(crops(8))
-    scores = scorer.scores()
-    assert scores["mouth sharpness"] == pytest.approx(1)
-    assert scores["mouth distance"] == pytest.approx(0, abs=0.02)
-    assert scores["mouth outliers"] == 0
-    np.testing.assert_allclose(scorer.distances, 0, atol=1e-3)
+    scores = RealMouths(crops(8), np.arange(8) * 20, lpips).compare(crops(8))
+    np.testing.assert_allclose(scores["mouth sharpness"], 1)
+    np.testing.assert_allclose(scores["mouth distance"], 0, atol=0.02)
+    assert not scores["mouth outliers"].any()
 
 
 def test_blurred_mouths_are_below_1_in_sharpness(lpips: LPIPS) -> None:
     mouths = crops(8)
-    scorer = MouthScorer(RealMouths(mouths, np.arange(8) * 20, lpips))
     blurred = np.stack([cv2.GaussianBlur(mouth, (0, 0), 1.0) for mouth in mouths])
-    scorer.add(blurred)
-    np.testing.assert_allclose(scorer.real_energies, laplacian_energy(mouths))
-    assert scorer.scores()["mouth sharpness"] < 0.5
+    scores = RealMouths(mouths, np.arange(8) * 20, lpips).compare(blurred)
+    expected = laplacian_energy(blurred) / laplacian_energy(mouths)  # each is nearest to its own picture
+    np.testing.assert_allclose(scores["mouth sharpness"], expected)
+    assert expected.mean() < 0.5
 
 
 def test_other_pictures_are_outliers(lpips: LPIPS) -> None:
-    scorer = MouthScorer(RealMouths(crops(8), np.arange(8) * 20, lpips))
     noise = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
-    scorer.add(crops(2))
-    scorer.add(noise)
-    scores = scorer.scores()
-    assert scores["mouth outliers"] == 0.5
-    assert scores["mouth distance"] > 0.5
+    scores = RealMouths(crops(8), np.arange(8) * 20, lpips).compare(np.concatenate([crops(2), noise]))
+    assert scores["mouth outliers"].tolist() == [0, 0, 1, 1]
+    assert scores["mouth distance"][2:].min() > 1
 
 
 def test_real_distances_are_lpips_to_mouths_half_a_second_away(lpips: LPIPS) -> None:
@@ -108,6 +102,14 @@ def test_real_distances_are_lpips_to_mouths_half_a_second_away(lpips: LPIPS) -> 
 
 
 def test_a_short_video_has_only_sharpness(lpips: LPIPS) -> None:
-    scorer = MouthScorer(RealMouths(crops(5), np.arange(5), lpips))
-    scorer.add(crops(5))
-    assert scorer.scores() == {"mouth sharpness": pytest.approx(1)}
+    scores = RealMouths(crops(5), np.arange(5), lpips).compare(crops(5))
+    assert scores.keys() == {"mouth sharpness"}
+
+
+@pytest.mark.parametrize("side", [48, 192])
+def test_crop_has_the_side_asked_for(side: int) -> None:
+    frame = data.astronaut()
+    crop = mouth_crop(frame, landmarks((224.0, 140.0)), side)
+    usual = cv2.resize(mouth_crop(frame, landmarks((224.0, 140.0))), (side, side), interpolation=cv2.INTER_AREA)
+    assert crop.shape == (side, side, 3)
+    assert np.abs(crop.astype(int) - usual).mean() < 8

@@ -148,7 +148,7 @@ def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peaks[1] < peaks[0] + 10 * frame.nbytes
 
 
-def test_pipeline_crop_has_the_published_extent() -> None:
+def test_face_crop_has_the_published_extent() -> None:
     frame = np.zeros((100, 200, 3), np.uint8)
     frame[40:80, 60:100] = 255
     crop = cv2.resize(track_crop(frame, np.array([60, 40, 100, 80])), (224, 224))
