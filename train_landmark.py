@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import tyro
@@ -24,7 +23,8 @@ from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, window_starts
 from face import fingerprint
 from face.crop import SIZE, to_frame
-from face.landmarks import EDGES, INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
+from face.landmarks import INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
+from face.sketch import draw_sketches
 from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
 from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean
@@ -43,8 +43,6 @@ from training.run_folder import RunFolder
 NUM_PICTURES = 6  # validation clips drawn for TensorBoard
 MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
 LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # whose distance is the openness
-GREEN = (0, 160, 0)
-RED = (220, 30, 30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +155,14 @@ class LandmarkStage(Stage):
                 }
             )
             if number in shown:
-                title = f"true green, predicted red, openness over time/{windows['name'][0]} {windows['frame'][0]}"
-                pictures[title] = draw(truth, predicted, true_face.openness(OUTER_LIPS), face.openness(OUTER_LIPS))
+                title = f"true green, predicted red/{windows['name'][0]} {windows['frame'][0]}"
+                pictures[title] = draw(truth, predicted)
         means = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
         numbers = {name: mean for name, mean in means.items() if np.isfinite(mean)}  # lips may never close or move
         return {"selection": means["L"], **numbers}, pictures
 
-    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
-        weights.save(network, folder / f"{self.name}.safetensors", fingerprint.current(), about, half=True)
+    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
+        weights.save(network, path, fingerprint.current(), about, half=True)
 
 
 def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> np.ndarray:
@@ -185,18 +183,13 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
     return default_collate(samples)
 
 
-def draw(truth: np.ndarray, predicted: np.ndarray, true_openness: np.ndarray, openness: np.ndarray) -> np.ndarray:
-    """Three frames' landmarks (F, 131, 2), and the openness (F,) over time; true green, predicted red. uint8 RGB."""
-    side = 256
-    picture = np.full((side, 4 * side, 3), 255, np.uint8)
+def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Sketches of three frames of landmarks (F, 131, 2), side by side: uint8 RGB, true green, predicted red."""
     frames = len(truth) * np.arange(1, 4) // 4
-    x = np.linspace(3 * side, 4 * side - 1, len(openness))
-    highest = max(1.2 * true_openness.max(), 1e-9)
-    for landmarks, curve, colour in ((truth, true_openness, GREEN), (predicted, openness, RED)):
-        faces = [(landmarks[frame] + (column, 0))[EDGES] * side for column, frame in enumerate(frames)]
-        for lines in (*faces, [np.stack([x, side * (1 - curve / highest)], axis=1)]):
-            cv2.polylines(picture, [line.astype(np.int32) for line in lines], False, colour, 1, cv2.LINE_AA)
-    return picture
+    green = draw_sketches(truth[frames], SIZE, SIZE)  # (3, S, S)
+    red = draw_sketches(predicted[frames], SIZE, SIZE)
+    colours = np.stack([red, green, np.zeros_like(red)], axis=-1)  # (3, S, S, 3)
+    return np.hstack(list(colours)).astype(np.uint8)
 
 
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:

@@ -96,13 +96,10 @@ class TrainRenderConfig(TrainConfig):
             raise SettingError("loss.layers", f"({' '.join(map(str, loss.vgg_layers))}) are not some of {LAYERS}")
         pixel = loss.pixel if isinstance(loss, LiteRenderLossConfig) else 0.0
         trains_alignment = model.use_warping and (loss.warp or pixel)
-        if not (trains_alignment or loss.perceptual or loss.style or pixel or loss.needs_discriminator):
-            raise SettingError("loss", "no term that trains has a weight; give `perceptual` or `pixel` one")
-        if model.use_warping and loss.warmup_epochs and not trains_alignment:
+        trains_translation = loss.perceptual or loss.style or pixel or loss.needs_discriminator
+        if not trains_alignment and (not trains_translation or (model.use_warping and loss.warmup_epochs)):
             raise SettingError(
-                "loss.warmup_epochs",
-                f"{loss.warmup_epochs} epochs would train the alignment alone, but the weights of `warp` and `pixel` "
-                "are 0; raise one of them, or have no warm-up",
+                "loss", "no term that trains has a weight, or none in the warm-up; raise `warp` or `pixel`"
             )
 
 
@@ -181,7 +178,7 @@ class InitialMotionStage(Stage):
         mean = float(np.mean([self.losses(network, batch)["L"].item() for batch in batches]))
         return {"selection": mean, "L": mean}, {}
 
-    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
+    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
         """Nothing: the weights become part of the renderer's."""
 
 
@@ -256,9 +253,8 @@ class RenderStage(Stage):
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return {"selection": numbers.get("L_r", -numbers["psnr"]), **numbers}, pictures
 
-    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
-        settings = fingerprint.current(self.config.model.size)
-        weights.save(network, folder / f"{self.name}.safetensors", settings, about, half=True)
+    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
+        weights.save(network, path, fingerprint.current(self.config.model.size), about, half=True)
 
 
 def draw(renderer: nn.Module, batch: Batch) -> RendererOutput:

@@ -271,7 +271,7 @@ def test_wrong_settings_are_named(config: TrainRenderConfig, settings: dict[str,
     ("loss", {"warp": -1.0}, "loss.warp: -1.0 is less than 0"),
     ("loss", {"warp": 0.0, "perceptual": 0.0, "style": 0.0, "adversarial": 0.0, "feature_matching": 0.0},
      "loss: no term that trains has a weight"),
-    ("loss", {"warp": 0.0}, "loss.warmup_epochs: 1 epochs would train the alignment alone"),
+    ("loss", {"warp": 0.0}, "loss: no term that trains has a weight, or none in the warm-up"),
 ])  # fmt: skip
 def test_impossible_settings_are_named(
     config: TrainRenderConfig, group: str, settings: dict[str, Any], message: str

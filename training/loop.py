@@ -52,8 +52,8 @@ class Stage(ABC):
         """Scalars by name, of which "selection" (lower is better) picks the best; pictures for TensorBoard."""
 
     @abstractmethod
-    def export(self, network: Any, folder: Path, about: dict[str, Any]) -> None:
-        """Writes the weights that others load into the run's folder, and what there is to say about them."""
+    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
+        """Writes the weights that others load, and what there is to say about them."""
 
 
 class Trainer:
@@ -124,7 +124,7 @@ class Trainer:
             if pause or self.step % self.config.log_every == 0:
                 self._report()
 
-            # Validate the averaged weights; export them if they are the best so far.
+            # Validate and export the averaged weights.
             if pause and engine.is_main and not interrupted:
                 self._validate()
 
@@ -239,17 +239,19 @@ class Trainer:
         checkpoint.save(self.run.checkpoints, state, self.config.keep)
 
     def _validate(self) -> None:
-        """Validates the averaged weights, and exports them if they are the best so far."""
+        """Validates and exports the averaged weights: the last ones, and the best so far."""
+        network = self.average.module
         with torch.no_grad():
-            numbers, pictures = self.stage.validate(self.average.module)
+            numbers, pictures = self.stage.validate(network)
         self.run.log(self.step, numbers, "validation")
         self.run.show(self.step, pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")
+        about = {"step": self.step, "validation": numbers, "validated_on": len(self.stage.examples)}
+        self.stage.export(network, self.run.path / f"{self.stage.name}_last.safetensors", about)
         if numbers["selection"] < self.best:
             self.best = numbers["selection"]
             self.best_step = self.step
-            about = {"step": self.step, "validation": numbers, "validated_on": len(self.stage.examples)}
-            self.stage.export(self.average.module, self.run.path, about)
+            self.stage.export(network, self.run.path / f"{self.stage.name}.safetensors", about)
 
     def _report(self) -> None:
         num_steps = self.step - self.unreported[0][0]
