@@ -23,7 +23,7 @@ from inference import SHORTEST_SOUND, Dubber
 from media.audio import MEL_COLUMNS, N_MELS
 from models.configs import RendererConfig
 from models.renderer import Renderer
-from networks import SHIPPED_WEIGHTS, DubConfig
+from networks import DubConfig
 from runtime import command_line
 from runtime.device import memory_gib
 
@@ -32,6 +32,7 @@ matplotlib.use("Agg")  # draws to files, also on machines without a screen
 import matplotlib.pyplot as plt
 
 SIZES = ((1080, 1920), (512, 512), (224, 224))  # width, height
+NUM_REFERENCES = (1, 5, 25)  # of the paper's renderer
 Row = dict[str, Any]  # a line of a table, by column
 
 
@@ -41,16 +42,10 @@ class InferenceBenchmarkConfig:
 
     output: Path = Path("benchmark.png")
     """The picture to write."""
-    weights: Path = SHIPPED_WEIGHTS
-    """Folder of the weights."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
     seconds: float = 2.0
-    """Length of the videos of the whole jobs."""
-    lengths: tuple[float, ...] = (2.0, 8.0)
-    """Lengths of videos whose dubbing's memory is measured, in seconds."""
-    num_references: tuple[int, ...] = (1, 5, 25)
-    """Numbers of references for the paper's renderer."""
+    """Length of the videos; memory is also measured with four times this length."""
 
 
 def main(config: InferenceBenchmarkConfig) -> None:
@@ -58,9 +53,9 @@ def main(config: InferenceBenchmarkConfig) -> None:
     command_line.check_output(config.output, suffixes=(".png",))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        commands = [measure_command(config, folder, length) for length in config.lengths]
+        commands = [measure_command(config, folder, length) for length in (config.seconds, 4 * config.seconds)]
         print_table("The command, 224 x 224", commands)
-        dubber = Dubber.from_weights(config.weights, DubConfig(device=config.device))
+        dubber = Dubber.from_weights(config=DubConfig(device=config.device))
         device = dubber.networks.device
         print(describe(device))
         measure_job(dubber, folder, SIZES[-1], SHORTEST_SOUND)  # warms up
@@ -73,7 +68,7 @@ def main(config: InferenceBenchmarkConfig) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         rate = matmul_rate(device, dtype)
         print(f"matrix product in {dtype}: {rate / 1e9:.0f} GFLOP/s")
-        renderer += [measure_renderer(count, device, dtype, rate) for count in config.num_references]
+        renderer += [measure_renderer(count, device, dtype, rate) for count in NUM_REFERENCES]
     print_table("The paper's renderer, one frame", renderer)
     figure, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained")
     figure.suptitle(describe(device))
@@ -89,8 +84,8 @@ def measure_command(config: InferenceBenchmarkConfig, folder: Path, length: floa
     """Runs the command on a small video of `length` seconds."""
     video = folder / f"{length}.mp4"
     write_portrait(video, length, SIZES[-1])
-    flags = ("--weights", config.weights, "--device", config.device)
-    usage = run("inference.py", "--video", video, "--audio", video, "--output", folder / "out.mp4", *flags)
+    flags = ("--output", folder / "out.mp4", "--device", config.device)
+    usage = run("inference.py", "--video", video, "--audio", video, *flags)
     [job] = re.findall(r"([\d.]+) s, [\d.]+ frames a second", usage.output)
     return {
         "video": f"{length:g} s",

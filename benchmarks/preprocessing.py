@@ -25,6 +25,7 @@ from runtime import command_line
 from runtime.command_line import UserError
 
 BATCH = 32
+SAMPLES = 500  # to draw from each dataset
 LRS2_SIZE = (160, 160)
 LRS2_SECONDS = 2.2  # mean length of a clip
 
@@ -37,15 +38,13 @@ class PreprocessingBenchmarkConfig:
     """Folder of videos to measure with; without it, videos of a swaying portrait of LRS2's size are made."""
     num_clips: int = 20
     """Number of videos."""
-    samples: int = 500
-    """Samples to draw from each dataset."""
     memory_minutes: tuple[float, ...] = (0.5, 2)
     """Lengths of 1080p video to measure the peak memory with."""
 
 
 def main(config: PreprocessingBenchmarkConfig) -> None:
     """Prints the figures as they come."""
-    command_line.at_least(1, num_clips=config.num_clips, samples=config.samples)
+    command_line.at_least(1, num_clips=config.num_clips)
     cv2.setNumThreads(1)  # as in a worker process; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,7 +57,7 @@ def main(config: PreprocessingBenchmarkConfig) -> None:
         print(speed(sources[: config.num_clips], cache))
         clips = list(ClipCache(cache))
         for dataset in (LandmarkDataset(clips, 5, 15, SamplingConfig()), RenderDataset(clips, 5, 3, SamplingConfig())):
-            rate = config.samples / seconds(partial(load, dataset, config.samples))
+            rate = SAMPLES / seconds(partial(load, dataset))
             print(f"{type(dataset).__name__}: {rate:.0f} samples a second and worker")
         for minutes in config.memory_minutes:
             long = folder / f"long{minutes:g}"
@@ -83,9 +82,9 @@ def speed(sources: list[Source], cache: Path) -> str:
     return f"{len(usable)} of {len(sources)} videos became clips: {rate}"
 
 
-def load(dataset: LandmarkDataset | RenderDataset, samples: int) -> None:
+def load(dataset: LandmarkDataset | RenderDataset) -> None:
     """Draws samples in batches, as a worker of a data loader does."""
-    for _ in DataLoader(dataset, BATCH, sampler=range(samples)):
+    for _ in DataLoader(dataset, BATCH, sampler=range(SAMPLES)):
         pass
 
 

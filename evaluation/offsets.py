@@ -1,8 +1,7 @@
 """Estimates by stage 1 how many frames each clip's sound is off: sound that is late or early teaches it nothing.
 
-SyncNet measures the same on videos (python -m preprocess --filters.max-offset); this needs none of its weights and no
-second decoding. Clips that the weights were trained on look right as they are: use weights of a run's first thousands
-of steps, or of a run on other clips.
+Unlike SyncNet it needs no external weights and no second decoding. Clips that the weights were trained on look right as
+they are: use weights of a run's first thousands of steps, or of a run on other clips.
 """
 
 import functools

@@ -7,6 +7,7 @@ import json
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ from datasets.splits import select_shard
 from face import fingerprint
 from face.crop import SIZE
 from preprocess.clip import make_clip, record_of
-from preprocess.quality import Filters, sync_scorer
+from preprocess.quality import Filters
 from preprocess.report import ReportFile, summary
 from preprocess.sources import Source, find_videos, select_listed, shift_sounds
 from runtime import command_line
@@ -57,7 +58,6 @@ def main(config: PreprocessConfig) -> None:
         UserError: a flag is wrong, or the cache folder has other settings or cannot be written.
     """
     command_line.at_least(1, workers=config.workers, size=config.size)
-    _check_syncnet(config.filters)
     with naming("--videos"):
         sources, refused = find_videos(config.videos)
     if config.audio_shift:
@@ -100,22 +100,15 @@ def _make_clips(sources: list[Source], report: ReportFile, config: PreprocessCon
         report.add(result or {"name": source.name, **died})
 
 
-def _check_syncnet(filters: Filters) -> None:
-    """Checks SyncNet's weights before any work is done."""
-    uses_syncnet = filters.syncnet or filters.max_offset is not None or filters.min_confidence is not None
-    if not uses_syncnet:
-        return
-    if filters.syncnet is None or not filters.syncnet.is_file():
-        raise UserError(f"--filters.syncnet {filters.syncnet}: give SyncNet's weights; see python -m checkpoints")
-    sync_scorer(filters.syncnet)
-
-
 def _claim_cache(config: PreprocessConfig) -> None:
     """Makes the cache folder, or checks that it has the same settings, so that different clips never mix."""
-    shift = config.audio_shift and f"{config.audio_shift.name} {zlib.crc32(config.audio_shift.read_bytes()):08x}"
-    filters = {f"filters.{name}": value for name, value in asdict(config.filters).items()}
-    settings = {**fingerprint.current(config.size), **filters, "jpeg": JPEG, "audio_shift": shift}
-    text = json.dumps(settings, indent=1, sort_keys=True, default=lambda path: path.name) + "\n"
+    settings: dict[str, Any] = {**fingerprint.current(config.size), "jpeg": JPEG}
+    for name, limit in asdict(config.filters).items():
+        settings[f"filters.{name}"] = limit
+    if config.audio_shift:
+        content = zlib.crc32(config.audio_shift.read_bytes())
+        settings["audio_shift"] = f"{config.audio_shift.name} {content:08x}"
+    text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
     path = config.cache / CACHE_FILE
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
@@ -124,10 +117,15 @@ def _claim_cache(config: PreprocessConfig) -> None:
         existing = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
-    existing_shift = existing.get("audio_shift")
-    if existing_shift and shift and existing_shift.split()[-1] == shift.split()[-1]:  # the content counts, not the name
-        existing["audio_shift"] = shift
-    fingerprint.check(existing, json.loads(text), f"--cache {config.cache}")
+    shifts = [existing.get("audio_shift"), settings.get("audio_shift")]
+    if all(shifts) and shifts[0].split()[-1] == shifts[1].split()[-1]:  # the file's content counts, not its name
+        existing["audio_shift"] = shifts[1]
+    fingerprint.check(_set(existing), _set(json.loads(text)), f"--cache {config.cache}")
+
+
+def _set(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that have a value: older caches name filters that were off."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 if __name__ == "__main__":

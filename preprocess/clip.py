@@ -17,10 +17,10 @@ from datasets.windows import MIN_FRAMES
 from face import fingerprint
 from face.crop import SIZE, SMOOTHING, crop_face
 from face.detector import FaceDetector
-from face.tracking import Tracker, fill_gaps
+from face.tracking import Tracker
 from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
 from media.video import Video, read_audio, sound_file
-from preprocess.quality import Filters, measure, sharpness_of, silent_frames, sync_scorer
+from preprocess.quality import Filters, measure, sharpness_of, silent_frames
 from preprocess.report import Record
 from preprocess.sources import Source
 from runtime.command_line import UserError
@@ -97,7 +97,6 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     limit = frames_for_samples(len(wav))
     silent = silent_frames(wav)
     mel = log_mel(wav)
-    lip_sync = sync_scorer(filters.syncnet)(wav) if filters.syncnet else None
     del wav  # may be long
     frames = islice(video, limit)
     with ClipWriter(cache, source.name) as writer:
@@ -115,13 +114,6 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
         if not track.found.any():
             raise _Unusable("no face", f"{num_frames} frames of {video.width} x {video.height}")
         measures = measure(track, silent, sharpness)
-        if lip_sync:
-            boxes = track.boxes[fill_gaps(track.found)]  # (F, 4), the nearest where no face was found
-            for frame, box in zip(islice(video, num_frames), boxes, strict=True):
-                lip_sync.add(frame, box)
-            result = lip_sync.finish()  # NaN for a clip that is too short
-            measures["offset"] = int(np.nan_to_num(result.offset))
-            measures["confidence"] = round(float(np.nan_to_num(result.confidence)), 3)
         failed = filters.reject(measures)
         if failed:
             raise _Unusable(failed, status="rejected", frames=num_frames, measures=measures)

@@ -9,13 +9,11 @@ import numpy as np
 
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import speaker_of
-from face.landmarks import JAW_SLICE, LIP_SLICE, POSE_SLICE
 from media.audio import FPS
 from preprocess.report import read_all, summary
 from runtime import command_line
 from runtime.command_line import UserError, naming
 
-COLOURS = ((POSE_SLICE, (90, 200, 255)), (JAW_SLICE, (255, 210, 60)), (LIP_SLICE, (255, 70, 90)))  # RGB
 CELL = 192  # side of a face in the contact sheet, in pixels
 WORST = 5  # clips that the summary names because they may be bad
 
@@ -59,7 +57,7 @@ def strip(clip: Clip, num_frames: int) -> np.ndarray:
     """Draws faces of one clip with their landmarks, evenly spread over its length; red if there is no face.
 
     Returns:
-        (CELL + 20, num_frames * CELL, 3) uint8 RGB.
+        (CELL + 20, num_frames * CELL, 3) uint8 RGB, the clip's name above.
     """
     frames = np.linspace(0, clip.num_frames - 1, num_frames, dtype=int)
     landmarks = clip.crop_landmarks(frames) * CELL
@@ -68,19 +66,13 @@ def strip(clip: Clip, num_frames: int) -> np.ndarray:
         cell = np.full((CELL, CELL, 3), (120, 0, 0), np.uint8)
         if clip.found[frame]:
             cell = cv2.resize(clip.face(frame), (CELL, CELL), interpolation=cv2.INTER_CUBIC)
-            for part, colour in COLOURS:
-                for x, y in points[part].astype(int).tolist():
-                    cv2.circle(cell, (x, y), 1, colour, -1)
-        cells.append(_write(cell, f"{frame / FPS:.2f} s", CELL - 6))
-    width, height = clip.metadata["frame_size"]
-    name = clip.name.encode("ascii", "backslashreplace").decode()
-    title = f"{name}: {clip.num_frames} frames of {width} x {height}, {clip.num_frames - clip.num_found} without a face"
+            for x, y in points.astype(int).tolist():
+                cv2.circle(cell, (x, y), 1, (90, 200, 255), -1)
+        cells.append(cell)
     header = np.zeros((20, num_frames * CELL, 3), np.uint8)
-    return np.concatenate([_write(header, title, 15), np.concatenate(cells, axis=1)])
-
-
-def _write(picture: np.ndarray, text: str, y: int) -> np.ndarray:
-    return cv2.putText(picture, text, (3, y), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255), 1, cv2.LINE_AA)
+    name = clip.name.encode("ascii", "backslashreplace").decode()
+    cv2.putText(header, name, (3, 15), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255))
+    return np.concatenate([header, np.concatenate(cells, axis=1)])
 
 
 def describe(clips: Sequence[Clip], cache: Path) -> str:

@@ -1,10 +1,6 @@
 """Measures that tell good footage from bad, and the filters that act on them. All filters are off by default."""
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -31,12 +27,6 @@ class Filters:
     """Largest share of silent frames (below -60 dB)."""
     min_sharpness: float | None = None
     """Smallest median variance of the face crop's Laplacian; below about 20 a face is blurred."""
-    syncnet: Path | None = None
-    """SyncNet's public weights, to estimate the offset between sound and lips."""
-    max_offset: int | None = None
-    """Largest offset in frames at 25 fps; needs --filters.syncnet."""
-    min_confidence: float | None = None
-    """Smallest confidence of SyncNet (LSE-C); needs --filters.syncnet."""
 
     def reject(self, measures: dict[str, float]) -> str | None:
         """Returns the first filter that the measures fail, such as "min_face", or None."""
@@ -44,20 +34,18 @@ class Filters:
             "found": self.min_found,
             "face": self.min_face,
             "sharpness": self.min_sharpness,
-            "confidence": self.min_confidence,
         }
         highest = {
             "several": self.max_several,
             "cuts": self.max_cuts,
             "silence": self.max_silence,
-            "offset": self.max_offset,
         }
         for name, value in measures.items():
             limit = lowest.get(name)
             if limit is not None and value < limit:
                 return f"min_{name}"
             limit = highest.get(name)
-            if limit is not None and abs(value) > limit:
+            if limit is not None and value > limit:
                 return f"max_{name}"
         return None
 
@@ -97,15 +85,3 @@ def silent_frames(wav: np.ndarray) -> np.ndarray:
     frames = wav[: len(wav) // samples * samples].reshape(-1, samples)
     energy = np.einsum("fs,fs->f", frames, frames)
     return np.sqrt(energy / samples) < SILENT
-
-
-@functools.cache
-def sync_scorer(path: Path) -> Callable[[np.ndarray], Any]:
-    """Returns a factory of scorers for SyncNet's weights: call it with the sound (S,), then add frames.
-
-    Raises:
-        UserError: the file does not hold SyncNet's weights.
-    """
-    from metrics import syncnet  # needs PyTorch, which is slow to import
-
-    return functools.partial(syncnet.SyncScorer, syncnet.load(path))

@@ -45,7 +45,7 @@ def test_a_late_face_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    main(PreprocessingBenchmarkConfig(num_clips=2, samples=3, memory_minutes=(0.02,)))
+    main(PreprocessingBenchmarkConfig(num_clips=2, memory_minutes=(0.02,)))
     text = capsys.readouterr().out
     assert re.search(r"LandmarkDataset: \d+ samples a second", text)
     assert re.search(r"1080p video of 0.02 minutes: \d{3,} MiB", text)

@@ -9,7 +9,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 
 from datasets.clip_cache import open_clip
 from face import fingerprint
@@ -18,7 +17,6 @@ from face.tracking import track_faces
 from media.audio import log_mel
 from media.video import Video, read_audio
 from media.writer import VideoWriter
-from metrics.syncnet import SyncNet
 from preprocess import clip as clip_module
 from preprocess.clip import make_clip
 from preprocess.quality import Filters
@@ -218,19 +216,3 @@ def test_each_filter_rejects_its_kind(tmp_path: Path) -> None:
         "min_sharpness": 20.0,
     }
     assert _make(good, tmp_path, **strict)["status"] == "cached"
-
-
-@pytest.mark.slow
-def test_sync_filters_use_the_given_network(tmp_path: Path) -> None:
-    """With made-up weights: which figures come of the public ones is for tests/evaluation."""
-    torch.manual_seed(0)
-    torch.save(SyncNet().state_dict(), tmp_path / "syncnet.model")
-    video = write_video(tmp_path / "a.mp4", 12)
-    given: dict[str, Any] = {"syncnet": tmp_path / "syncnet.model"}
-    record = _make(video, tmp_path, **given)
-    assert record["status"] == "cached" and -15 <= record["measures"]["offset"] <= 15
-    assert record["measures"]["confidence"] >= 0
-    assert _make(video, tmp_path, **given, min_confidence=1e9)["reason"] == "min_confidence"
-    assert _make(video, tmp_path, **given, max_offset=-1)["reason"] == "max_offset"
-    short = _make(write_video(tmp_path / "b.mp4", 3), tmp_path, **given)
-    assert short["measures"]["confidence"] == 0, "no window fits: no confidence, and no NaN in the report"
