@@ -5,6 +5,8 @@ files are given to the browser that uploaded or made them and to no other, and a
 after a time unused, and when the server ends.
 """
 
+import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
+
 import html
 import json
 import os

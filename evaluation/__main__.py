@@ -35,6 +35,9 @@ def main() -> None:
     if command in ("-h", "--help"):
         print_usage()
         return
+    if command == "--version":
+        print(f"IP-LAP {command_line.version()}")
+        return
     if command not in COMMANDS:
         print_usage()
         command_line.fail(f"there is no command {command}")

@@ -94,6 +94,12 @@ def test_every_script_knows_its_version(monkeypatch: pytest.MonkeyPatch, capsys:
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_evaluation_knows_its_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluation", "--version"])
+    runpy.run_module("evaluation", run_name="__main__")
+    assert capsys.readouterr().out == f"IP-LAP {command_line.version()}\n"
+
+
 @pytest.mark.parametrize("words", COMMANDS)
 def test_documented_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert words[0] in OTHERS, "a program that this test does not know"
