@@ -25,7 +25,7 @@ def main(config: CheckpointsConfig) -> None:
         if key not in registry.FILES:
             raise UserError(f"--download {key}: choose from {', '.join(registry.FILES)}, or give no name for all")
     for folder in registry.folders():
-        print("searched:", folder, "" if folder.is_dir() else "(no such folder)")
+        print(f"searched: {folder}{'' if folder.is_dir() else ' (no such folder)'}")
     status = 0
     for key in keys:
         try:

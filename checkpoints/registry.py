@@ -46,11 +46,8 @@ def folders() -> list[Path]:
 
 def find(key: str) -> Path | None:
     """Returns the file of an entry, or None. It does not check the content: see `verify`."""
-    for folder in folders():
-        for name in FILES[key].names:
-            if (folder / name).is_file():
-                return folder / name
-    return None
+    paths = [folder / name for folder in folders() for name in FILES[key].names]
+    return next(filter(Path.is_file, paths), None)
 
 
 def how_to_get(key: str) -> str:
@@ -70,8 +67,7 @@ def reading(path: Path | str, network: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # unpickling, protobuf, names, shapes: each library has its own errors
-        lines = str(error).split("\n")
-        reason = lines[0] or type(error).__name__
+        reason = str(error).split("\n")[0] or type(error).__name__
         message = f"{path}: not the weights of {network}, or damaged ({reason}); see python -m checkpoints"
         raise UserError(message) from error
 
@@ -88,7 +84,7 @@ def verify(key: str, path: Path) -> str:
         return "ok"
     if path.name != file.name:
         return "not the published file (a copy under another name, used as it is)"
-    return f"DIFFERS: sha256 {digest[:16]}..., published {file.sha256[:16]}...; remove it and download it again"
+    return f"DIFFERS: sha256 {digest}, published {file.sha256}; remove it and download it again"
 
 
 def download(key: str) -> Path:

@@ -1,6 +1,5 @@
 """Which clips train, validate and test: by published lists, else by speaker. No clip validates and tests."""
 
-import itertools
 import re
 import shlex
 import sys
@@ -198,13 +197,13 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
             continue
         entries = read_list(path)
         matched = match(entries, names, path)
-        chosen[part] = set(matched.values())
         for entry, name in matched.items():
             speakers[name] = entries[entry].get("speaker", speakers[name])
-    for first, second in itertools.combinations(chosen, 2):
-        both = chosen[first] & chosen[second]
-        if both:
-            raise UserError(f"{lists[first]} and {lists[second]} both list {min(both)}; a clip may be in only one")
+        for other, clips in chosen.items():
+            both = clips.intersection(matched.values())
+            if both:
+                raise UserError(f"{lists[other]} and {path} both list {min(both)}; a clip may be in only one")
+        chosen[part] = set(matched.values())
     hash_chooses_test = not chosen
     if "test" not in chosen:
         test_folder = {name for name in names if "test" in name.split("/")[:-1]}
