@@ -32,7 +32,7 @@ import numpy as np
 from face.detector import FaceDetector, extent
 from inference import Dubber
 from media import ffmpeg
-from media.audio import SAMPLE_RATE
+from media.audio import FPS, SAMPLE_RATE
 from media.video import Video
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
@@ -411,6 +411,7 @@ class App:
         chosen: int,
         panel: bool,
         keep_fps: bool,
+        keep_length: bool,
         num_references: int,
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
@@ -428,11 +429,14 @@ class App:
             self.files.use(source_path, request)
             self.files.use(sound_path, request)
             check_length(sound_path, self.config.max_seconds)
+            if keep_length and Video(source_path).num_frames > FPS * self.config.max_seconds:
+                raise UserError(f"{source_path}: longer than {self.config.max_seconds:.0f} s; take only its beginning")
             config = DubConfig(
                 device=self.config.device,
                 face=pick_of(faces, chosen),
                 panel=panel,
                 keep_fps=keep_fps,
+                keep_length=keep_length,
                 num_references=int(num_references),
             )
             networks = Networks(self.networks.landmark_generator, self.networks.renderer, config)
@@ -514,6 +518,7 @@ class App:
                     with gr.Accordion("Options", open=False):
                         panel = gr.Checkbox(label="Panel: show landmarks, sketch, reference and drawn face beside it")
                         keep_fps = gr.Checkbox(label="Keep the video's own frame rate (else 25 frames a second)")
+                        keep_length = gr.Checkbox(label="Go on to the end of a video that is longer than the sound")
                         num_references = gr.Slider(
                             1, 25, value=DubConfig.num_references, step=1, label="Reference pictures for each frame"
                         )
@@ -551,7 +556,7 @@ class App:
             number.input(self.choose, [faces, number], [chosen, picture], api_visibility="private")
             start.click(
                 self.dub,
-                [source, sound, faces, chosen, panel, keep_fps, num_references],
+                [source, sound, faces, chosen, panel, keep_fps, keep_length, num_references],
                 [original, result, download, command, status],
                 api_visibility="private",
                 concurrency_limit=1,

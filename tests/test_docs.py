@@ -168,6 +168,13 @@ def test_every_document_is_linked_from_the_readme() -> None:
         assert f"(docs/{document.name})" in readme, document.name
 
 
+def test_contributing_names_every_room() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = [path.name for path in ROOT.glob("*.py")]
+    rooms += [f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")]
+    assert [room for room in rooms if f"\n{room} " not in text and f" {room} " not in text] == []
+
+
 def test_readme_fits_on_two_screens() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS_OF_README
 
