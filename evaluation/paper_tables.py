@@ -55,8 +55,6 @@ class TableConfig:
     """Data set of the paper's rows in table 1; none leaves the paper's rows out."""
     workers: int = 1
     """Processes that make videos."""
-    common: bool = False
-    """Score the common part of videos with different numbers of frames instead of failing them."""
     device: str = "cpu"
     """cpu, cuda, mps or auto."""
 
@@ -233,7 +231,7 @@ def make_table(key: str, config: TableConfig) -> None:
     methods = our_methods(config)
     plans = {place: plan_table(config, place, videos, methods) for place in places}
     with naming("--device"):
-        scorer = Scorer(config.device, config.common)
+        scorer = Scorer(config.device)
     for line in scorer.missing:
         print(line, file=sys.stderr)
     for place, plan in plans.items():

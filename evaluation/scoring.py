@@ -14,7 +14,7 @@ from torch import Tensor
 
 from checkpoints import registry
 from evaluation.tables import ClipScore, reason_of
-from face.crop import crop_face, overlap
+from face.crop import crop_face
 from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, track_faces
 from media.audio import FPS, frames_for_samples, log_mel
@@ -29,7 +29,6 @@ from networks import to_tensor
 from runtime.command_line import UserError
 from runtime.device import pick_device
 
-SAME_FRAMING = 0.7  # overlap of the face boxes of output and original above which both show the face in one place
 MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
 
 
@@ -61,13 +60,9 @@ class FacePair:
 class Scorer:
     """The available networks, loaded once; `missing` says which columns are left out and why."""
 
-    def __init__(self, device: str, common: bool = False) -> None:
-        """`common`: scores the common part of videos with different numbers of frames instead of failing them.
-
-        Raises UserError if this machine lacks the device.
-        """
+    def __init__(self, device: str) -> None:
+        """Raises UserError if this machine lacks the device."""
         self.device = str(pick_device(device))
-        self.common = common
         self.missing: list[str] = []
         self.lpips: dict[str, LPIPS] = {}
         for column, network in (("LPIPS", "alex"), ("LPIPS vgg", "vgg")):
@@ -107,7 +102,7 @@ class Scorer:
         Args:
             clip: its name in the tables.
             original: from `open`, the video that `output` is meant to equal or, without `compare`, only to resemble.
-            output: a video of any framing. If its face is in another place, its own face boxes are used.
+            output: a video of any framing. If it has another size, its own face boxes are used.
             wav: 16 kHz, the sound that the mouth follows.
             pools: of the method; the clip's features are added.
             compare: False in dubbing, where there is no ground truth: only sound and motion are scored.
@@ -119,7 +114,7 @@ class Scorer:
             rate = Video(output, fps=None).fps
             if abs(rate - FPS) > 0.01:
                 result.add_note(f"{rate:.4g} frames a second, read at {FPS}")
-            faces = pair_faces(result, track, original.track, compare, self.common)
+            faces = pair_faces(result, track, original.track, compare)
             silent = silent_frames_of(wav, len(faces.found))
             result.values |= motion_scores(faces.output, faces.original, silent, compare)
             self._score_frames(result, faces, output, original, wav, pools)
@@ -179,35 +174,28 @@ def evenly_spaced(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
-def pair_faces(result: ClipScore, output: FaceTrack, original: FaceTrack, compare: bool, common: bool) -> FacePair:
+def pair_faces(result: ClipScore, output: FaceTrack, original: FaceTrack, compare: bool) -> FacePair:
     """Pairs the faces of two tracks, and notes in `result` whatever is special about them.
 
-    Raises UserError if no frame can be scored, or, unless `common`, if the numbers of frames differ.
+    Raises UserError if no frame can be scored.
     """
-    num_frames = len(output.found)
-    num_originals = len(original.found)
-    if not compare:
-        shared = slice(None)
-        found = output.found
-    else:
-        if num_frames != num_originals:
-            if not common:
-                message = f"{num_frames} frames, the original has {num_originals}"
-                raise UserError(f"{message} (--common scores the common part)")
-            result.add_note(f"common part of {num_frames} and {num_originals} frames")
-        shared = slice(min(num_frames, num_originals))
-        found = output.found[shared] & original.found[shared]
-    result.frames = int(found.sum())
-    result.faceless = len(found) - result.frames
-    if not result.frames:
-        raise UserError(f"no frame shows a face{' in both output and original' if compare else ''}")
-    output_faces = FaceSequence(output.landmarks_in_frame[shared], output.boxes[shared])
-    original_faces = FaceSequence(original.landmarks_in_frame[shared], original.boxes[shared])
+    output_faces = FaceSequence(output.landmarks_in_frame, output.boxes)
+    original_faces = FaceSequence(original.landmarks_in_frame, original.boxes)
+    found = output.found
     if compare:
-        overlaps = overlap(output_faces.boxes[found].astype(float), original_faces.boxes[found].astype(float))
-        if output.frame_size == original.frame_size and np.median(overlaps) >= SAME_FRAMING:
+        num_frames = min(len(output.found), len(original.found))
+        if len(output.found) != len(original.found):
+            result.add_note(f"common part of {len(output.found)} and {len(original.found)} frames")
+        found = output.found[:num_frames] & original.found[:num_frames]
+        output_faces = output_faces.first(num_frames)
+        original_faces = original_faces.first(num_frames)
+        if output.frame_size == original.frame_size:
             output_faces = output_faces._replace(boxes=original_faces.boxes)
         else:
             width, height = output.frame_size
             result.add_note(f"framed otherwise, {width} x {height}, compared by its own face boxes")
+    result.frames = int(found.sum())
+    result.faceless = len(found) - result.frames
+    if not result.frames:
+        raise UserError(f"no frame shows a face{' in both output and original' if compare else ''}")
     return FacePair(found, output_faces, original_faces, compare)

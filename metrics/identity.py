@@ -21,7 +21,12 @@ TEMPLATE = np.array(
     ]
 )
 EYE_POINTS = 16  # of the ring around an eye
-EYES = [slice(FULL.index(corner), FULL.index(corner) + EYE_POINTS) for corner in (33, 362)]  # the right one first
+RIGHT_EYE = FULL.index(33)
+LEFT_EYE = FULL.index(362)
+EYES = (
+    slice(RIGHT_EYE, RIGHT_EYE + EYE_POINTS),
+    slice(LEFT_EYE, LEFT_EYE + EYE_POINTS),
+)
 NOSE_TIP = FULL.index(4)
 
 

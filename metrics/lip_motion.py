@@ -32,6 +32,9 @@ class FaceSequence(NamedTuple):
         """(F, 131, 2), relative to the boxes."""
         return to_crop(self.landmarks_in_frame, self.boxes)
 
+    def first(self, num_frames: int) -> "FaceSequence":
+        return FaceSequence(self.landmarks_in_frame[:num_frames], self.boxes[:num_frames])
+
     def openness(self, pairs: np.ndarray) -> np.ndarray:
         """Mean distance of pairs of lip points (K, 2), relative to the boxes' heights: (F,)."""
         heights = self.boxes[:, 3] - self.boxes[:, 1]
@@ -83,7 +86,8 @@ def closed_f1(output: np.ndarray, target: np.ndarray) -> float:
     actual = target[both] < CLOSED
     if not actual.any():
         return float("nan")
-    return float(2 * (predicted & actual).sum() / (predicted.sum() + actual.sum()))
+    common = (predicted & actual).sum()
+    return float(2 * common / (predicted.sum() + actual.sum()))
 
 
 def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
@@ -94,7 +98,8 @@ def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     threshold = max(SILENCE, floor) + SILENCE_MARGIN
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
     end = starts[-1]
-    padded = np.pad(level, (0, max(0, end - len(level))), constant_values=SILENCE)
+    missing = max(0, end - len(level))
+    padded = np.pad(level, (0, missing), constant_values=SILENCE)
     loudest = np.maximum.reduceat(padded[:end], starts[:-1])  # (F,)
     speech = ndimage.binary_dilation(loudest > threshold, iterations=SILENT_FRAMES)
     return np.logical_not(speech)

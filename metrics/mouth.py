@@ -71,12 +71,16 @@ class RealMouths:
     def _embed(self, crops: np.ndarray) -> torch.Tensor:
         device = next(self.lpips.parameters()).device
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
-        batches = [self.lpips.embed(batch.to(device).float() / 255) for batch in images.split(BATCH)]
-        return torch.cat(batches)
+        vectors = []
+        for batch in images.split(BATCH):
+            pixels = batch.to(device).float() / 255
+            vectors.append(self.lpips.embed(pixels))
+        return torch.cat(vectors)
 
     def distances_to(self, crops: np.ndarray) -> np.ndarray:
         """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
-        return torch.cdist(self._embed(crops), self.vectors).square().cpu().numpy()
+        distances = torch.cdist(self._embed(crops), self.vectors)
+        return distances.square().cpu().numpy()
 
     def compare(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Compares drawn mouths (n, 96, 96, 3): table column -> a value for each.

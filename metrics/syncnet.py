@@ -21,7 +21,7 @@ MFCC_RATE = 100  # columns per second, python_speech_features' default
 MFCC_COLUMNS = 20  # of a window, 0.2 s
 MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
 EMBEDDING = 1024
-BATCH = 20  # windows
+BATCH = 20  # windows of sound embedded at once
 CROP_SCALE = 0.4  # a face crop is wider than the box by this share, on each side
 BORDER = (110, 110, 110)  # grey beyond the frame's edges
 
@@ -126,11 +126,13 @@ def track_crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     y = pad + (y0 + y1) / 2
     side = half * (1 + CROP_SCALE)
     below = half * (1 + 2 * CROP_SCALE)
-    return padded[int(y - half) : int(y + below), int(x - side) : int(x + side)]
+    rows = slice(int(y - half), int(y + below))
+    columns = slice(int(x - side), int(x + side))
+    return padded[rows, columns]
 
 
 class SyncScorer:
-    """Scores the frames of one clip against its sound; frames are added one by one and only a batch is kept.
+    """Scores the frames of one clip against its sound; only the frames of one window are kept.
 
     Args:
         network: from `load`.
@@ -145,28 +147,25 @@ class SyncScorer:
         self._frames: list[Tensor] = []
         self._lips: list[Tensor] = []
 
+    @torch.inference_mode()
     def add(self, frame: np.ndarray, box: np.ndarray | None = None) -> None:
         """Adds the next frame (H, W, 3), RGB uint8: all of it, as usual for LRS2, or around the face box (4,)."""
-        if self.frames_left > 0:
-            picture = frame if box is None else track_crop(frame, box)
-            bgr = cv2.resize(picture, (SIDE, SIDE))[..., ::-1]
-            self._frames.append(torch.from_numpy(np.ascontiguousarray(bgr)).permute(2, 0, 1))
-            self.frames_left -= 1
-        if len(self._frames) == BATCH + WINDOW:  # one more than needed: the clip's last window is left out
-            self._embed(BATCH)
-
-    @torch.inference_mode()
-    def _embed(self, count: int) -> None:
-        frames = torch.stack(self._frames).to(self.device).float()  # (count + 5, 3, 224, 224)
-        windows = frames.unfold(0, WINDOW, 1)[:count]  # (count, 3, 224, 224, 5)
-        self._lips.append(self.network.embed_lips(windows.permute(0, 1, 4, 2, 3)).cpu())
-        del self._frames[:count]
+        if self.frames_left == 0:
+            return
+        self.frames_left -= 1
+        if len(self._frames) == WINDOW:  # one frame later than possible: the clip's last window is left out
+            window = torch.stack(self._frames, dim=1)[None]  # (1, 3, 5, 224, 224)
+            self._lips.append(self.network.embed_lips(window).cpu())
+            del self._frames[0]
+        picture = frame if box is None else track_crop(frame, box)
+        resized = cv2.resize(picture, (SIDE, SIDE))
+        bgr = resized[..., ::-1].astype(np.float32)
+        tensor = torch.from_numpy(bgr).permute(2, 0, 1)
+        self._frames.append(tensor.to(self.device))
 
     @torch.inference_mode()
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Embeddings of lips and of sound, (n, 1024) each, one per frame, after the last of at least 6 frames."""
-        if len(self._frames) > WINDOW:
-            self._embed(len(self._frames) - WINDOW)
         lips = torch.cat(self._lips)
         step = MFCC_RATE // FPS
         columns = mfcc_columns(self.wav)
@@ -174,12 +173,14 @@ class SyncScorer:
         columns = nn.functional.pad(columns, (0, max(0, missing)))
         windows = columns.unfold(1, MFCC_COLUMNS, step)[:, : len(lips)]  # (13, n, 20)
         batches = windows.transpose(0, 1)[:, None].split(BATCH)  # (20, 1, 13, 20) each
-        sound = [self.network.embed_sound(batch.to(self.device)).cpu() for batch in batches]
+        sound = []
+        for batch in batches:
+            sound.append(self.network.embed_sound(batch.to(self.device)).cpu())
         return lips, torch.cat(sound)
 
     def finish(self) -> SyncScore:
         """The clip's scores; NaN if it is too short for a window."""
-        if not self._lips and len(self._frames) <= WINDOW:
+        if not self._lips:
             return SyncScore(float("nan"), float("nan"), float("nan"))
         return score(*self.embeddings())
 

@@ -118,12 +118,12 @@ def test_another_frame_rate_is_noted(scorer: Scorer, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_framing_of_the_same_size_is_noted(scorer: Scorer, tmp_path: Path) -> None:
+def test_another_framing_is_compared_by_its_own_boxes(scorer: Scorer, tmp_path: Path) -> None:
     original = write(tmp_path / "original.mp4", [frame(i + 2) for i in range(3)])
-    cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (200, 200)) for i in range(3)]
+    cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (240, 240)) for i in range(3)]
     near = write(tmp_path / "near.mp4", cut)
     score = scorer.score("one", open_original(original), near, WAV[: 3 * SAMPLE_RATE // 25], empty_pools())
-    assert score.note == "framed otherwise, 200 x 200, compared by its own face boxes"
+    assert score.note == "framed otherwise, 240 x 240, compared by its own face boxes"
     assert score.values["LipLMD"] < 0.03
     assert score.values["PSNR"] > 18
 

@@ -133,7 +133,6 @@ def test_scores_equal_the_plain_formula() -> None:
 
 
 def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(syncnet, "BATCH", 2)
     network = random_network()
     monkeypatch.setattr(network, "embed_lips", lambda x: torch.zeros(len(x), 4))
     monkeypatch.setattr(network, "embed_sound", lambda x: torch.zeros(len(x), 4))
