@@ -67,9 +67,10 @@ class FaceTrack:
 
 
 class _View(NamedTuple):
-    """The structure of a frame and, if there is a face in it, of its forehead and eyes: see `_structure`."""
+    """The structure of a frame and, if there is a face in it, its box and the structure of its forehead and eyes."""
 
     frame: np.ndarray
+    box: np.ndarray | None = None
     eyes: np.ndarray | None = None
 
 
@@ -106,7 +107,7 @@ class Tracker:
         """
         self._frame_size = (frame.shape[1], frame.shape[0])
         view = _View(_structure(frame))
-        cut = bool(self._shots) and not self._continues(view)
+        cut = bool(self._shots) and not self._continues(frame, view)
         if cut:
             self._detector.forget()
             self._cut_since = True
@@ -122,11 +123,9 @@ class Tracker:
             self._company = self._counts[-1]
             landmarks = mesh[list(FULL)]
             self._box = box_around(landmarks, self._frame_size)
-            x0, y0, x1, y1 = self._box.astype(int)
-            below_eyes = y0 + int(EYES * (y1 - y0)) + 1
-            view = view._replace(eyes=_structure(frame[y0:below_eyes, x0 : x1 + 1]))
+            view = view._replace(box=self._box, eyes=_eyes(frame, self._box))
         self._landmarks.frombytes(landmarks.tobytes())
-        self._add_to_shot(view, is_new=jumped and not cut)
+        self._add_to_shot(frame, view, is_new=jumped and not cut)
 
     def recent(self, count: int) -> FaceTrack:
         """The track of the last `count` frames; later frames may still change the last `SMOOTHING` boxes."""
@@ -188,20 +187,20 @@ class Tracker:
         mesh = _picked(faces, self._pick, required=False)
         return mesh, mesh is not None
 
-    def _continues(self, view: _View) -> bool:
+    def _continues(self, frame: np.ndarray, view: _View) -> bool:
         """Whether a view belongs to the shot of the previous frame."""
-        return _similarity(view, self._views[self._shots[-1]]) >= 0
+        return _similarity(frame, view, self._views[self._shots[-1]]) >= 0
 
-    def _add_to_shot(self, view: _View, is_new: bool) -> None:
+    def _add_to_shot(self, frame: np.ndarray, view: _View, is_new: bool) -> None:
         """Assigns the frame to the current shot, an earlier one that it resembles, or a new one."""
         if not self._shots:
             shot = 0
         elif is_new:
             shot = len(self._views)
-        elif self._continues(view):
+        elif self._continues(frame, view):
             shot = self._shots[-1]
         else:
-            similarities = [_similarity(view, other) for other in self._views]
+            similarities = [_similarity(frame, view, other) for other in self._views]
             shot = int(np.argmax(similarities))
             if similarities[shot] < 0:
                 shot = len(self._views)
@@ -272,12 +271,23 @@ def _structure(picture: np.ndarray) -> np.ndarray:
     return structure / np.linalg.norm(structure)
 
 
-def _similarity(view: _View, other: _View) -> float:
-    """How similar two frames and, if both show a face, their eyes are, above what one shot needs: negative in a cut."""
+def _eyes(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    x0, y0, x1, y1 = box.astype(int)
+    below_eyes = y0 + int(EYES * (y1 - y0)) + 1
+    return _structure(frame[y0:below_eyes, x0 : x1 + 1])
+
+
+def _similarity(frame: np.ndarray, view: _View, other: _View) -> float:
+    """How similar a frame is to another view, above what one shot needs: negative in a cut.
+
+    The less similar of the whole frames and, if both show a face, the eyes: those of the faces or, as a hand shifts the
+    landmarks, what is in the same place.
+    """
     similarity = float(view.frame @ other.frame) - SAME_SHOT
-    if view.eyes is None or other.eyes is None:
+    if view.eyes is None or other.eyes is None or other.box is None:
         return similarity
-    return min(similarity, float(view.eyes @ other.eyes) - SAME_PERSON)
+    eyes = max(view.eyes @ other.eyes, _eyes(frame, other.box) @ other.eyes)
+    return min(similarity, float(eyes) - SAME_PERSON)
 
 
 def fill_gaps(found: np.ndarray) -> np.ndarray:

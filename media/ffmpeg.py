@@ -247,14 +247,14 @@ def _decoder(stream: Stream) -> Any:
 def _pillow_frames(container: InputContainer, stream: Stream, errors: list[str]) -> Iterator[av.VideoFrame]:
     """The frames of a picture that only Pillow reads, as FFmpeg's."""
     ticks_per_second = 1 / (stream.time_base or 1)
-    time = 0.0  # seconds
+    end = 0.0  # seconds
     try:
         for picture, seconds in pictures.read_with_pillow(path_of(container)):
             frame = av.VideoFrame.from_ndarray(picture, "rgba")
             frame.time_base = stream.time_base
-            frame.pts = round(time * ticks_per_second)
-            frame.duration = round(seconds * ticks_per_second)
-            time += seconds
+            frame.pts = round(end * ticks_per_second)
+            end += seconds
+            frame.duration = round(end * ticks_per_second) - frame.pts
             yield frame
     except OSError as error:
         errors.append(reason(error))
