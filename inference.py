@@ -39,7 +39,7 @@ from runtime.stopwatch import Stopwatch
 SHORTEST_SOUND = 0.2  # seconds: one mel window
 SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
 MAX_LISTED_CUTS = 5  # in the summary
-READ_AHEAD = 8  # frames
+READ_AHEAD = 4  # frames
 STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
 Frame = TypeVar("Frame")

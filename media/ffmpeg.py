@@ -298,7 +298,7 @@ class Converter:
             options["src_colorspace"] = Colorspace.ITU709 if is_hd(width, height) else Colorspace.ITU601
         if frame.color_trc in _HDR:
             options |= _SDR
-        if _may_be_transparent(frame.format):
+        if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
             picture = self._reformatter.reformat(frame, width, height, "rgba", **options).to_ndarray()
             self.has_blended |= bool(picture[..., 3].min() < 255)
             picture = pictures.blend_over_white(picture)
@@ -320,10 +320,6 @@ class Converter:
             dst_color_range=ColorRange.MPEG,
             **self._options,
         )
-
-
-def _may_be_transparent(form: av.VideoFormat) -> bool:
-    return form.has_palette or any(component.is_alpha for component in form.components)
 
 
 def sound_pieces(

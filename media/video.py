@@ -39,7 +39,7 @@ SUFFIXES = (  # of videos, when a folder is searched for them
     ".wmv",
 )
 MAX_PICTURE = 1920 * 1080  # pixels: few machines play a video as large as a camera's picture
-_BUFFER_BYTES = 256 << 20  # of decoded pictures kept by `Video.frames`, so that playing backward decodes little twice
+_BUFFER_BYTES = 128 << 20  # of decoded pictures kept by `Video.frames`, so that playing backward decodes little twice
 _WORTH_SEEKING = 25  # frames: a shorter way is decoded rather than jumped over
 _SEEK_MARGINS = (0, 1, 10)  # seconds before a key frame, tried in turn
 _SHORTER = 0.5  # seconds by which a stream may fall short of what the file states without being called damaged
@@ -157,13 +157,15 @@ class Video:
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        reader = self._reader()
+        indices = list(indices)
+        reader = self._reader(indices)
         for index in indices:
             yield reader.to_rgb(reader.frame_at(index))
 
     def pictures(self, indices: Iterable[int]) -> Iterator[RgbPicture | Planes]:
         """As `frames`, but with the decoder's own samples if the video has `colours`."""
-        reader = self._reader()
+        indices = list(indices)
+        reader = self._reader(indices)
         converter = ffmpeg.Converter(self._threads)
         for index in indices:
             frame = reader.frame_at(index)
@@ -175,8 +177,12 @@ class Video:
                 converted = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.colours.matrix)
                 yield Planes(converted, self.colours)
 
-    def _reader(self) -> "_Reader":
-        return _Reader(self, keep=max(8, _BUFFER_BYTES // self._frame_bytes))
+    def _reader(self, indices: list[int]) -> "_Reader":
+        """A reader that keeps enough frames for playing backward, if these frames do."""
+        keep = 2
+        if (np.diff(indices) < 0).any():
+            keep = max(8, _BUFFER_BYTES // self._frame_bytes)
+        return _Reader(self, keep)
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
         """Decodes from the key frame at position `key`, or from before, to the end; yields positions and frames.

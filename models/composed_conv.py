@@ -50,10 +50,10 @@ class ComposedConv:
         key = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
         if key == self._key:
             return
-        self._key = key
         first, second = self.first.weight, self.second.weight
         with torch.autocast(first.device.type, enabled=False):
             weight = F.conv2d(first.transpose(0, 1), second.flip(2, 3), padding=2).transpose(0, 1)
             self._bias = self.second.bias + second.sum((2, 3)) @ self.first.bias
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._transposed = [w.transpose(2, 3).contiguous(memory_format=torch.channels_last) for w in (first, second)]
+        self._key = key  # at last: other threads may be drawing
