@@ -27,7 +27,7 @@ from jobs import Job, Speaker, read_jobs, run_jobs
 from media.audio import FPS, SAMPLE_RATE, log_mel
 from media.planes import DEFAULT, RgbPicture
 from media.timing import ping_pong
-from media.video import Video, read_audio
+from media.video import Video, read_audio, read_tags
 from media.writer import WRITTEN, VideoWriter
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
@@ -40,6 +40,7 @@ SHORTEST_SOUND = 0.2  # seconds: one mel window
 SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
 MAX_LISTED_CUTS = 5  # in the summary
 READ_AHEAD = 4  # frames
+SYNTHETIC = "Synthetic: the mouth in this video was generated from other speech (IP-LAP)."  # the file's comment
 STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
 Frame = TypeVar("Frame")
@@ -127,7 +128,15 @@ class Dubber:
         with ExitStack() as stack:
             lossless = self.config.lossless
             writer = VideoWriter(
-                output, source.fps, (width, height), sounds, lossless=lossless, colours=source.colours or DEFAULT
+                output,
+                source.fps,
+                (width, height),
+                sounds,
+                self.config.crf,
+                self.config.codec,
+                lossless,
+                source.colours or DEFAULT,
+                read_tags(video) | {"comment": SYNTHETIC},
             )
             stack.enter_context(writer)
             pictures = source.pictures(order)

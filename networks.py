@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -60,6 +60,10 @@ class DubConfig:
     detail: bool = True
     """Take fine detail from the references where the face is larger than the renderer draws it. Only for weights
     trained to choose (lite)."""
+    crf: int = 17
+    """Quality of the video: 0 is the best, 51 the worst; 6 more halve the size of the file."""
+    codec: Literal["h264", "hevc"] = "h264"
+    """h264 plays everywhere; hevc makes smaller files and takes longer."""
     lossless: bool = False
     """Write a lossless video (H.264 in RGB; large), so that scores do not measure the codec."""
     batch_size: int = 4
@@ -74,6 +78,8 @@ class DubConfig:
             num_candidates=self.num_candidates,
             batch_size=self.batch_size,
         )
+        if not 0 <= self.crf <= 51:
+            raise SettingError("crf", f"{self.crf} is not from 0 to 51")
         if not 0 <= self.start < math.inf:
             raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
 

@@ -42,6 +42,7 @@ MAX_PICTURE = 1920 * 1080  # pixels: few machines play a video as large as a cam
 _BUFFER_BYTES = 128 << 20  # of decoded pictures kept by `Video.frames`, so that playing backward decodes little twice
 _WORTH_SEEKING = 25  # frames: a shorter way is decoded rather than jumped over
 _SEEK_MARGINS = (0, 1, 10)  # seconds before a key frame, tried in turn
+_KEPT_TAGS = {"title", "artist", "album", "date", "creation_time", "copyright", "description", "location"}
 _SHORTER = 0.5  # seconds by which a stream may fall short of what the file states without being called damaged
 _HEADERLESS = {"mp3", "aac", "ac3"}  # formats whose duration is guessed from the file's size
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
@@ -321,6 +322,12 @@ def sound_file(video: Video) -> Path:
     """Where a video's sound is: inside or, if it has none, in a .wav of the same name beside it, if there is one."""
     beside = video.path.with_suffix(".wav")
     return beside if not video.has_audio and beside.is_file() else video.path
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """The metadata of a video that a copy should have, too, such as its title and when it was made."""
+    with ffmpeg.open_input(path) as container:
+        return {name: value for name, value in container.metadata.items() if name.lower() in _KEPT_TAGS}
 
 
 def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> np.ndarray:

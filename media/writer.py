@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
@@ -17,11 +17,12 @@ from media.planes import DEFAULT, Colours
 from runtime.command_line import UserError
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
+ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 BLOCK = 4096  # samples of sound that are mixed at once
 
 
 class VideoWriter:
-    """Writes frames and sound to an H.264/AAC file: `with VideoWriter(...) as writer: writer.write(frame)`.
+    """Writes frames and sound to a file: `with VideoWriter(...) as writer: writer.write(frame)`.
 
     The file appears under its name only when the `with` block ends without an exception. Colours are tagged BT.709; odd
     sizes get their last row or column twice, as H.264 needs even ones.
@@ -34,8 +35,10 @@ class VideoWriter:
             starts with the first frame and is cut, or padded with silence, to the length of the video. Or several files
             with the seconds at which they start; these are mixed.
         crf: quality, 0 (best) to 51.
+        codec: "h264", or "hevc": smaller files, three times as slow.
         lossless: store the pictures exactly (large files, which not every player shows).
         colours: of frames in 4:2:0, also of those that RGB is converted to.
+        tags: metadata of the file, such as title and comment.
 
     Raises:
         UserError: another suffix, a file without sound, or a place where nothing can be written (full disk).
@@ -48,8 +51,10 @@ class VideoWriter:
         size: tuple[int, int],
         audio: str | Path | np.ndarray | Sequence[tuple[Path, float]] | None = None,
         crf: int = 17,
+        codec: str = "h264",
         lossless: bool = False,
         colours: Colours = DEFAULT,
+        tags: Mapping[str, str] | None = None,
     ):
         self._path = Path(path)
         suffix = self._path.suffix.lower()
@@ -60,8 +65,10 @@ class VideoWriter:
         self._size = size
         self._audio = audio
         self._crf = crf
+        self._codec = codec
         self._lossless = lossless
         self._colours = colours
+        self._tags = tags or {}
         self._frames = 0  # written so far
         self._samples = 0  # of sound, written so far
         self._pending = np.zeros((1, 0), np.float32)  # sound (channels, n) to be written next
@@ -70,11 +77,15 @@ class VideoWriter:
         self._sound: Any = None  # the stream of sound, if there is any
 
     def __enter__(self) -> Self:
+        encoder = "libx264rgb" if self._lossless else ENCODERS[self._codec]
         with contextlib.ExitStack() as stack, self._explain_errors():
             stack.callback(self._discard)
             self._container, self._video = ffmpeg.open_output(
-                self._unfinished, self._rate, self._size, self._crf, self._lossless, self._colours
+                self._unfinished, self._rate, self._size, encoder, self._crf, self._colours
             )
+            self._container.metadata.update(self._tags)
+            if self._codec == "hevc" and not self._lossless:
+                self._video.codec_context.codec_tag = "hvc1"  # Apple's players know it by this name only
             if isinstance(self._audio, np.ndarray):
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
                 self._pieces = iter([self._audio[None].astype(np.float32)])

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -171,6 +172,8 @@ def test_output_is_as_long_as_the_sound(
     assert sum(1 for _ in Video(tmp_path / "out.mp4")) == frames
     sound = read_audio(tmp_path / "out.mp4")
     assert abs(len(sound) / SAMPLE_RATE - frames / FPS) < 0.05
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert "Synthetic" in container.metadata["comment"]
     assert not list(tmp_path.glob("*tmp*"))
     for output, why in ((tmp_path / "out.mp4", "overwrite"), (tmp_path / "no" / "out.mp4", "does not exist")):
         with pytest.raises(command_line.UserError, match=why):  # before any work, from Python too

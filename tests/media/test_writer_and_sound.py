@@ -15,7 +15,7 @@ import soundfile
 
 from media import video
 from media.audio import SAMPLE_RATE, frames_for_samples
-from media.video import Video, read_audio, sound_file
+from media.video import Video, read_audio, read_tags, sound_file
 from media.writer import VideoWriter, blocks, mix
 from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
@@ -384,3 +384,22 @@ def test_mixed_sounds_start_at_their_seconds():
     assert (mixed[5000:6000] == 0.5).all()
     assert (mixed[6000:11000] == 0.25).all()
     assert (mixed[11000:] == 0).all()
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_codec_quality_and_tags_are_those_asked_for(tmp_path, codec):
+    pictures = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
+    sizes = []
+    for crf in (10, 40):
+        path = tmp_path / f"{crf}.mp4"
+        with VideoWriter(path, 25, (64, 64), crf=crf, codec=codec, tags={"title": "A talk", "comment": "x"}) as writer:
+            for picture in pictures:
+                writer.write(picture)
+        sizes.append(path.stat().st_size)
+        assert read_tags(path) == {"title": "A talk"}, "comments are not copied"
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            assert stream.codec_context.name == codec
+            assert stream.codec_context.codec_tag == {"h264": "avc1", "hevc": "hvc1"}[codec]
+            assert container.metadata["comment"] == "x"
+    assert sizes[0] > 2 * sizes[1]
