@@ -23,8 +23,10 @@ def generator_losses(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tu
         of_real = discriminator(real)
     of_fake = functional_call(discriminator, frozen, fake)
     adversarial = torch.stack([(scale[-1].float() - 1).square().mean() for scale in of_fake]).sum()
-    pairs = [(fake_scale[:-1], real_scale[:-1]) for fake_scale, real_scale in zip(of_fake, of_real, strict=True)]
-    distances = [perceptual(fake_maps, real_maps) / len(fake_maps) for fake_maps, real_maps in pairs]
+    distances = []
+    for fake_maps, real_maps in zip(of_fake, of_real, strict=True):
+        distance = perceptual(fake_maps[:-1], real_maps[:-1])
+        distances.append(distance / (len(fake_maps) - 1))
     return adversarial, 4 * torch.stack(distances).mean()
 
 

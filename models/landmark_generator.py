@@ -1,15 +1,14 @@
 """Stage 1, audio to landmarks: lip and jaw from audio, pose prior and reference landmarks (paper, section 3.1)."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from face.landmarks import NUM_JAW, NUM_LIP
 from models.configs import LandmarkGeneratorConfig
-from models.layers import ConvBlock, audio_encoder
+from models.layers import ConvBlock, Network, audio_encoder
 
 
 class LandmarkOutput(NamedTuple):
@@ -19,11 +18,8 @@ class LandmarkOutput(NamedTuple):
     jaw: Tensor  # (B, T, 17, 2)
 
 
-class LandmarkGenerator(nn.Module):
+class LandmarkGenerator(Network):
     """Predicts lips and jaws of T adjacent frames. The number N of reference landmarks is free."""
-
-    settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
-    extra: Mapping[str, Any] = {}  # what else the weight file records: step, ...
 
     def __init__(self, config: LandmarkGeneratorConfig):
         super().__init__()

@@ -1,6 +1,7 @@
 """Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,13 @@ from torch import Tensor, nn
 from models.composed_conv import ComposedConv
 
 VECTOR = 16  # channels below which CPU kernels for channels-last tensors are slow
+
+
+class Network(nn.Module):
+    """A network that comes from a weight file."""
+
+    settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
+    extra: Mapping[str, Any] = {}  # what else the file records: step, ...
 
 
 class ConvBlock(nn.Module):
@@ -50,24 +58,16 @@ def audio_encoder(width: int, out: int, activation: Callable[[Tensor], Tensor]) 
         activation: of the last block: tanh in stage 1, ReLU in stage 2
     """
 
-    def residual(channels: int) -> ConvBlock:
-        return ConvBlock(channels, channels, residual=True)
-
-    return nn.Sequential(
-        ConvBlock(1, width),  # (B, w, 80, 16)
-        residual(width),
-        residual(width),
-        ConvBlock(width, 2 * width, stride=(3, 1)),  # (B, 2w, 27, 16)
-        residual(2 * width),
-        residual(2 * width),
-        ConvBlock(2 * width, 4 * width, stride=3),  # (B, 4w, 9, 6)
-        residual(4 * width),
-        residual(4 * width),
-        ConvBlock(4 * width, 8 * width, stride=(3, 2)),  # (B, 8w, 3, 3)
-        residual(8 * width),
-        ConvBlock(8 * width, out, padding=0),  # (B, out, 1, 1)
-        ConvBlock(out, out, kernel=1, padding=0, activation=activation),
-    )
+    blocks: list[nn.Module] = []
+    channels = 1
+    sizes = (width, 1, 2), (2 * width, (3, 1), 2), (4 * width, 3, 2), (8 * width, (3, 2), 1)
+    for wider, stride, residuals in sizes:
+        blocks.append(ConvBlock(channels, wider, stride=stride))
+        blocks.extend(ConvBlock(wider, wider, residual=True) for _ in range(residuals))
+        channels = wider
+    blocks.append(ConvBlock(channels, out, padding=0))  # (B, 8w, 3, 3) -> (B, out, 1, 1)
+    blocks.append(ConvBlock(out, out, kernel=1, padding=0, activation=activation))
+    return nn.Sequential(*blocks)
 
 
 class Spade(nn.Module):
@@ -81,10 +81,11 @@ class Spade(nn.Module):
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, M, H, W) -> scale and shift (B, C, H, W)."""
-        if self.composed.is_cheaper and maps.device.type == "cpu" and not torch.is_grad_enabled():
-            gamma, beta = self.composed.halves(maps)
+        if maps.device.type == "cpu" and not torch.is_grad_enabled() and self.composed.is_cheaper:
+            affine = self.composed(maps)
         else:
-            gamma, beta = self.affine(self.hidden(maps)).chunk(2, dim=1)
+            affine = self.affine(self.hidden(maps))
+        gamma, beta = affine.chunk(2, dim=1)
         return 1 + gamma, channels_last(beta)
 
 

@@ -3,8 +3,8 @@
 Paper, section 3.2.1, equations 13 to 15.
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +14,17 @@ from models.configs import RendererConfig
 from models.layers import ConvBlock, ModulatedBlock, Spade, map_references
 
 
-@dataclass(frozen=True)
-class ReferenceFeatures:
+class ReferenceFeatures(NamedTuple):
     """The reference images and their visual features. They do not depend on the target: computed once a video."""
 
     images: Tensor  # I^r: (B, N, 3, H, W), RGB in [0, 1]
     shallow: Tensor  # h^1: (B, N, C1, H, W)
     deep: Tensor  # h^2: (B, N, C2, H/2, W/2)
+    landmarks: Tensor | None = None  # (B, N, 131, 2), x, y in [0, 1] of the crop; for subclasses of the renderer
 
-    def choose(self, indices: Tensor) -> Self:
+    def choose(self, indices: Tensor) -> "ReferenceFeatures":
         """Of a single set (batch 1), the references at indices (B, n): a set for each of B targets."""
-        chosen = {field.name: getattr(self, field.name)[0, indices] for field in fields(self)}
-        return replace(self, **chosen)
+        return ReferenceFeatures(*(None if x is None else x[0, indices] for x in self))  # type: ignore[arg-type]
 
 
 class Motion(NamedTuple):
@@ -110,10 +109,7 @@ RELEASED = Sampling(corners="edges", outside="zeros", images="bilinear")
 
 
 def align(features: ReferenceFeatures, motion: Motion, sampling: Sampling) -> AlignedReferences:
-    """Warps the references by their motion fields and averages them by their weights (equations 14 and 15).
-
-    Features of batch 1 serve all B targets without being copied.
-    """
+    """Warps the references by their motion fields and averages them by their weights (equations 14 and 15)."""
     grid = sampling_grid(motion.flow.float(), sampling)  # (B, N, 2, H, W)
     weight = motion.weight.float()  # (B, N, 1, H, W)
     image = aggregate(features.images, grid, weight, sampling, sampling.images)  # equation 14
@@ -127,20 +123,16 @@ def average(features: ReferenceFeatures) -> AlignedReferences:
     return AlignedReferences(features.images.mean(1), features.shallow.mean(1), features.deep.mean(1))
 
 
-def sampling_grid(flow: Tensor, sampling: Sampling) -> Tensor:
-    """Sampling positions in [-1, 1] (align_corners=False) for a flow (..., 2, H, W) in pixels."""
-
-    def axis(length: int) -> tuple[Tensor, float]:
-        """The regular grid, and the size of a pixel."""
-        corner = (length - 1) / length if sampling.corners == "centres" else 1.0
-        return corner * torch.linspace(-1, 1, length, device=flow.device), corner * 2 / (length - 1)
-
+def sampling_grid(flow: Tensor, sampling: Sampling, top: int = 0) -> Tensor:
+    """Sampling positions in [-1, 1] (align_corners=False) for a flow (..., 2, H, W) in pixels; `top` rows lie above."""
     height, width = flow.shape[-2:]
-    x, pixel_width = axis(width)
-    y, pixel_height = axis(height)
-    right = pixel_width * flow[..., 0, :, :]
-    down = pixel_height * flow[..., 1, :, :]
-    return torch.stack([x + right, y[:, None] + down], dim=-3)
+    size = flow.new_tensor([width, top + height])[:, None, None]
+    x = torch.arange(width, device=flow.device).expand(height, width)
+    y = torch.arange(top, top + height, device=flow.device)[:, None].expand(height, width)
+    pixels = torch.stack([x, y])
+    if sampling.corners == "centres":
+        return torch.addcmul((2 * pixels + 1) / size - 1, flow, 2 / size)
+    return torch.addcmul(2 * pixels / (size - 1) - 1, flow, 2 / (size - 1))
 
 
 def half_size(grid: Tensor) -> Tensor:
@@ -150,24 +142,20 @@ def half_size(grid: Tensor) -> Tensor:
 
 def warp(source: Tensor, grid: Tensor, sampling: Sampling, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
     """Samples a source (1 or B, N, C, H, W) by a grid (B, N, 2, h, w) -> (B, N, C, h, w); bicubic stays in [0, 1]."""
-    batch, count = grid.shape[:2]
-    height, width = grid.shape[-2:]
-    sources = source.shape[0]
-    repeats = batch // sources
-    # Targets that share a source are stacked along the height of the grid: the source is read, never copied.
-    stacked = grid.view(sources, repeats, count, 2, height, width).permute(0, 2, 1, 4, 5, 3)
-    stacked = stacked.reshape(sources * count, repeats * height, width, 2)
-    warped = F.grid_sample(source.flatten(0, 1), stacked, mode, sampling.outside, align_corners=False)
+    sources = source.expand(len(grid), -1, -1, -1, -1).flatten(0, 1)
+    positions = grid.flatten(0, 1).permute(0, 2, 3, 1)
+    warped = F.grid_sample(sources, positions, mode, sampling.outside, align_corners=False)
     if mode == "bicubic":
         warped = warped.clamp(0, 1)
-    warped = warped.view(sources, count, -1, repeats, height, width)
-    return warped.permute(0, 3, 1, 2, 4, 5).reshape(batch, count, -1, height, width)
+    return warped.unflatten(0, grid.shape[:2])
 
 
 def aggregate(
     source: Tensor, grid: Tensor, weight: Tensor, sampling: Sampling, mode: Literal["bilinear", "bicubic"] = "bilinear"
 ) -> Tensor:
-    """Weighted mean of warped references, one after the other to save memory: (B, C, h, w).
+    """Weighted mean of warped references: (B, C, h, w).
+
+    One reference after the other saves memory, and a source of batch 1 serves all B targets without being copied.
 
     Args:
         source: (1 or B, N, C, H, W)

@@ -1,12 +1,12 @@
 """Stage 2, landmarks to video: alignment of the references and translation (paper, section 3.2)."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.configs import RendererConfig
+from models.layers import Network
 from models.motion_field import (
     RELEASED,
     AlignedReferences,
@@ -28,15 +28,13 @@ class RendererOutput(NamedTuple):
     motion: Motion | None  # None without warping
 
 
-class Renderer(nn.Module):
+class Renderer(Network):
     """Draws a face from its sketches, its unmasked upper half, the audio and N reference images; N is free.
 
     RGB in and out; the caller masks the target.
     """
 
     sampling = RELEASED
-    settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
-    extra: Mapping[str, Any] = {}  # what else the weight file records: step, ...
 
     def __init__(self, config: RendererConfig):
         super().__init__()
@@ -72,7 +70,8 @@ class Renderer(nn.Module):
             sketches: L^r (B, N, 3, H, W), in [0, 1]
             landmarks: (B, N, 131, 2) in the crop, which the sketches show; for subclasses
         """
-        return self.reference_encoder(images, sketches[:, :, : self.config.sketch_channels])
+        features = self.reference_encoder(images, sketches[:, :, : self.config.sketch_channels])
+        return features._replace(landmarks=landmarks)
 
     def render(
         self,

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,13 +13,13 @@ from safetensors.torch import save as to_bytes
 
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
+from models.layers import Network
 from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
 from runtime.command_line import UserError, write_whole
 
 Stage = Literal["landmark", "render"]
-Network = LandmarkGenerator | Renderer
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
 _NETWORKS: dict[tuple[str, str], tuple[type[Network], type[LandmarkGeneratorConfig | RendererConfig]]] = {
@@ -42,7 +42,7 @@ def stage_of(module: Network) -> Stage:
 
 
 def save(
-    module: Network,
+    module: LandmarkGenerator | Renderer,
     path: str | Path,
     settings: Mapping[str, str | int | float],
     extra: Mapping[str, Any] | None = None,
@@ -74,15 +74,7 @@ def save(
     write_whole(Path(path), to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
 
 
-@overload
-def load(path: str | Path, stage: Literal["landmark"]) -> LandmarkGenerator: ...
-@overload
-def load(path: str | Path, stage: Literal["render"]) -> Renderer: ...
-@overload
-def load(path: str | Path, stage: None = None) -> Network: ...
-
-
-def load(path: str | Path, stage: Stage | None = None) -> Network:
+def load(path: str | Path, stage: Stage | None = None) -> Any:
     """Loads a network from a file of `save`: on the CPU, in float32, in eval mode, without gradients.
 
     Its attributes `config`, `settings` and `extra` hold what the file records.
@@ -128,7 +120,5 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return file.metadata() or {}, tensors
-    except PermissionError as error:
-        raise UserError(f"weights: {path} cannot be read; change its permissions") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or no safetensors file ({error}); get or write it again") from error

@@ -32,13 +32,6 @@ class LiteRendererConfig(RendererConfig):
     """The references of a target are the nearest of so many frames."""
 
 
-@dataclass(frozen=True)
-class LiteReferenceFeatures(ReferenceFeatures):
-    """Features of the references, and their landmarks."""
-
-    landmarks: Tensor  # (B, N, 131, 2), x, y in [0, 1] of the crop
-
-
 class LiteRenderer(Renderer):
     """Refines an initial motion, and draws the difference to the aligned references, starting from zero difference."""
 
@@ -55,22 +48,14 @@ class LiteRenderer(Renderer):
         super().build_alignment()
         self.initial_motion = InitialMotion() if self.config.use_warping else None
 
-    def encode_references(
-        self, images: Tensor, sketches: Tensor, landmarks: Tensor | None = None
-    ) -> LiteReferenceFeatures:
-        """As the paper's; the landmarks are required."""
-        assert landmarks is not None, "the lite renderer needs the references' landmarks"
-        features = super().encode_references(images, sketches)
-        return LiteReferenceFeatures(features.images, features.shallow, features.deep, landmarks)
-
     def predict_motion(
         self, features: ReferenceFeatures, sketches: Tensor, masked_target: Tensor, landmarks: Tensor | None
     ) -> Motion | None:
         """The initial motion, refined from features that it has warped already."""
         if self.motion_field is None or self.initial_motion is None:
             return None
-        assert isinstance(features, LiteReferenceFeatures)
-        assert landmarks is not None, "the lite renderer needs the target's landmarks"
+        if landmarks is None or features.landmarks is None:
+            raise ValueError("the lite renderer needs the landmarks of the target and of the references")
         with torch.no_grad():  # trained beforehand, in a stage of its own
             initial = self.initial_motion(landmarks, features.landmarks, features.images, masked_target)
         grid = half_size(sampling_grid(initial.flow, LITE))
@@ -99,18 +84,18 @@ class LiteRenderer(Renderer):
             (B, 3, k*H, k*W), RGB in [0, 1]
         """
         assert output.motion is not None
-        size = pictures.shape[-2:]
-        upper = resize(output.face, size).chunk(2, dim=2)[0]
-        change = resize(output.face - output.warped_reference, size).chunk(2, dim=2)[1]
-        lower = change + align_lower_half(pictures, output.motion)
-        return torch.cat([upper, lower.clamp(0, 1)], dim=2)
+        size = pictures.shape[-1]
+        flow = enlarge_lower_half(output.motion.flow.float() * (size / self.config.size), size)
+        weight = enlarge_lower_half(output.motion.weight.float(), size)
+        grid = sampling_grid(flow, LITE, top=size // 2)
+        aligned = aggregate(pictures, grid, weight, LITE, LITE.images)
+        change = enlarge_lower_half(output.face - output.warped_reference, size)
+        upper = resize(output.face, (size, size))[..., : size // 2, :]
+        return torch.cat([upper, (aligned + change).clamp(0, 1)], dim=2)
 
 
-def align_lower_half(pictures: Tensor, motion: Motion) -> Tensor:
-    """Warps and averages pictures that are k times the motion's size: (B, N, 3, k*H, k*W) -> (B, 3, k*H/2, k*W)."""
-    size = pictures.shape[-2:]
-    middle = size[0] // 2
-    flow = resize(motion.flow.float(), size) * (size[1] // motion.flow.shape[-1])
-    grid = sampling_grid(flow, LITE)[..., middle:, :]
-    weight = resize(motion.weight.float(), size)[..., middle:, :]
-    return aggregate(pictures, grid, weight, LITE, LITE.images)
+def enlarge_lower_half(x: Tensor, size: int) -> Tensor:
+    """The lower half of `resize(x, (size, size))`: (..., S, S) -> (..., size/2, size)."""
+    rows = x.shape[-2] // 2 + 1  # and one more, for interpolation
+    enlarged = resize(x[..., -rows:, :], (rows * size // x.shape[-2], size))
+    return enlarged[..., -size // 2 :, :]
