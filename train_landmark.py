@@ -186,8 +186,8 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
 def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Sketches of three frames of landmarks (F, 131, 2), side by side: uint8 RGB, true green, predicted red."""
     frames = len(truth) * np.arange(1, 4) // 4
-    green = draw_sketches(truth[frames], SIZE, SIZE)  # (3, S, S)
-    red = draw_sketches(predicted[frames], SIZE, SIZE)
+    green = draw_sketches(truth[frames], SIZE, SIZE, 2 * SIZE)  # (3, S, S)
+    red = draw_sketches(predicted[frames], SIZE, SIZE, 2 * SIZE)
     colours = np.stack([red, green, np.zeros_like(red)], axis=-1)  # (3, S, S, 3)
     return np.hstack(list(colours)).astype(np.uint8)
 

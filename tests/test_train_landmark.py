@@ -1,5 +1,6 @@
 """Stage 1 through its main(), on made-up clips and a tiny network."""
 
+import json
 import multiprocessing
 import os
 import re
@@ -234,6 +235,22 @@ def test_a_flag_that_the_config_refuses_is_one_line(
         command_line.run(main, TrainLandmarkConfig, default=chosen_preset(PRESETS))
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: --batch: 0 is not more than 0\n"
+
+
+def test_a_config_file_gives_an_earlier_commands_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    earlier = ["train_landmark.py", "--preset", "paper", "--cache", "a", "--run", "b", "--batch", "8"]
+    file.write_text(json.dumps({"config": {}, "command": earlier}))
+    configs: list[TrainLandmarkConfig] = []
+    monkeypatch.setattr("sys.argv", ["train_landmark.py", "--config", str(file), "--run", "c", "--seed", "1"])
+    command_line.run(configs.append, TrainLandmarkConfig, default=chosen_preset(PRESETS))
+    assert configs == [replace(PRESETS["paper"], cache=Path("a"), run=Path("c"), batch=8, seed=1, config=file)]
+    file.write_text("{}")
+    with pytest.raises(SystemExit):
+        chosen_preset(PRESETS)
+    assert capsys.readouterr().err == f"error: --config: {file} is no config.json of a run ('command')\n"
 
 
 def test_weights_that_cannot_be_started_from(config: TrainLandmarkConfig, tmp_path: Path) -> None:

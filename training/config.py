@@ -8,7 +8,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from runtime.command_line import SettingError
+from runtime.command_line import SettingError, fail
 
 Config = TypeVar("Config", bound="TrainConfig")
 
@@ -19,7 +19,7 @@ class TrainConfig:
 
     # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
     CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
-        {"cache", "run", "minutes", "steps", "workers", "device", "compile", "precision", "keep"}
+        {"cache", "run", "config", "minutes", "steps", "workers", "device", "compile", "precision", "keep"}
         | {"log_every", "validate_every", "dry_run", "learning_rate", "clip_norm"}
     )
 
@@ -31,6 +31,8 @@ class TrainConfig:
     """Folder of clips that `python -m preprocess` made."""
     run: Path
     """Folder of this run. The same command again continues it."""
+    config: Path | None = None
+    """config.json of an earlier run: its command's flags are taken first, then those given here."""
     preset: Literal["lite", "paper"] = "lite"
     """Sizes and defaults: the small networks that ship, or the paper's."""
     init: Path | None = None
@@ -105,12 +107,9 @@ class TrainConfig:
         if val or self.overfit:
             return val
         if self.init is None:
-            raise SettingError(
-                "cache",
-                f"{len(train)} clip to train on and none to validate on; add clips or name some in the validation "
-                "list (with weights to start from, a single clip may serve for both)",
-            )
-        print("no other clip: validating on the training clips, so stop early (--steps)", file=sys.stderr)
+            remedy = "add clips or list some for validation (with `init`, a single clip may serve for both)"
+            raise SettingError("cache", f"{len(train)} clip to train on and none to validate on; {remedy}")
+        print("no other clip: validating on the training clips, so stop early", file=sys.stderr)
         return train
 
 
@@ -134,9 +133,19 @@ def flatten(config: Any, group: str = "") -> dict[str, Any]:
 
 
 def chosen_preset(presets: dict[str, Config]) -> Config:
-    """The preset that the command line names by --preset, else the first; the real parser refuses other names."""
+    """The preset that the command line names by --preset, else the first; the real parser refuses other names.
+
+    With --config the flags of that earlier command are put in front of those in `sys.argv`.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?")
+    parser.add_argument("--config", nargs="?")
+    file = parser.parse_known_args()[0].config
+    if file:
+        try:
+            sys.argv[1:1] = json.loads(Path(file).read_text())["command"][1:]
+        except (OSError, ValueError, KeyError) as error:
+            fail(f"--config: {file} is no config.json of a run ({error})")
     name = parser.parse_known_args()[0].preset
     return presets.get(name, next(iter(presets.values())))
 

@@ -8,6 +8,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Trainer:
             raise SettingError(
                 "batch",
                 f"{config.batch} is more than the {self.length} training samples of an epoch; use a smaller batch, or "
-                f"draw more samples from the same clips (--sampling.samples-per-epoch {config.batch})",
+                f"draw more samples from the same clips (sampling.samples-per-epoch {config.batch})",
             )
         for network in stage.networks.values():
             network.train()
@@ -265,8 +266,8 @@ class Trainer:
         numbers["memory_gib"] = memory_gib(self.engine.device)
         if self.engine.is_main:
             self.run.log(self.step, numbers, "train")
-        hours_left = (self.config.steps - self.step) * seconds / num_steps / 3600
-        self._say(f"step {self.step}  {_line(numbers)}  {hours_left:.1f} hours left")
+        seconds_left = (self.config.steps - self.step) * seconds / num_steps
+        self._say(f"step {self.step}  {_line(numbers)}  {timedelta(seconds=round(seconds_left))} left")
         self.report_began = time.monotonic()
 
     def _say(self, line: str) -> None:
