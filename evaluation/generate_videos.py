@@ -34,10 +34,16 @@ class Method:
     kind: str = "ours"  # of `KINDS`
     num_references: int = 25
     device: str = "cpu"
+    track_cache: Path | None = None
 
     @property
     def config(self) -> DubConfig:
-        return replace(DubConfig.for_tables(), device=self.device, num_references=self.num_references)
+        return replace(
+            DubConfig.for_tables(),
+            device=self.device,
+            num_references=self.num_references,
+            track_cache=self.track_cache,
+        )
 
 
 @dataclass(frozen=True)

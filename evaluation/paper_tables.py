@@ -105,7 +105,7 @@ def our_methods(config: TableConfig) -> list[Method]:
             row = name
             if len(config.num_references) > 1:
                 row = f"N={number}" if len(weights) == 1 else f"{name}, N={number}"
-            method = Method(row, folder, "ours", number, config.device)
+            method = Method(row, folder, "ours", number, config.device, config.output / "tracks")
             on_cpu = replace(method.config, device="cpu")
             with naming("--weights"):  # a wrong folder is found now, not after the first hour
                 Networks.from_weights(folder, on_cpu)

@@ -137,11 +137,12 @@ class Scorer:
             pairs.add_mouths([picture], faces.output.landmarks_in_frame[[i]])
             if true is None:
                 continue
-            images = [self._crop(picture, faces.output.boxes[i]), self._crop(true, faces.original.boxes[i])]
-            pairs.add(*images)
+            image = self._crop(picture, faces.output.boxes[i])
+            true_image = self._crop(true, faces.original.boxes[i])
+            pairs.add(image, true_image)
             if self.inception:
-                for own, image in zip(features, images, strict=True):
-                    own.append(self.inception(image).cpu().numpy())
+                features[0].append(self.inception(image).cpu().numpy())
+                features[1].append(self.inception(true_image).cpu().numpy())
             if self.embedder:
                 aligned = align(picture, faces.output.landmarks_in_frame[i])
                 true_aligned = align(true, faces.original.landmarks_in_frame[i])

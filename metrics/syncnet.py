@@ -3,7 +3,6 @@
 The network loads the public file syncnet_v2.model, a state dict, unchanged.
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +21,6 @@ MFCC_COLUMNS = 20  # of a window, 0.2 s
 MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
 EMBEDDING = 1024
 BATCH = 20  # windows of sound embedded at once
-CROP_SCALE = 0.4  # a face crop is wider than the box by this share, on each side
-BORDER = (110, 110, 110)  # grey beyond the frame's edges
 
 
 class SyncScore(NamedTuple):
@@ -116,21 +113,6 @@ def mfcc_columns(wav: np.ndarray) -> Tensor:
     return torch.from_numpy(coefficients.T.astype(np.float32))
 
 
-def track_crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """SyncNet's own face crop: a square of the frame (H, W, 3), around and a little below the face box."""
-    x0, y0, x1, y1 = box
-    half = float(max(x1 - x0, y1 - y0)) / 2
-    pad = math.ceil(half * (1 + 2 * CROP_SCALE))
-    padded = cv2.copyMakeBorder(frame, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=BORDER)
-    x = pad + (x0 + x1) / 2
-    y = pad + (y0 + y1) / 2
-    side = half * (1 + CROP_SCALE)
-    below = half * (1 + 2 * CROP_SCALE)
-    rows = slice(int(y - half), int(y + below))
-    columns = slice(int(x - side), int(x + side))
-    return padded[rows, columns]
-
-
 class SyncScorer:
     """Scores the frames of one clip against its sound; only the frames of one window are kept.
 
@@ -148,8 +130,8 @@ class SyncScorer:
         self._lips: list[Tensor] = []
 
     @torch.inference_mode()
-    def add(self, frame: np.ndarray, box: np.ndarray | None = None) -> None:
-        """Adds the next frame (H, W, 3), RGB uint8: all of it, as usual for LRS2, or around the face box (4,)."""
+    def add(self, frame: np.ndarray) -> None:
+        """Adds the next frame (H, W, 3), RGB uint8, of which all is seen, as usual for LRS2."""
         if self.frames_left == 0:
             return
         self.frames_left -= 1
@@ -157,8 +139,7 @@ class SyncScorer:
             window = torch.stack(self._frames, dim=1)[None]  # (1, 3, 5, 224, 224)
             self._lips.append(self.network.embed_lips(window).cpu())
             del self._frames[0]
-        picture = frame if box is None else track_crop(frame, box)
-        resized = cv2.resize(picture, (SIDE, SIDE))
+        resized = cv2.resize(frame, (SIDE, SIDE))
         bgr = resized[..., ::-1].astype(np.float32)
         tensor = torch.from_numpy(bgr).permute(2, 0, 1)
         self._frames.append(tensor.to(self.device))

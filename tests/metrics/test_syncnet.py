@@ -4,7 +4,6 @@ import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import python_speech_features
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from metrics import syncnet
-from metrics.syncnet import SyncNet, SyncScorer, load, mfcc_columns, score, track_crop
+from metrics.syncnet import SyncNet, SyncScorer, load, mfcc_columns, score
 from runtime.command_line import UserError
 
 # Key -> shape of every weight of more than one axis in syncnet_v2.model.
@@ -145,16 +144,3 @@ def test_frames_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         tracemalloc.stop()
         assert len(lips) == count - 5
     assert peaks[1] < peaks[0] + 10 * frame.nbytes
-
-
-def test_face_crop_has_the_published_extent() -> None:
-    frame = np.zeros((100, 200, 3), np.uint8)
-    frame[40:80, 60:100] = 255
-    crop = cv2.resize(track_crop(frame, np.array([60, 40, 100, 80])), (224, 224))
-    # The published crop around a box of half size s: 1.4 s to each side, s above and 1.8 s below the middle.
-    columns, rows = np.flatnonzero(crop[100, :, 0] == 255), np.flatnonzero(crop[:, 112, 0] == 255)
-    assert columns[0] == pytest.approx(224 * 8 / 56, abs=3)
-    assert columns[-1] == pytest.approx(224 * 48 / 56, abs=3)
-    assert rows[0] == 0
-    assert rows[-1] == pytest.approx(224 * 40 / 56, abs=3)
-    assert (track_crop(frame, np.array([0, 0, 20, 20]))[0, 0] == 110).all()
