@@ -115,8 +115,8 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
 
     An entry is a name below any folder of the layout. Video suffixes, backslashes, a leading ./ and absolute paths are
     understood. If several clips match, the clip of exactly this name is meant, or else the clip in a folder `main`:
-    LRS2 has the same names in `main`, which its lists are about, and in `pretrain`. Such entries and those without a
-    clip are counted on stderr.
+    LRS2 has the same names in `main`, which its lists are about, and in `pretrain`. Entries without a clip are counted
+    on stderr.
 
     Args:
         entries: list entries.
@@ -133,7 +133,6 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
         for ending in _endings(name):
             by_ending[ending].append(name)
     matched = {}
-    in_main = []
     for entry in entries:
         key = entry if entry in by_ending else _clip_name(entry, by_ending)
         matches = by_ending.get(key, [])
@@ -141,18 +140,12 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
             matches = [key]
         elif len(matches) > 1:
             matches = [name for name in matches if f"/{name}".endswith(f"/main/{key}")] or matches
-            in_main.append(entry)
         if len(matches) > 1:
             raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); write their whole names")
         if matches:
             matched[entry] = matches[0]
     if not matched:
         raise UserError(f"{source}: no entry, such as {entries[0]}, is a clip; names of clips are like {names[0]}")
-    if in_main:
-        print(
-            f"{source}: {len(in_main)} entries, such as {in_main[0]}, match several clips; the one in main is meant",
-            file=sys.stderr,
-        )
     missing = [entry for entry in entries if entry not in matched]
     if missing:
         print(

@@ -117,9 +117,9 @@ def _claim_cache(config: PreprocessConfig) -> None:
         existing = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
-    shifts = [existing.get("audio_shift"), settings.get("audio_shift")]
-    if all(shifts) and shifts[0].split()[-1] == shifts[1].split()[-1]:  # the file's content counts, not its name
-        existing["audio_shift"] = shifts[1]
+    shift = settings.get("audio_shift", "")
+    if [existing.get("audio_shift")] == shift.split()[-1:]:  # of an older cache, which does not name the file
+        existing["audio_shift"] = shift
     fingerprint.check(_set(existing), _set(json.loads(text)), f"--cache {config.cache}")
 
 

@@ -12,10 +12,10 @@ from datasets.splits import speaker_of
 from media.audio import FPS
 from preprocess.report import read_all, summary
 from runtime import command_line
-from runtime.command_line import UserError, naming
+from runtime.command_line import naming
 
 CELL = 192  # side of a face in the contact sheet, in pixels
-WORST = 5  # clips that the summary names because they may be bad
+WORST = 5  # clips that the summary names because they have the fewest faces
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,8 @@ class PreviewConfig:
     """Folder that python -m preprocess wrote."""
     output: Path
     """Folder for contact_sheet.png and summary.txt; created if it does not exist."""
-    clips: tuple[str, ...] = ()
-    """Clips to show; without it, some of different speakers."""
     num_clips: int = 8
-    """Number of clips, without --clips."""
+    """Number of clips to show."""
     num_frames: int = 8
     """Frames of each clip, spread over its length."""
 
@@ -39,11 +37,8 @@ def main(config: PreviewConfig) -> None:
     command_line.at_least(1, num_clips=config.num_clips, num_frames=config.num_frames)
     with naming("--cache"):
         cache = ClipCache(config.cache, None)
-    for name in config.clips:
-        if name not in cache.names:
-            raise UserError(f"--clips: {name} is not in {config.cache}; names are like {cache.names[0]}")
     indices = np.linspace(0, len(cache.names) - 1, config.num_clips, dtype=int)  # sorted, so spread over speakers
-    names = config.clips or [cache.names[index] for index in np.unique(indices)]
+    names = [cache.names[index] for index in np.unique(indices)]
     text = describe(list(cache), config.cache)
     sheet = np.concatenate([strip(cache.open(name), config.num_frames) for name in names])
     with command_line.writing(f"--output: {config.output}"):
@@ -76,24 +71,20 @@ def strip(clip: Clip, num_frames: int) -> np.ndarray:
 
 
 def describe(clips: Sequence[Clip], cache: Path) -> str:
-    """Summarises a cache: speakers, hours, lengths, face sizes, failures by reason, and clips that may be bad."""
+    """Summarises a cache: speakers, hours, lengths, face sizes, clips with missing faces, failures by reason."""
     frames = np.array([clip.num_frames for clip in clips])
     found = np.array([clip.num_found for clip in clips])
-    measures = [clip.metadata["measures"] for clip in clips]
-    faces = np.array([measure["face"] for measure in measures])
-    cuts = [measure["cuts"] for measure in measures]
+    faces = [clip.metadata["measures"]["face"] for clip in clips]
     seconds = frames / FPS
     lines = [
         f"{len(clips)} clips of {len({speaker_of(clip.name) for clip in clips})} speakers (folders)",
         f"{seconds.sum() / 3600:.2f} hours, {frames.sum()} frames, {(frames - found).sum()} of them without a face",
         f"clips of {seconds.min():.1f} to {seconds.max():.1f} s, median {np.median(seconds):.1f} s",
-        f"faces of {faces.min():.0f} to {faces.max():.0f} px (shorter side), median {np.median(faces):.0f} px",
-        summary(read_all(cache)),
-        "look at (--clips NAME):",
+        f"faces of {min(faces):.0f} to {max(faces):.0f} px (shorter side), median {np.median(faces):.0f} px",
     ]
     for index in np.argsort(found / frames, kind="stable")[:WORST]:
-        share = found[index] / frames[index]
-        lines.append(f"  {share:6.1%} with a face, {cuts[index]} cuts: {clips[index].name}")
+        lines.append(f"{found[index] / frames[index]:7.1%} with a face: {clips[index].name}")
+    lines.append(summary(read_all(cache)))
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
