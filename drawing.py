@@ -6,7 +6,7 @@ Paper section 3.4.
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from runtime.stopwatch import Stopwatch
 from runtime.threads import available_cores
 
 MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
-MAX_WORKERS = 4  # threads that draw
+WORKERS = min(available_cores(), 4)  # threads that draw
 
 Picture = RgbPicture | Planes
 
@@ -54,18 +54,18 @@ class Batch(NamedTuple):
     pictures: list[Picture]
 
 
+@dataclass
 class Drawing:
-    """Draws the frames of one video."""
+    """Draws the frames of one video: `pictures`."""
 
-    def __init__(
-        self, networks: Networks, source: Video, track: FaceTrack, mel: np.ndarray, stopwatch: Stopwatch
-    ) -> None:
-        self.networks = networks
-        self.config = networks.config
-        self.source = source
-        self.track = track
-        self.mel = mel
-        self.stopwatch = stopwatch
+    networks: Networks
+    source: Video
+    track: FaceTrack
+    mel: np.ndarray  # (80, columns)
+    stopwatch: Stopwatch
+
+    def __post_init__(self) -> None:
+        track = self.track
         # Boxes that may end outside the frame: clipped ones would show stage 1 a stretched face, as of another pose.
         self.whole_boxes = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
         self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
@@ -79,10 +79,7 @@ class Drawing:
             part: those in which the face is redrawn; the sound begins with the first of them.
             pictures: the source frames in this order.
         """
-        workers = min(available_cores(), MAX_WORKERS)
-        start_worker = partial(share_cores, workers)
-        batches_to_draw = self.batches(order, part, pictures)
-        with closing(parallel_map(self.draw, batches_to_draw, workers, workers, start_worker)) as drawn:
+        with closing(parallel_map(self.draw, self.batches(order, part, pictures), WORKERS, WORKERS)) as drawn:
             for batch in drawn:
                 yield from batch
 
@@ -95,7 +92,7 @@ class Drawing:
             shot = None
             if first in part:
                 shot = self.plan_shot(outputs - part.start, order[outputs])
-            for places in batches(np.arange(len(outputs)), self.config.batch_size):
+            for places in batches(np.arange(len(outputs)), self.networks.config.batch_size):
                 yield Batch(shot, places, list(islice(pictures, len(places))))
 
     def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
@@ -104,14 +101,14 @@ class Drawing:
         None if the shot shows no face.
         """
         number = self.track.shots[frames[0]]
-        usable = self.usable_frames(number)  # (F,)
+        usable = self.track.found & (self.track.shots == number)  # (F,) bool
         if not usable.any():
             return None
         nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
         with self.stopwatch.stage("landmarks"):
             landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
         with self.stopwatch.stage("references"):
-            references = self.references_of(number)
+            references = self.references_of(tuple(self.choose(usable, self.networks.num_candidates)))
         return Shot(
             frames,
             moments=outputs * FPS / self.source.fps,
@@ -121,27 +118,23 @@ class Drawing:
             references=references,
         )
 
-    def usable_frames(self, shot: int) -> np.ndarray:
-        """(F,) bool, the frames of a shot that show the face."""
-        return self.track.found & (self.track.shots == shot)
-
-    def choose_references(self, usable: np.ndarray, count: int) -> np.ndarray:
+    def choose(self, usable: np.ndarray, count: int) -> np.ndarray:
         """Chooses among the usable frames (F,): spread over how far the mouth is open."""
         return spread_over_openness(np.where(usable, self.openness, np.nan), count)
 
     def predict_landmarks(self, usable: np.ndarray, nearest: np.ndarray, first: int) -> np.ndarray:
         """Landmarks to draw (R, 131, 2), in the frame; see `plan_shot`."""
-        references = self.choose_references(usable, NUM_LANDMARK_REFERENCES)
+        references = self.choose(usable, NUM_LANDMARK_REFERENCES)
         landmarks_in_crop = to_crop(self.track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
         predicted = self.networks.predict_landmarks(
             landmarks_in_crop[nearest], landmarks_in_crop[references], self.mel, self.source.fps, first
         )
         return to_frame(predicted, self.whole_boxes[nearest])
 
-    def encode_references(self, shot: int) -> References:
-        """The references of a shot."""
+    def encode_references(self, frames: tuple[int, ...]) -> References:
+        """The references of a shot, from M frames."""
         networks = self.networks
-        chosen = np.sort(self.choose_references(self.usable_frames(shot), networks.num_candidates))  # (M,)
+        chosen = np.sort(frames)  # (M,)
         boxes = self.track.boxes[chosen]
         detail = 1
         if networks.detail:
@@ -150,11 +143,10 @@ class Drawing:
         images = []
         large_images = []
         for picture, box in zip(self.source.pictures(chosen), boxes, strict=True):
-            region = picture.region(box)
-            cut = picture.read(region)
-            images.append(crop_face(cut, box - corners(region), networks.size))
+            region = picture.around(box)
+            images.append(crop_face(region.rgb, region.box, networks.size))
             if detail > 1:
-                large_images.append(crop_face(cut, box - corners(region), detail * networks.size, detail=True))
+                large_images.append(crop_face(region.rgb, region.box, detail * networks.size, detail=True))
         return networks.encode_references(
             np.stack(images),
             to_crop(self.track.landmarks_in_frame[chosen], boxes),
@@ -164,52 +156,51 @@ class Drawing:
 
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
+        share_cores(WORKERS)
         pictures = list(batch.pictures)
         panels: list[list[np.ndarray]] = [[] for _ in pictures]
         with self.stopwatch.stage("draw"):
-            if batch.shot is not None:
-                found = self.track.found[batch.shot.frames[batch.places]]  # (B,)
-                if found.any():
-                    self.redraw(batch.shot, batch.places, np.flatnonzero(found), pictures, panels)
-            if self.config.panel:
+            for i, picture, cells in self.redraw(batch):
+                pictures[i] = picture
+                panels[i] = cells
+            if self.networks.config.panel:
                 for i, cells in enumerate(panels):
                     pictures[i] = RgbPicture(add_panel(np.asarray(pictures[i].frame), cells))
         return pictures
 
-    def redraw(
-        self,
-        shot: Shot,
-        places: np.ndarray,
-        with_face: np.ndarray,
-        pictures: list[Picture],
-        panels: list[list[np.ndarray]],
-    ) -> None:
-        """Redraws the faces of some pictures of a batch, in place, and fills in their panels' cells."""
+    def redraw(self, batch: Batch) -> Iterator[tuple[int, Picture, list[np.ndarray]]]:
+        """Yields the positions in the batch, the redrawn pictures and their panels' cells where a face was found."""
+        shot = batch.shot
+        if shot is None:
+            return
+        with_face = np.flatnonzero(self.track.found[shot.frames[batch.places]])
+        if not len(with_face):
+            return
         size = self.networks.size
-        redrawn = places[with_face]
-        regions = [pictures[i].region(shot.boxes[places[i]]) for i in with_face]
-        cuts = [pictures[i].read(region) for i, region in zip(with_face, regions, strict=True)]
-        boxes = [shot.boxes[place] - corners(region) for place, region in zip(redrawn, regions, strict=True)]
-        crops = [crop_face(cut, box, size) for cut, box in zip(cuts, boxes, strict=True)]
-        sketches = self.draw_sketches(shot, redrawn)
+        places = batch.places[with_face]
+        boxes = shot.boxes[places]
+        landmarks_in_frame = shot.landmarks_in_frame[places]
+        regions = [batch.pictures[i].around(box) for i, box in zip(with_face, boxes, strict=True)]
+        sketches = self.draw_sketches(shot, places)
         faces, warped = self.networks.draw_faces(
-            np.stack(crops),
-            to_crop(shot.landmarks_in_frame[redrawn], shot.boxes[redrawn]),
+            np.stack([crop_face(region.rgb, region.box, size) for region in regions]),
+            to_crop(landmarks_in_frame, boxes),
             sketches,
             shot.references,
-            mel_windows(self.mel, shot.moments[redrawn]),
+            mel_windows(self.mel, shot.moments[places]),
         )
         for j, i in enumerate(with_face):
-            corner = regions[j][:2].astype(np.float32)
-            new_landmarks = shot.landmarks_in_frame[places[i]] - corner
-            old_landmarks = self.track.landmarks_in_frame[shot.frames[places[i]]] - corner
-            pasted = paste_face(cuts[j], faces[j], boxes[j], old_landmarks, new_landmarks)
-            pictures[i] = pictures[i].replace(regions[j], pasted, shot.boxes[places[i]])
-            if self.config.panel:
-                marked = crop_face(mark_landmarks(pasted, new_landmarks), boxes[j], size)
+            region = regions[j]
+            new = landmarks_in_frame[j] - region.corner.astype(np.float32)
+            old = self.track.landmarks_in_frame[shot.frames[places[j]]] - region.corner.astype(np.float32)
+            pasted = paste_face(region.rgb, faces[j], region.box, old, new)
+            cells = []
+            if self.networks.config.panel:
+                marked = crop_face(mark_landmarks(pasted, new), region.box, size)
                 middle = sketches.shape[1] // 2
-                cells = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
-                panels[i] = [marked, *(cell.astype(np.uint8) for cell in cells)]
+                drawn = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
+                cells = [marked, *(cell.astype(np.uint8) for cell in drawn)]
+            yield i, batch.pictures[i].replace(region, pasted), cells
 
     def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
         """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
@@ -219,11 +210,6 @@ class Drawing:
         landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
         sketches = [self.networks.sketch(*face) for face in zip(landmarks_in_crop, boxes, strict=True)]
         return np.stack(sketches)[indices.reshape(windows.shape)]
-
-
-def corners(region: np.ndarray) -> np.ndarray:
-    """(4,) what to subtract from a box in the frame to have it in the region (4,)."""
-    return np.tile(region[:2], 2)
 
 
 def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, parse_pick, track_faces
 from jobs import Job, Speaker, read_jobs, run_jobs
 from media.audio import FPS, SAMPLE_RATE, log_mel
-from media.planes import DEFAULT, RgbPicture
+from media.planes import BT709, RgbPicture
 from media.timing import ping_pong
 from media.video import Video, read_audio, read_tags
 from media.writer import WRITTEN, VideoWriter
@@ -41,7 +41,6 @@ SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no o
 MAX_LISTED_CUTS = 5  # in the summary
 READ_AHEAD = 4  # frames
 SYNTHETIC = "Synthetic: the mouth in this video was generated from other speech (IP-LAP)."  # the file's comment
-STAGES = ("audio", "track", "landmarks", "references", "draw", "write")
 
 Frame = TypeVar("Frame")
 Progress = Callable[[str, int, int], None]  # stage, frames done, frames in all (when tracking, an estimate)
@@ -95,7 +94,7 @@ class Dubber:
                 Nothing is left behind.
         """
         video, output = Path(video), Path(output)
-        stopwatch = Stopwatch(STAGES)
+        stopwatch = Stopwatch()
         began = time.perf_counter()
         command_line.check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
         faces = [speaker.face or self.config.face for speaker in speakers]
@@ -135,7 +134,7 @@ class Dubber:
                 self.config.crf,
                 self.config.codec,
                 lossless,
-                source.colours or DEFAULT,
+                source.matrix or BT709,
                 read_tags(video) | {"comment": SYNTHETIC},
             )
             stack.enter_context(writer)

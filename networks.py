@@ -1,6 +1,5 @@
 """Both networks on one device, as dubbing and evaluation use them: arrays in, arrays out."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -35,7 +34,7 @@ class DubConfig:
     """How a video is dubbed.
 
     Raises:
-        SettingError: a number is below 1.
+        SettingError: a number is too small.
     """
 
     device: str = "auto"
@@ -72,16 +71,11 @@ class DubConfig:
     """Folder where the face found in a video is kept, so that a second sound for it needs no second search."""
 
     def __post_init__(self) -> None:
-        at_least(
-            1,
-            num_references=self.num_references,
-            num_candidates=self.num_candidates,
-            batch_size=self.batch_size,
-        )
+        at_least(1, num_references=self.num_references, batch_size=self.batch_size)
+        at_least(1, num_candidates=self.num_candidates)
+        at_least(0, start=self.start)
         if not 0 <= self.crf <= 51:
             raise SettingError("crf", f"{self.crf} is not from 0 to 51")
-        if not 0 <= self.start < math.inf:
-            raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
 
     @classmethod
     def for_tables(cls) -> Self:

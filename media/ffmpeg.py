@@ -274,11 +274,6 @@ def orientation(frame: av.VideoFrame, path: Path) -> tuple[bool, bool, bool]:
     return False, bool(d < 0), bool(a < 0)
 
 
-def is_hd(width: int, height: int) -> bool:
-    """Whether players read untagged colours as BT.709, otherwise as BT.601."""
-    return width >= 1280 or height > 576
-
-
 class Converter:
     """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow.
 
@@ -295,7 +290,7 @@ class Converter:
         """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
         options = dict(self._options)
         if frame.colorspace not in _KNOWN_MATRICES:
-            options["src_colorspace"] = Colorspace.ITU709 if is_hd(width, height) else Colorspace.ITU601
+            options["src_colorspace"] = Colorspace.ITU709 if pictures.is_hd(width, height) else Colorspace.ITU601
         if frame.color_trc in _HDR:
             options |= _SDR
         if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
@@ -359,7 +354,7 @@ def _sound_format(decoded: tuple[int, av.AudioFrame]) -> tuple[int, int, str, st
 
 
 def open_output(
-    path: Path, rate: Fraction, size: tuple[int, int], encoder: str, crf: int, colours: tuple[int, int, int]
+    path: Path, rate: Fraction, size: tuple[int, int], encoder: str, crf: int, matrix: int
 ) -> tuple[OutputContainer, av.VideoStream]:
     """Creates a file with one stream of pictures: lossless RGB by libx264rgb, else 4:2:0 with these colours, H.273."""
     options = {} if path.suffix == ".mkv" else {"movflags": "+faststart"}
@@ -377,7 +372,9 @@ def open_output(
     context = video.codec_context
     context.time_base = 1 / rate
     if not lossless:
-        context.colorspace, context.color_primaries, context.color_trc = colours
+        context.colorspace = matrix
+        context.color_primaries = matrix
+        context.color_trc = 1 if matrix == 1 else 6
         context.color_range = ColorRange.MPEG
     return container, video
 

@@ -14,6 +14,11 @@ _MIN_COMB = 8  # grey levels by which a line of the other field sticks out
 _JPEG_IN_TIFF = {"jpeg", "tiff_jpeg"}
 
 
+def is_hd(width: int, height: int) -> bool:
+    """Whether players read untagged colours as BT.709, otherwise as BT.601."""
+    return width >= 1280 or height > 576
+
+
 def exif_orientation(path: Path) -> tuple[bool, bool, bool]:
     """How a stored picture becomes upright, from its EXIF data: see `upright`."""
     tag = 1

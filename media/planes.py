@@ -1,13 +1,12 @@
-"""Pictures whose boxes are read and replaced as RGB, while all other samples stay as the decoder gave them."""
+"""Pictures of which a region is read and replaced as RGB, while all other samples stay as the decoder gave them."""
 
-import threading
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
-from media import ffmpeg
+from media import ffmpeg, pictures
 
-UNTAGGED = 2  # H.273's codes of colours
+UNTAGGED = 2  # codes of H.273
 BT709 = 1
 BT601 = 6
 MATRICES = {BT709, 5, BT601}
@@ -16,94 +15,74 @@ FULL_RANGE = 2
 MARGIN = 4  # pixels around a box that are converted with it, as colours are interpolated
 
 
-class Colours(NamedTuple):
-    """What samples in limited range mean: codes of H.273."""
-
-    matrix: int = BT709
-    primaries: int = BT709
-    transfer: int = BT709
-
-
-DEFAULT = Colours()
-
-
-def colours_of(frame: ffmpeg.VideoFrame) -> Colours | None:
-    """The colours of a frame that may stay as it is; None if it must be converted (10 bits, full range, HDR, ...)."""
-    if frame.format.name != "yuv420p" or frame.color_range == FULL_RANGE or frame.interlaced_frame:
+def matrix_of(frame: ffmpeg.VideoFrame) -> int | None:
+    """The colour matrix of a frame that may stay as it is; None if it must be converted (10 bits, full range, ...)."""
+    if frame.format.name != "yuv420p" or frame.color_range == FULL_RANGE:
+        return None
+    if frame.interlaced_frame or frame.color_trc in HDR:
         return None
     matrix = frame.colorspace
     if matrix == UNTAGGED:
-        matrix = BT709 if ffmpeg.is_hd(frame.width, frame.height) else BT601
-    if matrix not in MATRICES or frame.color_trc in HDR:
-        return None
-    primaries = matrix if frame.color_primaries == UNTAGGED else frame.color_primaries
-    transfer = frame.color_trc
-    if transfer == UNTAGGED:
-        transfer = BT709 if matrix == BT709 else BT601
-    return Colours(matrix, primaries, transfer)
+        matrix = BT709 if pictures.is_hd(frame.width, frame.height) else BT601
+    is_plain = matrix in MATRICES and frame.color_primaries in (UNTAGGED, matrix)
+    return matrix if is_plain else None
 
 
-class _Local(threading.local):
-    """Of each thread."""
+class Region(NamedTuple):
+    """A part of a picture, around a box."""
 
-    def __init__(self) -> None:
-        self.converter = ffmpeg.Converter(threads=1)
-
-
-_LOCAL = _Local()
+    corner: np.ndarray  # (2,) x, y of its upper left pixel in the picture
+    rgb: np.ndarray  # (h, w, 3) uint8
+    box: np.ndarray  # (4,) in the region
 
 
 class RgbPicture(NamedTuple):
-    """A picture that is RGB throughout."""
+    """A picture that is RGB throughout: one region."""
 
     frame: np.ndarray  # (H, W, 3) uint8
 
-    def region(self, box: np.ndarray) -> np.ndarray:
-        """The box (4,) to read and replace so that `box` can be changed."""
-        height, width, _ = self.frame.shape
-        return np.array([0, 0, width, height])
+    def around(self, box: np.ndarray) -> Region:
+        """The region to change in order to change `box` (4,)."""
+        return Region(np.zeros(2, int), self.frame, box)
 
-    def read(self, region: np.ndarray) -> np.ndarray:
-        """(h, w, 3) uint8 RGB."""
-        return self.frame
-
-    def replace(self, region: np.ndarray, rgb: np.ndarray, box: np.ndarray) -> Self:
-        """The picture with another region, of which only `box` differs."""
-        return self._replace(frame=rgb)
+    def replace(self, region: Region, rgb: np.ndarray) -> "RgbPicture":
+        """The picture with other pixels `rgb` in the box of a region."""
+        return RgbPicture(rgb)
 
 
 class Planes(NamedTuple):
     """A picture of 4:2:0 samples with even sides. The methods are those of `RgbPicture`."""
 
     frame: ffmpeg.VideoFrame
-    colours: Colours
+    matrix: int
 
-    def region(self, box: np.ndarray) -> np.ndarray:
-        even = np.array([box[0], box[1], box[2] + 1, box[3] + 1]) // 2 * 2
-        outside = np.array([-MARGIN, -MARGIN, MARGIN, MARGIN])
-        return np.clip(even + outside, 0, [self.frame.width, self.frame.height] * 2)
-
-    def read(self, region: np.ndarray) -> np.ndarray:
-        width, height = (int(side) for side in region[2:] - region[:2])
+    def around(self, box: np.ndarray) -> Region:
+        size = [self.frame.width, self.frame.height]
+        low = np.clip((box[:2] - MARGIN) // 2 * 2, 0, size)
+        high = np.clip((box[2:] + MARGIN + 1) // 2 * 2, 0, size)
+        width, height = map(int, high - low)
         part = ffmpeg.VideoFrame(width, height, "yuv420p")
-        part.colorspace = self.colours.matrix
-        for source, target, box in zip(samples(self.frame), samples(part), boxes(region), strict=True):
-            target[:] = source[box]
-        return _LOCAL.converter.to_rgb(part, width, height)
+        part.colorspace = self.matrix
+        for source, target, inside in zip(samples(self.frame), samples(part), slices(low, high), strict=True):
+            target[:] = source[inside]
+        return Region(low, ffmpeg.Converter(threads=1).to_rgb(part, width, height), box - np.tile(low, 2))
 
-    def replace(self, region: np.ndarray, rgb: np.ndarray, box: np.ndarray) -> Self:
-        part = _LOCAL.converter.from_rgb(rgb, "yuv420p", self.colours.matrix)
+    def replace(self, region: Region, rgb: np.ndarray) -> "Planes":
+        part = ffmpeg.Converter(threads=1).from_rgb(rgb, "yuv420p", self.matrix)
         frame = ffmpeg.VideoFrame(self.frame.width, self.frame.height, "yuv420p")
-        inner = box - np.tile(region[:2], 2)
-        planes = zip(samples(self.frame), samples(frame), samples(part), boxes(box), boxes(inner), strict=True)
-        for source, target, new, outer_box, inner_box in planes:
-            target[:] = source
-            target[outer_box] = new[inner_box]
-        return self._replace(frame=frame)
+        low = region.box[:2]
+        high = region.box[2:]
+        sources = slices(low, high)
+        targets = slices(low + region.corner, high + region.corner)
+        planes = zip(samples(self.frame), samples(frame), samples(part), targets, sources, strict=True)
+        for old, target, new, target_slices, source_slices in planes:
+            target[:] = old
+            target[target_slices] = new[source_slices]
+        return Planes(frame, self.matrix)
 
 
 def samples(frame: ffmpeg.VideoFrame) -> list[np.ndarray]:
-    """Views of a frame's luma (H, W) and colour planes (H/2, W/2)."""
+    """Views of a frame's luma (H, W) and of its two colour planes (H/2, W/2)."""
     planes = []
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # pyright: ignore
@@ -111,9 +90,10 @@ def samples(frame: ffmpeg.VideoFrame) -> list[np.ndarray]:
     return planes
 
 
-def boxes(box: np.ndarray) -> list[tuple[slice, slice]]:
-    """Where the samples inside a box (4,) are in the planes of luma and colours."""
-    x0, y0, x1, y1 = (int(side) for side in box)
-    luma = (slice(y0, y1), slice(x0, x1))
-    colour = (slice((y0 + 1) // 2, y1 // 2), slice((x0 + 1) // 2, x1 // 2))
+def slices(low: np.ndarray, high: np.ndarray) -> list[tuple[slice, slice]]:
+    """Where the samples of the box from `low` to `high` (x, y) are in the planes of luma and colours."""
+    luma = (slice(low[1], high[1]), slice(low[0], high[0]))
+    first = (low + 1) // 2
+    end = high // 2
+    colour = (slice(first[1], end[1]), slice(first[0], end[0]))
     return [luma, colour, colour]

@@ -18,7 +18,7 @@ import numpy as np
 
 from media import ffmpeg, pictures
 from media.audio import FPS, SAMPLE_RATE
-from media.planes import Planes, RgbPicture, colours_of
+from media.planes import Planes, RgbPicture, matrix_of
 from media.timing import Timeline
 from runtime.command_line import UserError
 
@@ -70,7 +70,7 @@ class Video:
         shrunk: whether it was.
         has_transparency: whether pictures read so far had transparent parts, which are white now.
         fps: frames a second that it yields.
-        colours: if its frames can be used as the decoder gives them (see `pictures`), what their samples mean.
+        matrix: of its colours (H.273), if its frames can be used as the decoder gives them: see `pictures`.
         num_frames: how many; estimated from the header until the video has been read to its end once.
         has_audio: whether there is sound that can be decoded.
         damage: once it has been read to its end, what could not be decoded, in one line.
@@ -98,7 +98,7 @@ class Video:
                 raise UserError(f"{path}: {_UNREADABLE_PICTURE if self._is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first, self.path)
             self._frame_bytes = 1 + first.width * first.height * first.format.padded_bits_per_pixel // 8
-            self.colours = colours_of(first)
+            self.matrix = matrix_of(first)
             self._set_size(first.width * ffmpeg.pixel_aspect(container, stream), first.height)
 
             source_rate, highest_rate = ffmpeg.frame_rates(stream)
@@ -130,7 +130,7 @@ class Video:
         transposed = self._orientation[0]
         is_changed = any(self._orientation) or (stored_width, stored_height) != (width, height)
         if is_changed or self._is_picture or stored_width % 2 or stored_height % 2:
-            self.colours = None
+            self.matrix = None
         self.width, self.height = (stored_height, stored_width) if transposed else (stored_width, stored_height)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -164,19 +164,19 @@ class Video:
             yield reader.to_rgb(reader.frame_at(index))
 
     def pictures(self, indices: Iterable[int]) -> Iterator[RgbPicture | Planes]:
-        """As `frames`, but with the decoder's own samples if the video has `colours`."""
+        """As `frames`, but with the decoder's own samples if the video has a `matrix`."""
         indices = list(indices)
         reader = self._reader(indices)
         converter = ffmpeg.Converter(self._threads)
         for index in indices:
             frame = reader.frame_at(index)
-            if self.colours is None:
+            if self.matrix is None:
                 yield RgbPicture(reader.to_rgb(frame))
-            elif colours_of(frame) == self.colours and (frame.width, frame.height) == self._stored_size:
-                yield Planes(frame, self.colours)
+            elif matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size:
+                yield Planes(frame, self.matrix)
             else:  # a stream may change on the way
-                converted = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.colours.matrix)
-                yield Planes(converted, self.colours)
+                converted = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.matrix)
+                yield Planes(converted, self.matrix)
 
     def _reader(self, indices: list[int]) -> "_Reader":
         """A reader that keeps enough frames for playing backward, if these frames do."""

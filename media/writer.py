@@ -13,7 +13,7 @@ import numpy as np
 
 from media import ffmpeg
 from media.audio import SAMPLE_RATE
-from media.planes import DEFAULT, Colours
+from media.planes import BT709
 from runtime.command_line import UserError
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
@@ -24,7 +24,7 @@ BLOCK = 4096  # samples of sound that are mixed at once
 class VideoWriter:
     """Writes frames and sound to a file: `with VideoWriter(...) as writer: writer.write(frame)`.
 
-    The file appears under its name only when the `with` block ends without an exception. Colours are tagged BT.709; odd
+    The file appears under its name only when the `with` block ends without an exception. Odd
     sizes get their last row or column twice, as H.264 needs even ones.
 
     Args:
@@ -37,7 +37,7 @@ class VideoWriter:
         crf: quality, 0 (best) to 51.
         codec: "h264", or "hevc": smaller files, three times as slow.
         lossless: store the pictures exactly (large files, which not every player shows).
-        colours: of frames in 4:2:0, also of those that RGB is converted to.
+        matrix: of colours (H.273), in frames in 4:2:0 and in those that RGB is converted to.
         tags: metadata of the file, such as title and comment.
 
     Raises:
@@ -53,7 +53,7 @@ class VideoWriter:
         crf: int = 17,
         codec: str = "h264",
         lossless: bool = False,
-        colours: Colours = DEFAULT,
+        matrix: int = BT709,
         tags: Mapping[str, str] | None = None,
     ):
         self._path = Path(path)
@@ -67,7 +67,7 @@ class VideoWriter:
         self._crf = crf
         self._codec = codec
         self._lossless = lossless
-        self._colours = colours
+        self._matrix = matrix
         self._tags = tags or {}
         self._frames = 0  # written so far
         self._samples = 0  # of sound, written so far
@@ -81,7 +81,7 @@ class VideoWriter:
         with contextlib.ExitStack() as stack, self._explain_errors():
             stack.callback(self._discard)
             self._container, self._video = ffmpeg.open_output(
-                self._unfinished, self._rate, self._size, encoder, self._crf, self._colours
+                self._unfinished, self._rate, self._size, encoder, self._crf, self._matrix
             )
             self._container.metadata.update(self._tags)
             if self._codec == "hevc" and not self._lossless:
@@ -134,7 +134,7 @@ class VideoWriter:
             raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
         if width % 2 or height % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return self._converter.from_rgb(frame, self._video.pix_fmt, self._colours.matrix)
+        return self._converter.from_rgb(frame, self._video.pix_fmt, self._matrix)
 
     def _write_sound(self, end: int) -> None:
         """Writes sound up to sample `end`, silence where the source has no more."""

@@ -88,7 +88,7 @@ def _exit(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def at_least(lowest: int, **numbers: int | None) -> None:
+def at_least(lowest: int, **numbers: float | None) -> None:
     """Raises a SettingError if one of these settings is below `lowest`; None stands for no number."""
     for name, number in numbers.items():
         if number is not None and number < lowest:

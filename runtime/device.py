@@ -35,7 +35,7 @@ def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
 
 
 def share_cores(workers: int) -> None:
-    """Called by each of so many threads that compute side by side: gives it its share of the cores."""
+    """Gives this thread, one of so many that compute side by side, its share of the cores."""
     torch.set_num_threads(max(1, available_cores() // workers))
 
 

@@ -24,17 +24,13 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item]:
 
 
 def parallel_map(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-    ahead: int,
-    start: Callable[[], None] | None = None,
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
 ) -> Generator[Result]:
-    """Yields `function(item)` for each item, computed by `workers` threads; each calls `start` first.
+    """Yields `function(item)` for each item, computed by `workers` threads.
 
     Up to `ahead` items more than the one whose result is yielded are taken.
     """
-    pool = ThreadPoolExecutor(workers, initializer=start)
+    pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -1,8 +1,8 @@
 """Wall time by stage."""
 
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -12,15 +12,11 @@ class Stopwatch:
     `with stopwatch.stage("draw"): ...`; then `stopwatch.seconds["draw"]`.
     """
 
-    def __init__(self, stages: Iterable[str]) -> None:
-        self.seconds = dict.fromkeys(stages, 0.0)
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - start
+        yield
+        self.seconds[name] += time.perf_counter() - start

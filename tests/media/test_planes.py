@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from media.planes import Colours, Planes, RgbPicture, colours_of, samples
+from media.planes import Planes, RgbPicture, matrix_of, samples
 from media.video import Video
 from media.writer import VideoWriter
 
@@ -32,25 +32,27 @@ def picture_of(video: Path) -> Planes:
 
 def test_region_is_even_and_holds_the_box_with_a_margin(video: Path) -> None:
     picture = picture_of(video)
-    assert picture.region(BOX).tolist() == [56, 46, 146, 156]
-    assert picture.region(np.array([0, 1, 256, 192])).tolist() == [0, 0, 256, 192]
+    region = picture.around(BOX)
+    assert region.corner.tolist() == [56, 46] and region.rgb.shape == (110, 90, 3)
+    assert region.box.tolist() == [5, 4, 85, 105]
+    region = picture.around(np.array([0, 1, 256, 192]))
+    assert region.corner.tolist() == [0, 0] and region.rgb.shape == (192, 256, 3)
 
 
 def test_region_is_read_as_in_the_whole_picture(video: Path) -> None:
-    picture = picture_of(video)
+    region = picture_of(video).around(BOX)
+    left, top, right, bottom = region.box
     x0, y0, x1, y1 = BOX
-    left, top, *_ = picture.region(BOX)
-    rgb = picture.read(picture.region(BOX))[y0 - top : y1 - top, x0 - left : x1 - left]
     whole = next(Video(video).frames([1]))[y0:y1, x0:x1]
-    difference = np.abs(rgb.astype(int) - whole)
+    difference = np.abs(region.rgb[top:bottom, left:right].astype(int) - whole)
     assert difference.mean() < 0.2 and difference.max() < 10, "rounding of interpolated colours"
 
 
 def test_only_samples_inside_the_box_change(video: Path) -> None:
     picture = picture_of(video)
-    region = picture.region(BOX)
+    region = picture.around(BOX)
     before = [plane.copy() for plane in samples(picture.frame)]
-    replaced = picture.replace(region, 255 - picture.read(region), BOX)
+    replaced = picture.replace(region, 255 - region.rgb)
     for plane, new, old, step in zip(samples(picture.frame), samples(replaced.frame), before, (1, 2, 2), strict=True):
         np.testing.assert_array_equal(plane, old, err_msg="the decoder may still need it")
         changed_y, changed_x = np.nonzero(new != old)
@@ -61,41 +63,41 @@ def test_only_samples_inside_the_box_change(video: Path) -> None:
 
 def test_region_put_back_unchanged_stays_nearly_the_same(video: Path) -> None:
     picture = picture_of(video)
-    region = picture.region(BOX)
-    replaced = picture.replace(region, picture.read(region), BOX)
+    region = picture.around(BOX)
+    replaced = picture.replace(region, region.rgb)
     for plane, new in zip(samples(picture.frame), samples(replaced.frame), strict=True):
         assert np.abs(plane.astype(int) - new).mean() < 0.5
 
 
 def test_rgb_picture_is_one_region() -> None:
     picture = RgbPicture(np.zeros((20, 30, 3), np.uint8))
-    region = picture.region(np.array([3, 4, 9, 11]))
-    assert region.tolist() == [0, 0, 30, 20]
-    assert picture.read(region) is picture.frame
-    assert picture.replace(region, picture.frame + 1, BOX).frame.min() == 1
+    region = picture.around(BOX)
+    assert region.corner.tolist() == [0, 0] and region.box is BOX and region.rgb is picture.frame
+    assert picture.replace(region, picture.frame + 1).frame.min() == 1
 
 
 @pytest.mark.parametrize(
-    ("settings", "colours"),
+    ("settings", "matrix"),
     [
-        ({"colorspace": 1, "color_primaries": 1, "color_trc": 1}, Colours(1, 1, 1)),
-        ({}, Colours(6, 6, 6)),
-        ({"width": 1280}, Colours(1, 1, 1)),
-        ({"colorspace": 5, "color_range": 1}, Colours(5, 5, 6)),
+        ({"colorspace": 1, "color_primaries": 1, "color_trc": 1}, 1),
+        ({}, 6),
+        ({"width": 1280}, 1),
+        ({"colorspace": 5, "color_range": 1}, 5),
         ({"color_range": 2}, None),
         ({"colorspace": 9}, None),
+        ({"colorspace": 6, "color_primaries": 1}, None),
         ({"color_trc": 16}, None),
         ({"format": "yuv444p"}, None),
         ({"format": "yuv420p10le"}, None),
         ({"format": "yuvj420p"}, None),
     ],
 )
-def test_colours_say_whether_samples_can_stay(settings: dict[str, Any], colours: Colours | None) -> None:
+def test_matrix_says_whether_samples_can_stay(settings: dict[str, Any], matrix: int | None) -> None:
     frame = av.VideoFrame(settings.pop("width", 640), 360, settings.pop("format", "yuv420p"))
     for name in ("colorspace", "color_primaries", "color_trc"):
         setattr(frame, name, settings.get(name, 2))
     frame.color_range = settings.get("color_range", 0)
-    assert colours_of(frame) == colours
+    assert matrix_of(frame) == matrix
 
 
 @pytest.mark.parametrize("size", [(255, 192), (256, 191)])
@@ -107,12 +109,12 @@ def test_odd_sizes_and_pictures_are_rgb(size: tuple[int, int], tmp_path: Path) -
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for packet in [*stream.encode(av.VideoFrame(width, height, "yuv420p")), *stream.encode(None)]:
             container.mux(packet)
-    assert Video(path).colours is None
+    assert Video(path).matrix is None
     assert isinstance(next(Video(path).pictures([0])), RgbPicture)
 
 
 def test_writer_tags_the_colours_of_the_source(video: Path, tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "out.mp4", 25, (256, 192), colours=Colours(6, 6, 6)) as writer:
+    with VideoWriter(tmp_path / "out.mp4", 25, (256, 192), matrix=6) as writer:
         for picture in Video(video).pictures([0, 0, 1]):
             writer.write(picture.frame)
     with av.open(str(tmp_path / "out.mp4")) as container:

@@ -49,12 +49,6 @@ def test_parallel_map_runs_side_by_side() -> None:
     assert len(list(parallel_map(lambda _: barrier.wait(), range(9), 3, 3))) == 9
 
 
-def test_workers_are_started_by_the_given_function() -> None:
-    started: list[int] = []
-    list(parallel_map(abs, range(50), 2, 2, lambda: started.append(threading.get_ident())))
-    assert 1 <= len(started) == len(set(started)) <= 2
-
-
 def failing(_: int) -> int:
     raise ValueError("broken")
 
