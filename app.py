@@ -52,7 +52,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_SEARCHED = 250  # frames in which a face is looked for to choose from
 SEARCH_STEP = 10  # frames
 MAX_SHOWN = 1280  # pixels of the longer side of the frame to choose from
-PLAYABLE = (".mp4", ".m4v", ".mov", ".webm")  # that browsers show
+PLAYABLE = (".mp4", ".m4v", ".mov", ".webm")  # that browsers show, if they hold one of these:
+PLAYABLE_CODECS = ("h264", "vp8", "vp9", "libvpx", "av1", "libdav1d")
 # The browser itself refuses whatever a component might want from elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -298,6 +299,14 @@ def check_length(path: Path, max_seconds: float) -> None:
                 raise UserError(f"{path}: longer than the {max_seconds:.0f} s that are accepted here; cut it")
 
 
+def is_playable(path: Path) -> bool:
+    """Whether browsers show this video."""
+    with ffmpeg.open_input(path) as container:
+        stream = ffmpeg.picture_stream(container)
+        codec = "" if stream is None else stream.codec_context.name
+    return path.suffix.lower() in PLAYABLE and codec.startswith(PLAYABLE_CODECS)
+
+
 def command_for(source: Path, sound: Path, config: DubConfig) -> str:
     """The command line that does the same."""
     words = ["python", "inference.py", "--video", source.name, "--audio", sound.name, "--output", "dubbed.mp4"]
@@ -456,7 +465,7 @@ class App:
         remarks = [remark.replace(str(source_path), source_path.name) for remark in summary.remarks]
         remarks = [remark.replace(str(sound_path), sound_path.name) for remark in remarks]
         lines += [html.escape(remark) for remark in remarks]
-        playable = source_path.suffix.lower() in PLAYABLE
+        playable = is_playable(source_path)
         return (
             gr.Video(value=str(source_path) if playable else None, visible=playable),
             gr.Video(value=str(output), visible=True),
@@ -504,6 +513,7 @@ class App:
                         interactive=False,
                         type="filepath",
                         buttons=[],
+                        height=320,
                         elem_classes="faces",
                         elem_id="faces",
                     )
