@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 from face.crop import MARGIN, SIZE, extent, lower_half, resize_face, to_crop
 from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
@@ -23,12 +24,12 @@ OUTLIER = 0.15  # log ratio: a cell this far from the median is rather a feature
 
 
 def paste_face(
-    frame: np.ndarray,
-    face: np.ndarray,
-    box: np.ndarray,
-    old_landmarks_in_frame: np.ndarray,
-    new_landmarks_in_frame: np.ndarray,
-) -> np.ndarray:
+    frame: ndarray,
+    face: ndarray,
+    box: ndarray,
+    old_landmarks_in_frame: ndarray,
+    new_landmarks_in_frame: ndarray,
+) -> ndarray:
     """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
 
     The mask is the convex hull of the face in the frame and the drawn jaw, so that an opened mouth is not cut. It ends
@@ -67,7 +68,7 @@ def paste_face(
     return result
 
 
-def contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def contour(old: ndarray, new: ndarray, size: tuple[int, int]) -> ndarray:
     """Soft convex hull of the old face and the new jaw (landmarks in crop): (height, width) in [0, 1]."""
     longer = max(size)
     scale = np.clip(longer, *BLUR_SIDES) / longer
@@ -83,7 +84,7 @@ def contour(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarr
     return resize_face(blurred, size)
 
 
-def _seam(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _seam(old: ndarray, new: ndarray, size: tuple[int, int]) -> ndarray:
     """(height, width) weights that rise from 0 at `KNOWN` to 1 where the mouth or the cheeks begin."""
     width, height = size
     x = _pixel_centres(width)
@@ -95,19 +96,19 @@ def _seam(old: np.ndarray, new: np.ndarray, size: tuple[int, int]) -> np.ndarray
     return _smoothstep((y[:, None] - KNOWN) / rise).astype(np.float32)
 
 
-def _mouth(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _mouth(old: ndarray, new: ndarray) -> ndarray:
     """(4,) the box around both mouths."""
     return extent(np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]))
 
 
-def _pixel_centres(count: int) -> np.ndarray:
-    return (np.arange(count, dtype=np.float32) + 0.5) / count
+def _pixel_centres(count: int) -> ndarray:
+    return (np.arange(count, np.float32) + 0.5) / count
 
 
-def _fade(count: int, at_start: bool, at_end: bool) -> np.ndarray:
+def _fade(count: int, at_start: bool, at_end: bool) -> ndarray:
     """(count,) weights that rise from 0 at the ends asked for; a side on the frame's border needs none."""
     weights = np.ones(count, np.float32)
-    rise = _smoothstep(np.arange(count, dtype=np.float32) / max(1.0, EDGE * count))
+    rise = _smoothstep(np.arange(count, np.float32) / max(1.0, EDGE * count))
     if at_start:
         weights *= rise
     if at_end:
@@ -115,12 +116,12 @@ def _fade(count: int, at_start: bool, at_end: bool) -> np.ndarray:
     return weights
 
 
-def _smoothstep(x: np.ndarray) -> np.ndarray:
+def _smoothstep(x: ndarray) -> ndarray:
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _colour_gain(target: ndarray, face: ndarray, old: ndarray, new: ndarray) -> ndarray:
     """(GRID, GRID, 3) f32 factors that give the skin of `face` the colour that it has in the frame.
 
     They vary slowly. Colours are compared where frame and drawn face show the same skin (see `_common_skin`).
@@ -142,7 +143,7 @@ def _colour_gain(target: np.ndarray, face: np.ndarray, old: np.ndarray, new: np.
     return np.exp(np.clip(median + local, -limit, limit)).astype(np.float32)
 
 
-def _common_skin(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _common_skin(old: ndarray, new: ndarray) -> ndarray:
     """(GRID, GRID) f32, 1 in cells of cheeks and nose in the lower half; mouth and chin are meant to change."""
     left, top, right, _ = GRID * _mouth(old, new)
     y, x = np.mgrid[:GRID, :GRID] + 0.5
@@ -152,14 +153,14 @@ def _common_skin(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return skin * ((y > KNOWN * GRID) & ~mouth_and_chin)
 
 
-def _face_cells(landmarks_in_crop: np.ndarray) -> np.ndarray:
+def _face_cells(landmarks_in_crop: ndarray) -> ndarray:
     """(GRID, GRID) uint8, 1 inside the convex hull of the face."""
     points = np.clip(landmarks_in_crop[OVAL], -1, 2) * GRID - 0.5
     hull = cv2.convexHull(np.rint(points).astype(np.int32))
     return cv2.fillConvexPoly(np.zeros((GRID, GRID), np.uint8), hull, (1,))
 
 
-def add_panel(result: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+def add_panel(result: ndarray, cells: list[ndarray]) -> ndarray:
     """The result with a column of four cells at its right: landmarks, sketch, aligned reference, drawn face."""
     height = result.shape[0]
     side = height // 4

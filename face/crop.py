@@ -6,6 +6,7 @@ coordinates it spans [0, 1] in both directions.
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 MARGIN = 0.05  # added on each side, as a share of the landmarks' width and height
 SMOOTHING = 2  # frames on each side whose boxes are averaged
@@ -29,22 +30,22 @@ def lower_half(size: int) -> slice:
     return slice(size // 2, size)
 
 
-def extent(points: np.ndarray) -> np.ndarray:
+def extent(points: ndarray) -> ndarray:
     """Tight box around points: (..., K, 2) -> (..., 4) x0, y0, x1, y1."""
     return np.concatenate([points.min(axis=-2), points.max(axis=-2)], axis=-1)
 
 
-def centre(box: np.ndarray) -> np.ndarray:
+def centre(box: ndarray) -> ndarray:
     """(..., 4) -> (..., 2)."""
     return (box[..., :2] + box[..., 2:]) / 2
 
 
-def sides(box: np.ndarray) -> np.ndarray:
+def sides(box: ndarray) -> ndarray:
     """(..., 4) -> (..., 2) width and height."""
     return box[..., 2:] - box[..., :2]
 
 
-def box_around(landmarks_in_frame: np.ndarray, frame_size: tuple[int, int] | None = None) -> np.ndarray:
+def box_around(landmarks_in_frame: ndarray, frame_size: tuple[int, int] | None = None) -> ndarray:
     """Boxes around faces: (..., K, 2) landmarks -> (..., 4) float32.
 
     A box is the extent of the landmarks plus a margin, clipped to the frame if its (width, height) is given.
@@ -54,13 +55,13 @@ def box_around(landmarks_in_frame: np.ndarray, frame_size: tuple[int, int] | Non
     low = box[..., :2] - margin
     high = box[..., 2:] + margin
     if frame_size is not None:
-        size = np.asarray(frame_size, dtype=np.float32)
+        size = np.asarray(frame_size, np.float32)
         low = np.clip(low, 0, np.maximum(size - MIN_SIDE, 0))
         high = np.clip(high, np.minimum(low + MIN_SIDE, size), size)
     return np.concatenate([low, high], axis=-1).astype(np.float32)
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def overlap(a: ndarray, b: ndarray) -> ndarray:
     """Intersection over union of boxes (..., 4), in [0, 1]; 0 where a box is NaN."""
     low = np.maximum(a[..., :2], b[..., :2])
     high = np.minimum(a[..., 2:], b[..., 2:])
@@ -69,7 +70,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
 
 
-def smooth_boxes(boxes: np.ndarray, found: np.ndarray, shots: np.ndarray | int = 0) -> np.ndarray:
+def smooth_boxes(boxes: ndarray, found: ndarray, shots: ndarray | int = 0) -> ndarray:
     """Averages each box with those of the neighbouring frames that show the same face in the same shot, and rounds.
 
     Args:
@@ -94,13 +95,13 @@ def smooth_boxes(boxes: np.ndarray, found: np.ndarray, shots: np.ndarray | int =
     return np.floor(mean + 0.5).astype(np.int32)
 
 
-def crop_face(frame: np.ndarray, box: np.ndarray, size: int = SIZE, detail: bool = False) -> np.ndarray:
+def crop_face(frame: ndarray, box: ndarray, size: int = SIZE, detail: bool = False) -> ndarray:
     """Cuts `box` (4,) int out of `frame` (H, W, 3) uint8 and resizes it to (size, size, 3) uint8: see `resize_face`."""
     x0, y0, x1, y1 = map(int, box)
     return resize_face(frame[y0:y1, x0:x1], (size, size), detail)
 
 
-def resize_face(face: np.ndarray, size: tuple[int, int], detail: bool = False) -> np.ndarray:
+def resize_face(face: ndarray, size: tuple[int, int], detail: bool = False) -> ndarray:
     """Resizes to (width, height): averages areas when shrinking, interpolates linearly when growing.
 
     With `detail` it interpolates bicubically and averages areas only where it shrinks to less than half. There and
@@ -114,14 +115,14 @@ def resize_face(face: np.ndarray, size: tuple[int, int], detail: bool = False) -
     return cv2.resize(face, size, interpolation=interpolation)
 
 
-def to_crop(landmarks_in_frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+def to_crop(landmarks_in_frame: ndarray, box: ndarray) -> ndarray:
     """(..., K, 2) in pixels of the frame -> crop coordinates of the boxes (..., 4): [0, 1] inside. float32."""
-    box = np.asarray(box, dtype=np.float32)[..., None, :]
+    box = np.asarray(box, np.float32)[..., None, :]
     scale = np.maximum(sides(box), 1)
     return ((landmarks_in_frame - box[..., :2]) / scale).astype(np.float32)
 
 
-def to_frame(landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
+def to_frame(landmarks_in_crop: ndarray, box: ndarray) -> ndarray:
     """Inverse of `to_crop`: (..., K, 2) in crop coordinates -> pixels of the frame, float32."""
-    box = np.asarray(box, dtype=np.float32)[..., None, :]
+    box = np.asarray(box, np.float32)[..., None, :]
     return (landmarks_in_crop * sides(box) + box[..., :2]).astype(np.float32)

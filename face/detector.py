@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 from face.crop import centre, extent, sides
 
@@ -46,7 +47,7 @@ class FaceDetector:
         for graph in self._graphs:
             graph.close()
 
-    def detect(self, frame: np.ndarray, thorough: bool = True) -> list[np.ndarray]:
+    def detect(self, frame: ndarray, thorough: bool = True) -> list[ndarray]:
         """All faces of one frame (H, W, 3), largest first; earlier frames make no difference.
 
         Faces from about a tenth of the frame are found. If there are none, `thorough` looks at overlapping tiles, which
@@ -54,7 +55,7 @@ class FaceDetector:
         """
         height, width = frame.shape[:2]
         whole = np.array([0, 0, width, height])
-        faces: list[np.ndarray] = []
+        faces: list[ndarray] = []
         with _silence():
             rough_meshes = _meshes(self._search, frame, whole)  # good for the place, not for the mesh
             self._add_faces(faces, frame, list(map(extent, rough_meshes)))
@@ -69,7 +70,7 @@ class FaceDetector:
         faces.sort(key=_area, reverse=True)
         return faces[:MAX_FACES]
 
-    def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
+    def follow(self, frame: ndarray, box: ndarray, alone: bool = True) -> ndarray | None:
         """The mesh of the face that was at `box` (4,) in the previous frame, or of another one near it, or None.
 
         Frames must come in order; `forget` starts afresh. With `alone` false the window is narrow, so that it holds no
@@ -81,7 +82,7 @@ class FaceDetector:
         if not faces:
             faces = _meshes(self._search, frame, self._window, self._shrink)
 
-        def distance(face: np.ndarray) -> float:
+        def distance(face: ndarray) -> float:
             return float(np.linalg.norm(centre(extent(face)) - centre(box)))
 
         return min(faces, key=distance, default=None)
@@ -92,13 +93,13 @@ class FaceDetector:
         self._side = 1.0  # of the face box for which the window was cut
         self._shrink = 1
 
-    def _window_fits(self, frame: np.ndarray, box: np.ndarray) -> bool:
+    def _window_fits(self, frame: ndarray, box: ndarray) -> bool:
         needed = _around(box, KEEP_WINDOW, frame)
         inside = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
         growth = sides(box).max() / self._side
         return bool(inside and 1 / KEEP_SCALE < growth < KEEP_SCALE)
 
-    def _cut_window(self, frame: np.ndarray, box: np.ndarray, zoom: float) -> None:
+    def _cut_window(self, frame: ndarray, box: ndarray, zoom: float) -> None:
         self._side = float(sides(box).max())
         self._shrink = max(1, int(sides(box).min()) // ENOUGH_PIXELS)
         window = _around(box, zoom, frame)
@@ -108,7 +109,7 @@ class FaceDetector:
             self._track.reset()
             _meshes(self._track, frame, window, self._shrink)  # a second look, guided by this one, is steadier
 
-    def _places(self, frame: np.ndarray, tile: np.ndarray) -> list[np.ndarray]:
+    def _places(self, frame: ndarray, tile: ndarray) -> list[ndarray]:
         """Boxes (4,) in a tile of the frame where the long-range detector supposes faces."""
         boxes = []
         for detection in self._long_range.process(_cut(frame, tile)).detections or []:
@@ -119,7 +120,7 @@ class FaceDetector:
             boxes.append(box * np.tile(sides(tile), 2) + np.tile(tile[:2], 2))
         return boxes
 
-    def _add_faces(self, faces: list[np.ndarray], frame: np.ndarray, boxes: list[np.ndarray]) -> None:
+    def _add_faces(self, faces: list[ndarray], frame: ndarray, boxes: list[ndarray]) -> None:
         """Looks at each box from near and adds the faces that the mesh confirms there, unless they are known."""
         for box in boxes:
             window = _around(box, NARROW_WINDOW, frame)
@@ -131,19 +132,19 @@ class FaceDetector:
                     faces.append(face)
 
 
-def _area(points: np.ndarray) -> float:
+def _area(points: ndarray) -> float:
     return float(sides(extent(points)).prod())
 
 
-def _is_within(point: np.ndarray, box: np.ndarray) -> bool:
+def _is_within(point: ndarray, box: ndarray) -> bool:
     return bool((point > box[:2]).all() and (point < box[2:]).all())
 
 
-def _is_known(point: np.ndarray, faces: Iterable[np.ndarray]) -> bool:
+def _is_known(point: ndarray, faces: Iterable[ndarray]) -> bool:
     return any(_is_within(point, extent(face)) for face in faces)
 
 
-def _meshes(network: Any, frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> list[np.ndarray]:
+def _meshes(network: Any, frame: ndarray, window: ndarray, shrink: int = 1) -> list[ndarray]:
     """The meshes (478, 2), in pixels of the frame, that a mesh network sees in a window (4,) of the frame."""
     picture = _cut(frame, window, shrink)
     height, width = picture.shape[:2]
@@ -156,7 +157,7 @@ def _meshes(network: Any, frame: np.ndarray, window: np.ndarray, shrink: int = 1
     return meshes
 
 
-def _around(box: np.ndarray, zoom: float, frame: np.ndarray) -> np.ndarray:
+def _around(box: ndarray, zoom: float, frame: ndarray) -> ndarray:
     """(4,) int: a square of `zoom` times the box's longer side around its centre, clipped to the frame."""
     half = zoom * sides(box).max() / 2
     low = np.floor(centre(box) - half)
@@ -165,7 +166,7 @@ def _around(box: np.ndarray, zoom: float, frame: np.ndarray) -> np.ndarray:
     return np.clip(np.concatenate([low, high]), 0, [width, height] * 2).astype(int)
 
 
-def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
+def _tiles(width: int, height: int) -> Iterator[ndarray]:
     """Squares that cover the frame, each overlapping the next by half; none where a face would be too small to use."""
     if min(width, height) < SMALLEST_TILED:
         return
@@ -176,7 +177,7 @@ def _tiles(width: int, height: int) -> Iterator[np.ndarray]:
             yield np.array([x, y, min(x + side, width), min(y + side, height)])
 
 
-def _cut(frame: np.ndarray, window: np.ndarray, shrink: int = 1) -> np.ndarray:
+def _cut(frame: ndarray, window: ndarray, shrink: int = 1) -> ndarray:
     x0, y0, x1, y1 = map(int, window)
     size = ((x1 - x0) // shrink, (y1 - y0) // shrink)
     return cv2.resize(frame[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)

@@ -1,6 +1,7 @@
 """The choice of reference frames: spread evenly over how far the mouth is open, or the nearest to a target."""
 
 import numpy as np
+from numpy import ndarray
 
 from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
 
@@ -8,10 +9,10 @@ MIDDLE = np.array([[UPPER_LIP, LOWER_LIP]])
 
 
 def lip_openness(
-    landmarks_in_frame: np.ndarray,
-    box_height: np.ndarray | float,
-    pairs: np.ndarray = MIDDLE,
-) -> np.ndarray:
+    landmarks_in_frame: ndarray,
+    box_height: ndarray | float,
+    pairs: ndarray = MIDDLE,
+) -> ndarray:
     """Lip openness: mean distance between paired points of the upper and the lower lip, relative to the box's height.
 
     Args:
@@ -28,7 +29,7 @@ def lip_openness(
     return distance / np.maximum(box_height, 1)
 
 
-def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:
+def spread_over_openness(openness: ndarray, count: int) -> ndarray:
     """Chooses `count` frames evenly from the most closed to the most open mouth.
 
     Args:
@@ -48,7 +49,7 @@ def spread_over_openness(openness: np.ndarray, count: int) -> np.ndarray:
     return order[np.arange(count) * last // (count - 1)]
 
 
-def nearest_references(landmarks_in_crop: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
+def nearest_references(landmarks_in_crop: ndarray, candidates: ndarray, count: int) -> ndarray:
     """Chooses the candidates whose faces are nearest to each target's; the lips weigh as much as all points together.
 
     Args:

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 from face.crop import SIZE
 from face.landmarks import EDGES
@@ -9,7 +10,7 @@ from face.landmarks import EDGES
 GREY = 224  # of 255, the lines
 
 
-def draw_sketch(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> np.ndarray:
+def draw_sketch(landmarks_in_crop: ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> ndarray:
     """Draws one face: landmarks (131, 2) in [0, 1] of a crop of that many pixels -> (size, size, 3) f32, 0 to 224.
 
     The three channels are equal. Edges with an end outside the crop (or NaN) are left out.
@@ -18,7 +19,7 @@ def draw_sketch(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: int
     return np.stack([sketch] * 3, axis=-1)
 
 
-def draw_sketches(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> np.ndarray:
+def draw_sketches(landmarks_in_crop: ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> ndarray:
     """Draws several faces in coordinates of one crop: (T, 131, 2) -> (T, size, size) f32, 0 to 224, one channel.
 
     As in the released code, the lines (1 px, 8-connected, no antialiasing) are drawn on a canvas of the crop's aspect
@@ -27,16 +28,16 @@ def draw_sketches(landmarks_in_crop: np.ndarray, crop_height: int, crop_width: i
     shorter = min(crop_height, crop_width)
     width = int(crop_width * size / shorter)
     height = int(crop_height * size / shorter)
-    canvas_size = np.array([width, height], dtype=np.float32)
+    canvas_size = np.array([width, height], np.float32)
 
     ends = landmarks_in_crop[:, EDGES]  # (T, 125, 2, 2)
     inside = ((ends >= 0) & (ends <= 1)).all(axis=(2, 3))  # (T, 125)
     ends = np.where(inside[..., None, None], ends, 0)
     pixels = np.minimum(np.floor(ends * canvas_size), canvas_size - 1).astype(np.int32)
 
-    sketches = np.empty((len(ends), size, size), dtype=np.float32)
+    sketches = np.empty((len(ends), size, size), np.float32)
     for frame, sketch in enumerate(sketches):
-        canvas = np.zeros((height, width), dtype=np.float32)
+        canvas = np.zeros((height, width), np.float32)
         lines = pixels[frame, inside[frame]]
         cv2.polylines(canvas, list(lines), isClosed=False, color=(GREY,))
         cv2.resize(canvas, (size, size), dst=sketch, interpolation=cv2.INTER_LINEAR)

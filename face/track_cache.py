@@ -45,7 +45,7 @@ def load_track(path: Path, num_frames: int | None) -> FaceTrack | None:
         if not is_enough and not arrays["complete"]:
             return None
         width, height = arrays["frame_size"].tolist()
-        return FaceTrack.from_landmarks(
+        return FaceTrack(
             arrays["landmarks_in_frame"][:num_frames],
             (width, height),
             arrays["several"][:num_frames],

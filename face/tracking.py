@@ -4,11 +4,12 @@ import re
 from array import array
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 from face.crop import SAME_FACE, box_around, centre, extent, overlap, sides, smooth_boxes
 from face.detector import FaceDetector
@@ -44,24 +45,20 @@ class FaceTrack:
             back keeps its number.
     """
 
-    landmarks_in_frame: np.ndarray
-    found: np.ndarray
-    boxes: np.ndarray
+    landmarks_in_frame: ndarray
     frame_size: tuple[int, int]
-    several: np.ndarray
-    shots: np.ndarray
+    several: ndarray
+    shots: ndarray
+    found: ndarray = field(init=False)
+    boxes: ndarray = field(init=False)
 
-    @classmethod
-    def from_landmarks(
-        cls, landmarks_in_frame: np.ndarray, frame_size: tuple[int, int], several: np.ndarray, shots: np.ndarray
-    ) -> Self:
-        """The track with its smoothed boxes."""
-        found = np.isfinite(landmarks_in_frame).all(axis=(1, 2))
-        boxes = smooth_boxes(box_around(landmarks_in_frame, frame_size), found, shots)
-        return cls(landmarks_in_frame, found, boxes, frame_size, several, shots)
+    def __post_init__(self) -> None:
+        self.found = np.isfinite(self.landmarks_in_frame).all(axis=(1, 2))
+        boxes = box_around(self.landmarks_in_frame, self.frame_size)
+        self.boxes = smooth_boxes(boxes, self.found, self.shots)
 
     @property
-    def cuts(self) -> np.ndarray:
+    def cuts(self) -> ndarray:
         """(F,) bool, the first frames of another shot."""
         return np.diff(self.shots, prepend=self.shots[:1]) != 0
 
@@ -69,9 +66,9 @@ class FaceTrack:
 class _View(NamedTuple):
     """The structure of a frame and, if there is a face in it, its box and the structure of its forehead and eyes."""
 
-    frame: np.ndarray
-    box: np.ndarray | None = None
-    eyes: np.ndarray | None = None
+    frame: ndarray
+    box: ndarray | None = None
+    eyes: ndarray | None = None
 
 
 class Tracker:
@@ -94,12 +91,12 @@ class Tracker:
         self._shots: list[int] = []
         self._views: list[_View] = []  # of each shot, its last frame
         self._frame_size = (0, 0)
-        self._box: np.ndarray | None = None  # where the tracked face was seen last
+        self._box: ndarray | None = None  # where the tracked face was seen last
         self._missed = 0  # frames since then
         self._cut_since = False  # whether the shot has changed since then
         self._company = 0  # faces counted when it was seen; 0: it never was
 
-    def add(self, frame: np.ndarray) -> None:
+    def add(self, frame: ndarray) -> None:
         """Looks at the next frame (H, W, 3) uint8 RGB.
 
         Raises:
@@ -132,13 +129,13 @@ class Tracker:
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)[-count:].copy()
         several = np.array(self._counts[-count:], int)
         shots = np.array(self._shots[-count:], int)
-        return FaceTrack.from_landmarks(landmarks, self._frame_size, several, shots)
+        return FaceTrack(landmarks, self._frame_size, several, shots)
 
     def finish(self) -> FaceTrack:
         """The track of all frames."""
         return self.recent(len(self._shots))
 
-    def _find(self, frame: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    def _find(self, frame: ndarray) -> tuple[ndarray | None, bool]:
         """The mesh of the tracked person, if seen, and whether it has jumped to another place."""
         mesh = None
         jumped = False
@@ -157,18 +154,18 @@ class Tracker:
         self._counts.append(count if mesh is None else max(count, 1))
         return mesh, jumped
 
-    def _follow(self, frame: np.ndarray, box: np.ndarray, company: int) -> np.ndarray | None:
+    def _follow(self, frame: ndarray, box: ndarray, company: int) -> ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
         mesh = self._detector.follow(frame, box, alone=company < 2)
         if mesh is None or overlap(box, self._visible(mesh)) < SAME_FACE:
             return None
         return mesh
 
-    def _visible(self, mesh: np.ndarray) -> np.ndarray:
+    def _visible(self, mesh: ndarray) -> ndarray:
         """(4,) the extent of a face in the frame."""
         return np.clip(extent(mesh), 0, [*self._frame_size, *self._frame_size])
 
-    def _choose(self, faces: list[np.ndarray]) -> tuple[np.ndarray | None, bool]:
+    def _choose(self, faces: list[ndarray]) -> tuple[ndarray | None, bool]:
         """The tracked person among some faces, and whether it has jumped. None rather than a doubtful one."""
         if not faces:
             return None, False
@@ -187,11 +184,11 @@ class Tracker:
         mesh = _picked(faces, self._pick, required=False)
         return mesh, mesh is not None
 
-    def _continues(self, frame: np.ndarray, view: _View) -> bool:
+    def _continues(self, frame: ndarray, view: _View) -> bool:
         """Whether a view belongs to the shot of the previous frame."""
         return _similarity(frame, view, self._views[self._shots[-1]]) >= 0
 
-    def _add_to_shot(self, frame: np.ndarray, view: _View, is_new: bool) -> None:
+    def _add_to_shot(self, frame: ndarray, view: _View, is_new: bool) -> None:
         """Assigns the frame to the current shot, an earlier one that it resembles, or a new one."""
         if not self._shots:
             shot = 0
@@ -211,7 +208,7 @@ class Tracker:
         self._shots.append(shot)
 
 
-def track_faces(frames: Iterable[np.ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
+def track_faces(frames: Iterable[ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
     """Follows one person through all frames: see `Tracker`. Without a detector it makes one, which takes a moment."""
     with nullcontext(detector) if detector else closing(FaceDetector()) as usable_detector:
         tracker = Tracker(pick, usable_detector)
@@ -238,7 +235,7 @@ def parse_pick(pick: str) -> Pick:
     raise UserError(f'"{pick}" names no face; give largest, left, right, a number from the left (0, 1, ...) or x,y')
 
 
-def _picked(faces: list[np.ndarray], pick: Pick, required: bool) -> np.ndarray | None:
+def _picked(faces: list[ndarray], pick: Pick, required: bool) -> ndarray | None:
     """The face that `pick` names. Where there is none: a UserError if it is `required`, otherwise None."""
     if pick == "largest":
         return faces[0]
@@ -262,7 +259,7 @@ def _picked(faces: list[np.ndarray], pick: Pick, required: bool) -> np.ndarray |
     return None
 
 
-def _structure(picture: np.ndarray) -> np.ndarray:
+def _structure(picture: ndarray) -> ndarray:
     """(65,) unit vector of a picture's coarse structure; the product of two of them is their similarity."""
     step = max(1, min(picture.shape[:2]) // 128)
     green = np.ascontiguousarray(picture[::step, ::step, 1])
@@ -271,13 +268,13 @@ def _structure(picture: np.ndarray) -> np.ndarray:
     return structure / np.linalg.norm(structure)
 
 
-def _eyes(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+def _eyes(frame: ndarray, box: ndarray) -> ndarray:
     x0, y0, x1, y1 = box.astype(int)
     below_eyes = y0 + int(EYES * (y1 - y0)) + 1
     return _structure(frame[y0:below_eyes, x0 : x1 + 1])
 
 
-def _similarity(frame: np.ndarray, view: _View, other: _View) -> float:
+def _similarity(frame: ndarray, view: _View, other: _View) -> float:
     """How similar a frame is to another view, above what one shot needs: negative in a cut.
 
     The less similar of the whole frames and, if both show a face, the eyes: those of the faces or, as a hand shifts the
@@ -290,7 +287,7 @@ def _similarity(frame: np.ndarray, view: _View, other: _View) -> float:
     return min(similarity, float(eyes) - SAME_PERSON)
 
 
-def fill_gaps(found: np.ndarray) -> np.ndarray:
+def fill_gaps(found: ndarray) -> ndarray:
     """(F,) bool -> (F,) the nearest frame with a face (of two as near the earlier), which is itself if it has one."""
     with_face = np.flatnonzero(found)
     halfway = (with_face[:-1] + with_face[1:]) / 2

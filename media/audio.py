@@ -8,6 +8,7 @@ import math
 from functools import cache
 
 import numpy as np
+from numpy import ndarray
 from numpy.lib.stride_tricks import sliding_window_view
 
 SAMPLE_RATE = 16000  # Hz, mono
@@ -36,7 +37,7 @@ assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 
 @cache
-def _mel_basis() -> np.ndarray:
+def _mel_basis() -> ndarray:
     """(80, 401) from the bins of the STFT to Slaney's mel bands: triangles of equal area."""
     edges = _mel_to_hz(np.linspace(_hz_to_mel(FMIN), _hz_to_mel(FMAX), N_MELS + 2))[:, None]  # (82, 1)
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
@@ -52,11 +53,11 @@ def _hz_to_mel(hertz: float) -> float:
     return hertz * 15 / 1000 if hertz < 1000 else 15 + _MELS_PER_E * math.log(hertz / 1000)
 
 
-def _mel_to_hz(mels: np.ndarray) -> np.ndarray:
+def _mel_to_hz(mels: ndarray) -> ndarray:
     return np.where(mels < 15, mels * 1000 / 15, 1000 * np.exp((mels - 15) / _MELS_PER_E))
 
 
-def log_mel(wav: np.ndarray) -> np.ndarray:
+def log_mel(wav: ndarray) -> ndarray:
     """Log-mel spectrogram.
 
     Args:
@@ -80,7 +81,7 @@ def log_mel(wav: np.ndarray) -> np.ndarray:
     return mel
 
 
-def _log_mel(samples: np.ndarray) -> np.ndarray:
+def _log_mel(samples: ndarray) -> ndarray:
     """Pre-emphasised samples (N_FFT + n * HOP,) -> (80, 1 + n)."""
     windows = sliding_window_view(samples, WINDOW)[::HOP]  # (1 + n, 800)
     spectrum = np.fft.rfft(windows * _HANN).T  # (401, 1 + n)
@@ -90,13 +91,13 @@ def _log_mel(samples: np.ndarray) -> np.ndarray:
     return np.clip(scaled, SILENCE, _LOUDEST)
 
 
-def first_columns(frames: np.ndarray) -> np.ndarray:
+def first_columns(frames: ndarray) -> ndarray:
     """The first mel column of the windows of video frames: (n,) -> (n,) int, floor(80 * (frame - 2) / 25)."""
     exact = COLUMNS_PER_SECOND * (np.asarray(frames) - _LEAD) / FPS
     return np.floor(exact + 1e-6).astype(np.int64)  # a moment just short of a column by rounding counts as there
 
 
-def mel_windows(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
+def mel_windows(mel: ndarray, frames: ndarray) -> ndarray:
     """The mel windows of video frames: mel (80, C), frame numbers (n,) at `FPS` -> (n, 1, 80, 16) float32.
 
     Fractional frame numbers are moments between two frames, as videos of other frame rates have. Columns outside the

@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from numpy import ndarray
 
 from media import pictures
 from media.audio import FPS
@@ -286,24 +287,29 @@ class Converter:
         self._reformatter = VideoReformatter()
         self._options: dict[str, Any] = {"interpolation": _SCALING, "threads": threads}
 
-    def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> ndarray:
         """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
         options = dict(self._options)
         if frame.colorspace not in _KNOWN_MATRICES:
             options["src_colorspace"] = Colorspace.ITU709 if pictures.is_hd(width, height) else Colorspace.ITU601
         if frame.color_trc in _HDR:
             options |= _SDR
+<<<<<<< HEAD
         if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
             picture = self._reformatter.reformat(frame, width, height, "rgba", **options).to_ndarray()
+=======
+        has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+        pixel_format = "rgba" if has_alpha else "rgb24"
+        picture = self._reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray()
+        if has_alpha:
+>>>>>>> 60d3f3e (from numpy import ndarray, as Tensor from torch; a track computes its boxes itself; changelog of mended inputs)
             self.has_blended |= bool(picture[..., 3].min() < 255)
             picture = pictures.blend_over_white(picture)
-        else:
-            picture = self._reformatter.reformat(frame, width, height, "rgb24", **options).to_ndarray()
         if frame.interlaced_frame and height > 2:
             return pictures.deinterlace(picture)
         return picture
 
-    def from_rgb(self, picture: np.ndarray, pixel_format: str | None, matrix: int = 1) -> av.VideoFrame:
+    def from_rgb(self, picture: ndarray, pixel_format: str | None, matrix: int = 1) -> av.VideoFrame:
         """A frame of that pixel format, in limited range and with this colour matrix (BT.709) unless it is RGB."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
         if pixel_format == "rgb24":
@@ -319,7 +325,7 @@ class Converter:
 
 def sound_pieces(
     container: InputContainer, stream: av.AudioStream, rate: int, layout: str, errors: list[str]
-) -> Iterator[np.ndarray]:
+) -> Iterator[ndarray]:
     """The sound from the container's zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
 
     Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded is
@@ -388,7 +394,7 @@ def add_sound(container: OutputContainer, rate: int, channels: int) -> av.AudioS
     return container.add_stream("aac", rate, layout=layout, bit_rate=_AAC_BIT_RATE * channels)
 
 
-def sound_frame(samples: np.ndarray, stream: av.AudioStream, position: int) -> av.AudioFrame:
+def sound_frame(samples: ndarray, stream: av.AudioStream, position: int) -> av.AudioFrame:
     """A frame for `stream` of samples (channels, n) float32, `position` samples after the start."""
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", stream.layout.name)
     frame.sample_rate = stream.rate

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 WHITE = 255
@@ -27,7 +28,7 @@ def exif_orientation(path: Path) -> tuple[bool, bool, bool]:
     return tag in (5, 6, 7, 8), tag in (3, 4, 7, 8), tag in (2, 3, 6, 7)
 
 
-def upright(picture: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:
+def upright(picture: ndarray, orientation: tuple[bool, bool, bool]) -> ndarray:
     """A stored picture (H, W, 3): transposed, flipped vertically, flipped horizontally, in this order, where asked.
 
     The result is a copy that the caller may change.
@@ -42,7 +43,7 @@ def upright(picture: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.nda
     return np.ascontiguousarray(picture)
 
 
-def deinterlace(picture: np.ndarray) -> np.ndarray:
+def deinterlace(picture: ndarray) -> ndarray:
     """An interlaced picture (H, W, 3) at the moment of one of its fields; changed in place.
 
     Where a line of the other field is brighter or darker than both its neighbours something has moved, and their mean
@@ -59,7 +60,7 @@ def deinterlace(picture: np.ndarray) -> np.ndarray:
     return picture
 
 
-def blend_over_white(picture: np.ndarray) -> np.ndarray:
+def blend_over_white(picture: ndarray) -> ndarray:
     """(H, W, 4) RGBA uint8 -> (H, W, 3) uint8."""
     colour = picture[..., :3].astype(np.uint16)
     alpha = picture[..., 3:].astype(np.uint16)
@@ -81,7 +82,7 @@ def needs_pillow(path: Path) -> bool:
         return False
 
 
-def read_with_pillow(path: Path) -> Iterator[tuple[np.ndarray, float]]:
+def read_with_pillow(path: Path) -> Iterator[tuple[ndarray, float]]:
     """The upright frames of a picture, (H, W, 4) RGBA uint8, each with the seconds that it is shown (0: unknown).
 
     Raises:

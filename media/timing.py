@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from fractions import Fraction
 
 import numpy as np
+from numpy import ndarray
 
 from media.audio import FPS
 
@@ -101,14 +102,14 @@ class Timeline:
         return math.ceil(ticks * self._frames_per_tick - self._offset)
 
 
-def ping_pong(length: int, count: int) -> np.ndarray:
+def ping_pong(length: int, count: int) -> ndarray:
     """(count,) source frame of each output frame: forward, backward, forward, ... so that there is no jump."""
     forward = np.arange(length)
     backward = np.arange(length - 2, 0, -1)
     return np.resize(np.concatenate([forward, backward]), count)
 
 
-def window_frames(num_frames: int, window: int, fps: float) -> np.ndarray:
+def window_frames(num_frames: int, window: int, fps: float) -> ndarray:
     """(num_frames, window) frames of the window around each frame, 1/25 s apart at any frame rate.
 
     Windows that reach past an end repeat the frame there.

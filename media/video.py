@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from media import ffmpeg, pictures
 from media.audio import FPS, SAMPLE_RATE
@@ -133,7 +134,7 @@ class Video:
             self.matrix = None
         self.width, self.height = (stored_height, stored_width) if transposed else (stored_width, stored_height)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
         reader = _Reader(self, keep=2)
         for index in itertools.count():
@@ -152,7 +153,7 @@ class Video:
             remarks.append("its transparent parts were filled with white")
         return remarks
 
-    def frames(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    def frames(self, indices: Iterable[int]) -> Iterator[ndarray]:
         """The frames of these numbers, in any order, as above; neighbours in turn are cheap in both directions.
 
         Raises:
@@ -284,7 +285,7 @@ class _Reader:
             raise IndexError(f"{self._video.path} has frames 0 to {self._video.num_frames - 1}, not {index}")
         return frame
 
-    def to_rgb(self, frame: Any) -> np.ndarray:
+    def to_rgb(self, frame: Any) -> ndarray:
         """The upright picture (H, W, 3) uint8 of a frame."""
         video = self._video
         if frame is not self._converted:
@@ -324,6 +325,7 @@ def sound_file(video: Video) -> Path:
     return beside if not video.has_audio and beside.is_file() else video.path
 
 
+<<<<<<< HEAD
 def read_tags(path: Path) -> dict[str, str]:
     """The metadata of a video that a copy should have, too, such as its title and when it was made."""
     with ffmpeg.open_input(path) as container:
@@ -331,6 +333,9 @@ def read_tags(path: Path) -> dict[str, str]:
 
 
 def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> np.ndarray:
+=======
+def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> ndarray:
+>>>>>>> 60d3f3e (from numpy import ndarray, as Tensor from torch; a track computes its boxes itself; changelog of mended inputs)
     """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
 
     What could not be decoded is added to `damage`, what else a user may want to know to `remarks`, in one line each:
@@ -374,7 +379,7 @@ def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[
     return wav
 
 
-def _without_cancellation(mono: Iterator[np.ndarray], path: Path, remarks: list[str]) -> Iterator[np.ndarray]:
+def _without_cancellation(mono: Iterator[ndarray], path: Path, remarks: list[str]) -> Iterator[ndarray]:
     """Pieces (1, n) of the mix or, wherever channels of opposite phase cancel out in it, of the louder channel."""
     has_cancelled = False
     with ffmpeg.open_input(path) as container:

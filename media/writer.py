@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy import ndarray
 
 from media import ffmpeg
 from media.audio import SAMPLE_RATE
@@ -49,7 +50,7 @@ class VideoWriter:
         path: str | Path,
         fps: float,
         size: tuple[int, int],
-        audio: str | Path | np.ndarray | Sequence[tuple[Path, float]] | None = None,
+        audio: str | Path | ndarray | Sequence[tuple[Path, float]] | None = None,
         crf: int = 17,
         codec: str = "h264",
         lossless: bool = False,
@@ -86,7 +87,7 @@ class VideoWriter:
             self._container.metadata.update(self._tags)
             if self._codec == "hevc" and not self._lossless:
                 self._video.codec_context.codec_tag = "hvc1"  # Apple's players know it by this name only
-            if isinstance(self._audio, np.ndarray):
+            if isinstance(self._audio, ndarray):
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
                 self._pieces = iter([self._audio[None].astype(np.float32)])
             elif isinstance(self._audio, str | Path):
@@ -116,9 +117,9 @@ class VideoWriter:
             delayed.append(blocks(pieces, round(start * rate), layout.nb_channels))
         self._pieces = mix(delayed)
 
-    def write(self, frame: np.ndarray | ffmpeg.VideoFrame) -> None:
+    def write(self, frame: ndarray | ffmpeg.VideoFrame) -> None:
         """Adds a frame, (H, W, 3) uint8 RGB, or one of this size in 4:2:0."""
-        picture = self._convert(frame) if isinstance(frame, np.ndarray) else frame
+        picture = self._convert(frame) if isinstance(frame, ndarray) else frame
         picture.pict_type = 0  # not the decoder's
         picture.pts = self._frames
         picture.time_base = 1 / self._rate
@@ -128,7 +129,7 @@ class VideoWriter:
             if self._sound:
                 self._write_sound(round(self._frames / self._rate * self._sound.rate))
 
-    def _convert(self, frame: np.ndarray) -> ffmpeg.VideoFrame:
+    def _convert(self, frame: ndarray) -> ffmpeg.VideoFrame:
         width, height = self._size
         if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
@@ -177,7 +178,7 @@ class VideoWriter:
             raise UserError(f"{self._path} cannot be written: {ffmpeg.reason(error)}") from error
 
 
-def blocks(pieces: Iterable[np.ndarray], delay: int, channels: int) -> Iterator[np.ndarray]:
+def blocks(pieces: Iterable[ndarray], delay: int, channels: int) -> Iterator[ndarray]:
     """Cuts a sound in pieces (channels, n) into blocks (channels, `BLOCK`), after `delay` samples of silence."""
     silence = np.zeros((channels, BLOCK), np.float32)
     for _ in range(delay // BLOCK):
@@ -191,7 +192,7 @@ def blocks(pieces: Iterable[np.ndarray], delay: int, channels: int) -> Iterator[
     yield np.pad(pending, ((0, 0), (0, BLOCK - pending.shape[1])))
 
 
-def mix(sounds: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+def mix(sounds: Sequence[Iterator[ndarray]]) -> Iterator[ndarray]:
     """Adds up sounds in blocks of one shape, as long as the longest of them lasts."""
     for together in zip_longest(*sounds):
         present = [block for block in together if block is not None]

@@ -15,7 +15,7 @@ def make_track(frames: int) -> FaceTrack:
     landmarks = 100 + 50 * random.random((12, 131, 2), np.float32) + np.arange(12, dtype=np.float32)[:, None, None]
     landmarks[4] = np.nan
     shots = np.repeat([0, 1], 6)
-    return FaceTrack.from_landmarks(landmarks[:frames], (320, 240), np.ones(frames, int), shots[:frames])
+    return FaceTrack(landmarks[:frames], (320, 240), np.ones(frames, int), shots[:frames])
 
 
 def assert_equal(track: FaceTrack | None, expected: FaceTrack) -> None:
