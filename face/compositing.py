@@ -102,13 +102,13 @@ def _mouth(old: ndarray, new: ndarray) -> ndarray:
 
 
 def _pixel_centres(count: int) -> ndarray:
-    return (np.arange(count, np.float32) + 0.5) / count
+    return (np.arange(count, dtype=np.float32) + 0.5) / count
 
 
 def _fade(count: int, at_start: bool, at_end: bool) -> ndarray:
     """(count,) weights that rise from 0 at the ends asked for; a side on the frame's border needs none."""
     weights = np.ones(count, np.float32)
-    rise = _smoothstep(np.arange(count, np.float32) / max(1.0, EDGE * count))
+    rise = _smoothstep(np.arange(count, dtype=np.float32) / max(1.0, EDGE * count))
     if at_start:
         weights *= rise
     if at_end:
