@@ -183,8 +183,8 @@ def _packets(container: InputContainer, stream: Stream) -> Iterator[tuple[int, a
     """
     latest = zero(container) + last_credible_time(container)  # seconds
     shifts = [Fraction(0)]  # seconds by which the times of each part are moved
-    # By stream, as the last packets of a part may come behind the first of the next: its part, its end so far, and when
-    # its last packet is decoded. Only that order is steady: frames that refer to later ones come after those.
+    # By stream, as the last packets of a part may come behind the first of the next: its part, its end so far, and the
+    # decoding time of its last packet, which is in order also where frames refer to later ones.
     parts = defaultdict[int, int](int)
     ends = defaultdict[int, Any](lambda: -math.inf)
     decoded = defaultdict[int, Any](lambda: -math.inf)
@@ -294,15 +294,10 @@ class Converter:
             options["src_colorspace"] = Colorspace.ITU709 if pictures.is_hd(width, height) else Colorspace.ITU601
         if frame.color_trc in _HDR:
             options |= _SDR
-<<<<<<< HEAD
-        if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
-            picture = self._reformatter.reformat(frame, width, height, "rgba", **options).to_ndarray()
-=======
         has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
         pixel_format = "rgba" if has_alpha else "rgb24"
         picture = self._reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray()
         if has_alpha:
->>>>>>> 60d3f3e (from numpy import ndarray, as Tensor from torch; a track computes its boxes itself; changelog of mended inputs)
             self.has_blended |= bool(picture[..., 3].min() < 255)
             picture = pictures.blend_over_white(picture)
         if frame.interlaced_frame and height > 2:

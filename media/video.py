@@ -325,17 +325,13 @@ def sound_file(video: Video) -> Path:
     return beside if not video.has_audio and beside.is_file() else video.path
 
 
-<<<<<<< HEAD
 def read_tags(path: Path) -> dict[str, str]:
     """The metadata of a video that a copy should have, too, such as its title and when it was made."""
     with ffmpeg.open_input(path) as container:
         return {name: value for name, value in container.metadata.items() if name.lower() in _KEPT_TAGS}
 
 
-def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> np.ndarray:
-=======
 def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> ndarray:
->>>>>>> 60d3f3e (from numpy import ndarray, as Tensor from torch; a track computes its boxes itself; changelog of mended inputs)
     """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
 
     What could not be decoded is added to `damage`, what else a user may want to know to `remarks`, in one line each:
