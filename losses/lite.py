@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +86,7 @@ def _spread(opening: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LiteRenderLossConfig(RenderLossConfig):
-    """Weights of the terms, and where they are taken: what costs little and sharpens the mouth."""
+    """Weights of the terms, and VGG's layers: what costs little and sharpens the mouth."""
 
     adversarial: float = 0.0
     """Weight of L_g."""
@@ -99,8 +98,6 @@ class LiteRenderLossConfig(RenderLossConfig):
     """Mean absolute difference of the face, and of the warped references, from the target."""
     layers: tuple[int, ...] = (1, 2, 3)
     """VGG blocks whose first ReLU is compared: fewer are faster."""
-    region: Literal["full", "lower"] = "lower"
-    """lower: VGG sees the lower half only, at half the cost; the upper half is the target's own."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -112,7 +109,7 @@ class LiteRenderLossConfig(RenderLossConfig):
 
 
 class LiteRenderLoss(RenderLoss):
-    """The paper's terms on a region and some layers, and a pixel term."""
+    """The paper's terms on the lower half and some layers, and a pixel term; the upper half is the target's own."""
 
     config: LiteRenderLossConfig
 
@@ -125,9 +122,7 @@ class LiteRenderLoss(RenderLoss):
         return terms
 
     def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[list[Tensor]]:
-        if self.config.region == "lower":
-            picture = picture.chunk(2, dim=2)[1]
-        return super().vgg_features(vgg, picture)
+        return super().vgg_features(vgg, picture.chunk(2, dim=2)[1])
 
 
 def initial_motion_loss(warped: Tensor, weight: Tensor, target: Tensor, correction: Tensor, decay: float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from models.configs import LandmarkGeneratorConfig, RendererConfig
@@ -22,7 +23,7 @@ from runtime.command_line import UserError, write_whole
 Stage = Literal["landmark", "render"]
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
-_NETWORKS: dict[tuple[str, str], tuple[type[Network], type[LandmarkGeneratorConfig | RendererConfig]]] = {
+_NETWORKS: dict[tuple[str, str], Any] = {
     ("landmark", "paper"): (LandmarkGenerator, LandmarkGeneratorConfig),
     ("landmark", "lite"): (LiteLandmarkGenerator, LiteLandmarkGeneratorConfig),
     ("render", "paper"): (Renderer, RendererConfig),
@@ -33,7 +34,7 @@ _NETWORKS: dict[tuple[str, str], tuple[type[Network], type[LandmarkGeneratorConf
 def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
     """A new network, of the paper or lite by the class of its config."""
     networks = {config_class: network for network, config_class in _NETWORKS.values()}
-    return networks[type(config)](config)  # type: ignore[arg-type]
+    return networks[type(config)](config)
 
 
 def stage_of(module: Network) -> Stage:
@@ -96,7 +97,7 @@ def load(path: str | Path, stage: Stage | None = None) -> Any:
     if stage is not None and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
     try:
-        module = network(config_class(**sizes))  # type: ignore[arg-type]
+        module = network(config_class(**sizes))
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()[:200]  # the last of up to a hundred names
@@ -108,17 +109,14 @@ def load(path: str | Path, stage: Stage | None = None) -> Any:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Metadata and tensors of a safetensors file."""
-    if not path.exists():
-        raise UserError(f"weights: {path} does not exist")
     if not path.is_file():
-        raise UserError(f"weights: {path} is not a file")
+        raise UserError(f"weights: {path} does not exist, or is not a file")
     try:
         if path.suffix in (".pth", ".pt") or zipfile.is_zipfile(path):
             raise UserError(
                 f"{path} is a PyTorch checkpoint; convert released weights with python -m models.convert_official"
             )
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, tensors
+            return file.metadata() or {}, load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or no safetensors file ({error}); get or write it again") from error

@@ -28,9 +28,7 @@ SIZES: dict[str, Any] = {
     "audio_width": 2,
 }  # fmt: skip
 TINY = RendererConfig(**SIZES)
-SMALL_LOSS = LiteRenderLossConfig(
-    adversarial=0.25, feature_matching=2.5, pixel=0, layers=(1, 2), region="full", warmup_epochs=1
-)
+SMALL_LOSS = LiteRenderLossConfig(adversarial=0.25, feature_matching=2.5, pixel=0, layers=(1, 2), warmup_epochs=1)
 
 
 @pytest.fixture(scope="module")
