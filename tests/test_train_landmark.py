@@ -68,7 +68,7 @@ def rows_of(config: TrainLandmarkConfig, group: str = "train") -> list[dict]:
     return [row for row in read_metrics(config.run) if row["group"] == group]
 
 
-def test_stopped_and_continued_is_as_if_never_stopped(config: TrainLandmarkConfig, tmp_path: Path) -> None:
+def test_stopped_run_continues_as_if_never_stopped(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     main(config)
     halves = replace(config, run=tmp_path / "halves")
     main(replace(halves, steps=2))
@@ -88,7 +88,7 @@ def _leaves(state: dict) -> list[torch.Tensor]:
     return [t for v in state.values() for t in (_leaves(v) if isinstance(v, dict) else [v.double()])]
 
 
-def test_exports_the_averaged_weights_and_trains_on_from_them(config: TrainLandmarkConfig, tmp_path: Path) -> None:
+def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     main(config)
     best = config.run / "landmark_generator.safetensors"
     for path, step in ((best, last(config)["best_step"]), (config.run / "landmark_generator_last.safetensors", 4)):
@@ -107,7 +107,7 @@ def test_exports_the_averaged_weights_and_trains_on_from_them(config: TrainLandm
     assert trainer.stage.network.training  # also for a dry run, which restores nothing
 
 
-def test_curves_of_runs_become_a_picture(config: TrainLandmarkConfig, tmp_path: Path) -> None:
+def test_plot_draws_the_curves_of_runs(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     main(config)
     plot.main(plot.PlotConfig(run=(config.run, config.run), output=tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -129,7 +129,7 @@ def test_overfits_a_few_samples_and_validates_on_them(config: TrainLandmarkConfi
     assert rows_of(config, "validation")[-1]["L_1"] == pytest.approx(losses[-1], rel=0.5)
 
 
-def test_of_long_clips_only_a_part_is_kept_for_validation(config: TrainLandmarkConfig, tmp_path: Path) -> None:
+def test_validation_keeps_a_part_of_long_clips(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     for name in "ab":
         write_clip(tmp_path / "long", name, num_frames=400)
     [trainer] = start(replace(config, cache=tmp_path / "long"))
@@ -253,7 +253,7 @@ def test_a_config_file_gives_an_earlier_commands_flags(
     assert capsys.readouterr().err == f"error: --config: {file} is no config.json of a run ('command')\n"
 
 
-def test_weights_that_cannot_be_started_from(config: TrainLandmarkConfig, tmp_path: Path) -> None:
+def test_unusable_init_weights_are_refused(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     with pytest.raises(UserError, match=r"weights.safetensors does not exist"):
         main(replace(config, init=path))
@@ -271,7 +271,7 @@ def test_weights_that_cannot_be_started_from(config: TrainLandmarkConfig, tmp_pa
     assert not config.run.exists()
 
 
-def test_data_that_cannot_be_trained_on(config: TrainLandmarkConfig, tmp_path: Path) -> None:
+def test_unusable_data_is_refused(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--cache: there is no clip in"):
         main(replace(config, cache=tmp_path))
     write_clip(tmp_path / "one", "clip", num_frames=30)
@@ -292,7 +292,7 @@ def test_data_that_cannot_be_trained_on(config: TrainLandmarkConfig, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["num_references", "val_clips"])
-def test_none_to_look_at_is_refused(config: TrainLandmarkConfig, name: str) -> None:
+def test_zero_references_or_clips_are_refused(config: TrainLandmarkConfig, name: str) -> None:
     with pytest.raises(UserError, match=f"{name}: 0 is not more than 0"):
         replace(config, **{name: 0})
 

@@ -92,7 +92,7 @@ def lite_config(config: TrainRenderConfig) -> TrainRenderConfig:
     return replace(config, model=LiteRendererConfig(**SIZES), loss=loss, **settings)
 
 
-def test_the_initial_motion_trains_first_and_then_stays_at_its_average(lite_config: TrainRenderConfig) -> None:
+def test_initial_motion_trains_first_and_stays_at_its_average(lite_config: TrainRenderConfig) -> None:
     *_, trainer = start(replace(lite_config, initial_motion_steps=0))
     before = trainer.stage.network.state_dict()
     main(lite_config)
@@ -141,7 +141,7 @@ def test_a_few_samples_are_overfitted_without_the_initial_motion(lite_config: Tr
     assert not (lite_config.run / "initial_motion").exists()
 
 
-def test_weights_of_the_initial_motion_that_change_nothing_cost_something(lite_config: TrainRenderConfig) -> None:
+def test_initial_motion_pays_for_weights_that_change_nothing(lite_config: TrainRenderConfig) -> None:
     picture = torch.rand(1, 3, 32, 32)
     points = torch.rand(1, 131, 2)
     stage: Any = start(lite_config)[0].stage
@@ -181,9 +181,9 @@ def test_dry_run_is_of_steps_after_the_warm_up(config: TrainRenderConfig, monkey
 def test_overfitting_validates_on_the_samples_it_trains_on(config: TrainRenderConfig) -> None:
     [trainer] = start(replace(config, overfit=2))
     stage: Any = trainer.stage
-    [seen] = next(trainer.batches())
-    assert [(s["name"], s["frame"]) for s in stage.examples] == list(zip(seen["name"], seen["frame"], strict=True))
-    assert torch.equal(torch.stack([s["target"] for s in stage.examples]), seen["target"])
+    [batch] = next(trainer.batches())
+    assert [(s["name"], s["frame"]) for s in stage.examples] == list(zip(batch["name"], batch["frame"], strict=True))
+    assert torch.equal(torch.stack([s["target"] for s in stage.examples]), batch["target"])
 
 
 def test_cache_of_another_size(config: TrainRenderConfig) -> None:

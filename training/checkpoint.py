@@ -14,12 +14,12 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, state: dict[str, Any], keep: int) -> None:
-    """Writes `state` under its "step". The last `keep` checkpoints stay, and that of its "best_step".
+    """Writes `state` as the checkpoint of its "step". Keeps the last `keep` checkpoints, and that of its "best_step".
 
-    Later ones could not be read, or they would have been continued: they don't count.
+    Checkpoints newer than this step are unreadable (otherwise training would have resumed from them) and do not count.
 
     Raises:
-        UserError: the disk is full or cannot be written; what was there stays.
+        UserError: the disk is full or cannot be written; earlier checkpoints stay.
     """
     path = path_of(folder, state["step"])
     temporary = path.with_suffix(".part")

@@ -71,7 +71,7 @@ def start_processes(commands: list[list[str]], cwd: Path | None = None) -> list[
 
 
 def end(processes: list[subprocess.Popen[bytes]]) -> None:
-    errors = [process.communicate(timeout=100)[1].decode() for process in processes]
+    errors = [process.communicate(timeout=400)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), errors
 
 
@@ -127,7 +127,7 @@ def test_only_the_process_that_fails_says_why(tmp_path: Path, run: str, message:
     script = str(ROOT / "train_landmark.py")
     command = [script, "--cache", "cache", "--run", run, *COMMON.split(), *LANDMARK.split()]
     processes = start_processes([command, command], cwd=tmp_path)
-    errors = [process.communicate(timeout=100)[1].decode() for process in processes]
+    errors = [process.communicate(timeout=400)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [2, 2] and "Traceback" not in "".join(errors), errors
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["lock"]
     assert errors[0].startswith(message) and "error: another process of this training has ended" in errors[1]

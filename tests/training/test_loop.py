@@ -72,7 +72,7 @@ def disk_full_at(size: int) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("when", "code", "kept"), [("step", -9, 4), ("save", -9, 4), ("term", 0, 5)])
-def test_killed_and_continued_is_as_if_never_killed(tmp_path: Path, when: str, code: int, kept: int) -> None:
+def test_killed_run_continues_as_if_never_killed(tmp_path: Path, when: str, code: int, kept: int) -> None:
     command = [sys.executable, "-m", "tests.training.toy", str(tmp_path / "killed"), when]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == code
     assert last(tmp_path / "killed")["step"] == kept
@@ -165,7 +165,7 @@ def test_disk_full_while_tensorboard_writes_is_one_line(tmp_path: Path) -> None:
         folder.show(1, {"noise": noise})
 
 
-def test_curves_go_on_where_the_checkpoint_is(tmp_path: Path) -> None:
+def test_curves_continue_from_the_checkpoint(tmp_path: Path) -> None:
     train(tmp_path, steps=4)
     interrupted = toy_trainer(tmp_path).run
     interrupted.open(4)
@@ -180,7 +180,7 @@ def test_curves_go_on_where_the_checkpoint_is(tmp_path: Path) -> None:
     assert [image.step for image in board.Images("picture")] == [2, 4, 6, 8]
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_newest_checkpoint_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path / "run", steps=6)
     newest = checkpoint.path_of(tmp_path / "run" / "checkpoints", 6)
     newest.write_bytes(newest.read_bytes()[:500])
@@ -194,7 +194,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, capsys: pyte
         train(tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
+def test_damaged_checkpoints_do_not_count_towards_keep(tmp_path: Path) -> None:
     train(tmp_path, steps=6)
     checkpoint.path_of(tmp_path / "checkpoints", 6).write_bytes(b"damaged")
     trainer = toy_trainer(tmp_path, steps=5, keep=1)
@@ -214,7 +214,7 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_what_a_run_that_failed_is_told_to_change_can_be_changed(tmp_path: Path) -> None:
+def test_learning_rate_and_clipping_may_change_when_a_run_continues(tmp_path: Path) -> None:
     train(tmp_path, steps=2)
     train(tmp_path, steps=3, learning_rate=1e-3, clip_norm=1.0)
     assert json.loads((tmp_path / "config.json").read_text())["config"]["learning_rate"] == 1e-3
@@ -230,7 +230,7 @@ def broken_at(run: Path, step: int) -> int:
     return indices_of(step, 8, toy_trainer(run, validate_every=10).config)[0] % 8
 
 
-def test_what_was_never_validated_has_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_validation_reports_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = toy_trainer(tmp_path)
     step = trainer.train_step
 
@@ -263,7 +263,7 @@ def test_a_few_samples_are_an_epoch_when_overfitting(tmp_path: Path) -> None:
     assert [row["epoch"] for row in read_metrics(tmp_path) if row["group"] == "train"][:3] == [1, 2, 3]
 
 
-def test_goes_on_in_another_precision(tmp_path: Path) -> None:
+def test_run_continues_in_another_precision(tmp_path: Path) -> None:
     for steps, precision in enumerate(("fp32", "bf16"), start=2):
         train(tmp_path, steps=steps, precision=precision)
     assert read_metrics(tmp_path)[-1]["step"] == 3
@@ -309,8 +309,8 @@ def test_averaged_weights_follow_with_the_decay(tmp_path: Path) -> None:
         decay = min(0.9, (1 + step) / (10 + step))
         now = trainer.stage.network.parameters()
         expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, now, strict=True)]
-    for mine, wanted in zip(trainer.average.module.parameters(), expected, strict=True):
-        torch.testing.assert_close(mine, wanted)
+    for average, value in zip(trainer.average.module.parameters(), expected, strict=True):
+        torch.testing.assert_close(average, value)
 
 
 def test_batch_statistics_are_averaged_like_the_weights() -> None:
@@ -325,7 +325,7 @@ def test_batch_statistics_are_averaged_like_the_weights() -> None:
     assert average.module.num_batches_tracked == 3
 
 
-def test_from_trained_weights_the_average_is_the_mean_of_all_steps() -> None:
+def test_average_of_trained_weights_is_the_mean_of_all_steps() -> None:
     layer = nn.Linear(1, 1, bias=False)
     nn.init.constant_(layer.weight, 0.0)
     average = MovingAverage(layer, decay=0.9, is_trained=True)
@@ -384,7 +384,7 @@ def test_another_network_in_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_precision_by_itself_is_half_where_that_is_faster(
+def test_auto_precision_is_bf16_where_that_is_faster(
     tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
