@@ -334,8 +334,7 @@ def sound_pieces(
         start = str(samples * source_rate // rate)
         options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": str(_MAX_DRIFT)}
         resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
-        frames = (frame for _, frame in group)
-        for frame in itertools.chain(frames, [None]):  # None asks for the rest
+        for _, frame in itertools.chain(group, [(0, None)]):  # None asks for the rest
             if frame and frame.pts is not None:
                 frame.pts -= round(begin / frame.time_base)
             try:
