@@ -65,7 +65,7 @@ class DubConfig:
     """h264 plays everywhere; hevc makes smaller files and takes longer."""
     lossless: bool = False
     """Write a lossless video (H.264 in RGB; large), so that scores do not measure the codec."""
-    batch_size: int = 4
+    batch_size: int = 2
     """Frames drawn at once. Larger is faster on a GPU."""
     track_cache: Path | None = None
     """Folder where the face found in a video is kept, so that a second sound for it needs no second search."""

@@ -479,7 +479,7 @@ def test_too_little_memory_is_one_line(
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, *flags)
     assert ended.value.code == 2
-    assert "--batch-size 4, --num-candidates 100: too little memory on cpu" in capsys.readouterr().err
+    assert "--batch-size 2, --num-candidates 100: too little memory on cpu" in capsys.readouterr().err
     assert not (tmp_path / "o.mp4").exists()
 
 
