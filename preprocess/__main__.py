@@ -93,9 +93,13 @@ def main(config: PreprocessConfig) -> None:
 
 def _make_clips(sources: list[Source], report: ReportFile, config: PreprocessConfig) -> None:
     """Preprocesses videos in parallel and shows the progress."""
-    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
+    workers = min(config.workers, len(sources)) or 1
+    threads = available_cores() // workers  # of each, where there are fewer videos than cores
+    work = functools.partial(
+        make_clip, cache=config.cache, size=config.size, filters=config.filters, threads=max(1, threads)
+    )
     died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
-    results = each(work, sources, config.workers)
+    results = each(work, sources, workers)
     for source, result in tqdm(results, total=len(sources), unit="clip", smoothing=0.05):
         report.add(result or {"name": source.name, **died})
 

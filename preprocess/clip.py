@@ -24,6 +24,7 @@ from preprocess.quality import Filters, measure, sharpness_of, silent_frames
 from preprocess.report import Record
 from preprocess.sources import Source
 from runtime.command_line import UserError
+from runtime.pipeline import prefetch
 
 CHUNK = 8  # frames that are cropped at once
 NO_FILTERS = Filters()
@@ -52,10 +53,13 @@ def shared_detector() -> FaceDetector:
     return FaceDetector()
 
 
-def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS) -> Record:
-    """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
+def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS, threads: int = 1) -> Record:
+    """Writes the clip of one video and returns its line of the report. Never raises for a bad video.
+
+    With more than one thread, reading runs beside the search for the face.
+    """
     try:
-        _make_clip(source, cache, size, filters)
+        _make_clip(source, cache, size, filters, threads)
         return record_of(cache, source.name)
     except _Unusable as error:
         record = error.record
@@ -83,11 +87,11 @@ def record_of(cache: Path, name: str) -> Record:
     }
 
 
-def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None:
+def _make_clip(source: Source, cache: Path, size: int, filters: Filters, threads: int) -> None:
     if source.path.exists() and not os.access(source.path, os.R_OK):
         raise _Unusable("no permission", source.path)
     with _unusable("not a video"):
-        video = Video(source.path, threads=1)  # other clips keep the other cores busy
+        video = Video(source.path, threads=threads)
     stated_frames = video.num_frames
     sound_notes: list[str] = []
     with _unusable("no sound"):
@@ -99,6 +103,8 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     mel = log_mel(wav)
     del wav  # may be long
     frames = islice(video, limit)
+    if threads > 1:
+        frames = prefetch(frames, CHUNK)
     with ClipWriter(cache, source.name) as writer:
         tracker = Tracker("largest", shared_detector())
         sharpness = []

@@ -59,13 +59,14 @@ def test_a_clip_contains_what_the_video_shows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_frames_cropped_at_once_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = write_video(tmp_path / "a.mp4", 30)
-    _make(video, tmp_path)
-    before = [(tmp_path / f"cache/a.{suffix}").read_bytes() for suffix in ("faces", "safetensors")]
-    monkeypatch.setattr(clip_module, "CHUNK", 1)
-    _make(video, tmp_path)
-    assert [(tmp_path / f"cache/a.{suffix}").read_bytes() for suffix in ("faces", "safetensors")] == before
+def test_chunks_and_threads_do_not_change_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source("a", write_video(tmp_path / "a.mp4", 30))
+    contents = []
+    for chunk, threads in ((8, 1), (1, 1), (8, 3)):
+        monkeypatch.setattr(clip_module, "CHUNK", chunk)
+        assert make_clip(source, tmp_path / "cache", threads=threads)["status"] == "cached"
+        contents.append([(tmp_path / f"cache/a.{suffix}").read_bytes() for suffix in ("faces", "safetensors")])
+    assert contents[0] == contents[1] == contents[2]
 
 
 @pytest.mark.slow
