@@ -237,11 +237,11 @@ def make_table(key: str, config: TableConfig) -> None:
     for place, plan in plans.items():
         rows = make_rows(plan, config.workers, scorer)
         notes = describe(plan, rows, scorer)
-        if config.paper != "none":
-            published = f"{key} {config.paper}" if key == "table1" else key
-            rows += paper_rows(published, plan.dubbing)
+        published = f"{key} {config.paper}" if key == "table1" else key
+        paper = paper_rows(published, plan.dubbing) if config.paper != "none" else []
+        if paper:
             notes.append(f"(paper): {published} as printed; it names neither its clips nor its variants")
-        Table(f"{key}, {place}", rows, notes).publish(config.output, f"{key}_{place}")
+        Table(f"{key}, {place}", rows + paper, notes).publish(config.output, f"{key}_{place}")
 
 
 def table1(config: TableConfig) -> None:
