@@ -44,12 +44,13 @@ VIDEOS ?= ../shared/clips
 SHIFTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--audio-shift checkpoints/clips_audio_shift.txt)
 LISTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--train-list checkpoints/clips_train.txt --val-list \
 	checkpoints/clips_val.txt,$(error say which clips train and validate: LISTS="--train-list FILE --val-list FILE"))
+RENDER_LISTS ?= $(subst clips_train,clips_render,$(LISTS))
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 MINUTES ?= 60
 weights: setup
 	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights $(SHIFTS)
 	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --minutes $(MINUTES) $(LISTS)
-	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --minutes $(MINUTES) --vgg $(VGG) $(LISTS)
+	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --minutes $(MINUTES) --vgg $(VGG) $(RENDER_LISTS)
 	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/render/renderer.safetensors runs/weights/
 	$(RUN) -m evaluation validate --cache cache/weights --weights runs/weights --output runs/weights/scores $(LISTS)
 

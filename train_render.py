@@ -79,7 +79,7 @@ class TrainRenderConfig(TrainConfig):
     def __post_init__(self) -> None:
         model = self.model
         loss = self.loss
-        check_positive(model, "model.", may_be_zero={"candidates"})
+        check_positive(model, "model.", may_be_zero={"candidates", "mouth_decision"})
         check_positive(self.discriminator, "discriminator.")
         check_positive(self.sampling, "sampling.")
         super().__post_init__()
@@ -117,7 +117,7 @@ PRESETS = {
             augment=AugmentConfig(flip=0.5, colour=0.1),
         ),
         num_references=5,
-        initial_motion_steps=12_800,
+        initial_motion_steps=15_000,
         batch=4,
         learning_rate=5e-4,
         warmup_steps=200,

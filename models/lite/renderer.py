@@ -10,10 +10,12 @@ from torch import Tensor
 
 from models.configs import RendererConfig
 from models.layers import resize, zero_init
-from models.lite.initial_motion import InitialMotion
+from models.lite.initial_motion import InitialMotion, off_mouth_mask
 from models.lite.sampling import LITE
 from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, aggregate, half_size, sampling_grid, warp
 from models.renderer import Renderer, RendererOutput
+
+MIN_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class LiteRendererConfig(RendererConfig):
     audio_width: int = 8
     candidates: int = 25
     """The references of a target are the nearest of so many frames."""
+    mouth_decision: float = 1.5
+    """In the mouth the initial reference weights are raised to 1 + this, so that one or two references decide: the mean
+    of five is blurred."""
 
 
 class LiteRenderer(Renderer):
@@ -58,6 +63,8 @@ class LiteRenderer(Renderer):
             raise ValueError("the lite renderer needs the landmarks of the target and of the references")
         with torch.no_grad():  # trained beforehand, in a stage of its own
             initial = self.initial_motion(landmarks, features.landmarks, features.images, masked_target)
+            mouth = 1 - off_mouth_mask(landmarks, masked_target)  # (B, 1, H, W)
+            initial = initial._replace(weight=decide(initial.weight, self.config.mouth_decision * mouth[:, None]))
         grid = half_size(sampling_grid(initial.flow, LITE))
         deep = warp(features.deep.float(), grid, LITE).to(features.deep.dtype)
         refinement = self.motion_field(deep, sketches)
@@ -92,6 +99,12 @@ class LiteRenderer(Renderer):
         change = enlarge_lower_half(output.face - output.warped_reference, size)
         upper = resize(output.face, (size, size))[..., : size // 2, :]
         return torch.cat([upper, (aligned + change).clamp(0, 1)], dim=2)
+
+
+def decide(weight: Tensor, decision: Tensor) -> Tensor:
+    """Weights (B, N, 1, H, W) whose sum over N is 1, raised to 1 + decision (B, 1, 1, H, W), with the same sum."""
+    logits = weight.clamp_min(MIN_WEIGHT).log()
+    return (logits * (1 + decision)).softmax(dim=1)
 
 
 def enlarge_lower_half(x: Tensor, size: int) -> Tensor:

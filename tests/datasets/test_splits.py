@@ -134,7 +134,7 @@ def test_few_speakers_still_validate() -> None:
 
 def test_shipped_lists_do_not_overlap() -> None:
     folder = Path(__file__).parents[2] / "checkpoints"
-    train = read_list(folder / "clips_train.txt") | read_list(folder / "clips_renderer_only.txt")
+    train = read_list(folder / "clips_train.txt") | read_list(folder / "clips_render.txt")
     val = read_list(folder / "clips_val.txt")
     assert not train.keys() & val.keys()
     both = {who["speaker"] for who in train.values()} & {who["speaker"] for who in val.values()}

@@ -129,4 +129,4 @@ def test_shipped_weights_prefer_references_that_need_not_move() -> None:
 def test_shipped_weights_ignore_noise() -> None:
     data = smooth_example(2)
     data["images"][:, 1] += 1e-4
-    torch.testing.assert_close(shipped_weights(data), torch.full((2, 128, 128), 0.5), rtol=0, atol=0.05)
+    torch.testing.assert_close(shipped_weights(data), torch.full((2, 128, 128), 0.5), rtol=0, atol=0.1)
