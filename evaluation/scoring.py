@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from checkpoints import registry
@@ -141,8 +142,9 @@ class Scorer:
             true_image = self._crop(true, faces.original.boxes[i])
             pairs.add(image, true_image)
             if self.inception:
-                features[0].append(self.inception(image).cpu().numpy())
-                features[1].append(self.inception(true_image).cpu().numpy())
+                both = self.inception(torch.cat([image, true_image])).cpu().numpy()
+                features[0].append(both[:1])
+                features[1].append(both[1:])
             if self.embedder:
                 aligned = align(picture, faces.output.landmarks_in_frame[i])
                 true_aligned = align(true, faces.original.landmarks_in_frame[i])
