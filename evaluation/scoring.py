@@ -141,7 +141,7 @@ class Scorer:
             image = self._crop(picture, faces.output.boxes[i])
             true_image = self._crop(true, faces.original.boxes[i])
             pairs.add(image, true_image)
-            if self.inception:
+            if self.inception is not None:
                 both = self.inception(torch.cat([image, true_image])).cpu().numpy()
                 features[0].append(both[:1])
                 features[1].append(both[1:])
