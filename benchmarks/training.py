@@ -5,7 +5,7 @@ import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tabulate import tabulate
@@ -37,19 +37,20 @@ class TrainingBenchmarkConfig:
 def main(config: TrainingBenchmarkConfig) -> None:
     """Prints a table."""
     command_line.at_least(1, steps=config.steps)
-    landmark = train_landmark.PRESETS[config.preset]
-    render = replace(train_render.PRESETS[config.preset], alignment_steps=0, initial_motion_steps=0)  # trains all
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for stage, preset, trainers in (
-            ("landmark", landmark, train_landmark.trainers),
-            ("render", render, train_render.trainers),
-        ):
-            run_config = replace(preset, cache=config.cache, run=Path(folder) / stage, device=config.device)
-            with redirect_stdout(None):  # the number of clips
-                [trainer] = trainers(run_config, Engine(run_config))
-            rows.append({"stage": stage, "batch": run_config.batch, **measure(trainer, config.steps)})
-    print(f"{config.preset}: {describe(trainer.engine.device)}")
+        changes: dict[str, Any] = {"cache": config.cache, "run": Path(folder) / "run", "device": config.device}
+        landmark = replace(train_landmark.PRESETS[config.preset], **changes)
+        changes |= {"alignment_steps": 0, "initial_motion_steps": 0}  # all networks train from the first step on
+        render = replace(train_render.PRESETS[config.preset], **changes)
+        with redirect_stdout(None):  # the number of clips
+            [landmark_trainer] = train_landmark.trainers(landmark, Engine(landmark))
+            [render_trainer] = train_render.trainers(render, Engine(render))
+        for trainer in (landmark_trainer, render_trainer):
+            rows.append(
+                {"network": trainer.stage.name, "batch": trainer.config.batch, **measure(trainer, config.steps)}
+            )
+    print(f"{config.preset}: {describe(landmark_trainer.engine.device)}")
     print(tabulate(rows, headers="keys", floatfmt=".3g"))
 
 

@@ -93,7 +93,7 @@ class SampledClips(Dataset[dict[str, Any]]):
         epoch, index = divmod(index, len(self))
         rng = np.random.default_rng((self.seed, epoch, index))
         position = (index + rng.random()) / len(self)
-        clip = np.searchsorted(self.ends[:-1], position, side="right")
+        clip = int(np.searchsorted(self.ends[:-1], position, side="right"))
         return rng, self.clips[clip]
 
 
