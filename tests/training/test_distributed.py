@@ -32,17 +32,22 @@ LANDMARK = (
 )
 RENDER = (
     "--model.size 32 --model.shallow 4 --model.deep 8 --model.alignment-deep 8 --model.modulation 4 "
-    "--model.style-hidden 4 --model.audio-width 2 --discriminator.width 4 --val-samples 2 --loss.layers 1 2 "
+    "--model.style-hidden 4 --model.audio-width 2 --discriminator.width 4 --val-samples 2 "
     "--loss.warmup-epochs 1 --loss.style 1000 --loss.adversarial 0.25 --loss.feature-matching 2.5 --vgg vgg.pth"
 )
 INITIAL_MOTION = "--initial-motion-steps 2 --loss.warmup-epochs 0"
 
 
 def write_vgg(path: Path) -> None:
-    """Noise of VGG-19's shapes, up to relu2_1."""
-    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64)}
-    state = {f"features.{i}.weight": 0.1 * torch.randn(*shape, 3, 3) for i, shape in shapes.items()}
-    torch.save(state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}, path)
+    """Noise of VGG-19's shapes, up to relu5_1."""
+    channels = [3, 64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512]
+    state = {}
+    for layer, before, after in zip(
+        (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28), channels, channels[1:], strict=False
+    ):
+        state[f"features.{layer}.weight"] = torch.randn(after, before, 3, 3) / (3 * before**0.5)
+        state[f"features.{layer}.bias"] = torch.zeros(after)
+    torch.save(state, path)
 
 
 def start_processes(commands: list[list[str]], cwd: Path | None = None) -> list[subprocess.Popen[bytes]]:
