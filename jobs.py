@@ -10,7 +10,7 @@ Rows with the same output are speakers of one video. A face moves while its own 
 
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def read_jobs(path: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _check_columns(path: Path, columns: list[str] | tuple[str, ...]) -> None:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
     if missing or unknown:

