@@ -151,7 +151,7 @@ class InitialMotionStage(Stage):
         super().__init__(motion, engine, examples)
         self.config = config
         self.motion = engine.parallel(motion)
-        self.correction = motion.correction.weight
+        self.correction = motion.correction
 
     def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         losses = self.losses(self.motion, batch)
@@ -168,7 +168,7 @@ class InitialMotionStage(Stage):
             warped,
             output.weight[..., middle:, :],
             target[..., middle:, :],
-            self.correction,
+            self.correction.weight,
             self.config.initial_motion_decay,
         )
         return {"L": loss}

@@ -66,7 +66,7 @@ def test_a_training_step(
     arguments = ["--cache", "cache", "--run", "run", "--preset", preset, *COMMON.split(), *flags.split()]
     chosen = script.PRESETS[preset]
     config = tyro.cli(type(chosen), default=chosen, args=arguments)
-    for trainer in script.trainers(config, Engine(config)):
+    for trainer in list(script.trainers(config, Engine(config))):
         check_training_step(trainer, half, monkeypatch)
 
 

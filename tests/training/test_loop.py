@@ -127,7 +127,7 @@ def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None
         assert any("step 5 " in line for line in first.stdout)
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         second = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
-        message = f"error: --run: another training is at work in {run}; wait for it to end, or use another folder\n"
+        message = f"error: run: another training is at work in {run}; wait for it to end, or use another folder\n"
         assert (second.returncode, second.stderr) == (2, message)
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     finally:
