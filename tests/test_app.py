@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -78,7 +79,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     assert list(temporary.glob("ip-lap-app-*")) == [], "temporary files stay behind"
-    assert f'File "{ROOT}' not in log.read_text(), "a traceback of ours"
+    ours = re.findall(rf'File "{ROOT}/(?!\.venv/)[^"]*"', log.read_text())
+    assert ours == [], "a traceback of ours"  # Gradio prints its own when it refuses a path
 
 
 def answers(address: str) -> bool:
