@@ -108,7 +108,11 @@ class Drawing:
         with self.stopwatch.stage("landmarks"):
             landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
         with self.stopwatch.stage("references"):
-            references = self.references_of(tuple(self.choose(usable, self.networks.num_candidates)))
+            count = self.networks.num_candidates
+            share = self.networks.config.reference_share
+            if share is not None:
+                count = max(1, round(share * usable.sum()))
+            references = self.references_of(tuple(self.choose(usable, count)))
         return Shot(
             frames,
             moments=outputs * FPS / self.source.fps,

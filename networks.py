@@ -1,5 +1,6 @@
 """Both networks on one device, as dubbing and evaluation use them: arrays in, arrays out."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -41,6 +42,9 @@ class DubConfig:
     """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
     num_references: int = 5
     """Reference images that the renderer uses for each frame. More cost time; Table 5 shows little gain above 5."""
+    reference_share: float | None = None
+    """Share of a shot's frames to take as references instead (paper: 0.2). Memory then grows with the video; weights
+    trained to choose (lite) take the nearest of these."""
     num_candidates: int | None = 100
     """Frames from which the references of each frame are chosen, the nearest first. None: as many as in training. Only
     for weights trained to choose (lite)."""
@@ -73,7 +77,10 @@ class DubConfig:
     def __post_init__(self) -> None:
         at_least(1, num_references=self.num_references, batch_size=self.batch_size)
         at_least(1, num_candidates=self.num_candidates)
-        at_least(0, start=self.start)
+        if not 0 <= self.start < math.inf:
+            raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
+        if self.reference_share is not None and not 0 < self.reference_share <= 1:
+            raise SettingError("reference_share", f"{self.reference_share} is not above 0 and at most 1")
         if not 0 <= self.crf <= 51:
             raise SettingError("crf", f"{self.crf} is not from 0 to 51")
 

@@ -272,6 +272,31 @@ def test_references_are_chosen_from_more_frames_than_in_training(
     assert counts == [12, 4, 2]
 
 
+@pytest.mark.parametrize(("share", "references"), [(0.2, 2), (0.01, 1), (1.0, 12)])
+def test_a_share_of_the_frames_may_be_the_references(
+    share: float, references: int, video: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    encode = Networks.encode_references
+    monkeypatch.setattr(
+        Networks,
+        "encode_references",
+        lambda self, images, *rest: counts.append(len(images)) or encode(self, images, *rest),
+    )
+    wav = write_wav(tmp_path / "speech.wav", speech(0.8))
+    dubber_of(weights, reference_share=share, num_references=2).dub(video, wav, tmp_path / "out.mp4")
+    assert counts == [references]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("reference_share", 0), ("reference_share", 1.1), ("start", float("inf")), ("start", -1), ("crf", 52)],
+)
+def test_impossible_settings_name_themselves(setting: str, value: float) -> None:
+    with pytest.raises(command_line.SettingError, match=f"{setting}: {value}"):
+        DubConfig(**{setting: value})
+
+
 def test_detail_comes_from_references_where_the_face_is_large(weights: Path, tmp_path: Path) -> None:
     """With a picture as its own reference, the mouth keeps edges that a crop of 128 pixels would blur."""
     wav = write_wav(tmp_path / "speech.wav", speech(0.2))
