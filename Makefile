@@ -33,11 +33,13 @@ picture: setup
 # The page in a browser; flags of app.py by APP="--port 8000".
 app: setup
 	$(UV) sync --frozen --quiet --compile-bytecode --group app --python $(PYTHON)
+	@touch .venv/.ready  # uv may have made the environment anew
 	$(RUN) app.py $(APP)
 
 # What the tests of the page need, besides Chromium and its driver.
 browser-test: setup
 	$(UV) sync --frozen --quiet --group browser-test --python $(PYTHON)
+	@touch .venv/.ready
 
 # The recipe of the weights in checkpoints/lite. On your own videos give your own lists; again: MINUTES more of each.
 VIDEOS ?= ../shared/clips
