@@ -69,16 +69,25 @@ def log_mel(wav: ndarray) -> ndarray:
     wav = np.asarray(wav, np.float32)
     if wav.ndim != 1:
         raise ValueError(f"log_mel takes mono samples (S,), not an array of shape {wav.shape}")
-    half = N_FFT // 2
-    samples = np.pad(wav, half)
-    samples[half + 1 : half + len(wav)] -= np.float32(PREEMPHASIS) * wav[:-1]
     columns = 1 + len(wav) // HOP
     mel = np.empty((N_MELS, columns), np.float32)
-    for first in range(0, columns, _BLOCK):  # the spectrum of long sound takes much memory
+    for first in range(0, columns, _BLOCK):  # whole, the spectrum of long sound takes much memory
         block = mel[:, first : first + _BLOCK]
-        last = first + block.shape[1] - 1
-        block[:] = _log_mel(samples[first * HOP : last * HOP + N_FFT])
+        start = first * HOP - N_FFT // 2
+        end = start + (block.shape[1] - 1) * HOP + N_FFT
+        block[:] = _log_mel(_pre_emphasise(wav, start, end))
     return mel
+
+
+def _pre_emphasise(wav: ndarray, start: int, end: int) -> ndarray:
+    """Samples `start` to `end` of the pre-emphasised sound: (end - start,) float32, silence outside it."""
+    samples = np.zeros(end - start, np.float32)
+    first = max(start, 0)
+    last = min(end, len(wav))
+    samples[first - start : last - start] = wav[first:last]
+    second = max(first, 1)  # the first sample of a sound has none before it
+    samples[second - start : last - start] -= np.float32(PREEMPHASIS) * wav[second - 1 : last - 1]
+    return samples
 
 
 def _log_mel(samples: ndarray) -> ndarray:
