@@ -59,7 +59,9 @@ def test_references_of_one_video_serve_many_frames() -> None:
     for i in range(3):
         own = (images[:1], reference_sketches[:1], mel[[i]], landmarks[[i]], reference_landmarks[:1])
         alone = network(masked[[i]], sketches[[i]], *own)
-        torch.testing.assert_close(together.face[[i]], alone.face, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            together.face[[i]], alone.face, rtol=0, atol=5e-5
+        )  # other kernels for other batch sizes
         torch.testing.assert_close(together.motion.flow[[i]], alone.motion.flow, rtol=0, atol=1e-4)
 
 
