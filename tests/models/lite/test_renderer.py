@@ -1,5 +1,6 @@
 """Properties of the lite renderer: initial motion, residual output, sharp references, detail."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +50,17 @@ def test_parameters_are_few() -> None:
     assert sum(p.numel() for p in LiteRenderer(LiteRendererConfig()).parameters()) < 4e6
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums are rounded by how threads share them, and that depends on the number of frames: up to 2e-5."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @torch.inference_mode()
-def test_references_of_one_video_serve_many_frames() -> None:
+def test_references_of_one_video_serve_many_frames(one_thread: None) -> None:
     network = perturb(build(TINY))
     masked, sketches, images, reference_sketches, mel, landmarks, reference_landmarks = inputs(TINY, batch=3)
     features = network.encode_references(images[:1], reference_sketches[:1], reference_landmarks[:1])
@@ -59,9 +69,7 @@ def test_references_of_one_video_serve_many_frames() -> None:
     for i in range(3):
         own = (images[:1], reference_sketches[:1], mel[[i]], landmarks[[i]], reference_landmarks[:1])
         alone = network(masked[[i]], sketches[[i]], *own)
-        torch.testing.assert_close(
-            together.face[[i]], alone.face, rtol=0, atol=5e-5
-        )  # other kernels for other batch sizes
+        torch.testing.assert_close(together.face[[i]], alone.face, rtol=0, atol=1e-5)
         torch.testing.assert_close(together.motion.flow[[i]], alone.motion.flow, rtol=0, atol=1e-4)
 
 
