@@ -80,7 +80,7 @@ PRESETS = {
         sampling=SamplingConfig(
             balance="speaker",
             samples_per_epoch=6400,
-            augment=AugmentConfig(flip=0.5, box=0.05, stretch=0.015, sound=1.0),
+            augment=AugmentConfig(flip=0.5, box=0.05, stretch=0.015, sound=1.0, tempo=0.15),
         ),
         steps=40_000,
         batch=16,

@@ -1,5 +1,6 @@
 """Samples of stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,25 +29,43 @@ class LandmarkDataset(SampledClips):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
-        start = int(rng.choice(window_starts(clip.found, self.num_frames)))
-        window = np.arange(start, start + self.num_frames)
-        references = sample_references(rng, clip.found, window, self.num_references)
-        return make_sample(clip, window, references, Augmentation(rng, self.config.augment))
+        augmentation = Augmentation(rng, self.config.augment)
+        tempo = augmentation.draw_tempo()
+        length = 1 + math.ceil(tempo * (self.num_frames - 1))
+        starts = window_starts(clip.found, length)
+        if not len(starts):  # the clip is too short to be sped up
+            tempo = 1.0
+            length = self.num_frames
+            starts = window_starts(clip.found, length)
+        start = int(rng.choice(starts))
+        window = start + tempo * np.arange(self.num_frames)
+        references = sample_references(rng, clip.found, np.arange(start, start + length), self.num_references)
+        return make_sample(clip, window, references, augmentation, tempo)
 
 
-def make_sample(clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation) -> dict[str, Any]:
-    """Makes a sample of consecutive frames `window` (T,) and of frames `references` (N,)."""
-    stretched = augmentation.stretch(clip.crop_landmarks(window))
+def make_sample(
+    clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation, tempo: float = 1.0
+) -> dict[str, Any]:
+    """Makes a sample of consecutive frames `window` (T,), `tempo` frames apart, and of frames `references` (N,)."""
+    stretched = augmentation.stretch(landmarks_at(clip, window))
     target = augmentation.move_landmarks(stretched, augmentation.draw_move())  # (T, 131, 2)
     reference = augmentation.move_landmarks(clip.crop_landmarks(references), augmentation.draw_move())  # (N, 131, 2)
-    mel = augmentation.change_sound(mel_windows(clip.mel, window))
+    mel = augmentation.change_sound(mel_windows(clip.mel, window, tempo))
     return {
         "mel": torch.from_numpy(mel),
         "pose": torch.from_numpy(target[:, POSE_SLICE]),
         "reference": torch.from_numpy(reference),
         "lip": torch.from_numpy(target[:, LIP_SLICE]),
         "jaw": torch.from_numpy(target[:, JAW_SLICE]),
-        "boxes": torch.from_numpy(clip.boxes[window]),
+        "boxes": torch.from_numpy(clip.boxes[window.astype(int)]),
         "name": clip.name,
         "frame": int(window[0]),
     }
+
+
+def landmarks_at(clip: Clip, moments: np.ndarray) -> np.ndarray:
+    """Landmarks in the crop at moments (T,), counted in frames and interpolated between two: (T, 131, 2)."""
+    before = np.floor(moments).astype(int)
+    after = np.ceil(moments).astype(int)
+    share = (moments - before).astype(np.float32)[:, None, None]
+    return (1 - share) * clip.crop_landmarks(before) + share * clip.crop_landmarks(after)

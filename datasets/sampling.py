@@ -35,6 +35,8 @@ class AugmentConfig:
     """Standard deviation of the vertical scaling of a window's landmarks, which changes from frame to frame."""
     sound: float = 0.0
     """Strength, 0 to 1, of another microphone, voice and room: loudness, tone, formants, noise."""
+    tempo: float = 0.0
+    """Largest relative change of the speed at which somebody speaks."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ class Augmentation:
             values = np.arange(256)[:, None] / 255
             table = 255 * values**gamma * gain
             self.table = np.clip(table + 0.5, 0, 255).astype(np.uint8)[None]
+
+    def draw_tempo(self) -> float:
+        """Draws how many times faster the speech of a window becomes."""
+        tempo = self.config.tempo
+        return 1 + tempo * self.rng.uniform(-1, 1) if tempo else 1.0
 
     def stretch(self, landmarks_in_crop: np.ndarray) -> np.ndarray:
         """Scales each frame of a window (T, 131, 2) vertically, by a factor that changes about as fast as a mouth.

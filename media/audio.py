@@ -106,13 +106,15 @@ def first_columns(frames: ndarray) -> ndarray:
     return np.floor(exact + 1e-6).astype(np.int64)  # a moment just short of a column by rounding counts as there
 
 
-def mel_windows(mel: ndarray, frames: ndarray) -> ndarray:
+def mel_windows(mel: ndarray, frames: ndarray, tempo: float = 1.0) -> ndarray:
     """The mel windows of video frames: mel (80, C), frame numbers (n,) at `FPS` -> (n, 1, 80, 16) float32.
 
     Fractional frame numbers are moments between two frames, as videos of other frame rates have. Columns outside the
-    sound, also before it, are silence.
+    sound, also before it, are silence. With another `tempo` than 1 a window spans that many times 0.2 s.
     """
-    columns = first_columns(frames)[:, None] + np.arange(MEL_COLUMNS)  # (n, 16)
+    centre = (MEL_COLUMNS - 1) / 2
+    offsets = np.rint(centre + tempo * (np.arange(MEL_COLUMNS) - centre)).astype(np.int64)
+    columns = first_columns(frames)[:, None] + offsets  # (n, 16)
     inside = (columns >= 0) & (columns < mel.shape[1])
     columns = np.where(inside, columns, 0)
     windows = np.where(inside, mel[:, columns], np.float32(SILENCE))  # (80, n, 16)

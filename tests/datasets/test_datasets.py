@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets.clip_cache import ClipCache
-from datasets.landmark_dataset import LandmarkDataset
+from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from face.landmarks import FLIP, JAW_SLICE, LIP_SLICE, POSE_SLICE
@@ -19,7 +19,7 @@ from media.audio import SILENCE, mel_windows
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 
-EVERY_AUGMENTATION = AugmentConfig(flip=0.5, colour=0.2, box=0.05, stretch=0.02, sound=1.0)
+EVERY_AUGMENTATION = AugmentConfig(flip=0.5, colour=0.2, box=0.05, stretch=0.02, sound=1.0, tempo=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +179,25 @@ def test_unusable_clips_are_reported(clips: list[Any]) -> None:
 def test_a_clip_needs_a_frame_left_as_reference(tmp_path: Path) -> None:
     clips = [write_clip(tmp_path, name, num_frames=frames) for name, frames in (("a", 30), ("b", 31))]
     assert [clip.name for clip in LandmarkDataset(clips, 30, 15, SamplingConfig()).clips] == ["b"]
+
+
+def test_tempo_moves_mouth_and_sound_alike(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "a", 60)
+    plain = Augmentation(np.random.default_rng(0), AugmentConfig())
+    references = np.arange(3)
+    sample = make_sample(clip, 10 + 1.5 * np.arange(5), references, plain, tempo=1.5)
+    normal = make_sample(clip, np.arange(10, 17), references, plain)
+    for name in ("pose", "lip", "jaw"):
+        torch.testing.assert_close(sample[name][::2], normal[name][::3])  # every third frame of the original
+        between = (normal[name][1] + normal[name][2]) / 2
+        torch.testing.assert_close(sample[name][1], between)
+    # The same centre, and columns that lie 1.5 times as far from it.
+    torch.testing.assert_close(sample["mel"][0, 0, :, 7], normal["mel"][0, 0, :, 7])
+    torch.testing.assert_close(sample["mel"][0, 0, :, 9], normal["mel"][0, 0, :, 10])
+
+
+def test_short_clip_is_not_sped_up(tmp_path: Path) -> None:
+    clips = [write_clip(tmp_path, "a", 36, missing=(5, 11, 17, 23, 29, 35))]  # runs of five frames
+    dataset = LandmarkDataset(clips, 5, 3, SamplingConfig(augment=AugmentConfig(tempo=0.3)))
+    for index in range(20):
+        assert torch.isfinite(dataset[index]["lip"]).all()
