@@ -35,10 +35,9 @@ from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from runtime import command_line
 from runtime.command_line import SettingError
 from training.batches import Batch, spread, to_device
-from training.config import TrainConfig, check_positive, chosen_preset, with_sizes_of
+from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Stage, Trainer, train
-from training.run_folder import RunFolder
 
 NUM_PICTURES = 6  # validation clips drawn for TensorBoard
 MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
@@ -48,6 +47,8 @@ LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist(
 @dataclass(frozen=True, kw_only=True)
 class TrainLandmarkConfig(TrainConfig):
     """Trains the landmark generator on a clip cache. The same command again continues the run."""
+
+    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {"model.dropout"}
 
     model: LandmarkGeneratorConfig = field(default_factory=LandmarkGeneratorConfig)
     loss: LandmarkLossConfig = field(default_factory=LandmarkLossConfig)
@@ -59,10 +60,7 @@ class TrainLandmarkConfig(TrainConfig):
     """Validation clips at most, spread over the list; each is predicted whole."""
 
     def __post_init__(self) -> None:
-        check_positive(self.model, "model.", may_be_zero={"dropout"})
-        check_positive(self.sampling, "sampling.")
         super().__post_init__()
-        self.check_batch_statistics(min(self.num_references, self.model.num_frames))
         width, heads = self.model.width, self.model.heads
         if self.model.architecture == "transformer" and (width % 2 or width % heads):
             raise SettingError("model.width", f"{width} must be even and a multiple of --model.heads ({heads})")
@@ -72,9 +70,6 @@ class TrainLandmarkConfig(TrainConfig):
 
 PRESETS = {
     "lite": TrainLandmarkConfig(
-        cache=tyro.MISSING,
-        run=tyro.MISSING,
-        preset="lite",
         model=LiteLandmarkGeneratorConfig(),
         loss=LiteLandmarkLossConfig(),
         sampling=SamplingConfig(
@@ -91,8 +86,6 @@ PRESETS = {
         validate_every=500,
     ),
     "paper": TrainLandmarkConfig(
-        cache=tyro.MISSING,
-        run=tyro.MISSING,
         preset="paper",
         steps=610_000,
         batch=128,
@@ -207,8 +200,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     clips = split(cache.names, config.split)
     if engine.is_main:
         print(clips)
-    run = RunFolder(config, [*clips.val, "", *clips.test])
-    val = config.validation_clips(clips.train, clips.val)
+    val = clips.val or clips.train  # a single clip serves for both
 
     def dataset(names: list[str]) -> LandmarkDataset:
         return LandmarkDataset(
@@ -227,7 +219,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     elif engine.is_main:  # which alone validates
         for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
-    yield Trainer(LandmarkStage(config, model, engine, examples), data, config, run)
+    yield Trainer(LandmarkStage(config, model, engine, examples), data, config, [*clips.val, "", *clips.test])
 
 
 def main(config: TrainLandmarkConfig) -> None:

@@ -40,10 +40,9 @@ from models.renderer import Renderer, RendererOutput
 from runtime import command_line
 from runtime.command_line import SettingError, UserError
 from training.batches import Batch, spread, to_device
-from training.config import TrainConfig, check_positive, chosen_preset, with_sizes_of
+from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Stage, Trainer, train
-from training.run_folder import RunFolder
 
 NUM_PICTURES = 6  # validation samples shown in TensorBoard
 
@@ -53,7 +52,13 @@ class TrainRenderConfig(TrainConfig):
     """Trains the renderer on a clip cache. The same command again continues the run."""
 
     CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg", "lpips"}
-    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {"initial_motion_steps", "initial_motion_decay", "alignment_steps"}
+    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {
+        "initial_motion_steps",
+        "initial_motion_decay",
+        "alignment_steps",
+        "model.candidates",
+        "model.mouth_decision",
+    }
 
     model: RendererConfig = field(default_factory=RendererConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -77,13 +82,8 @@ class TrainRenderConfig(TrainConfig):
     """AlexNet weights for LPIPS in validation (default: those in checkpoints/, else there is no LPIPS)."""
 
     def __post_init__(self) -> None:
-        model = self.model
-        loss = self.loss
-        check_positive(model, "model.", may_be_zero={"candidates", "mouth_decision"})
-        check_positive(self.discriminator, "discriminator.")
-        check_positive(self.sampling, "sampling.")
         super().__post_init__()
-        self.check_batch_statistics(1)  # the audio encoder's
+        model = self.model
         for name, multiple in (("size", 2), ("deep", 4), ("alignment_deep", 4)):
             if getattr(model, name) % multiple:
                 raise SettingError(f"model.{name}", f"{getattr(model, name)} is not a multiple of {multiple}")
@@ -92,22 +92,15 @@ class TrainRenderConfig(TrainConfig):
                 raise SettingError(f"model.{name}", f"{getattr(model, name)} is not odd")
         if model.sketch_channels > 3:
             raise SettingError("model.sketch_channels", f"{model.sketch_channels} is not at most 3")
-        if not loss.vgg_layers or not set(loss.vgg_layers) <= set(LAYERS):
-            raise SettingError("loss.layers", f"({' '.join(map(str, loss.vgg_layers))}) are not some of {LAYERS}")
-        pixel = loss.pixel if isinstance(loss, LiteRenderLossConfig) else 0.0
-        trains_alignment = model.use_warping and (loss.warp or pixel)
-        trains_translation = loss.perceptual or loss.style or pixel or loss.needs_discriminator
-        if not trains_alignment and (not trains_translation or (model.use_warping and loss.warmup_epochs)):
-            raise SettingError(
-                "loss", "no term that trains has a weight, or none in the warm-up; raise `warp` or `pixel`"
-            )
+        layers = self.loss.vgg_layers
+        if not layers or not set(layers) <= set(LAYERS):
+            raise SettingError("loss.layers", f"({' '.join(map(str, layers))}) are not some of {LAYERS}")
+        if not any(self.loss.weights.values()):
+            raise SettingError("loss", "no term that trains has a weight")
 
 
 PRESETS = {
     "lite": TrainRenderConfig(
-        cache=tyro.MISSING,
-        run=tyro.MISSING,
-        preset="lite",
         model=LiteRendererConfig(),
         discriminator=DiscriminatorConfig(width=24),
         loss=LiteRenderLossConfig(),
@@ -124,8 +117,6 @@ PRESETS = {
         clip_norm=1.0,
     ),
     "paper": TrainRenderConfig(
-        cache=tyro.MISSING,
-        run=tyro.MISSING,
         preset="paper",
         batch=96,
         ema=0.0,
@@ -213,7 +204,8 @@ class RenderStage(Stage):
         if config.loss.needs_discriminator:
             discriminator = Discriminator(config.discriminator).to(engine.device)
             self.networks["discriminator"] = discriminator
-            self.optimisers["discriminator"] = engine.adam(discriminator, betas=(0.5, 0.999))
+            group = {"name": "discriminator", "params": discriminator.parameters(), "betas": (0.5, 0.999)}
+            self.optimiser.add_param_group(group)
             self.discriminator = engine.parallel(discriminator)
         loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
         self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)  # type: ignore[arg-type]
@@ -296,8 +288,7 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     if engine.is_main:
         print(clips)
     held_out = [*clips.val, "", *clips.test]
-    run = RunFolder(config, held_out)
-    val = config.validation_clips(clips.train, clips.val)
+    val = clips.val or clips.train  # a single clip serves for both
 
     def dataset(names: list[str], sampling: SamplingConfig) -> RenderDataset:
         return RenderDataset(
@@ -307,33 +298,32 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
             config=sampling,
             seed=config.seed,
             speakers=clips.speakers,
-            candidates=config.model.candidates if isinstance(config.model, LiteRendererConfig) else 0,
+            candidates=getattr(config.model, "candidates", 0),
         )
 
-    data = fixed = dataset(clips.train, config.sampling)
+    data = dataset(clips.train, config.sampling)
     num_examples = config.overfit or config.val_samples
-    if not config.overfit:
-        fixed = dataset(val, SamplingConfig(samples_per_epoch=num_examples))
+    fixed = data if config.overfit else dataset(val, SamplingConfig(samples_per_epoch=num_examples))
     examples: list[Any] = [fixed[i] for i in range(min(num_examples, len(fixed)))]  # few, and always the same
 
     motion = model.initial_motion if isinstance(model, LiteRenderer) else None
     if motion is not None and config.initial_motion_steps and not config.overfit:
         stage_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
         stage = InitialMotionStage(stage_config, motion, engine, examples)
-        trainer = Trainer(stage, data, stage_config, RunFolder(stage_config, held_out))
+        trainer = Trainer(stage, data, stage_config, held_out)
         yield trainer
         motion.load_state_dict(trainer.average.module.state_dict())
     if motion is not None:
         motion.requires_grad_(False)  # the renderer trains on top of it
 
-    # Without warping there is no alignment to warm up: both sides train from the start.
+    # Without warping, or a loss of it, there is no alignment to warm up: everything trains from the start.
     warm_up_steps = 0
-    if config.model.use_warping:
+    if config.model.use_warping and config.loss.warp:
         epochs = config.loss.warmup_epochs * len(data) / config.batch
         warm_up_steps = math.ceil(epochs) if config.alignment_steps is None else config.alignment_steps
     if warm_up_steps and engine.is_main:
         print(f"the first {warm_up_steps} steps train the alignment alone")
-    yield Trainer(RenderStage(config, model, engine, examples, warm_up_steps), data, config, run)
+    yield Trainer(RenderStage(config, model, engine, examples, warm_up_steps), data, config, held_out)
 
 
 def main(config: TrainRenderConfig) -> None:

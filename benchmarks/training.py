@@ -16,6 +16,7 @@ import train_landmark
 import train_render
 from benchmarks.machine import describe, matmul_rate
 from runtime import command_line
+from runtime.device import wait
 from training.engine import Engine
 from training.loop import Trainer
 
@@ -60,11 +61,11 @@ def measure(trainer: Trainer, steps: int) -> dict[str, float]:
     engine = trainer.engine
     for _ in range(WARM_UP):
         trainer.train_step(next(batches))
-    trainer.take_means()  # waits for the device
+    wait(engine.device)
     start = time.perf_counter()
     for _ in range(steps):
         trainer.train_step(next(batches))
-    trainer.take_means()
+    wait(engine.device)
     rate = steps * trainer.config.batch / (time.perf_counter() - start)
     parts = next(batches)
     with profile() as profiler:

@@ -114,7 +114,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
         try:
-            part.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+            with open(part, "wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+                file.flush()
+                os.fsync(file.fileno())  # so that it survives a power cut
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

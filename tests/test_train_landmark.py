@@ -91,7 +91,8 @@ def _leaves(state: dict) -> list[torch.Tensor]:
 def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     main(config)
     best = config.run / "landmark_generator.safetensors"
-    for path, step in ((best, last(config)["best_step"]), (config.run / "landmark_generator_last.safetensors", 4)):
+    best_step = min(rows_of(config, "validation"), key=lambda row: row["selection"])["step"]
+    for path, step in ((best, best_step), (config.run / "landmark_generator_last.safetensors", 4)):
         exported = models.load(path)
         assert isinstance(exported, LandmarkGenerator)
         state = torch.load(checkpoint.path_of(config.run / "checkpoints", step), weights_only=True)
@@ -102,7 +103,7 @@ def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConf
     main(replace(other, model=LiteLandmarkGeneratorConfig()))  # its sizes come from the file
     with pytest.raises(UserError, match=r"model: .*landmark_generator.safetensors has sizes of its own"):
         main(replace(other, model=replace(TINY, width=32)))
-    assert last(other)["networks"]["landmark_generator"]["lip_head.weight"].shape == (80, 16)
+    assert last(other)["networks"]["landmark_generator.lip_head.weight"].shape == (80, 16)
     [trainer] = start(other)
     assert trainer.stage.network.training  # also for a dry run, which restores nothing
 
@@ -274,9 +275,6 @@ def test_unusable_init_weights_are_refused(config: TrainLandmarkConfig, tmp_path
 def test_unusable_data_is_refused(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--cache: there is no clip in"):
         main(replace(config, cache=tmp_path))
-    write_clip(tmp_path / "one", "clip", num_frames=30)
-    with pytest.raises(UserError, match="cache: 1 clip to train on and none to validate on; add clips"):
-        main(replace(config, cache=tmp_path / "one"))
     for name in "ab":
         write_clip(tmp_path / "short", name, num_frames=20)
     with pytest.raises(UserError, match="none of the 1 clips can be trained on: that takes 25 frames"):

@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Collection
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
+
+import tyro
 
 from runtime.command_line import SettingError, fail
 
@@ -19,17 +20,17 @@ class TrainConfig:
 
     # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
     CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
-        {"cache", "run", "config", "minutes", "steps", "workers", "device", "compile", "precision", "keep"}
-        | {"log_every", "validate_every", "dry_run", "learning_rate", "clip_norm"}
+        {"cache", "run", "config", "minutes", "steps", "workers", "device", "compile", "precision", "log_every"}
+        | {"validate_every", "dry_run", "learning_rate", "clip_norm"}
     )
-
+    # Numbers, and groups of numbers, that may be 0.
     MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset(
-        {"minutes", "warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"}
+        {"warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"} | {"loss", "split", "sampling.augment"}
     )
 
-    cache: Path
+    cache: Path = tyro.MISSING
     """Folder of clips that `python -m preprocess` made."""
-    run: Path
+    run: Path = tyro.MISSING
     """Folder of this run. The same command again continues it."""
     config: Path | None = None
     """config.json of an earlier run: its command's flags are taken first, then those given here."""
@@ -68,57 +69,29 @@ class TrainConfig:
     """Steps between lines of metrics, which are means over these steps."""
     validate_every: int = 1000
     """Steps between validations, each followed by a checkpoint."""
-    keep: int = 2
-    """Checkpoints to keep besides the best."""
     overfit: int = 0
     """Train and validate on this many fixed samples: the loss must fall to almost 0."""
     dry_run: bool = False
     """Print sizes, time and memory of a step, and stop without writing anything."""
 
     def __post_init__(self) -> None:
-        check_positive(self, may_be_zero=self.MAY_BE_ZERO)
         for name, value in flatten(self).items():
-            if isinstance(value, int | float) and not value >= 0:
+            if type(value) not in (int, float):
+                continue
+            if self.MAY_BE_ZERO.isdisjoint({name, name.rpartition(".")[0]}) and not value > 0:
+                raise SettingError(name, f"{value} is not more than 0")
+            if not value >= 0:
                 raise SettingError(name, f"{value} is less than 0, or no number")
-        if self.ema >= 1:
-            raise SettingError("ema", f"{self.ema} is not a decay below 1 (usual: 0.999)")
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step (0-based): linear warm-up, then constant."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
-
-    def check_batch_statistics(self, values: int) -> None:
-        """Raises SettingError if BatchNorm would see a single value a channel; a sample gives it `values` of them."""
-        if self.batch // self.accumulate * values < 2:
+        if self.batch // self.accumulate < 2:
             raise SettingError(
                 "batch",
                 f"{self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, too few for batch "
                 "statistics; use a larger batch or fewer parts",
             )
 
-    def validation_clips(self, train: list[str], val: list[str]) -> list[str]:
-        """Names of the clips to validate on: `val`, or the training clips if there are no others and `init` is set.
-
-        Raises:
-            SettingError: no clip to train on, or none to validate on.
-        """
-        if not train:
-            raise SettingError("cache", "no clip is left to train on; add clips, or change the lists or the test share")
-        if val or self.overfit:
-            return val
-        if self.init is None:
-            remedy = "add clips or list some for validation (with `init`, a single clip may serve for both)"
-            raise SettingError("cache", f"{len(train)} clip to train on and none to validate on; {remedy}")
-        print("no other clip: validating on the training clips, so stop early", file=sys.stderr)
-        return train
-
-
-def check_positive(config: Any, group: str = "", may_be_zero: Collection[str] = ()) -> None:
-    """Raises SettingError for a number of a dataclass that is not positive; `group` is the prefix of its settings."""
-    for name, value in vars(config).items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and name not in may_be_zero and not value > 0:
-            raise SettingError(group + name, f"{value} is not more than 0")
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (0-based): linear warm-up, then constant."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
 def flatten(config: Any, group: str = "") -> dict[str, Any]:
@@ -133,21 +106,20 @@ def flatten(config: Any, group: str = "") -> dict[str, Any]:
 
 
 def chosen_preset(presets: dict[str, Config]) -> Config:
-    """The preset that the command line names by --preset, else the first; the real parser refuses other names.
+    """The preset that the command line names by --preset, else lite; the real parser refuses other names.
 
     With --config the flags of that earlier command are put in front of those in `sys.argv`.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="?")
-    parser.add_argument("--config", nargs="?")
+    parser.add_argument("--preset")
+    parser.add_argument("--config")
     file = parser.parse_known_args()[0].config
     if file:
         try:
             sys.argv[1:1] = json.loads(Path(file).read_text())["command"][1:]
         except (OSError, ValueError, KeyError) as error:
             fail(f"--config: {file} is no config.json of a run ({error})")
-    name = parser.parse_known_args()[0].preset
-    return presets.get(name, next(iter(presets.values())))
+    return presets.get(parser.parse_known_args()[0].preset, presets["lite"])
 
 
 def with_sizes_of(config: Any, preset: Any, loaded: Any) -> Any:

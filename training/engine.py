@@ -18,8 +18,9 @@ import torch.distributed as dist
 import torch.distributed.nn  # imported later, as optimisers do, its defaults would keep the process group for ever
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from runtime.command_line import SettingError
 from runtime.device import computes_in_bf16, pick_device
 from training.config import TrainConfig
 
@@ -31,28 +32,30 @@ class Engine:
     """This training process, in any precision, among any number of processes.
 
     Raises:
-        UserError: the device is not usable.
+        UserError: the device is not usable, or the batch cannot be shared out.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(config.seed)  # before the networks are made
         self.config = config
-        self.began = time.monotonic()
+        self.deadline = time.monotonic() + 60 * (config.minutes or math.inf)
         self.signal: signal.Signals | None = None
         self.rank = int(os.environ.get("RANK", "0"))
         self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
         self.replicas: list[DistributedDataParallel] = []
-        precision = config.precision
-        if precision == "auto":
-            precision = "bf16" if computes_in_bf16(self.device) else "fp32"
-        self.half = precision == "bf16"
+        self.part_size, remainder = divmod(config.batch, self.num_processes * config.accumulate)
+        if remainder:
+            shares = f"{self.num_processes} processes and {config.accumulate} accumulated parts"
+            raise SettingError("batch", f"{config.batch} cannot be shared evenly by {shares}")
+        is_auto = config.precision == "auto"
+        self.half = config.precision == "bf16" or (is_auto and computes_in_bf16(self.device))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
-            torch.backends.cudnn.allow_tf32 = precision != "fp32"
-            torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
-        if self.num_processes > 1 and not dist.is_initialized():
+            torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
+            torch.backends.cuda.matmul.allow_tf32 = config.precision != "fp32"
+        if self.num_processes > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
     @property
@@ -64,11 +67,6 @@ class Engine:
     def autocast(self) -> torch.autocast:
         """Context for forward passes in the chosen precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
-
-    def adam(self, module: nn.Module, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
-        """Adam over the parameters that train; its learning rate is set at every step."""
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return Adam(parameters, betas=betas, fused=self.device.type == "cuda")
 
     def parallel(self, module: nn.Module, partly_trained: bool = False) -> nn.Module:
         """The module to call in training steps, so that the gradients of all processes are averaged.
@@ -93,14 +91,19 @@ class Engine:
         """Adds the gradient of one of the batch's `accumulate` parts."""
         (loss / self.config.accumulate).backward()
 
-    def update(self, optimiser: Optimizer, step: int) -> Tensor:
-        """Clips the gradients, makes the optimiser's step and clears them. Returns their norm before clipping."""
-        [group] = optimiser.param_groups
-        group["lr"] = self.config.learning_rate_at(step)
-        norm = nn.utils.clip_grad_norm_(group["params"], self.config.clip_norm or math.inf)
+    def update(self, optimiser: Optimizer, step: int) -> dict[str, Tensor]:
+        """Clips the gradients of each network, makes the optimiser's step and clears them.
+
+        Returns their norms before clipping, by name; 0 for a network that is not trained in this step.
+        """
+        norms = {}
+        for group in optimiser.param_groups:
+            group["lr"] = self.config.learning_rate_at(step)
+            norm = nn.utils.clip_grad_norm_(group["params"], self.config.clip_norm or math.inf)
+            norms[f"{group['name']}_gradient_norm"] = norm.to(self.device)
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        return norm
+        optimiser.zero_grad()
+        return norms
 
     # Other processes
 
@@ -130,12 +133,6 @@ class Engine:
             gc.collect()
             dist.destroy_process_group()
 
-    # Reasons to stop early
-
-    def is_late(self) -> bool:
-        """Whether the minutes of this command are used up."""
-        return self.config.minutes is not None and time.monotonic() - self.began > 60 * self.config.minutes
-
     def catch_signals(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self._note_signal)
@@ -143,7 +140,7 @@ class Engine:
     def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends the process at once."""
         self.signal = signal.Signals(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
 
 
 def lost_another(error: Exception) -> bool:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from runtime import command_line
@@ -18,7 +17,7 @@ class PlotConfig:
     """Draws every number in metrics.jsonl over the steps: training as lines, validation as dots."""
 
     run: tuple[Path, ...]
-    """Run folders, each with the initial motion in it (lite); each gets a colour."""
+    """Run folders; each gets a colour."""
     output: Path = Path("curves.png")
     """Picture to write: .png, .svg or .pdf."""
 
@@ -26,22 +25,20 @@ class PlotConfig:
 def main(config: PlotConfig) -> None:
     """Raises UserError when a run has no metrics or the picture can't be written."""
     command_line.check_output(config.output, "--output", (".png", ".svg", ".pdf"))
-    folders = [folder for run in config.run for folder in (run / "initial_motion", run)]
-    rows = {folder: read_metrics(folder) for folder in folders}
-    folders = [folder for folder in folders if rows[folder]]
-    names = {name for folder in folders for row in rows[folder] for name in row}
-    names -= {"step", "group", "selection", "epoch"}
+    runs = {run: read_metrics(run) for run in config.run}
+    names = {name for rows in runs.values() for row in rows for name in row} - {"step", "group", "selection"}
     if not names:
         raise SettingError("run", f"{config.run[0]} has no metrics yet (metrics.jsonl)")
     num_rows = -(-len(names) // NUM_COLUMNS)
     figure = Figure(figsize=(4 * NUM_COLUMNS, 2.6 * num_rows), layout="tight")
     for place, name in enumerate(sorted(names), start=1):
         axes = figure.add_subplot(num_rows, NUM_COLUMNS, place, title=name)
-        for number, folder in enumerate(folders):
+        for number, (run, rows) in enumerate(runs.items()):
             for group, style in (("train", "-"), ("validation", "o")):
-                points = [(row["step"], row[name]) for row in rows[folder] if row["group"] == group and name in row]
-                steps, values = np.reshape(points, (-1, 2)).T
-                axes.plot(steps, values, style, color=f"C{number}", label=f"{folder.name} {group}", markersize=3)
+                points = [row for row in rows if row["group"] == group and name in row]
+                steps = [row["step"] for row in points]
+                values = [row[name] for row in points]
+                axes.plot(steps, values, style, color=f"C{number}", label=f"{run.name} {group}")
     figure.axes[0].legend(fontsize="small")
     with writing(config.output):
         figure.savefig(config.output, dpi=100)

@@ -93,8 +93,8 @@ def check_training_step(trainer: Trainer, half: bool, monkeypatch: pytest.Monkey
         for name, network in stage.networks.items():
             for parameter in network.parameters():
                 parameter.requires_grad_().grad = torch.empty_like(parameter)
-            stage.optimisers[name] = Adam(network.parameters(), fused=True)
-            assert trainer.engine.update(stage.optimisers[name], 0).device == GPU
+            optimiser = Adam([{"name": name, "params": network.parameters()}], fused=True)
+            assert trainer.engine.update(optimiser, 0)[f"{name}_gradient_norm"].device == GPU
 
 
 def test_dubbing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ from runtime.command_line import UserError, fail
 from training.config import TrainConfig
 from training.engine import Engine
 from training.loop import Stage, Trainer, run_in_turn
-from training.run_folder import RunFolder
 
 STEPS = 12
 
@@ -76,7 +75,7 @@ def toy_trainer(
         "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "precision": "fp32", **settings,
     })  # fmt: skip
     stage = ToyStage(engine or Engine(config), dropout)
-    return Trainer(stage, Numbers(broken), config, RunFolder(config))
+    return Trainer(stage, Numbers(broken), config)
 
 
 def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> Trainer:
