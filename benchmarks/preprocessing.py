@@ -53,7 +53,7 @@ def main(config: PreprocessingBenchmarkConfig) -> None:
         if config.videos is None:
             for number in range(config.num_clips):
                 write_portrait(folder / f"videos/{number:03d}.mp4", LRS2_SECONDS, LRS2_SIZE)
-        sources, _ = find_videos(config.videos or folder / "videos")
+        sources = find_videos(config.videos or folder / "videos")
         print(speed(sources[: config.num_clips], cache))
         clips = list(ClipCache(cache))
         for dataset in (LandmarkDataset(clips, 5, 15, SamplingConfig()), RenderDataset(clips, 5, 3, SamplingConfig())):

@@ -11,7 +11,6 @@ have an entry in every array (so that the sound stays aligned) but no bytes in `
 import contextlib
 import functools
 import json
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from safetensors.numpy import save
 from datasets.windows import longest_run
 from face import fingerprint
 from face.crop import SIZE, to_crop
+from face.tracking import FaceTrack
 from runtime.command_line import UserError
 
 FACES = ".faces"
@@ -55,25 +55,23 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             self._file.write(encoded.data)
         self.offsets.append(self._file.tell())
 
-    def finish(
-        self,
-        landmarks_in_frame: np.ndarray,
-        boxes: np.ndarray,
-        found: np.ndarray,
-        mel: np.ndarray,
-        metadata: dict[str, Any],
-    ) -> None:
+    def finish(self, track: FaceTrack, mel: np.ndarray, metadata: dict[str, Any]) -> None:
         """Writes the arrays of all frames (shapes: see `Clip`) and the metadata, which must hold `settings`."""
         arrays = {
             "offsets": np.array(self.offsets, np.int64),
-            "landmarks_in_frame": np.ascontiguousarray(landmarks_in_frame, np.float32),
-            "boxes": np.ascontiguousarray(boxes, np.int32),
-            "found": np.ascontiguousarray(found, np.bool_),
-            "mel_columns": np.ascontiguousarray(mel.T, np.float32),  # (C, 80)
+            "landmarks_in_frame": np.asarray(track.landmarks_in_frame, np.float32, "C"),
+            "boxes": np.asarray(track.boxes, np.int32, "C"),
+            "found": np.asarray(track.found, np.bool_, "C"),
+            "mel_columns": np.asarray(mel.T, np.float32, "C"),  # (C, 80)
         }
-        counts = {"num_frames": len(found), "num_found": int(found.sum()), "longest_run": longest_run(found)}
-        text = json.dumps({**metadata, "name": self.name, **counts}, sort_keys=True)
-        content = save(arrays, {"clip": text})
+        metadata = metadata | {
+            "name": self.name,
+            "frame_size": track.frame_size,
+            "num_frames": len(track.found),
+            "num_found": int(track.found.sum()),
+            "longest_run": longest_run(track.found),
+        }
+        content = save(arrays, {"clip": json.dumps(metadata, sort_keys=True)})
         with self._file, open(f"{self.arrays}{UNFINISHED}", "wb") as file:
             file.write(content)
             for unfinished in (self._file, file):  # so that the clip survives a power cut
@@ -92,7 +90,7 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
 
 def is_complete(root: Path, name: str) -> bool:
     """Whether a clip of that name has been written completely."""
-    return (root / (name + ARRAYS)).exists() and (root / (name + FACES)).exists()
+    return (root / (name + ARRAYS)).exists()
 
 
 def read_metadata(root: Path, name: str) -> dict[str, Any]:
@@ -119,8 +117,7 @@ def _arrays(root: Path, name: str) -> dict[str, np.ndarray]:
     """The arrays of a clip by name, read-only, mapped from disk; `faces` holds the bytes of all crops."""
     with safe_open(root / (name + ARRAYS), "pt") as file:  # as NumPy arrays they would be copied into memory
         arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
-    with open(root / (name + FACES), "rb") as file:
-        arrays["faces"] = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    arrays["faces"] = np.memmap(root / (name + FACES), np.uint8, "r")
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
@@ -164,13 +161,8 @@ class Clip:
         """(80, C) float32, see media.audio."""
         return self._arrays["mel_columns"].T
 
-    @property
-    def landmarks_in_crop(self) -> np.ndarray:
-        """(F, 131, 2) float32, [0, 1] inside the box; computed on every access."""
-        return self.crop_landmarks(np.arange(self.num_frames))
-
     def crop_landmarks(self, frames: np.ndarray) -> np.ndarray:
-        """Landmarks of some frames (n,) in crop coordinates: (n, 131, 2) float32."""
+        """Landmarks of some frames (n,) in crop coordinates, [0, 1] inside the box: (n, 131, 2) float32."""
         return to_crop(self.landmarks_in_frame[frames], self.boxes[frames])
 
     def face(self, frame: int) -> np.ndarray:

@@ -30,7 +30,9 @@ class LandmarkDataset(SampledClips):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
         augmentation = Augmentation(rng, self.config.augment)
-        tempo = augmentation.draw_tempo()
+        tempo = 1.0  # how many times faster somebody speaks
+        if self.config.augment.tempo:
+            tempo += self.config.augment.tempo * rng.uniform(-1, 1)
         length = 1 + math.ceil(tempo * (self.num_frames - 1))
         starts = window_starts(clip.found, length)
         if not len(starts):  # the clip is too short to be sped up

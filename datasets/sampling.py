@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter1d
 from torch.utils.data import Dataset
 
 from datasets.clip_cache import Clip
-from datasets.splits import speaker_of
 from datasets.windows import MIN_FRAMES
 from face.landmarks import FLIP
 from media.audio import SILENCE
@@ -69,8 +68,8 @@ class SampledClips(Dataset[dict[str, Any]]):
     """N, references of a sample."""
     config: SamplingConfig
     seed: int = 0
-    speakers: Mapping[str, str] | None = None
-    """Speakers by clip, where a clip's folder does not name its speaker."""
+    speakers: Mapping[str, str] = field(default_factory=dict)
+    """Speakers by clip, to balance them."""
 
     def __post_init__(self) -> None:
         needed = max(MIN_FRAMES, self.num_frames + 1)  # at least one frame is left as a reference
@@ -84,7 +83,7 @@ class SampledClips(Dataset[dict[str, Any]]):
         self.clips = usable
         weights = np.ones(len(usable))
         if self.config.balance == "speaker":
-            weights = _speaker_weights(usable, self.speakers or {})
+            weights = _speaker_weights(usable, self.speakers)
         self.ends = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
@@ -101,9 +100,8 @@ class SampledClips(Dataset[dict[str, Any]]):
 
 def _speaker_weights(clips: Sequence[Clip], speakers: Mapping[str, str]) -> np.ndarray:
     """Weights (n,) of the clips: a clip's frames, divided by the square root of its speaker's frames."""
-    names = [speakers.get(clip.name, speaker_of(clip.name)) for clip in clips]
     frames = np.array([clip.num_found for clip in clips])
-    _, speaker = np.unique(names, return_inverse=True)
+    _, speaker = np.unique([speakers[clip.name] for clip in clips], return_inverse=True)
     return frames / np.sqrt(np.bincount(speaker, frames)[speaker])
 
 
@@ -121,11 +119,6 @@ class Augmentation:
             values = np.arange(256)[:, None] / 255
             table = 255 * values**gamma * gain
             self.table = np.clip(table + 0.5, 0, 255).astype(np.uint8)[None]
-
-    def draw_tempo(self) -> float:
-        """Draws how many times faster the speech of a window becomes."""
-        tempo = self.config.tempo
-        return 1 + tempo * self.rng.uniform(-1, 1) if tempo else 1.0
 
     def stretch(self, landmarks_in_crop: np.ndarray) -> np.ndarray:
         """Scales each frame of a window (T, 131, 2) vertically, by a factor that changes about as fast as a mouth.
@@ -169,10 +162,8 @@ class Augmentation:
         changed[..., first : first + count, :] = SILENCE  # masked bands
         return changed.astype(np.float32)
 
-    def draw_move(self) -> np.ndarray | None:
-        """Draws how a crop is moved: (2, 2), scale and shift of x and of y in crop coordinates, or None."""
-        if not (self.flip or self.config.box):
-            return None
+    def draw_move(self) -> np.ndarray:
+        """Draws how a crop is moved: (2, 2), scale and shift of x and of y in crop coordinates."""
         box = self.config.box
         scale = np.full(2, 1 + box * self.rng.uniform(-1, 1))
         shift = (1 - scale) / 2 + box * self.rng.uniform(-1, 1, 2)
@@ -181,21 +172,18 @@ class Augmentation:
             shift = shift * (-1, 1) + (1, 0)
         return np.stack([scale, shift], axis=1)
 
-    def move_landmarks(self, landmarks_in_crop: np.ndarray, move: np.ndarray | None) -> np.ndarray:
+    def move_landmarks(self, landmarks_in_crop: np.ndarray, move: np.ndarray) -> np.ndarray:
         """Moves landmarks (..., 131, 2) in crop coordinates; mirrored landmarks swap sides."""
-        if move is None:
-            return landmarks_in_crop
         scale, shift = move.T
         moved = (landmarks_in_crop * scale + shift).astype(np.float32)
         return moved[..., FLIP, :] if self.flip else moved
 
-    def change_face(self, face: np.ndarray, move: np.ndarray | None) -> np.ndarray:
+    def change_face(self, face: np.ndarray, move: np.ndarray) -> np.ndarray:
         """Moves a face crop (S, S, 3) uint8 likewise, and changes its colours."""
-        if move is not None:
-            scale, shift = move.T
-            pixels = shift * len(face) + (scale - 1) / 2  # from pixel centre to pixel centre
-            matrix = np.column_stack([np.diag(scale), pixels])
-            face = cv2.warpAffine(face, matrix, face.shape[:2], borderMode=cv2.BORDER_REFLECT_101)
+        scale, shift = move.T
+        pixels = shift * len(face) + (scale - 1) / 2  # from pixel centre to pixel centre
+        matrix = np.column_stack([np.diag(scale), pixels])
+        face = cv2.warpAffine(face, matrix, face.shape[:2], borderMode=cv2.BORDER_REFLECT_101)
         if self.table is not None:
             face = cv2.LUT(face, self.table)
         return face

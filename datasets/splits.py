@@ -6,13 +6,14 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
 from media.video import SUFFIXES
-from runtime.command_line import SettingError, UserError
+from runtime.command_line import UserError
 
+SHARE = 0.03  # of the speakers for validation, and for test, where no list says
 Item = TypeVar("Item")
 
 
@@ -26,16 +27,6 @@ class SplitConfig:
     """Clips that choose the model."""
     test_list: Path | None = None
     """Clips that are left alone until the end."""
-    val_share: float = 0.03
-    """Share of the speakers for validation, where no list says."""
-    test_share: float = 0.03
-    """Share of the speakers for test, where no list and no folder named test says."""
-
-    def __post_init__(self) -> None:
-        for name in ("val_share", "test_share"):
-            share = getattr(self, name)
-            if not share >= 0:
-                raise SettingError(name, f"{share} is less than 0, or no number")
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class Split:
     train: list[str]
     val: list[str]
     test: list[str]
-    speakers: dict[str, str] = field(default_factory=dict)
+    speakers: dict[str, str]
 
     def __str__(self) -> str:
         return f"{len(self.train)} clips to train on, {len(self.val)} for validation, {len(self.test)} left for test"
@@ -136,10 +127,9 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
     for entry in entries:
         key = entry if entry in by_ending else _clip_name(entry, by_ending)
         matches = by_ending.get(key, [])
-        if key in matches:
-            matches = [key]
-        elif len(matches) > 1:
-            matches = [name for name in matches if f"/{name}".endswith(f"/main/{key}")] or matches
+        exact = [name for name in matches if name == key]
+        main = [name for name in matches if f"/{name}".endswith(f"/main/{key}")]
+        matches = exact or main or matches
         if len(matches) > 1:
             raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); write their whole names")
         if matches:
@@ -184,36 +174,27 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
     names = sorted(names)
     speakers = {name: speaker_of(name) for name in names}
     lists = {"train": config.train_list, "val": config.val_list, "test": config.test_list}
-    chosen: dict[str, set[str]] = {}
+    parts: dict[str, str] = {}  # by clip
     for part, path in lists.items():
         if path is None:
             continue
         entries = read_list(path)
-        matched = match(entries, names, path)
-        for entry, name in matched.items():
+        for entry, name in match(entries, names, path).items():
+            if parts.setdefault(name, part) != part:
+                raise UserError(f"{lists[parts[name]]} and {path} both list {name}; a clip may be in only one")
             speakers[name] = entries[entry].get("speaker", speakers[name])
-        for other, clips in chosen.items():
-            both = clips.intersection(matched.values())
-            if both:
-                raise UserError(f"{lists[other]} and {path} both list {min(both)}; a clip may be in only one")
-        chosen[part] = set(matched.values())
-    hash_chooses_test = not chosen
-    if "test" not in chosen:
-        test_folder = {name for name in names if "test" in name.split("/")[:-1]}
-        chosen["test"] = test_folder.difference(*chosen.values())
-        hash_chooses_test &= not test_folder
-    remaining = chosen.get("train") or set(names).difference(*chosen.values())
-
+    train, val, test = ({name for name in parts if parts[name] == part} for part in lists)
+    if config.test_list is None:
+        test = {name for name in names if "test" in name.split("/")[:-1] and name not in parts}
+    remaining = train or set(names) - val - test
     several = len({speakers[name] for name in remaining}) > 1
     hashes = {name: _hash(speakers[name] if several else name) for name in remaining}
-    if "val" not in chosen:
-        limit = max(config.val_share, min(hashes.values(), default=0))
-        chosen["val"] = {name for name in remaining if hashes[name] <= limit and len(remaining) > 1}
-    if hash_chooses_test:
-        limit = 1 - config.test_share
-        chosen["test"] = {name for name in remaining - chosen["val"] if hashes[name] >= limit}
-    train = remaining - chosen["val"] - chosen["test"]
-    return Split(sorted(train), sorted(chosen["val"]), sorted(chosen["test"]), speakers)
+    if config.val_list is None:
+        limit = max(SHARE, min(hashes.values(), default=0))
+        val = {name for name in remaining if hashes[name] <= limit and len(remaining) > 1}
+    if not (parts or test):
+        test = {name for name in remaining - val if hashes[name] >= 1 - SHARE}
+    return Split(sorted(remaining - val - test), sorted(val), sorted(test), speakers)
 
 
 def _hash(text: str) -> float:

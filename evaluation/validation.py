@@ -120,7 +120,7 @@ def predict(
     lips and jaws are then moved to the frame's pose.
     """
     clip = faces.clip
-    landmarks = clip.landmarks_in_crop[fill_gaps(clip.found)]
+    landmarks = clip.crop_landmarks(fill_gaps(clip.found))
     own = landmarks[faces.frames]
     pose = baselines.half_a_clip_later(landmarks) if other_pose else landmarks
     predicted = predictor.predict_landmarks(pose, own[faces.references], clip.mel if mel is None else mel)

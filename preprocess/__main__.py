@@ -5,7 +5,7 @@ import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 import functools
 import json
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from runtime.threads import available_cores
 from runtime.workers import each
 
 CACHE_FILE = "cache.json"
-REFUSED = "not taken"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def main(config: PreprocessConfig) -> None:
     """
     command_line.at_least(1, workers=config.workers, size=config.size)
     with naming("--videos"):
-        sources, refused = find_videos(config.videos)
+        sources = find_videos(config.videos)
     if config.audio_shift:
         with naming("--audio-shift"):
             sources = shift_sounds(sources, config.audio_shift)
@@ -71,10 +70,6 @@ def main(config: PreprocessConfig) -> None:
     _claim_cache(config)
     with naming("--cache"):
         report = ReportFile(config.cache, config.shard)
-    report.records = {name: r for name, r in report.records.items() if r.get("reason") != REFUSED}  # added again now
-    if config.shard.startswith("1/"):
-        for name, reason in refused.items():
-            report.add({"name": name, "status": "failed", "reason": REFUSED, "detail": reason})
     complete = {source.name for source in sources if is_complete(config.cache, source.name)}
     for name in complete:
         if report.records.get(name, {}).get("status") != "cached":  # killed between the clip and its line
@@ -86,28 +81,23 @@ def main(config: PreprocessConfig) -> None:
         _make_clips(remaining, report, config)
     finally:
         report.finish()
-    names = {source.name for source in sources} | refused.keys()
-    print(summary(record for record in report.records.values() if record["name"] in names))
+    print(summary(report.records[source.name] for source in sources if source.name in report.records))
     print(f"report: {report.path}")
 
 
 def _make_clips(sources: list[Source], report: ReportFile, config: PreprocessConfig) -> None:
     """Preprocesses videos in parallel and shows the progress."""
-    workers = min(config.workers, len(sources)) or 1
-    threads = available_cores() // workers  # of each, where there are fewer videos than cores
-    work = functools.partial(
-        make_clip, cache=config.cache, size=config.size, filters=config.filters, threads=max(1, threads)
-    )
+    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
     died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
-    results = each(work, sources, workers)
-    for source, result in tqdm(results, total=len(sources), unit="clip", smoothing=0.05):
+    results = each(work, sources, config.workers)
+    for source, result in tqdm(results, total=len(sources), unit="clip"):
         report.add(result or {"name": source.name, **died})
 
 
 def _claim_cache(config: PreprocessConfig) -> None:
     """Makes the cache folder, or checks that it has the same settings, so that different clips never mix."""
     settings: dict[str, Any] = {**fingerprint.current(config.size), "jpeg": JPEG}
-    for name, limit in asdict(config.filters).items():
+    for name, limit in vars(config.filters).items():
         settings[f"filters.{name}"] = limit
     if config.audio_shift:
         content = zlib.crc32(config.audio_shift.read_bytes())
@@ -121,9 +111,6 @@ def _claim_cache(config: PreprocessConfig) -> None:
         existing = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
-    shift = settings.get("audio_shift", "")
-    if [existing.get("audio_shift")] == shift.split()[-1:]:  # of an older cache, which does not name the file
-        existing["audio_shift"] = shift
     fingerprint.check(_set(existing), _set(json.loads(text)), f"--cache {config.cache}")
 
 

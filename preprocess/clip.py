@@ -24,7 +24,6 @@ from preprocess.quality import Filters, measure, sharpness_of, silent_frames
 from preprocess.report import Record
 from preprocess.sources import Source
 from runtime.command_line import UserError
-from runtime.pipeline import prefetch
 
 CHUNK = 8  # frames that are cropped at once
 NO_FILTERS = Filters()
@@ -53,23 +52,19 @@ def shared_detector() -> FaceDetector:
     return FaceDetector()
 
 
-def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS, threads: int = 1) -> Record:
-    """Writes the clip of one video and returns its line of the report. Never raises for a bad video.
-
-    With more than one thread, reading runs beside the search for the face.
-    """
+def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS) -> Record:
+    """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
     try:
-        _make_clip(source, cache, size, filters, threads)
+        _make_clip(source, cache, size, filters)
         return record_of(cache, source.name)
     except _Unusable as error:
         record = error.record
     except OSError as error:
         record = _Unusable(REASONS.get(error.errno or 0, "system error"), error).record
     except Exception as error:  # whatever a strange file causes: the run goes on
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        detail = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        traceback.print_exc()
         no_memory = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's message
-        record = _Unusable("too little memory" if no_memory else "unexpected error", detail).record
+        record = _Unusable("too little memory" if no_memory else "unexpected error", repr(error)).record
         shared_detector.cache_clear()  # its state is unknown
     detail = record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder is
     return {"name": source.name, **record, "detail": detail}
@@ -87,11 +82,11 @@ def record_of(cache: Path, name: str) -> Record:
     }
 
 
-def _make_clip(source: Source, cache: Path, size: int, filters: Filters, threads: int) -> None:
+def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None:
     if source.path.exists() and not os.access(source.path, os.R_OK):
         raise _Unusable("no permission", source.path)
     with _unusable("not a video"):
-        video = Video(source.path, threads=threads)
+        video = Video(source.path, threads=1)  # other clips keep the other cores busy
     stated_frames = video.num_frames
     sound_notes: list[str] = []
     with _unusable("no sound"):
@@ -102,14 +97,11 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters, threads
     silent = silent_frames(wav)
     mel = log_mel(wav)
     del wav  # may be long
-    frames = islice(video, limit)
-    if threads > 1:
-        frames = prefetch(frames, CHUNK)
     with ClipWriter(cache, source.name) as writer:
         tracker = Tracker("largest", shared_detector())
         sharpness = []
         with _unusable("no picture"):
-            for face in crop_faces(frames, tracker, size):
+            for face in crop_faces(islice(video, limit), tracker, size):
                 writer.add(face)
                 if face is not None:
                     sharpness.append(sharpness_of(face))
@@ -135,12 +127,11 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters, threads
         metadata = {
             "settings": fingerprint.current(size),
             "source": source.path.name,
-            "frame_size": track.frame_size,
             "sound_shift": source.sound_shift,
             "measures": measures,
             "notes": notes + sound_notes,
         }
-        writer.finish(track.landmarks_in_frame, track.boxes, track.found, mel, metadata)
+        writer.finish(track, mel, metadata)
 
 
 def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:

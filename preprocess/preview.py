@@ -84,7 +84,7 @@ def describe(clips: Sequence[Clip], cache: Path) -> str:
     ]
     for index in np.argsort(found / frames, kind="stable")[:WORST]:
         lines.append(f"{found[index] / frames[index]:7.1%} with a face: {clips[index].name}")
-    lines.append(summary(read_all(cache)))
+    lines.append(summary(read_all(cache).values()))
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 

@@ -30,23 +30,13 @@ class Filters:
 
     def reject(self, measures: dict[str, float]) -> str | None:
         """Returns the first filter that the measures fail, such as "min_face", or None."""
-        lowest = {
-            "found": self.min_found,
-            "face": self.min_face,
-            "sharpness": self.min_sharpness,
-        }
-        highest = {
-            "several": self.max_several,
-            "cuts": self.max_cuts,
-            "silence": self.max_silence,
-        }
-        for name, value in measures.items():
-            limit = lowest.get(name)
-            if limit is not None and value < limit:
-                return f"min_{name}"
-            limit = highest.get(name)
-            if limit is not None and value > limit:
-                return f"max_{name}"
+        for name, limit in vars(self).items():
+            kind, measure = name.split("_")
+            if limit is None:
+                continue
+            value = measures[measure]
+            if value < limit if kind == "min" else value > limit:
+                return name
         return None
 
 

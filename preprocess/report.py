@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,8 +37,8 @@ class ReportFile:
             pass
         with writing(self.path):
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
-        self.records = {record["name"]: record for record in read([self.path])}
-        self._earlier = {record["name"]: record for record in read_all(root)}  # of other divisions into shards, too
+        self.records = read([self.path])
+        self._earlier = read_all(root)  # of other divisions into shards, too
 
     def settled(self, name: str) -> bool:
         """Whether an earlier run could not cache the clip, for a reason that still applies."""
@@ -49,18 +48,13 @@ class ReportFile:
     def add(self, record: Record) -> None:
         """Records a clip at once, so that a run that is killed can go on from here."""
         self.records[record["name"]] = record
-        try:
+        with writing(self.path):
             self._file.write(f"\n{_line(record)}".encode())  # a killed run may have left half a line
-        except OSError as error:
-            print(f"{self.path}: {error.strerror}", file=sys.stderr)
 
     def finish(self) -> None:
         """Rewrites the report sorted by name, so that it does not depend on the order of work."""
         self._file.close()  # Windows cannot replace an open file
-        try:
-            write_whole(self.path, "".join(_line(self.records[name]) for name in sorted(self.records)))
-        except UserError as error:
-            print(f"{error}; it stays in the order of work", file=sys.stderr)
+        write_whole(self.path, "".join(_line(self.records[name]) for name in sorted(self.records)))
         self._lock.release()
 
 
@@ -68,22 +62,21 @@ def _line(record: Record) -> str:
     return json.dumps(record, sort_keys=True) + "\n"
 
 
-def read_all(root: Path) -> list[Record]:
+def read_all(root: Path) -> dict[str, Record]:
     """The records of all shards of a cache, the newest of each name."""
     paths = root.glob("report*.jsonl")
     return read(sorted(paths, key=lambda path: path.stat().st_mtime))
 
 
-def read(paths: Iterable[Path]) -> list[Record]:
-    """The records of report files, the last of each name. Half a line, left by a killed run, is skipped."""
+def read(paths: Iterable[Path]) -> dict[str, Record]:
+    """The records of report files by name, the last of each. Half a line, left by a killed run, is skipped."""
     records: dict[str, Record] = {}
     for path in paths:
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        for line in lines:
+        for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 record = json.loads(line)
                 records[record["name"]] = record
-    return list(records.values())
+    return records
 
 
 def summary(records: Iterable[Record]) -> str:

@@ -1,6 +1,7 @@
 """Which videos there are, how their clips are named, and which of them a list names."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,26 +22,21 @@ class Source:
     """Frames at 25 fps by which the sound is delayed."""
 
 
-def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
-    """Finds all videos below a folder, sorted by name, and the reasons why others are not used, by path.
+def find_videos(root: Path) -> list[Source]:
+    """Finds all videos below a folder, sorted by name; what is not used is said on stderr.
 
     Links to folders are followed, each folder once, so that loops end. A video that is reached both directly and
     through a link has its direct name, to which lists and speakers refer.
 
     Raises:
-        UserError: the folder is missing, cannot be read or contains no video.
+        UserError: the folder is missing or contains no video that can be read.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; give the folder that contains the videos")
     sources: dict[str, Source] = {}
-    refused: dict[str, str] = {}
     visited: set[Path] = set()
     real_root = root.resolve()
-
-    def refuse(error: OSError) -> None:
-        refused[_below(root, Path(error.filename))] = error.strerror or "cannot be read"
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real_folder = Path(folder).resolve()
         if real_folder in visited:
             subfolders.clear()
@@ -51,19 +47,17 @@ def find_videos(root: Path) -> tuple[list[Source], dict[str, str]]:
             path = Path(folder, file)
             if path.suffix.lower() not in SUFFIXES or file.startswith("."):  # unfinished files, notes of macOS
                 continue
-            name = _below(root, path.with_name(path.stem))
-            if name in sources:
-                refused[_below(root, path)] = f"has the same name as {sources[name].path.name}, which is used"
-            else:
-                sources[name] = Source(name, path)
+            name = path.with_suffix("").relative_to(root).as_posix()
+            used = sources.setdefault(name, Source(name, path))
+            if used.path != path:
+                print(f"{path} is not used: {used.path.name} has the same name", file=sys.stderr)
     if not sources:
-        problem = f"cannot be read ({next(iter(refused.values()))})" if refused else "contains no video"
-        raise UserError(f"{root} {problem}; known suffixes are {' '.join(SUFFIXES)}")
-    return [sources[name] for name in sorted(sources)], refused
+        raise UserError(f"{root} contains no video; known suffixes are {' '.join(SUFFIXES)}")
+    return [sources[name] for name in sorted(sources)]
 
 
-def _below(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _refuse(error: OSError) -> None:
+    print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
 
 
 def _links_into(path: Path, root: Path) -> bool:

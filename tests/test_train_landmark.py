@@ -306,7 +306,6 @@ def test_zero_references_or_clips_are_refused(config: TrainLandmarkConfig, name:
     ("--loss.velocity -1", "--loss.velocity: -1.0 is less than 0, or no number"),
     ("--sampling.samples-per-epoch 0", "--sampling.samples-per-epoch: 0 is not more than 0"),
     ("--sampling.augment.box nan", "--sampling.augment.box: nan is less than 0, or no number"),
-    ("--val-share -1", "--val-share: -1.0 is less than 0, or no number"),
     ("--learning-rate nan", "--learning-rate: nan is not more than 0"),
     ("--model.width 2000000000", "--batch: 16 does not fit into the memory of cpu; use a smaller one, cut it"),
 ])  # fmt: skip

@@ -25,7 +25,7 @@ class TrainConfig:
     )
     # Numbers, and groups of numbers, that may be 0.
     MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset(
-        {"warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"} | {"loss", "split", "sampling.augment"}
+        {"warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"} | {"loss", "sampling.augment"}
     )
 
     cache: Path = tyro.MISSING

@@ -19,7 +19,7 @@ from runtime.command_line import UserError
 def test_a_broken_video_costs_itself(tmp_path: Path) -> None:
     write_portrait(tmp_path / "videos" / "good.mp4", 1, (160, 160))
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
-    sources, _ = find_videos(tmp_path / "videos")
+    sources = find_videos(tmp_path / "videos")
     line = speed(sources, tmp_path / "cache")
     rates = r"\d+ frames a second and core, \d+% of reading and detection's speed"
     assert re.fullmatch(f"1 of 2 videos became clips: {rates}", line)
@@ -39,7 +39,7 @@ def test_a_late_face_is_measured(tmp_path: Path) -> None:
     with VideoWriter(path, 25, (240, 240), np.zeros(16000, np.float32) + 0.1, crf=23) as writer:
         for frame in range(12):
             writer.write(face if frame > 3 else np.full_like(face, 90))
-    sources, _ = find_videos(path.parent)
+    sources = find_videos(path.parent)
     assert speed(sources, tmp_path / "cache").startswith("1 of 1 videos became clips")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from datasets.clip_cache import Clip, ClipWriter, open_clip
 from face import fingerprint
+from face.tracking import FaceTrack
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS
 
 
@@ -26,17 +27,15 @@ def write_clip(
         for frame in range(num_frames):
             face = np.stack([*np.meshgrid(ramp, ramp), np.full((size, size), 5 * frame % 256)], axis=2)
             writer.add(face.astype(np.uint8) if found[frame] else None)
-        writer.finish(
-            landmarks,
-            np.where(found[:, None], boxes, 0),
-            found,
-            rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).T,
-            {
-                "settings": fingerprint.current(size),
-                "frame_size": (160, 200),
-                "source": f"{name}.mp4",
-                "sound_shift": 0,
-                "measures": {"cuts": 0, "face": 90.0},
-            },
-        )
+        shots = np.zeros(num_frames, int)
+        track = FaceTrack(landmarks, (160, 200), shots + 1, shots)
+        track.boxes = np.where(found[:, None], boxes, 0)
+        mel = rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).T
+        metadata = {
+            "settings": fingerprint.current(size),
+            "source": f"{name}.mp4",
+            "sound_shift": 0,
+            "measures": {"cuts": 0, "face": 90.0},
+        }
+        writer.finish(track, mel, metadata)
     return open_clip(root, name)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets import splits
 from datasets.splits import SplitConfig, match, quoted, read_list, speaker_of, split
 from runtime.command_line import UserError
 
@@ -106,20 +107,21 @@ def test_a_clip_in_two_lists_is_refused(tmp_path: Path) -> None:
         split("xyz", SplitConfig(val_list=a, test_list=b))
 
 
-def test_speakers_stay_together_when_clips_are_added() -> None:
+def test_speakers_stay_together_when_clips_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "SHARE", 0.1)
     names = [f"trainval/s{s}/{c}" for s in range(200) for c in range(3)]
-    found = split(names, SplitConfig(val_share=0.1, test_share=0.1))
+    found = split(names, SplitConfig())
     sides = [{speaker_of(name) for name in side} for side in (found.train, found.val, found.test)]
     assert sum(map(len, sides)) == 200 and all(len(side) > 5 for side in sides)
     assert sorted(found.train + found.val + found.test) == sorted(names)
-    more = split(reversed([*names, "pretrain/s7/9", "trainval/new/1"]), SplitConfig(val_share=0.1, test_share=0.1))
+    more = split(reversed([*names, "pretrain/s7/9", "trainval/new/1"]), SplitConfig())
     assert set(found.val) <= set(more.val) and set(found.test) <= set(more.test)
     same = [side for side in (more.train, more.val, more.test) if "trainval/s7/0" in side]
     assert "pretrain/s7/9" in same[0]
 
 
 def test_a_folder_named_test_is_the_test_set() -> None:
-    found = split([f"{part}/s{s}/1" for part in ("trainval", "test") for s in range(40)], SplitConfig(val_share=0.2))
+    found = split([f"{part}/s{s}/1" for part in ("trainval", "test") for s in range(40)], SplitConfig())
     assert found.test == sorted(f"test/s{s}/1" for s in range(40))
     assert found.val and all(name.startswith("trainval/") for name in found.train + found.val)
 

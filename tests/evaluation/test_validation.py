@@ -162,7 +162,7 @@ def test_without_a_list_it_scores_the_trainings_validation_clips(
 ) -> None:
     for seed, name in enumerate(f"{speaker}/{clip}" for speaker in ("ann", "bob", "cat", "dan") for clip in "12"):
         write_clip(tmp_path / "cache", name, 30, size=64, seed=seed)
-    split = SplitConfig(val_share=0.5, test_share=0)
+    split = SplitConfig()
     model = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, audio_width=2, landmark_width=1)
     training = train_landmark.TrainLandmarkConfig(
         cache=tmp_path / "cache", run=tmp_path / "run", model=model, split=split, batch=2

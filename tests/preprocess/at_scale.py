@@ -82,7 +82,7 @@ def main(count: int, folder: Path) -> None:
         subprocess.run(command(folder / "videos", folder / "whole", 2), cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
         print(f"{turn}: {time.monotonic() - start:.1f} s")
     whole = contents(folder / "whole")
-    reasons = {record["name"]: record.get("reason", "") for record in read([folder / "whole/report.jsonl"])}
+    reasons = {name: record.get("reason", "") for name, record in read([folder / "whole/report.jsonl"]).items()}
     print("reasons as expected:", reasons == expected)
     kills = run_with_kills(folder / "videos", folder / "killed", max(2, count // 10))
     print(f"after {dict(kills)}: the same bytes: {contents(folder / 'killed') == whole}")

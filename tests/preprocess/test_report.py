@@ -42,7 +42,7 @@ def test_a_killed_run_is_continued(tmp_path: Path) -> None:
     again.add(CACHED)
     again.add({**FULL, "status": "cached"})
     again.finish()
-    assert [record["status"] for record in read([path])] == ["cached", "failed", "cached"]
+    assert [record["status"] for record in read([path]).values()] == ["cached", "failed", "cached"]
 
 
 def test_reports_of_all_shards_count(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_reports_of_all_shards_count(tmp_path: Path) -> None:
         path = tmp_path / f"report{part}.jsonl"
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
         os.utime(path, (time, time))
-    assert sorted(read_all(tmp_path), key=str) == sorted([CACHED, FAILED], key=str)
+    assert sorted(read_all(tmp_path).values(), key=str) == sorted([CACHED, FAILED], key=str)
     assert ReportFile(tmp_path, "2/2").settled("b")
 
 
@@ -74,7 +74,7 @@ def test_a_file_system_without_locks_is_enough(tmp_path: Path, monkeypatch: pyte
     report = ReportFile(tmp_path)
     report.add(CACHED)
     report.finish()
-    assert read([tmp_path / "report.jsonl"]) == [CACHED]
+    assert read([tmp_path / "report.jsonl"]) == {"a": CACHED}
 
 
 def test_summary_counts_by_reason() -> None:

@@ -16,14 +16,14 @@ def _touch(root: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def test_names_come_from_the_layout(tmp_path: Path) -> None:
+def test_names_come_from_the_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _touch(
         tmp_path, "main/55/00002.mp4", "main/55/00001.mp4", "main/55/00001.txt", "trainval/x/1.MP4", "top.mkv", "a.wav"
     )
     _touch(tmp_path, 'with space/it\'s "quoted"/Žluťoučký 話す.mp4', "dots/a.b.mp4")
-    sources, refused = find_videos(tmp_path)
+    sources = find_videos(tmp_path)
     names = [source.name for source in sources]
-    assert names == sorted(names) and not refused
+    assert names == sorted(names) and not capsys.readouterr().err
     assert set(names) == {
         "main/55/00001",
         "main/55/00002",
@@ -34,11 +34,11 @@ def test_names_come_from_the_layout(tmp_path: Path) -> None:
     }
 
 
-def test_the_second_video_of_a_name_is_refused(tmp_path: Path) -> None:
+def test_the_second_video_of_a_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _touch(tmp_path, "s/a.mp4", "s/a.avi", "s/._a.mp4", "s/.0a1b.part.mp4")
-    sources, refused = find_videos(tmp_path)
+    sources = find_videos(tmp_path)
     assert [source.path.name for source in sources] == ["a.avi"]
-    assert refused == {"s/a.mp4": "has the same name as a.avi, which is used"}
+    assert capsys.readouterr().err == f"{tmp_path}/s/a.mp4 is not used: a.avi has the same name\n"
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
@@ -46,16 +46,16 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "videos/s/loop").symlink_to(tmp_path / "videos")
     (tmp_path / "videos/t").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "videos/self.mp4").symlink_to(tmp_path / "videos/self.mp4")
-    sources, _ = find_videos(tmp_path / "videos")
+    sources = find_videos(tmp_path / "videos")
     assert [source.name for source in sources] == ["s/a", "self", "t/b"]
 
 
 def test_links_inside_do_not_rename_clips(tmp_path: Path) -> None:
     _touch(tmp_path, "main/55/00001.mp4", "main/66/00001.mp4")
     (tmp_path / "a favourite").symlink_to(tmp_path / "main/55")
-    assert [source.name for source in find_videos(tmp_path)[0]] == ["main/55/00001", "main/66/00001"]
+    assert [source.name for source in find_videos(tmp_path)] == ["main/55/00001", "main/66/00001"]
     (tmp_path / "elsewhere").symlink_to(tmp_path)  # the folder given may be a link itself
-    assert [source.name for source in find_videos(tmp_path / "elsewhere")[0]] == ["main/55/00001", "main/66/00001"]
+    assert [source.name for source in find_videos(tmp_path / "elsewhere")] == ["main/55/00001", "main/66/00001"]
 
 
 def test_no_folder_or_no_video_is_reported(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_no_folder_or_no_video_is_reported(tmp_path: Path) -> None:
 
 def test_shards_divide_the_clips(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"s{k % 3}/{k}.mp4" for k in range(20)))
-    sources, _ = find_videos(tmp_path)
+    sources = find_videos(tmp_path)
     parts = [select_shard(sources, f"{k}/3") for k in (1, 2, 3)]
     assert sorted(s.name for part in parts for s in part) == [s.name for s in sources]
     assert {len(part) for part in parts} == {6, 7}
@@ -78,7 +78,7 @@ def test_shards_divide_the_clips(tmp_path: Path) -> None:
 
 def test_lists_choose_clips(tmp_path: Path) -> None:
     _touch(tmp_path, *(f"main/s{k % 3}/{k}.mp4" for k in range(6)))
-    sources, _ = find_videos(tmp_path)
+    sources = find_videos(tmp_path)
     (tmp_path / "val.txt").write_text("s0/0\ns1/4 MV\ns2/99\n")
     assert [s.name for s in select_listed(sources, [tmp_path / "val.txt"])] == ["main/s0/0", "main/s1/4"]
     (tmp_path / "twice.txt").write_text("s0/0\nmain/s0/0\n")
@@ -90,7 +90,7 @@ def test_lists_choose_clips(tmp_path: Path) -> None:
 
 def test_a_file_shifts_the_sound_of_clips(tmp_path: Path) -> None:
     _touch(tmp_path, "s/a.mp4", "s/b.mp4")
-    sources, _ = find_videos(tmp_path)
+    sources = find_videos(tmp_path)
     (tmp_path / "shift.txt").write_text("s/b frames=-5\ns/unknown frames=1\n")
     assert [s.sound_shift for s in shift_sounds(sources, tmp_path / "shift.txt")] == [0, -5]
     (tmp_path / "a.txt").write_text("s/a\n")  # the shifts may be of clips that are not in the list
