@@ -37,7 +37,7 @@ from runtime.command_line import SettingError
 from training.batches import Batch, spread, to_device
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
-from training.loop import Stage, Trainer, train
+from training.loop import Trainer, train
 
 NUM_PICTURES = 6  # validation clips drawn for TensorBoard
 MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
@@ -96,19 +96,17 @@ PRESETS = {
 }
 
 
-class LandmarkStage(Stage):
+class LandmarkTrainer(Trainer):
     """The training step and the validation of stage 1."""
 
     name = "landmark_generator"
+    config: TrainLandmarkConfig
 
-    def __init__(
-        self, config: TrainLandmarkConfig, model: LandmarkGenerator, engine: Engine, examples: list[Batch]
-    ) -> None:
-        super().__init__(model, engine, examples)
-        self.config = config
-        self.generator = engine.parallel(model)
+    def __init__(self, network: LandmarkGenerator, *others: Any) -> None:
+        super().__init__(network, *others)
+        self.generator = self.engine.parallel(network)
 
-    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
         with self.engine.autocast():
             lip, jaw = self.generator(batch["mel"], batch["pose"], batch["reference"])
         losses = self.loss(lip, jaw, batch)
@@ -219,7 +217,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     elif engine.is_main:  # which alone validates
         for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
-    yield Trainer(LandmarkStage(config, model, engine, examples), data, config, [*clips.val, "", *clips.test])
+    yield LandmarkTrainer(model, data, examples, config, engine, [*clips.val, "", *clips.test])
 
 
 def main(config: TrainLandmarkConfig) -> None:

@@ -42,7 +42,7 @@ from runtime.command_line import SettingError, UserError
 from training.batches import Batch, spread, to_device
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
-from training.loop import Stage, Trainer, train
+from training.loop import Trainer, train
 
 NUM_PICTURES = 6  # validation samples shown in TensorBoard
 
@@ -133,18 +133,18 @@ def find_vgg(config: TrainRenderConfig) -> VGG19:
         return load_vgg(path, config.loss.vgg_layers)
 
 
-class InitialMotionStage(Stage):
+class InitialMotionTrainer(Trainer):
     """The initial motion of lite, by the PSNR of the lower halves of each warped reference and of their average."""
 
     name = "initial_motion"
+    config: TrainRenderConfig
 
-    def __init__(self, config: TrainRenderConfig, motion: InitialMotion, engine: Engine, examples: list[Batch]) -> None:
-        super().__init__(motion, engine, examples)
-        self.config = config
-        self.motion = engine.parallel(motion)
-        self.correction = motion.correction
+    def __init__(self, network: InitialMotion, *others: Any) -> None:
+        super().__init__(network, *others)
+        self.motion = self.engine.parallel(network)
+        self.correction = network.correction
 
-    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
         losses = self.losses(self.motion, batch)
         self.engine.backward(losses["L"])
         return losses
@@ -188,17 +188,22 @@ class Generator(nn.Module):
         return losses, output.face.detach()
 
 
-class RenderStage(Stage):
+class RenderTrainer(Trainer):
     """Generator step, discriminator step and validation of stage 2."""
 
     name = "renderer"
+    config: TrainRenderConfig
 
-    def __init__(
-        self, config: TrainRenderConfig, model: Renderer, engine: Engine, examples: list[Batch], warm_up_steps: int
-    ) -> None:
-        super().__init__(model, engine, examples)
-        self.config = config
-        self.warm_up_steps = warm_up_steps
+    def __init__(self, network: Renderer, *others: Any) -> None:
+        super().__init__(network, *others)
+        config = self.config
+        engine = self.engine
+        # Without warping, or a loss of it, there is no alignment to warm up: everything trains from the start.
+        if config.model.use_warping and config.loss.warp:
+            epochs = config.loss.warmup_epochs * len(self.data) / config.batch
+            self.warm_up_steps = math.ceil(epochs) if config.alignment_steps is None else config.alignment_steps
+        if self.warm_up_steps and engine.is_main:
+            print(f"the first {self.warm_up_steps} steps train the alignment alone")
         vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
         discriminator = None
         if config.loss.needs_discriminator:
@@ -209,14 +214,14 @@ class RenderStage(Stage):
             self.discriminator = engine.parallel(discriminator)
         loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
         self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)  # type: ignore[arg-type]
-        self.generator = engine.parallel(Generator(model, self.loss), partly_trained=True)
+        self.generator = engine.parallel(Generator(network, self.loss), partly_trained=True)
         self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
         alexnet = config.lpips or registry.find("lpips_alex")
         if alexnet:
             self.metrics["lpips"] = LPIPS("alex", alexnet).to(engine.device)
 
-    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        warming_up = step < self.warm_up_steps
+    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
+        warming_up = self.step < self.warm_up_steps
         with self.engine.autocast():
             losses, face = self.generator(batch, warming_up)
         self.engine.backward(losses["L"])
@@ -309,21 +314,13 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     motion = model.initial_motion if isinstance(model, LiteRenderer) else None
     if motion is not None and config.initial_motion_steps and not config.overfit:
         stage_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
-        stage = InitialMotionStage(stage_config, motion, engine, examples)
-        trainer = Trainer(stage, data, stage_config, held_out)
+        trainer = InitialMotionTrainer(motion, data, examples, stage_config, engine, held_out)
         yield trainer
         motion.load_state_dict(trainer.average.module.state_dict())
     if motion is not None:
         motion.requires_grad_(False)  # the renderer trains on top of it
 
-    # Without warping, or a loss of it, there is no alignment to warm up: everything trains from the start.
-    warm_up_steps = 0
-    if config.model.use_warping and config.loss.warp:
-        epochs = config.loss.warmup_epochs * len(data) / config.batch
-        warm_up_steps = math.ceil(epochs) if config.alignment_steps is None else config.alignment_steps
-    if warm_up_steps and engine.is_main:
-        print(f"the first {warm_up_steps} steps train the alignment alone")
-    yield Trainer(RenderStage(config, model, engine, examples, warm_up_steps), data, config, held_out)
+    yield RenderTrainer(model, data, examples, config, engine, held_out)
 
 
 def main(config: TrainRenderConfig) -> None:

@@ -48,9 +48,7 @@ def main(config: TrainingBenchmarkConfig) -> None:
             [landmark_trainer] = train_landmark.trainers(landmark, Engine(landmark))
             [render_trainer] = train_render.trainers(render, Engine(render))
         for trainer in (landmark_trainer, render_trainer):
-            rows.append(
-                {"network": trainer.stage.name, "batch": trainer.config.batch, **measure(trainer, config.steps)}
-            )
+            rows.append({"network": trainer.name, "batch": trainer.config.batch, **measure(trainer, config.steps)})
     print(f"{config.preset}: {describe(landmark_trainer.engine.device)}")
     print(tabulate(rows, headers="keys", floatfmt=".3g"))
 

@@ -26,7 +26,7 @@ from models.renderer import Renderer
 from runtime import command_line
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
-from train_landmark import MAX_WINDOWS, PRESETS, LandmarkStage, TrainLandmarkConfig, main, trainers
+from train_landmark import MAX_WINDOWS, PRESETS, LandmarkTrainer, TrainLandmarkConfig, main, trainers
 from training import checkpoint, plot
 from training.config import chosen_preset
 from training.engine import Engine
@@ -46,7 +46,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(config: TrainLandmarkConfig) -> list[Trainer]:
-    """The stages in turn, none of which is run."""
+    """The trainers in turn, none of which is run."""
     return list(trainers(config, Engine(config)))
 
 
@@ -105,7 +105,7 @@ def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConf
         main(replace(other, model=replace(TINY, width=32)))
     assert last(other)["networks"]["landmark_generator.lip_head.weight"].shape == (80, 16)
     [trainer] = start(other)
-    assert trainer.stage.network.training  # also for a dry run, which restores nothing
+    assert trainer.network.training  # also for a dry run, which restores nothing
 
 
 def test_plot_draws_the_curves_of_runs(config: TrainLandmarkConfig, tmp_path: Path) -> None:
@@ -134,8 +134,7 @@ def test_validation_keeps_a_part_of_long_clips(config: TrainLandmarkConfig, tmp_
     for name in "ab":
         write_clip(tmp_path / "long", name, num_frames=400)
     [trainer] = start(replace(config, cache=tmp_path / "long"))
-    stage: Any = trainer.stage
-    [windows] = stage.examples
+    [windows] = trainer.examples
     starts = windows["frame"].tolist()
     assert starts == sorted(set(starts)) and len(starts) == MAX_WINDOWS < 400 // TINY.num_frames
     assert (starts[0], starts[-1]) == (0, 385) and windows["boxes"].shape == (MAX_WINDOWS, TINY.num_frames, 4)
@@ -164,13 +163,13 @@ def test_dry_run_estimates_a_large_batch_from_few_samples(
     config: TrainLandmarkConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = []
-    train_step = LandmarkStage.train_step
+    train_batch = LandmarkTrainer.train_batch
 
-    def count(stage: LandmarkStage, batch: dict[str, Any], step: int) -> dict[str, torch.Tensor]:
+    def count(trainer: LandmarkTrainer, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         sizes.append(len(batch["name"]))
-        return train_step(stage, batch, step)
+        return train_batch(trainer, batch)
 
-    monkeypatch.setattr(LandmarkStage, "train_step", count)
+    monkeypatch.setattr(LandmarkTrainer, "train_batch", count)
     main(replace(config, dry_run=True, batch=96, accumulate=2, steps=500))  # more than the data's 8 samples
     assert sizes == [4, 8]
     lines = capsys.readouterr().out
@@ -188,7 +187,7 @@ def test_too_little_memory_is_one_line(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(LandmarkStage, "train_step", refuse)
+    monkeypatch.setattr(LandmarkTrainer, "train_batch", refuse)
     with pytest.raises(UserError, match=f"batch: {config.batch} does not fit into the memory of cpu"):
         main(config)
 
@@ -200,7 +199,7 @@ def test_a_lost_process_that_loads_data_is_one_line(
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
         time.sleep(60)  # ended by the loader's signal
 
-    monkeypatch.setattr(LandmarkStage, "train_step", kill_a_worker)
+    monkeypatch.setattr(LandmarkTrainer, "train_batch", kill_a_worker)
     with pytest.raises(UserError, match=r"workers: DataLoader worker .* is killed by signal: Killed. ; use fewer"):
         main(replace(config, workers=1))
 
@@ -212,7 +211,7 @@ def test_processes_that_load_data_end_with_an_unforeseen_error(
         assert multiprocessing.active_children()
         raise ValueError("unforeseen")
 
-    monkeypatch.setattr(LandmarkStage, "train_step", fail)
+    monkeypatch.setattr(LandmarkTrainer, "train_batch", fail)
     with pytest.raises(ValueError, match="unforeseen"):
         main(replace(config, workers=1))
     assert not multiprocessing.active_children()

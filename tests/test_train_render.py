@@ -17,7 +17,7 @@ from models.lite.renderer import LiteRendererConfig
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import write_vgg
-from train_render import InitialMotionStage, RenderStage, TrainRenderConfig, find_vgg, main, trainers
+from train_render import InitialMotionTrainer, RenderTrainer, TrainRenderConfig, find_vgg, main, trainers
 from training import checkpoint
 from training.engine import Engine
 from training.loop import Trainer
@@ -46,7 +46,7 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(config: TrainRenderConfig) -> list[Trainer]:
-    """The stages in turn, none of which is run."""
+    """The trainers in turn, none of which is run."""
     return list(trainers(config, Engine(config)))
 
 
@@ -93,7 +93,7 @@ def lite_config(config: TrainRenderConfig) -> TrainRenderConfig:
 
 def test_initial_motion_trains_first_and_stays_at_its_average(lite_config: TrainRenderConfig) -> None:
     *_, trainer = start(replace(lite_config, initial_motion_steps=0))
-    before = trainer.stage.network.state_dict()
+    before = trainer.network.state_dict()
     main(lite_config)
     motion = checkpoint.load_latest(lite_config.run / "initial_motion" / "checkpoints")
     assert motion and motion["step"] == 2
@@ -118,7 +118,7 @@ def test_the_initial_motion_resumes_on_its_own(lite_config: TrainRenderConfig, m
 
     def stop(trainer: Trainer, parts: list[dict[str, Any]]) -> None:
         step(trainer, parts)
-        if isinstance(trainer.stage, InitialMotionStage):
+        if isinstance(trainer, InitialMotionTrainer):
             trainer.engine.signal = signal.SIGTERM
 
     step = Trainer.train_step
@@ -143,13 +143,13 @@ def test_a_few_samples_are_overfitted_without_the_initial_motion(lite_config: Tr
 def test_initial_motion_pays_for_weights_that_change_nothing(lite_config: TrainRenderConfig) -> None:
     picture = torch.rand(1, 3, 32, 32)
     points = torch.rand(1, 131, 2)
-    stage: Any = start(lite_config)[0].stage
+    trainer: Any = start(lite_config)[0]
     batch = {"target": picture, "masked_target": picture, "reference_images": picture[:, None]}
     batch |= {"landmarks": points, "reference_landmarks": points[:, None]}  # nothing is off, so nothing is corrected
-    without = stage.losses(stage.network, batch)["L"]
-    weight = stage.network.correction.weight
+    without = trainer.losses(trainer.network, batch)["L"]
+    weight = trainer.network.correction.weight
     torch.nn.init.constant_(weight, 0.1)
-    cost = (stage.losses(stage.network, batch)["L"] - without).item()
+    cost = (trainer.losses(trainer.network, batch)["L"] - without).item()
     assert cost == pytest.approx(lite_config.initial_motion_decay * 0.01 * weight.numel(), rel=1e-3)
 
 
@@ -165,24 +165,23 @@ def test_the_warm_up_is_said_in_steps(config: TrainRenderConfig, capsys: pytest.
 
 def test_dry_run_is_of_steps_after_the_warm_up(config: TrainRenderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[set[str]] = []
-    train_step = RenderStage.train_step
+    train_batch = RenderTrainer.train_batch
 
-    def record(stage: RenderStage, batch: dict[str, Any], step: int) -> dict[str, torch.Tensor]:
-        losses = train_step(stage, batch, step)
+    def record(trainer: RenderTrainer, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        losses = train_batch(trainer, batch)
         names.append(set(losses))
         return losses
 
-    monkeypatch.setattr(RenderStage, "train_step", record)
+    monkeypatch.setattr(RenderTrainer, "train_batch", record)
     main(replace(config, dry_run=True))
     assert len(names) == 2 and all("L_D" in losses for losses in names)
 
 
 def test_overfitting_validates_on_the_samples_it_trains_on(config: TrainRenderConfig) -> None:
     [trainer] = start(replace(config, overfit=2))
-    stage: Any = trainer.stage
     [batch] = next(trainer.batches())
-    assert [(s["name"], s["frame"]) for s in stage.examples] == list(zip(batch["name"], batch["frame"], strict=True))
-    assert torch.equal(torch.stack([s["target"] for s in stage.examples]), batch["target"])
+    assert [(s["name"], s["frame"]) for s in trainer.examples] == list(zip(batch["name"], batch["frame"], strict=True))
+    assert torch.equal(torch.stack([s["target"] for s in trainer.examples]), batch["target"])
 
 
 def test_cache_of_another_size(config: TrainRenderConfig) -> None:
@@ -223,7 +222,7 @@ def test_lpips_is_measured_where_the_weights_are(config: TrainRenderConfig) -> N
         write_clip(config.cache, name, num_frames=30)
     [trainer] = start(config)
     with torch.no_grad():
-        numbers, pictures = trainer.stage.validate(trainer.average.module)
+        numbers, pictures = trainer.validate(trainer.average.module)
     assert numbers["lpips"] > 0
     (title, picture), *_ = pictures.items()
     assert "frame" in title

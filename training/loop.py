@@ -27,28 +27,58 @@ from training.engine import Engine, MovingAverage, lost_another
 from training.run_folder import RunFolder
 
 
-class Stage(ABC):
-    """What a script gives to `Trainer`: networks, and how they are trained and validated."""
+class Trainer(ABC):
+    """Trains a network from the run's last checkpoint on; a script says how a batch does so, and what validates it.
 
-    name: str  # of the averaged network
+    Args:
+        network: is averaged, validated on the `examples` and exported. Others may be added to `networks`, and to
+            `optimiser` as a group with their name.
+        data: samples of an epoch.
+        examples: fixed batches or samples to validate on.
+        held_out: names of what is not trained on, which may not change while a run is continued.
+
+    Raises:
+        SettingError: the data cannot fill a batch.
+    """
+
+    name: str  # of the network
     warm_up_steps = 0  # steps at the start that train a part of the network
 
-    def __init__(self, network: nn.Module, engine: Engine, examples: list[Batch]) -> None:
-        """`network` is averaged, validated on the `examples` and exported.
-
-        Others may be added to `networks`, and to `optimiser` as a group with their name.
-        """
-        self.engine = engine
-        self.examples = examples
-        self.network = network.to(engine.device)
-        if engine.config.compile:
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Dataset[Any],
+        examples: Sequence[Batch],
+        config: TrainConfig,
+        engine: Engine,
+        held_out: Sequence[str] = (),
+    ) -> None:
+        length = len(data)  # type: ignore[arg-type]
+        if config.batch > length and not config.overfit and not config.dry_run:
+            raise SettingError(
+                "batch",
+                f"{config.batch} is more than the {length} training samples of an epoch; use a smaller batch, or "
+                f"draw more samples from the same clips (sampling.samples-per-epoch {config.batch})",
+            )
+        self.network = network.to(engine.device).train()
+        if config.compile:
             network.compile()
+        self.data = data
+        self.examples = examples
+        self.config = config
+        self.engine = engine
+        self.run = RunFolder(config, held_out)
         self.networks = nn.ModuleDict({self.name: network})
         group = {"name": self.name, "params": network.parameters()}
         self.optimiser = Adam([group], fused=engine.device.type == "cuda")
+        self.average = MovingAverage(network, config.ema, is_trained=config.init is not None)
+        self.saved = {"networks": self.networks, "optimiser": self.optimiser, "average": self.average.module}
+        self.step = 0
+        self.best = math.inf
+        self.unreported: list[Any] = []  # step, scalars by name and clips of each part of a batch
 
     @abstractmethod
-    def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
         """Forward and backward passes of a batch, or of each part of it. Returns scalars by name."""
 
     @abstractmethod
@@ -58,37 +88,6 @@ class Stage(ABC):
     @abstractmethod
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
         """Writes the weights that others load, and what there is to say about them."""
-
-
-class Trainer:
-    """Trains a stage from the run's last checkpoint on.
-
-    Args:
-        held_out: names of what is not trained on, which may not change while a run is continued.
-
-    Raises:
-        SettingError: the data cannot fill a batch.
-    """
-
-    def __init__(self, stage: Stage, data: Dataset[Any], config: TrainConfig, held_out: Sequence[str] = ()) -> None:
-        self.stage = stage
-        self.data = data
-        self.config = config
-        self.engine = stage.engine
-        self.run = RunFolder(config, held_out)
-        length = len(data)  # type: ignore[arg-type]
-        if config.batch > length and not config.overfit and not config.dry_run:
-            raise SettingError(
-                "batch",
-                f"{config.batch} is more than the {length} training samples of an epoch; use a smaller batch, or "
-                f"draw more samples from the same clips (sampling.samples-per-epoch {config.batch})",
-            )
-        stage.networks.train()
-        self.average = MovingAverage(stage.network, config.ema, is_trained=config.init is not None)
-        self.saved = {"networks": stage.networks, "optimiser": stage.optimiser, "average": self.average.module}
-        self.step = 0
-        self.best = math.inf
-        self.unreported: list[Any] = []  # step, scalars by name and clips of each part of a batch
 
     def fit(self) -> bool:
         """Trains until the steps are done, or until a signal or the minutes stop it earlier. Returns which.
@@ -145,19 +144,19 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         for number, part in enumerate(parts, start=1):
             self.engine.exchange_gradients(number == len(parts))
-            losses = self.stage.train_step(part, self.step)
+            losses = self.train_batch(part)
             losses = {name: value.detach().float() for name, value in losses.items()}
             self.unreported.append((self.step, losses, part["name"]))
-        norms = self.engine.update(self.stage.optimiser, self.step)
+        norms = self.engine.update(self.optimiser, self.step)
         self.unreported.append((self.step, norms, []))
         self.step += 1
         self.average.update(self.step)
 
     def dry_run(self) -> None:
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
-        for name, network in self.stage.networks.items():
+        for name, network in self.networks.items():
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-        self.step = self.stage.warm_up_steps
+        self.step = self.warm_up_steps
         size = self.engine.part_size
         few = min(4, size)
         more = min(8, size)
@@ -200,14 +199,14 @@ class Trainer:
         """Validates and exports the averaged weights: the last ones, and the best so far."""
         network = self.average.module
         with torch.no_grad():
-            numbers, pictures = self.stage.validate(network)
+            numbers, pictures = self.validate(network)
         self.run.log(self.step, numbers, "validation", pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")
         about = {"step": self.step, "validation": numbers}
-        self.stage.export(network, self.run.path / f"{self.stage.name}_last.safetensors", about)
+        self.export(network, self.run.path / f"{self.name}_last.safetensors", about)
         if numbers["selection"] < self.best:
             self.best = numbers["selection"]
-            self.stage.export(network, self.run.path / f"{self.stage.name}.safetensors", about)
+            self.export(network, self.run.path / f"{self.name}.safetensors", about)
 
     def _report(self, began: float) -> None:
         """Logs means since the last report at the time `began`, read together, as a GPU has to wait for each look.

@@ -168,7 +168,7 @@ def test_without_a_list_it_scores_the_trainings_validation_clips(
         cache=tmp_path / "cache", run=tmp_path / "run", model=model, split=split, batch=2
     )
     [trainer] = train_landmark.trainers(training, Engine(training))
-    examples = trainer.stage.examples
+    examples = trainer.examples
     capsys.readouterr()
     config = ValidateConfig(tmp_path / "cache", tiny, "1", device="cpu", split=split, output=tmp_path / "out")
     validate(config)

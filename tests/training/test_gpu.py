@@ -71,13 +71,12 @@ def test_a_training_step(
 
 
 def check_training_step(trainer: Trainer, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage: Any = trainer.stage
     [part] = next(trainer.batches())
     monkeypatch.setattr(Tensor, "backward", lambda _: None)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    vgg: list[Any] = [stage.loss.vgg] if isinstance(stage, train_render.RenderStage) else []
-    with on_gpu(*stage.networks.values(), trainer.average.module, *vgg), monkeypatch.context() as patch:
+    vgg: list[Any] = [trainer.loss.vgg] if isinstance(trainer, train_render.RenderTrainer) else []
+    with on_gpu(*trainer.networks.values(), trainer.average.module, *vgg), monkeypatch.context() as patch:
         patch.setattr(trainer.engine, "device", GPU)
         patch.setattr(trainer.engine, "half", half)
         with trainer.engine.autocast():
@@ -86,11 +85,11 @@ def check_training_step(trainer: Trainer, half: bool, monkeypatch: pytest.Monkey
         batch: Any = {
             k: torch.empty(v.shape, dtype=v.dtype, device=GPU) if isinstance(v, Tensor) else v for k, v in part.items()
         }
-        for step in (0, 9):  # warming up and after it
+        for trainer.step in (0, 9):  # warming up and after it
             with torch.no_grad():  # a graph would ask the driver
-                losses = stage.train_step(batch, step)
+                losses = trainer.train_batch(batch)
             assert "L" in losses and {(loss.device, loss.dtype) for loss in losses.values()} == {(GPU, torch.float32)}
-        for name, network in stage.networks.items():
+        for name, network in trainer.networks.items():
             for parameter in network.parameters():
                 parameter.requires_grad_().grad = torch.empty_like(parameter)
             optimiser = Adam([{"name": name, "params": network.parameters()}], fused=True)

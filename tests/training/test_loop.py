@@ -21,12 +21,11 @@ from torch import nn
 import train_landmark
 import train_render
 from runtime.command_line import UserError
-from tests.training.toy import STEPS, toy_trainer
+from tests.training.toy import STEPS, ToyTrainer, toy_trainer
 from training import checkpoint, loop
 from training.batches import part_indices, sample_indices
 from training.config import TrainConfig
 from training.engine import SIGNALS, Engine, MovingAverage
-from training.loop import Trainer
 from training.run_folder import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +37,7 @@ def last(run: Path) -> dict[str, Any]:
     return state
 
 
-def train(run: Path, **settings: Any) -> Trainer:
+def train(run: Path, **settings: Any) -> ToyTrainer:
     trainer = toy_trainer(run, **settings)
     trainer.fit()
     return trainer
@@ -257,11 +256,10 @@ def test_the_best_weights_are_exported_and_two_checkpoints_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = toy_trainer(tmp_path, steps=10)
-    stage: Any = trainer.stage
-    stage.selections = [3.0, 1.0, 2.0, 1.5, 1.0, 0.5]
+    trainer.selections = [3.0, 1.0, 2.0, 1.5, 1.0, 0.5]
     trainer.fit()
     assert (trainer.step, trainer.best) == (10, 1.0)
-    assert stage.exported == [2, 4]
+    assert trainer.exported == [2, 4]
     assert "step 10: done; best 1, see" in capsys.readouterr().out
     assert train(tmp_path, steps=10).step == 10  # the same again doesn't go on
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
@@ -285,14 +283,14 @@ def test_accumulated_parts_are_one_batch(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", batch=8, dropout=0.0, clip_norm=0.5)
     parts = train(tmp_path / "parts", batch=8, dropout=0.0, clip_norm=0.5, accumulate=4)
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
-    for a, b in zip(whole.stage.network.parameters(), parts.stage.network.parameters(), strict=True):
+    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_learns_the_same(tmp_path: Path) -> None:
     train(tmp_path / "whole", dropout=0.0, steps=60, validate_every=60)
     half = train(tmp_path / "half", dropout=0.0, steps=60, validate_every=60, precision="bf16")
-    assert half.stage.engine.autocast().fast_dtype == torch.bfloat16
+    assert half.engine.autocast().fast_dtype == torch.bfloat16
     assert losses(tmp_path / "half") != losses(tmp_path / "whole")
     assert losses(tmp_path / "half")[-1] == pytest.approx(losses(tmp_path / "whole")[-1], rel=0.1)
 
@@ -302,7 +300,7 @@ def test_learning_rate_rises_and_gradients_are_clipped(tmp_path: Path) -> None:
     rates = [row["learning_rate"] for row in read_metrics(tmp_path) if row["group"] == "train"]
     assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
     trainer = toy_trainer(tmp_path / "clipped", clip_norm=0.1)
-    layer = trainer.stage.network
+    layer = trainer.network
     optimiser = torch.optim.SGD([{"name": "toy", "params": layer.parameters()}])
     before = torch.nn.utils.parameters_to_vector(layer.parameters()).clone()
     layer(torch.ones(1, 16)).sum().backward()
@@ -315,11 +313,11 @@ def test_learning_rate_rises_and_gradients_are_clipped(tmp_path: Path) -> None:
 def test_averaged_weights_follow_with_the_decay(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, ema=0.9)
     steps = trainer.batches()
-    expected = [p.detach().clone() for p in trainer.stage.network.parameters()]
+    expected = [p.detach().clone() for p in trainer.network.parameters()]
     for step in range(1, 4):
         trainer.train_step(next(steps))
         decay = min(0.9, (1 + step) / (10 + step))
-        now = trainer.stage.network.parameters()
+        now = trainer.network.parameters()
         expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, now, strict=True)]
     for average, value in zip(trainer.average.module.parameters(), expected, strict=True):
         torch.testing.assert_close(average, value)
@@ -405,7 +403,7 @@ def test_auto_precision_is_bf16_where_that_is_faster(
 
 def test_other_clips_held_out_than_before_are_refused(tmp_path: Path) -> None:
     trainer = train(tmp_path, steps=2)
-    other = Trainer(trainer.stage, trainer.data, trainer.config, ["a"])
+    other = ToyTrainer(trainer.network, trainer.data, [], trainer.config, trainer.engine, ["a"])
     message = r"val_list: .* was started with 0 clips held out for validation and test \(0{8}\), not 1 clips"
     with pytest.raises(UserError, match=message):
         other.fit()

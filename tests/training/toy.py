@@ -1,4 +1,4 @@
-"""A stage without faces for the tests of the loop: a small network with dropout that fits made-up numbers.
+"""A training without faces for the tests of the loop: a small network with dropout that fits made-up numbers.
 
 Run as a program it trains in a folder and, when told to, kills itself: python -m tests.training.toy RUN [WHEN]
 """
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from runtime.command_line import UserError, fail
 from training.config import TrainConfig
 from training.engine import Engine
-from training.loop import Stage, Trainer, run_in_turn
+from training.loop import Trainer, run_in_turn
 
 STEPS = 12
 
@@ -39,17 +39,16 @@ class Numbers(Dataset[dict[str, Any]]):
         return {"x": x, "y": y, "name": f"clip{index % 8}"}
 
 
-class ToyStage(Stage):
+class ToyTrainer(Trainer):
     name = "toy"
 
-    def __init__(self, engine: Engine, dropout: float = 0.3) -> None:
-        layers = nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4)
-        super().__init__(nn.Sequential(*layers), engine, [])
-        self.trained = engine.parallel(self.network)
+    def __init__(self, network: nn.Module, *others: Any) -> None:
+        super().__init__(network, *others)
+        self.trained = self.engine.parallel(network)
         self.selections: list[float] = []  # what validation answers, first to last; then the last again
         self.exported: list[int] = []
 
-    def train_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:
+    def train_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         with self.engine.autocast():
             output = self.trained(batch["x"])
         loss = (output.float() - batch["y"]).square().mean()
@@ -69,16 +68,17 @@ class ToyStage(Stage):
 
 def toy_trainer(
     run: Path, broken: int | None = None, dropout: float = 0.3, engine: Engine | None = None, **settings: Any
-) -> Trainer:
+) -> ToyTrainer:
     config = TrainConfig(**{
         "cache": run, "run": run, "batch": 4, "steps": STEPS, "workers": 0, "log_every": 1, "validate_every": 2,
         "learning_rate": 1e-2, "ema": 0.9, "device": "cpu", "precision": "fp32", **settings,
     })  # fmt: skip
-    stage = ToyStage(engine or Engine(config), dropout)
-    return Trainer(stage, Numbers(broken), config)
+    engine = engine or Engine(config)
+    network = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4))
+    return ToyTrainer(network, Numbers(broken), [], config, engine)
 
 
-def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> Trainer:
+def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> ToyTrainer:
     trainer = toy_trainer(run, workers=int(when == "wait"), **json.loads(settings))
     step, replace = trainer.train_step, os.replace
     if when == "step":  # in the middle of the run, between two checkpoints

@@ -17,7 +17,7 @@ def main(name: str, arguments: list[str]) -> None:
     state = {}
     for trainer in script.trainers(config, engine):
         assert trainer.fit()
-        for network_name, network in trainer.stage.networks.items():
+        for network_name, network in trainer.networks.items():
             for key, parameter in network.named_parameters():
                 state[f"{network_name}.{key}"] = parameter.detach().clone()
     torch.save(state, f"process_{engine.rank}.pt")
