@@ -289,11 +289,10 @@ def pick_of(faces: Faces | None, chosen: int) -> str:
 def check_length(path: Path, max_seconds: float) -> None:
     """Raises a UserError if a sound is too long; it is decoded no further than that."""
     samples = 0
-    with ffmpeg.open_input(path) as container:
-        stream = ffmpeg.sound_stream(container)
-        if stream is None:
+    with ffmpeg.open_input(path) as source:
+        if source.sound is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
-        for piece in ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", []):
+        for piece in source.sound_pieces(SAMPLE_RATE, "mono", []):
             samples += piece.shape[-1]
             if samples > max_seconds * SAMPLE_RATE:
                 raise UserError(f"{path}: longer than the {max_seconds:.0f} s that are accepted here; cut it")
@@ -301,9 +300,8 @@ def check_length(path: Path, max_seconds: float) -> None:
 
 def is_playable(path: Path) -> bool:
     """Whether browsers show this video."""
-    with ffmpeg.open_input(path) as container:
-        stream = ffmpeg.picture_stream(container)
-        codec = "" if stream is None else stream.codec_context.name
+    with ffmpeg.open_input(path) as source:
+        codec = "" if source.picture is None else source.picture.codec_context.name
     return path.suffix.lower() in PLAYABLE and codec.startswith(PLAYABLE_CODECS)
 
 

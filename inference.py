@@ -180,10 +180,8 @@ class Dubber:
 
 def read_mel(audio: Path, remarks: list[str]) -> tuple[np.ndarray, float]:
     """The mel spectrogram (80, columns) of a sound file, and its length in seconds. Adds what users should know."""
-    damage: list[str] = []
     notes: list[str] = []
-    wav = read_audio(audio, damage, notes)
-    remarks += [f"damaged, the rest of it was used: {audio}: {line}" for line in damage]
+    wav = read_audio(audio, notes)
     remarks += [f"{audio}: {line}" for line in notes]
     seconds = len(wav) / SAMPLE_RATE
     if seconds < SHORTEST_SOUND:

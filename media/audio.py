@@ -39,22 +39,16 @@ assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 @cache
 def _mel_basis() -> ndarray:
     """(80, 401) from the bins of the STFT to Slaney's mel bands: triangles of equal area."""
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(FMIN), _hz_to_mel(FMAX), N_MELS + 2))[:, None]  # (82, 1)
+    lowest = FMIN * 15 / 1000  # mel: Slaney's scale is linear up to 1000 Hz = 15 mel, and logarithmic above
+    highest = 15 + _MELS_PER_E * math.log(FMAX / 1000)
+    mels = np.linspace(lowest, highest, N_MELS + 2)[:, None]  # (82, 1)
+    edges = np.where(mels < 15, mels * 1000 / 15, 1000 * np.exp((mels - 15) / _MELS_PER_E))  # Hz
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins - low) / (centre - low)
     falling = (high - bins) / (high - centre)
     triangles = np.clip(np.minimum(rising, falling), 0, None)
     return (triangles * 2 / (high - low)).astype(np.float32)
-
-
-def _hz_to_mel(hertz: float) -> float:
-    """Slaney's scale: linear up to 1000 Hz = 15 mel, logarithmic above."""
-    return hertz * 15 / 1000 if hertz < 1000 else 15 + _MELS_PER_E * math.log(hertz / 1000)
-
-
-def _mel_to_hz(mels: ndarray) -> ndarray:
-    return np.where(mels < 15, mels * 1000 / 15, 1000 * np.exp((mels - 15) / _MELS_PER_E))
 
 
 def log_mel(wav: ndarray) -> ndarray:
@@ -96,8 +90,7 @@ def _log_mel(samples: ndarray) -> ndarray:
     spectrum = np.fft.rfft(windows * _HANN).T  # (401, 1 + n)
     mel = _mel_basis() @ np.abs(spectrum)
     decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), mel)) - _REFERENCE_DB
-    scaled = (_LOUDEST - SILENCE) * (decibel - _FLOOR_DB) / -_FLOOR_DB + SILENCE
-    return np.clip(scaled, SILENCE, _LOUDEST)
+    return np.interp(decibel, [_FLOOR_DB, 0], [SILENCE, _LOUDEST])
 
 
 def first_columns(frames: ndarray) -> ndarray:

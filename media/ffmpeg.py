@@ -5,6 +5,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ _MAX_RATE = 1000  # frames a second: more is a clock, not a rate
 _RESTART = 1  # seconds by which time goes back where another file was joined on
 _AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
 _AAC_BIT_RATE = 96000  # bits a second and channel
+_ENCODERS = {"h264": "libx264", "hevc": "libx265", "lossless": "libx264rgb"}
 
 Stream = av.VideoStream | av.AudioStream
 VideoFrame = av.VideoFrame
@@ -44,69 +46,190 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def open_input(path: Path) -> InputContainer:
+@contextmanager
+def open_input(path: Path) -> Iterator["Source"]:
     """Opens a video or sound file; raises a UserError that says what is wrong with it."""
     check_input(path)
     try:  # "file:" and the whitelist keep a name with a colon, or an address in the file, from being fetched
         container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
     except ERRORS as error:
         raise UserError(f"{path} is not a video or sound file, or is damaged ({reason(error)})") from error
-    if container.format.name in _TEXT_FORMATS:
-        container.close()
-        raise UserError(f"{path} is a text file, not a video or sound file")
-    return container
+    with container:
+        if container.format.name in _TEXT_FORMATS:
+            raise UserError(f"{path} is a text file, not a video or sound file")
+        yield Source(path, container)
 
 
-def path_of(container: InputContainer) -> Path:
-    return Path(container.name.removeprefix("file:"))
+class Source:
+    """An open file and those of its streams that players show and play.
 
-
-def is_picture(container: InputContainer) -> bool:
-    """Whether the file is a picture (png, jpg, heic, ...), perhaps an animated one, rather than a video."""
-    name = container.format.name
-    brand = container.metadata.get("major_brand", "")
-    return name in _PICTURE_FORMATS or name.endswith("_pipe") or brand in _PICTURE_BRANDS
-
-
-def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """The moving picture that players show: the default one, of several the largest.
-
-    A cover picture attached to a sound file is none, nor is a phone's HEIC made of tiles, which has only a thumbnail.
+    Attributes:
+        is_picture: whether it is a picture (png, jpg, heic, ...), perhaps an animated one, rather than a video.
+        picture: the stream of pictures, if there is one: the default one, of several the largest.
+        sounds: all sound that can be decoded.
+        sound: the default one of these, or the first, if there is one.
+        zero: the time in the container, in seconds, that counts as zero for both its pictures and its sound.
     """
-    still = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [s for s in container.streams.video if s.codec_context and not s.disposition & still]
-    whole = [s for s in streams if not s.disposition & Disposition.dependent]
-    if is_picture(container) and len(whole) < len(streams):
-        return None
-    return max(whole, key=lambda s: (_is_default(s), s.width * s.height), default=None)
 
+    def __init__(self, path: Path, container: InputContainer) -> None:
+        name = container.format.name
+        brand = container.metadata.get("major_brand", "")
+        self.path = path
+        self.container = container
+        self.is_picture = name in _PICTURE_FORMATS or name.endswith("_pipe") or brand in _PICTURE_BRANDS
+        self.picture = self._picture()
+        self.sounds = [s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate]
+        self.sound = max(self.sounds, key=_is_default, default=None)
+        self.zero = self._zero()
 
-def sound_streams(container: InputContainer) -> list[av.AudioStream]:
-    """All sound that can be decoded."""
-    return [s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate]
+    def _picture(self) -> av.VideoStream | None:
+        """A cover picture attached to a sound file is none, nor is the thumbnail of a phone's HEIC made of tiles."""
+        still = Disposition.attached_pic | Disposition.timed_thumbnails
+        streams = [s for s in self.container.streams.video if s.codec_context and not s.disposition & still]
+        whole = [s for s in streams if not s.disposition & Disposition.dependent]
+        if self.is_picture and len(whole) < len(streams):
+            return None
+        return max(whole, key=lambda s: (_is_default(s), s.width * s.height), default=None)
 
+    def _zero(self) -> Fraction:
+        """The earlier of the starts, moved by less than a frame so that the first picture falls on the grid of 25
+        frames a second: otherwise the few milliseconds of lead-in of sound codecs would make every picture late.
+        """
+        picture = _start(self.picture)
+        sound = _start(self.sound)
+        if picture is None or sound is None:
+            return picture or sound or Fraction(0)
+        lead = max(Fraction(0), picture - sound)
+        return picture - Fraction(math.floor(lead * FPS), FPS)
 
-def sound_stream(container: InputContainer) -> av.AudioStream | None:
-    """The sound that players play: the default one, or the first."""
-    return max(sound_streams(container), key=_is_default, default=None)
+    def duration(self) -> float:
+        """Seconds that the header states or the file's size suggests; 0 if unknown."""
+        container = self.container
+        seconds = (container.duration or 0) / av.time_base
+        if container.format.name.startswith("matroska"):
+            return _length(seconds, (container.start_time or 0) / av.time_base)
+        return seconds
+
+    def latest(self) -> float:
+        """Seconds; a later time is damaged, and must not ask for hours of repeated frames or silence."""
+        return self.zero + 2 * self.duration() + 10 if self.container.duration else math.inf
+
+    def pixel_aspect(self) -> float:
+        """Width over height of a pixel; 1 where it is close to that, or absurd, and for pictures: they state densities."""
+        if self.is_picture or self.picture is None:
+            return 1.0
+        aspect = float(self.picture.sample_aspect_ratio or 1)
+        return aspect if 0.01 < abs(math.log(aspect)) < 1 else 1.0
+
+    def stated_end(self) -> float:
+        """Seconds from zero to the end of the sound that the header states; infinite if it doesn't."""
+        start = _start(self.sound)
+        stated: Any = self.sound
+        if start is None or stated.duration is None:
+            return math.inf
+        return float(start + stated.duration * stated.time_base - self.zero)
+
+    def _packets(self, stream: Stream) -> Iterator[tuple[int, av.Packet]]:
+        """The packets of a stream, each with the number of its part. A part begins where time restarts (joined files).
+
+        It goes on where pictures and sound have come to, whichever is later, by the same shift for both, which would
+        drift apart if each went on by itself. A time that is not credible is left out.
+        """
+        latest = self.latest()
+        shifts = [Fraction(0)]  # seconds by which the times of each part are moved
+        end = Fraction(0)  # seconds
+        # By stream, as the last packets of a part may come behind the first of the next: its part, and the decoding
+        # time of its last packet, which is in order also where frames refer to later ones.
+        parts = defaultdict[int, int](int)
+        decoded = defaultdict[int, Any](lambda: -math.inf)
+        for packet in self.container.demux([s for s in (self.picture, self.sound) if s]):
+            index = packet.stream_index
+            tick = packet.time_base
+            if packet.pts is not None and packet.pts * tick > latest:
+                packet.pts = None
+                packet.dts = None
+            if packet.dts is not None and not packet.is_corrupt:
+                if packet.dts * tick < decoded[index] - _RESTART:
+                    if parts[index] == len(shifts) - 1:
+                        start = packet.dts if packet.pts is None else packet.pts
+                        shifts.append(end - start * tick)
+                    parts[index] = len(shifts) - 1
+                decoded[index] = packet.dts * tick
+            shift = round(shifts[parts[index]] / tick)
+            if packet.dts is not None:
+                packet.dts += shift
+            if packet.pts is not None:
+                packet.pts += shift
+                end = max(end, (packet.pts + (packet.duration or 0)) * tick)
+            if index == stream.index:
+                yield parts[index], packet
+
+    def decode(self, stream: Stream, errors: list[str]) -> Iterator[tuple[int, Any]]:
+        """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
+        if self.is_picture and pictures.needs_pillow(self.path):
+            for frame in self._pillow_frames(stream, errors):
+                yield 0, frame
+            return
+        every_sample_counts = stream.codec_context.name.startswith("pcm_")
+        decoder = _decoder(stream)
+        packets = self._packets(stream)
+        while True:
+            try:
+                part, packet = next(packets)
+                if packet.is_corrupt and not every_sample_counts:
+                    errors.append("cut off")
+                    continue
+                frames = decoder.decode(packet)
+            except (StopIteration, EOFError):
+                return
+            except FFmpegError as error:
+                errors.append(reason(error))
+                continue
+            for frame in frames:
+                yield part, frame
+
+    def _pillow_frames(self, stream: Stream, errors: list[str]) -> Iterator[av.VideoFrame]:
+        """The frames of a picture that only Pillow reads, as FFmpeg's."""
+        tick = stream.time_base or 1  # seconds
+        try:
+            for picture, start, end in pictures.read_with_pillow(self.path):
+                frame = av.VideoFrame.from_ndarray(picture, "rgba")
+                frame.pts = round(start / tick)
+                frame.duration = round(end / tick) - frame.pts
+                yield frame
+        except OSError as error:
+            errors.append(reason(error))
+
+    def sound_pieces(self, rate: int, layout: str, errors: list[str]) -> Iterator[ndarray]:
+        """The sound from zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
+
+        Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded
+        is noted in `errors`.
+        """
+        assert self.sound
+        samples = 0
+        decoded = self.decode(self.sound, errors)
+        for (_, source_rate, *_), group in itertools.groupby(decoded, _sound_format):
+            # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without
+            # one PyAV passes on sound that needs no conversion, whatever its time.
+            start = str(samples * source_rate // rate)
+            options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": str(_MAX_DRIFT)}
+            resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
+            for _, frame in itertools.chain(group, [(0, None)]):  # None asks for the rest
+                if frame and frame.pts is not None:
+                    frame.pts -= round(self.zero / frame.time_base)
+                try:
+                    pieces = resampler.resample(frame)
+                except ERRORS as error:  # more channels than FFmpeg knows places for
+                    problem = f"its sound cannot be mixed ({reason(error)}); give mono or stereo"
+                    raise UserError(f"{self.path}: {problem}") from error
+                for piece in pieces:
+                    samples += piece.samples
+                    yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)
 
 
 def _is_default(stream: Stream) -> bool:
-    return bool(stream.disposition & Disposition.default)
-
-
-def zero(container: InputContainer) -> Fraction:
-    """The time in the container, in seconds, that counts as zero for both its pictures and its sound.
-
-    The earlier of their starts, moved by less than a frame so that the first picture falls on the grid of 25 frames a
-    second: otherwise the few milliseconds of lead-in that sound codecs have would make every picture late.
-    """
-    picture = _start(picture_stream(container))
-    sound = _start(sound_stream(container))
-    if picture is None or sound is None:
-        return picture or sound or Fraction(0)
-    lead = max(Fraction(0), picture - sound)
-    return picture - Fraction(math.floor(lead * FPS), FPS)
+    return Disposition.default in stream.disposition
 
 
 def _start(stream: Stream | None) -> Fraction | None:
@@ -114,14 +237,6 @@ def _start(stream: Stream | None) -> Fraction | None:
     if stream is None or stream.start_time is None or stream.time_base is None:
         return None
     return stream.start_time * stream.time_base
-
-
-def duration(container: InputContainer) -> float:
-    """Seconds that the header states or the file's size suggests; 0 if unknown."""
-    seconds = (container.duration or 0) / av.time_base
-    if container.format.name.startswith("matroska"):
-        return _length(seconds, (container.start_time or 0) / av.time_base)
-    return seconds
 
 
 def stated_duration(stream: av.VideoStream) -> float:
@@ -136,19 +251,6 @@ def stated_duration(stream: av.VideoStream) -> float:
 def _length(end: float, start: float) -> float:
     """Seconds of a Matroska file, in which most programs state as duration the time at which it ends."""
     return end - start if end > start > 0 else end
-
-
-def stated_end(container: InputContainer, stream: av.AudioStream) -> float:
-    """Seconds from zero to the end of the sound that the header states; infinite if it doesn't."""
-    start = _start(stream)
-    if start is None or stream.duration is None or stream.time_base is None:
-        return math.inf
-    return float(start + stream.duration * stream.time_base - zero(container))
-
-
-def last_credible_time(container: InputContainer) -> float:
-    """Seconds from zero; a later timestamp is damaged, and must not ask for hours of repeated frames or silence."""
-    return 2 * duration(container) + 10 if container.duration else math.inf
 
 
 def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
@@ -167,76 +269,6 @@ def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
     return usual, highest
 
 
-def pixel_aspect(container: InputContainer, stream: av.VideoStream) -> float:
-    """Width over height of a pixel; 1 where it is close to that, or absurd, and for pictures, which state densities."""
-    if is_picture(container):
-        return 1.0
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if 0.01 < abs(math.log(aspect)) < 1 else 1.0
-
-
-def _packets(container: InputContainer, stream: Stream) -> Iterator[tuple[int, av.Packet]]:
-    """The packets of a stream, each with the number of its part. A part begins where time restarts (joined files).
-
-    It goes on where pictures and sound have come to, whichever is later, by the same shift for both, which would drift
-    apart if each went on by itself. A time that is not credible is left out.
-    """
-    latest = zero(container) + last_credible_time(container)  # seconds
-    shifts = [Fraction(0)]  # seconds by which the times of each part are moved
-    # By stream, as the last packets of a part may come behind the first of the next: its part, its end so far, and the
-    # decoding time of its last packet, which is in order also where frames refer to later ones.
-    parts = defaultdict[int, int](int)
-    ends = defaultdict[int, Any](lambda: -math.inf)
-    decoded = defaultdict[int, Any](lambda: -math.inf)
-    streams = [s for s in (picture_stream(container), sound_stream(container)) if s]
-    for packet in container.demux(streams):
-        index = packet.stream_index
-        tick = packet.time_base
-        if packet.pts is not None and packet.pts * tick > latest:
-            packet.pts = None
-            packet.dts = None
-        if packet.dts is not None and not packet.is_corrupt:
-            if packet.dts * tick < decoded[index] - _RESTART:
-                if parts[index] == len(shifts) - 1:
-                    start = packet.dts if packet.pts is None else packet.pts
-                    shifts.append(max(ends.values()) - start * tick)
-                parts[index] = len(shifts) - 1
-            decoded[index] = packet.dts * tick
-        shift = round(shifts[parts[index]] / tick)
-        if packet.dts is not None:
-            packet.dts += shift
-        if packet.pts is not None:
-            packet.pts += shift
-            ends[index] = max(ends[index], (packet.pts + (packet.duration or 0)) * tick)
-        if index == stream.index:
-            yield parts[index], packet
-
-
-def decode(container: InputContainer, stream: Stream, errors: list[str]) -> Iterator[tuple[int, Any]]:
-    """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
-    if is_picture(container) and pictures.needs_pillow(path_of(container)):
-        for frame in _pillow_frames(container, stream, errors):
-            yield 0, frame
-        return
-    every_sample_counts = stream.codec_context.name.startswith("pcm_")
-    decoder = _decoder(stream)
-    packets = _packets(container, stream)
-    while True:
-        try:
-            part, packet = next(packets)
-            if packet.is_corrupt and not every_sample_counts:
-                errors.append("cut off")
-                continue
-            frames = decoder.decode(packet)
-        except (StopIteration, EOFError):
-            return
-        except FFmpegError as error:
-            errors.append(reason(error))
-            continue
-        for frame in frames:
-            yield part, frame
-
-
 def _decoder(stream: Stream) -> Any:
     """FFmpeg's own decoders of VP8 and VP9 leave out transparency, which libvpx decodes."""
     context = stream.codec_context
@@ -245,34 +277,23 @@ def _decoder(stream: Stream) -> Any:
     return context
 
 
-def _pillow_frames(container: InputContainer, stream: Stream, errors: list[str]) -> Iterator[av.VideoFrame]:
-    """The frames of a picture that only Pillow reads, as FFmpeg's."""
-    ticks_per_second = 1 / (stream.time_base or 1)
-    end = 0.0  # seconds
-    try:
-        for picture, seconds in pictures.read_with_pillow(path_of(container)):
-            frame = av.VideoFrame.from_ndarray(picture, "rgba")
-            frame.time_base = stream.time_base
-            frame.pts = round(end * ticks_per_second)
-            end += seconds
-            frame.duration = round(end * ticks_per_second) - frame.pts
-            yield frame
-    except OSError as error:
-        errors.append(reason(error))
+def _sound_format(decoded: tuple[int, av.AudioFrame]) -> tuple[int, int, str, str]:
+    """What one resampler can take: the same part, sample rate, sample format and layout."""
+    part, frame = decoded
+    return part, frame.sample_rate, frame.format.name, frame.layout.name
 
 
-def orientation(frame: av.VideoFrame, path: Path) -> tuple[bool, bool, bool]:
-    """How a stored picture of a file becomes upright: see `media.pictures.upright`."""
-    try:
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How a stored picture becomes upright: see `media.pictures.upright`."""
+    matrix = None
+    with suppress(ValueError):  # PyAV stops at kinds of data that are new to it, such as EXIF
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV stops at kinds of data that are new to it, such as EXIF
-        return pictures.exif_orientation(path)
     if matrix is None:
         return False, False, False
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
     if abs(b) > abs(a):
-        return True, bool(b < 0), bool(c < 0)
-    return False, bool(d < 0), bool(a < 0)
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0
 
 
 class Converter:
@@ -318,64 +339,31 @@ class Converter:
         )
 
 
-def sound_pieces(
-    container: InputContainer, stream: av.AudioStream, rate: int, layout: str, errors: list[str]
-) -> Iterator[ndarray]:
-    """The sound from the container's zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
-
-    Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded is
-    noted in `errors`.
-    """
-    begin = zero(container)
-    samples = 0
-    for (_, source_rate, *_), group in itertools.groupby(decode(container, stream, errors), _sound_format):
-        # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without one
-        # PyAV passes on sound that needs no conversion, whatever its time.
-        start = str(samples * source_rate // rate)
-        options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": str(_MAX_DRIFT)}
-        resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
-        for _, frame in itertools.chain(group, [(0, None)]):  # None asks for the rest
-            if frame and frame.pts is not None:
-                frame.pts -= round(begin / frame.time_base)
-            try:
-                pieces = resampler.resample(frame)
-            except ERRORS as error:  # more channels than FFmpeg knows places for
-                problem = f"its sound cannot be mixed ({reason(error)}); give mono or stereo"
-                raise UserError(f"{path_of(container)}: {problem}") from error
-            for piece in pieces:
-                samples += piece.samples
-                yield piece.to_ndarray().astype(np.float32) / np.float32(2**31)
-
-
-def _sound_format(decoded: tuple[int, av.AudioFrame]) -> tuple[int, int, str, str]:
-    """What one resampler can take: the same part, sample rate, sample format and layout."""
-    part, frame = decoded
-    return part, frame.sample_rate, frame.format.name, frame.layout.name
-
-
 def open_output(
-    path: Path, rate: Fraction, size: tuple[int, int], encoder: str, crf: int, matrix: int
+    path: Path, rate: Fraction, size: tuple[int, int], codec: str, crf: int, matrix: int
 ) -> tuple[OutputContainer, av.VideoStream]:
-    """Creates a file with one stream of pictures: lossless RGB by libx264rgb, else 4:2:0 with these colours, H.273."""
+    """Creates a file with one stream of pictures: lossless RGB, or h264 or hevc in 4:2:0 with these colours (H.273)."""
     options = {} if path.suffix == ".mkv" else {"movflags": "+faststart"}
     container = av.open(f"file:{path}", "w", options=options)
+    is_lossless = codec == "lossless"
     # "veryfast" takes half the default's time, for files of the same size and 1.7 dB less PSNR.
-    lossless = encoder == "libx264rgb"
-    settings = {"crf": str(0 if lossless else crf), "preset": "veryfast"}
-    if encoder == "libx265":
+    settings = {"crf": str(0 if is_lossless else crf), "preset": "veryfast"}
+    if codec == "hevc":
         settings["x265-params"] = "log-level=error"
-    video: Any = container.add_stream(encoder, rate, settings)
+    video: Any = container.add_stream(_ENCODERS[codec], rate, settings)
     width, height = size
     video.width = width + width % 2  # H.264 takes even sides only
     video.height = height + height % 2
-    video.pix_fmt = "rgb24" if lossless else "yuv420p"
     context = video.codec_context
     context.time_base = 1 / rate
-    if not lossless:
+    context.pix_fmt = "rgb24" if is_lossless else "yuv420p"
+    if not is_lossless:
         context.colorspace = matrix
         context.color_primaries = matrix
         context.color_trc = 1 if matrix == 1 else 6
         context.color_range = ColorRange.MPEG
+    if codec == "hevc":
+        context.codec_tag = "hvc1"  # Apple's players know it by this name only
     return container, video
 
 

@@ -1,8 +1,8 @@
 """Pictures as arrays: made upright, without interlacing or transparency; and the formats that only Pillow reads."""
 
-import contextlib
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -18,14 +18,6 @@ _JPEG_IN_TIFF = {"jpeg", "tiff_jpeg"}
 def is_hd(width: int, height: int) -> bool:
     """Whether players read untagged colours as BT.709, otherwise as BT.601."""
     return width >= 1280 or height > 576
-
-
-def exif_orientation(path: Path) -> tuple[bool, bool, bool]:
-    """How a stored picture becomes upright, from its EXIF data: see `upright`."""
-    tag = 1
-    with contextlib.suppress(OSError), Image.open(path) as picture:
-        tag = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return tag in (5, 6, 7, 8), tag in (3, 4, 7, 8), tag in (2, 3, 6, 7)
 
 
 def upright(picture: ndarray, orientation: tuple[bool, bool, bool]) -> ndarray:
@@ -69,7 +61,7 @@ def blend_over_white(picture: ndarray) -> ndarray:
 
 
 def needs_pillow(path: Path) -> bool:
-    """Whether FFmpeg reads this picture wrongly: an animated WebP, a TIFF compressed as JPEG, a transparent AVIF."""
+    """Whether FFmpeg reads this picture wrongly: turned by EXIF, animated WebP, JPEG in TIFF, transparent AVIF."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             reasons = {
@@ -77,19 +69,23 @@ def needs_pillow(path: Path) -> bool:
                 "TIFF": picture.info.get("compression") in _JPEG_IN_TIFF,
                 "AVIF": picture.mode == "RGBA",
             }
-            return reasons.get(picture.format or "", False)
+            is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            return is_turned or reasons.get(picture.format or "", False)
     except (OSError, Image.DecompressionBombError):
         return False
 
 
-def read_with_pillow(path: Path) -> Iterator[tuple[ndarray, float]]:
-    """The upright frames of a picture, (H, W, 4) RGBA uint8, each with the seconds that it is shown (0: unknown).
+def read_with_pillow(path: Path) -> Iterator[tuple[ndarray, float, float]]:
+    """The upright frames of a picture, (H, W, 4) RGBA uint8, and from when to when each is shown, in seconds.
 
     Raises:
         OSError: it is damaged.
     """
+    end = 0.0
     with Image.open(path) as picture:
-        for frame in ImageSequence.Iterator(picture):
+        count = 1 if picture.format == "MPO" else None  # a camera's other pictures are of other sizes
+        for frame in islice(ImageSequence.Iterator(picture), count):
             frame.load()
-            seconds = frame.info.get("duration", 0) / 1000
-            yield np.array(ImageOps.exif_transpose(frame).convert("RGBA")), seconds
+            start = end
+            end += frame.info.get("duration", 0) / 1000
+            yield np.array(ImageOps.exif_transpose(frame).convert("RGBA")), start, end

@@ -41,12 +41,11 @@ class Timeline:
         zero: Fraction,
     ) -> None:
         interval = 1 / source_rate  # seconds
-        earliest = zero + min(interval, 1 / rate) / 2
+        first = zero + min(interval, 1 / rate) / 2  # seconds until which a source frame is shown in output frame 0
         self._regular = max(1, round(interval / time_base))  # ticks from one frame to the next
         self._shortest = max(1, round(shortest / time_base))  # ticks
         self._frames_per_tick = float(time_base * rate)
-        self._offset = float(earliest * rate) + _ROUNDING  # frames
-        self._shown_from = array("q")  # the first output frame that shows each source frame
+        self._offset = float(first * rate) + _ROUNDING  # frames
         self.ticks = array("q")
         self.keys = [0]
         self.end = 0
@@ -67,7 +66,6 @@ class Timeline:
         if is_key and self.ticks:
             self.keys.append(len(self.ticks))
         self.ticks.append(ticks)
-        self._shown_from.append(self._output_frame(ticks))
         if duration <= 0:
             duration = self._regular
         self.end = ticks + round(max(duration, self._shortest))
@@ -83,11 +81,11 @@ class Timeline:
 
     def reaches(self, output_frame: int) -> bool:
         """Whether no later source frame can be shown in this output frame."""
-        return bool(self.ticks) and self._shown_from[-1] > output_frame
+        return bool(self.ticks) and self.ticks[-1] > self._shown_until(output_frame)
 
     def source(self, output_frame: int) -> int:
         """The position of the source frame that this output frame shows."""
-        return max(0, bisect_right(self._shown_from, output_frame) - 1)
+        return max(0, bisect_right(self.ticks, self._shown_until(output_frame)) - 1)
 
     def key_before(self, position: int) -> int:
         """The position of the key frame from which the frame at `position` can be decoded."""
@@ -95,11 +93,11 @@ class Timeline:
 
     @property
     def num_output_frames(self) -> int:
-        return max(1, self._output_frame(self.end))
+        return max(1, math.ceil(self.end * self._frames_per_tick - self._offset))
 
-    def _output_frame(self, ticks: int) -> int:
-        """The first output frame that shows a source frame of this time."""
-        return math.ceil(ticks * self._frames_per_tick - self._offset)
+    def _shown_until(self, output_frame: int) -> float:
+        """Ticks: the latest time of a source frame that this output frame or an earlier one shows."""
+        return (output_frame + self._offset) / self._frames_per_tick
 
 
 def ping_pong(length: int, count: int) -> ndarray:

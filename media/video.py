@@ -9,7 +9,8 @@ import itertools
 import math
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -88,34 +89,33 @@ class Video:
         self._lock = threading.Lock()  # several readers may decode
         self._complete = False  # whether the timeline holds all source frames
         self._joined = False  # whether the file is several joined end to end
-        with ffmpeg.open_input(self.path) as container:
-            stream = ffmpeg.picture_stream(container)
-            self._is_picture = ffmpeg.is_picture(container)
+        with ffmpeg.open_input(self.path) as source:
+            stream = source.picture
+            self._is_picture = source.is_picture
             if stream is None:
-                raise UserError(f"{path} {_NO_PICTURE if self._is_picture else _NO_VIDEO}")
+                raise UserError(f"{path} {_NO_PICTURE if source.is_picture else _NO_VIDEO}")
             stream.codec_context.thread_count = threads
-            first = next((frame for _, frame in ffmpeg.decode(container, stream, [])), None)
+            first = next((frame for _, frame in source.decode(stream, [])), None)
             if first is None or first.width * first.height == 0:
-                raise UserError(f"{path}: {_UNREADABLE_PICTURE if self._is_picture else _UNREADABLE_VIDEO}")
-            self._orientation = ffmpeg.orientation(first, self.path)
+                raise UserError(f"{path}: {_UNREADABLE_PICTURE if source.is_picture else _UNREADABLE_VIDEO}")
+            self._orientation = ffmpeg.orientation(first)
             self._frame_bytes = 1 + first.width * first.height * first.format.padded_bits_per_pixel // 8
             self.matrix = matrix_of(first)
-            self._set_size(first.width * ffmpeg.pixel_aspect(container, stream), first.height)
+            self._set_size(first.width * source.pixel_aspect(), first.height)
 
             source_rate, highest_rate = ffmpeg.frame_rates(stream)
             rate = Fraction(fps).limit_denominator(1001) if fps else source_rate
             self.fps = float(rate)
             self._time_base = stream.time_base or Fraction(1, 90000)
-            zero = ffmpeg.zero(container)
-            self._timeline = Timeline(self._time_base, source_rate, 1 / highest_rate, rate, zero)
+            self._timeline = Timeline(self._time_base, source_rate, 1 / highest_rate, rate, source.zero)
 
-            self.has_audio = ffmpeg.sound_stream(container) is not None
+            self.has_audio = source.sound is not None
             stated = ffmpeg.stated_duration(stream)
-            longest = ffmpeg.duration(container)  # of the longest stream, which may be the sound
+            longest = source.duration()  # of the longest stream, which may be the sound
             self.num_frames = max(1, round((stated or longest) * rate))
             self._stated_seconds = stated if stated or self.has_audio else longest
             start = (stream.start_time or 0) * self._time_base
-            latest_end = start + stated if stated else zero + ffmpeg.last_credible_time(container)  # seconds
+            latest_end = start + stated if stated else source.latest()  # seconds
             self._latest_end = float(latest_end / self._time_base)  # ticks: no frame is shown longer
 
     def _set_size(self, width: float, height: int) -> None:
@@ -128,18 +128,19 @@ class Video:
         stored_width = multiple * round(width * scale / multiple)
         stored_height = multiple * round(height * scale / multiple)
         self._stored_size = (stored_width, stored_height)
-        transposed = self._orientation[0]
-        is_changed = any(self._orientation) or (stored_width, stored_height) != (width, height)
+        is_changed = any(self._orientation) or self._stored_size != (width, height)
         if is_changed or self._is_picture or stored_width % 2 or stored_height % 2:
             self.matrix = None
-        self.width, self.height = (stored_height, stored_width) if transposed else (stored_width, stored_height)
+        is_transposed = self._orientation[0]
+        self.width, self.height = self._stored_size[::-1] if is_transposed else self._stored_size
 
     def __iter__(self) -> Iterator[ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
         reader = _Reader(self, keep=2)
         for index in itertools.count():
-            frame = reader.frame(index)
-            if frame is None:
+            try:
+                frame = reader.frame(index)
+            except IndexError:
                 return
             yield reader.to_rgb(frame)
 
@@ -153,33 +154,30 @@ class Video:
             remarks.append("its transparent parts were filled with white")
         return remarks
 
-    def frames(self, indices: Iterable[int]) -> Iterator[ndarray]:
+    def frames(self, indices: Sequence[int] | ndarray) -> Iterator[ndarray]:
         """The frames of these numbers, in any order, as above; neighbours in turn are cheap in both directions.
 
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        indices = list(indices)
         reader = self._reader(indices)
         for index in indices:
-            yield reader.to_rgb(reader.frame_at(index))
+            yield reader.to_rgb(reader.frame(index))
 
-    def pictures(self, indices: Iterable[int]) -> Iterator[RgbPicture | Planes]:
+    def pictures(self, indices: Sequence[int] | ndarray) -> Iterator[RgbPicture | Planes]:
         """As `frames`, but with the decoder's own samples if the video has a `matrix`."""
-        indices = list(indices)
         reader = self._reader(indices)
         converter = ffmpeg.Converter(self._threads)
         for index in indices:
-            frame = reader.frame_at(index)
+            frame = reader.frame(index)
             if self.matrix is None:
                 yield RgbPicture(reader.to_rgb(frame))
-            elif matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size:
-                yield Planes(frame, self.matrix)
-            else:  # a stream may change on the way
-                converted = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.matrix)
-                yield Planes(converted, self.matrix)
+                continue
+            if matrix_of(frame) != self.matrix or (frame.width, frame.height) != self._stored_size:
+                frame = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.matrix)  # the stream has changed
+            yield Planes(frame, self.matrix)
 
-    def _reader(self, indices: list[int]) -> "_Reader":
+    def _reader(self, indices: Sequence[int] | ndarray) -> "_Reader":
         """A reader that keeps enough frames for playing backward, if these frames do."""
         keep = 2
         if (np.diff(indices) < 0).any():
@@ -226,15 +224,14 @@ class Video:
     def _decode(self, start: int | None, errors: list[str]) -> Iterator[Any]:
         """The frames from about `start` ticks on, or from the beginning; what cannot be decoded is put in `errors`."""
         errors.clear()
-        with ffmpeg.open_input(self.path) as container:
-            stream = ffmpeg.picture_stream(container)
-            assert stream is not None, f"{self.path} changed while it was read"
-            stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
+        with ffmpeg.open_input(self.path) as source:
+            stream: Any = source.picture
+            stream.thread_type = "AUTO"
             stream.codec_context.thread_count = self._threads
             if start is not None:
                 with contextlib.suppress(*ffmpeg.ERRORS):
-                    container.seek(start, stream=stream)
-            for part, frame in ffmpeg.decode(container, stream, errors):
+                    source.container.seek(start, stream=stream)
+            for part, frame in source.decode(stream, errors):
                 self._joined |= part > 0
                 yield frame
 
@@ -260,8 +257,7 @@ class _Reader:
 
     def __init__(self, video: Video, keep: int):
         self._video = video
-        self._keep = keep
-        self._frames: dict[int, Any] = {}  # FFmpeg's frames by position, in the order of decoding
+        self._frames = deque[tuple[int, Any]](maxlen=keep)  # positions and FFmpeg's frames
         self._cursor: Iterator[tuple[int, Any]] = iter(())
         self._next = math.inf  # the position that the cursor decodes next
         self._converter = ffmpeg.Converter(video._threads)
@@ -269,21 +265,14 @@ class _Reader:
         self._picture = np.empty(0)  # and its picture
 
     def frame(self, index: int) -> Any:
-        """FFmpeg's frame for output frame `index`, or None where there is none."""
+        """FFmpeg's frame for output frame `index`; raises IndexError where there is none."""
         video = self._video
         timeline = video._timeline
         while not video._complete and not timeline.reaches(index):
             self._frame(len(timeline))
         if index < 0 or (video._complete and index >= video.num_frames):
-            return None
+            raise IndexError(f"{video.path} has frames 0 to {video.num_frames - 1}, not {index}")
         return self._frame(timeline.source(index))
-
-    def frame_at(self, index: int) -> Any:
-        """FFmpeg's frame for output frame `index`; raises IndexError where there is none."""
-        frame = self.frame(index)
-        if frame is None:
-            raise IndexError(f"{self._video.path} has frames 0 to {self._video.num_frames - 1}, not {index}")
-        return frame
 
     def to_rgb(self, frame: Any) -> ndarray:
         """The upright picture (H, W, 3) uint8 of a frame."""
@@ -298,25 +287,19 @@ class _Reader:
 
     def _frame(self, position: int) -> Any:
         """The source frame at a position; the last one there is if that is behind the end."""
-        if position in self._frames:
-            return self._frames[position]
+        for held, frame in self._frames:
+            if held == position:
+                return frame
         key = self._video._timeline.key_before(position)
         if not key - _WORTH_SEEKING <= self._next <= position:
             self._cursor = self._video._source_frames(key)
         with self._video._lock:
             for decoded, frame in self._cursor:
                 self._next = decoded + 1
-                self._keep_frame(decoded, frame)
+                self._frames.append((decoded, frame))
                 if decoded >= position:
                     return frame
-        return self._frames[max(self._frames)]
-
-    def _keep_frame(self, position: int, frame: Any) -> None:
-        self._frames.pop(position, None)  # so that it becomes the latest
-        self._frames[position] = frame
-        if len(self._frames) > self._keep:
-            oldest = next(iter(self._frames))
-            del self._frames[oldest]
+        return self._frames[-1][1]
 
 
 def sound_file(video: Video) -> Path:
@@ -327,35 +310,38 @@ def sound_file(video: Video) -> Path:
 
 def read_tags(path: Path) -> dict[str, str]:
     """The metadata of a video that a copy should have, too, such as its title and when it was made."""
-    with ffmpeg.open_input(path) as container:
-        return {name: value for name, value in container.metadata.items() if name.lower() in _KEPT_TAGS}
+    with ffmpeg.open_input(path) as source:
+        return {name: value for name, value in source.container.metadata.items() if name.lower() in _KEPT_TAGS}
 
 
-def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[str] | None = None) -> ndarray:
+def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
     """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
 
-    What could not be decoded is added to `damage`, what else a user may want to know to `remarks`, in one line each:
-    which of several tracks it is, that channels of opposite phase cancel out, that all is silent.
+    Wherever channels of opposite phase cancel out in the mix, the louder one takes its place. What a user may want to
+    know is added to `remarks`, in one line each: what could not be decoded, which of several tracks it is, that
+    channels cancel out, that all is silent.
 
     Raises:
         UserError: no such file, a folder, no permission, no sound, or none that can be decoded.
     """
-    damage = [] if damage is None else damage
     remarks = [] if remarks is None else remarks
     samples = array("f")  # grows in place: joining pieces at the end would hold a long sound twice
     errors: list[str] = []
-    with ffmpeg.open_input(Path(path)) as container:
-        tracks = ffmpeg.sound_streams(container)
-        stream = ffmpeg.sound_stream(container)
+    has_cancelled = False
+    with ffmpeg.open_input(Path(path)) as source:
+        stream = source.sound
         if stream is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
-        stated = ffmpeg.stated_end(container, stream)  # seconds
-        pieces = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "mono", errors)
-        if stream.channels > 1:
-            pieces = _without_cancellation(pieces, Path(path), remarks)
-        for piece in pieces:
-            samples.frombytes(piece.tobytes())
-        is_headerless = container.format.name in _HEADERLESS
+        stated = source.stated_end()  # seconds
+        is_headerless = source.container.format.name in _HEADERLESS
+        layout = "mono" if stream.channels == 1 else "stereo"
+        for channels in source.sound_pieces(SAMPLE_RATE, layout, errors):
+            mono = channels.mean(axis=0)
+            energies = np.square(channels).sum(axis=1)
+            if np.square(mono).sum() < _CANCELLED * energies.max():
+                has_cancelled = True
+                mono = channels[energies.argmax()]
+            samples.frombytes(mono.tobytes())
     wav = np.frombuffer(samples, np.float32)
     seconds = len(wav) / SAMPLE_RATE
     if stated < seconds < stated + _PACKING:
@@ -363,29 +349,15 @@ def read_audio(path: str | Path, damage: list[str] | None = None, remarks: list[
     if not len(wav):
         raise UserError(f"{path} has no sound that can be decoded")
     if errors:
-        damage.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
+        remarks.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
     if not is_headerless and _SHORTER < stated - seconds < math.inf:
-        damage.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
+        remarks.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
+    if has_cancelled:
+        remarks.append("its channels have opposite phase and cancel out; where they do, the louder one was used")
     silence = "silent throughout" if np.abs(wav).max() < _SILENT else ""
-    if len(tracks) > 1:
-        track = f"sound track {tracks.index(stream) + 1} of {len(tracks)} was used"
+    if len(source.sounds) > 1:
+        track = f"sound track {source.sounds.index(stream) + 1} of {len(source.sounds)} was used"
         remarks.append(f"{track}, which is {silence}" if silence else track)
     elif silence:
         remarks.append(f"its sound is {silence}")
     return wav
-
-
-def _without_cancellation(mono: Iterator[ndarray], path: Path, remarks: list[str]) -> Iterator[ndarray]:
-    """Pieces (1, n) of the mix or, wherever channels of opposite phase cancel out in it, of the louder channel."""
-    has_cancelled = False
-    with ffmpeg.open_input(path) as container:
-        stream: Any = ffmpeg.sound_stream(container)
-        stereo = ffmpeg.sound_pieces(container, stream, SAMPLE_RATE, "stereo", [])
-        for mix, channels in zip(mono, stereo, strict=False):
-            energies = np.square(channels).sum(axis=1)
-            louder = energies.argmax()
-            cancels = bool(np.square(mix).sum() < _CANCELLED * energies[louder])
-            has_cancelled |= cancels
-            yield channels[[louder]] if cancels else mix
-    if has_cancelled:
-        remarks.append("its channels have opposite phase and cancel out; where they do, the louder one was used")

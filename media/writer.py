@@ -3,9 +3,9 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
-from itertools import zip_longest
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,6 @@ from media.planes import BT709
 from runtime.command_line import UserError
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
-ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 BLOCK = 4096  # samples of sound that are mixed at once
 
 
@@ -50,7 +49,7 @@ class VideoWriter:
         path: str | Path,
         fps: float,
         size: tuple[int, int],
-        audio: str | Path | ndarray | Sequence[tuple[Path, float]] | None = None,
+        audio: Path | ndarray | list[tuple[Path, float]] | None = None,
         crf: int = 17,
         codec: str = "h264",
         lossless: bool = False,
@@ -64,58 +63,42 @@ class VideoWriter:
         self._unfinished = self._path.with_name(f".{secrets.token_hex(6)}.part{suffix}")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._size = size
-        self._audio = audio
-        self._crf = crf
-        self._codec = codec
-        self._lossless = lossless
         self._matrix = matrix
-        self._tags = tags or {}
         self._frames = 0  # written so far
         self._samples = 0  # of sound, written so far
-        self._pending = np.zeros((1, 0), np.float32)  # sound (channels, n) to be written next
+        self._sounds: list[Iterator[ndarray]] = []  # blocks of those that are mixed
         self._converter = ffmpeg.Converter()
-        self._container: Any = None
         self._sound: Any = None  # the stream of sound, if there is any
-
-    def __enter__(self) -> Self:
-        encoder = "libx264rgb" if self._lossless else ENCODERS[self._codec]
         with contextlib.ExitStack() as stack, self._explain_errors():
-            stack.callback(self._discard)
             self._container, self._video = ffmpeg.open_output(
-                self._unfinished, self._rate, self._size, encoder, self._crf, self._matrix
+                self._unfinished, self._rate, size, "lossless" if lossless else codec, crf, matrix
             )
-            self._container.metadata.update(self._tags)
-            if self._codec == "hevc" and not self._lossless:
-                self._video.codec_context.codec_tag = "hvc1"  # Apple's players know it by this name only
-            if isinstance(self._audio, ndarray):
+            stack.callback(self._discard)
+            self._container.metadata.update(tags or {})
+            if isinstance(audio, ndarray):
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
-                self._pieces = iter([self._audio[None].astype(np.float32)])
-            elif isinstance(self._audio, str | Path):
-                self._add_sounds(stack, [(Path(self._audio), 0.0)])
-            elif self._audio is not None:
-                self._add_sounds(stack, self._audio)
+                self._sounds = [blocks([audio[None].astype(np.float32)], 0, 1)]
+            elif audio is not None:
+                self._add_files(stack, audio if isinstance(audio, list) else [(audio, 0.0)])
             self._container.start_encoding()
             self._at_exit = stack.pop_all()
-        return self
 
-    def _add_sounds(self, stack: contextlib.ExitStack, sounds: Sequence[tuple[Path, float]]) -> None:
+    def _add_files(self, stack: contextlib.ExitStack, files: list[tuple[Path, float]]) -> None:
         """Adds a stream of sound that mixes these files, each from its second on."""
-        sources = []
-        for path, start in sounds:
-            file = stack.enter_context(ffmpeg.open_input(path))
-            stream = ffmpeg.sound_stream(file)
-            if stream is None:
-                raise UserError(f"{path} has no sound")
-            sources.append((file, stream, start))
-        channels = max(stream.channels for _, stream, _ in sources)
-        self._sound = ffmpeg.add_sound(self._container, sources[0][1].rate, channels)
+        sources = [stack.enter_context(ffmpeg.open_input(path)) for path, _ in files]
+        sounds = [source.sound for source in sources if source.sound]
+        if len(sounds) < len(files):
+            silent = next(source.path for source in sources if not source.sound)
+            raise UserError(f"{silent} has no sound")
+        self._sound = ffmpeg.add_sound(self._container, sounds[0].rate, max(sound.channels for sound in sounds))
         rate = self._sound.rate
         layout = self._sound.layout
-        delayed = []
-        for file, stream, start in sources:
-            pieces = ffmpeg.sound_pieces(file, stream, rate, layout.name, [])
-            delayed.append(blocks(pieces, round(start * rate), layout.nb_channels))
-        self._pieces = mix(delayed)
+        for source, (_, start) in zip(sources, files, strict=True):
+            pieces = source.sound_pieces(rate, layout.name, [])
+            self._sounds.append(blocks(pieces, round(start * rate), layout.nb_channels))
+
+    def __enter__(self) -> Self:
+        return self
 
     def write(self, frame: ndarray | ffmpeg.VideoFrame) -> None:
         """Adds a frame, (H, W, 3) uint8 RGB, or one of this size in 4:2:0."""
@@ -127,7 +110,7 @@ class VideoWriter:
             self._container.mux(self._video.encode(picture))
             self._frames += 1
             if self._sound:
-                self._write_sound(round(self._frames / self._rate * self._sound.rate))
+                self._write_sound(BLOCK)
 
     def _convert(self, frame: ndarray) -> ffmpeg.VideoFrame:
         width, height = self._size
@@ -137,18 +120,14 @@ class VideoWriter:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         return self._converter.from_rgb(frame, self._video.pix_fmt, self._matrix)
 
-    def _write_sound(self, end: int) -> None:
-        """Writes sound up to sample `end`, silence where the source has no more."""
-        while self._samples < end:
-            missing = end - self._samples
-            if self._pending.shape[1] == 0:
-                silence = np.zeros((self._sound.layout.nb_channels, missing), np.float32)
-                self._pending = next(self._pieces, silence)
-            piece = self._pending[:, :missing]
-            self._pending = self._pending[:, missing:]
-            frame = ffmpeg.sound_frame(piece, self._sound, self._samples)
+    def _write_sound(self, least: int) -> None:
+        """Writes sound as long as `least` samples or more are missing up to the end of the last frame."""
+        end = round(self._frames / self._rate * self._sound.rate)
+        while end - self._samples >= least:
+            mixed = np.sum([next(sound) for sound in self._sounds], axis=0).clip(-1, 1)
+            frame = ffmpeg.sound_frame(mixed[:, : end - self._samples], self._sound, self._samples)
             self._container.mux(self._sound.encode(frame))
-            self._samples += piece.shape[1]
+            self._samples += frame.samples
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._at_exit:
@@ -159,6 +138,7 @@ class VideoWriter:
             with self._explain_errors():
                 self._container.mux(self._video.encode(None))
                 if self._sound:
+                    self._write_sound(least=1)
                     self._container.mux(self._sound.encode(None))
                 self._container.close()
                 os.replace(self._unfinished, self._path)
@@ -166,8 +146,7 @@ class VideoWriter:
     def _discard(self) -> None:
         """Closes and removes the unfinished file, if there is one."""
         with contextlib.suppress(*ffmpeg.ERRORS):
-            if self._container:
-                self._container.close()
+            self._container.close()
         self._unfinished.unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -179,21 +158,14 @@ class VideoWriter:
 
 
 def blocks(pieces: Iterable[ndarray], delay: int, channels: int) -> Iterator[ndarray]:
-    """Cuts a sound in pieces (channels, n) into blocks (channels, `BLOCK`), after `delay` samples of silence."""
+    """Cuts a sound in pieces (channels, n) into blocks (channels, `BLOCK`), without end.
+
+    Silence comes before it, for `delay` samples, and after it.
+    """
     silence = np.zeros((channels, BLOCK), np.float32)
-    for _ in range(delay // BLOCK):
-        yield silence
     pending = silence[:, : delay % BLOCK]
-    for piece in pieces:
+    for piece in chain(repeat(silence, delay // BLOCK), pieces, repeat(silence)):
         pending = np.concatenate([pending, piece], axis=1)
         while pending.shape[1] >= BLOCK:
             yield pending[:, :BLOCK]
             pending = pending[:, BLOCK:]
-    yield np.pad(pending, ((0, 0), (0, BLOCK - pending.shape[1])))
-
-
-def mix(sounds: Sequence[Iterator[ndarray]]) -> Iterator[ndarray]:
-    """Adds up sounds in blocks of one shape, as long as the longest of them lasts."""
-    for together in zip_longest(*sounds):
-        present = [block for block in together if block is not None]
-        yield np.sum(present, axis=0).clip(-1, 1)

@@ -90,7 +90,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     stated_frames = video.num_frames
     sound_notes: list[str] = []
     with _unusable("no sound"):
-        wav = shift_sound(read_audio(sound_file(video), sound_notes, sound_notes), source.sound_shift)
+        wav = shift_sound(read_audio(sound_file(video), sound_notes), source.sound_shift)
     if not len(wav):
         raise _Unusable("no sound", f"it ends before it is moved by {source.sound_shift} frames")
     limit = frames_for_samples(len(wav))

@@ -250,6 +250,6 @@ def test_pictures_that_cannot_be_read_say_what_to_convert_to(tmp_path: Path, mon
     with pytest.raises(UserError, match="convert it to JPEG or PNG"):
         Video(tmp_path / "cut.png")
     Image.new("RGB", (64, 48)).save(tmp_path / "tiles.avif")
-    monkeypatch.setattr(ffmpeg, "picture_stream", lambda _: None)  # as where all streams are tiles
+    monkeypatch.setattr(ffmpeg.Source, "_picture", lambda _: None)  # as where all streams are tiles
     with pytest.raises(UserError, match=r"HEIC.*convert it to JPEG or PNG"):
         Video(tmp_path / "tiles.avif")

@@ -96,8 +96,8 @@ def test_sound_a_little_ahead_does_not_make_pictures_late(tmp_path):
 
 def test_damaged_timestamp_does_not_ask_for_hours(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mkv", map(numbered, range(20)), times=[*(k / 25 for k in range(19)), 90000.0])
-    monkeypatch.setattr(ffmpeg, "duration", lambda container: 0.8)
-    monkeypatch.setattr(ffmpeg, "last_credible_time", lambda container: 2.0)
+    monkeypatch.setattr(ffmpeg.Source, "duration", lambda source: 0.8)
+    monkeypatch.setattr(ffmpeg.Source, "latest", lambda source: 2.0)
     assert numbers(Video(path)) == list(range(20))
 
 
@@ -138,14 +138,14 @@ def test_backward_decodes_each_group_a_few_times_only(tmp_path, monkeypatch):
     clip = Video(path)
     assert sum(1 for _ in clip) == 200
     decoded, kept = Counter(), []
-    original = ffmpeg.decode
+    original = ffmpeg.Source.decode
 
     def counting(*args):
         for frame in original(*args):
             decoded["frames"] += 1
             yield frame
 
-    monkeypatch.setattr(ffmpeg, "decode", counting)
+    monkeypatch.setattr(ffmpeg.Source, "decode", counting)
     original_frame = video._Reader._frame
 
     def noting(self, position):
@@ -327,8 +327,8 @@ def test_names_are_only_names(tmp_path, monkeypatch, name):
 
 def test_truncated_file_gives_the_frames_before_the_cut(tmp_path):
     path = write(tmp_path / "a.mp4", map(numbered, range(100)), options={"preset": "medium"}, sound=clicks(4, [0.5]))
-    with ffmpeg.open_input(path) as container:
-        duration = container.duration
+    with ffmpeg.open_input(path) as source:
+        duration = source.container.duration
     assert duration == 4_000_000
     whole = tmp_path / "whole.mkv"
     write(whole, map(numbered, range(100)), sound=clicks(4, [0.5]))

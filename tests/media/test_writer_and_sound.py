@@ -5,7 +5,7 @@ import re
 import resource
 import struct
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import av
 import cv2
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from media import video
+from media import ffmpeg
 from media.audio import SAMPLE_RATE, frames_for_samples
 from media.video import Video, read_audio, read_tags, sound_file
-from media.writer import VideoWriter, blocks, mix
+from media.writer import VideoWriter, blocks
 from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
 from tests.media.test_video import COLOURS, colour_card, colours_in
@@ -166,7 +166,11 @@ def test_wrong_use_of_the_writer(tmp_path):
     silent = write(tmp_path / "silent.mp4", [numbered(0)])
     with pytest.raises(UserError, match="no sound"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), audio=silent):
         pass
-    with pytest.raises(UserError, match="No such file"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), audio="no.wav"):
+    absent = tmp_path / "no.wav"
+    with pytest.raises(UserError, match="No such file"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), audio=absent):
+        pytest.raises(UserError, match="No such file"),
+        VideoWriter(tmp_path / "a.mp4", 25, (8, 8), audio=tmp_path / "no.wav"),
+    ):
         pass
     assert os.listdir(tmp_path) == ["silent.mp4"]
 
@@ -241,7 +245,7 @@ def test_gap_in_the_sound_is_silence(tmp_path):
 def test_sound_longer_than_stated_is_kept_and_packing_is_cut(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", [], sound=clicks(1, [0.5]))
     assert len(read_audio(path)) == 16000  # and not 16043, which are what 47 packets of 1024 samples hold
-    monkeypatch.setattr(video.ffmpeg, "stated_end", lambda container, stream: 0.3)
+    monkeypatch.setattr(ffmpeg.Source, "stated_end", lambda source: 0.3)
     assert len(read_audio(path)) > 16000
 
 
@@ -249,7 +253,7 @@ def test_sound_longer_than_stated_is_kept_and_packing_is_cut(tmp_path, monkeypat
 def test_wav_from_a_pipe_says_no_length_and_is_heard_to_its_end(tmp_path, size):
     whole, damage = wav_bytes(bytes(2 * 2205), 22050, 1), []
     (tmp_path / "a.wav").write_bytes(whole.replace(struct.pack("<I", 2 * 2205), struct.pack("<I", size)))
-    assert len(read_audio(tmp_path / "a.wav", damage)) == 1600 and not damage
+    assert len(read_audio(tmp_path / "a.wav", damage)) == 1600 and damage == ["its sound is silent throughout"]
 
 
 @pytest.mark.parametrize("options", [{}, {"preset": "medium", "bf": "3", "g": "25"}])
@@ -379,7 +383,8 @@ def test_sound_that_is_damaged_is_told(tmp_path):
 
 def test_mixed_sounds_start_at_their_seconds():
     tone = [np.full((1, 3000), 0.25, np.float32), np.full((1, 3000), 0.25, np.float32)]
-    mixed = np.concatenate(list(mix([blocks(tone, 0, 1), blocks(tone, 5000, 1)])), axis=1)[0]
+    at_once, later = (np.concatenate(list(islice(blocks(tone, delay, 1), 3)), axis=1)[0] for delay in (0, 5000))
+    mixed = at_once + later
     assert (mixed[:5000] == 0.25).all()
     assert (mixed[5000:6000] == 0.5).all()
     assert (mixed[6000:11000] == 0.25).all()
