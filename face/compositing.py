@@ -52,10 +52,9 @@ def paste_face(
     old = to_crop(old_landmarks_in_frame, box)
     new = to_crop(new_landmarks_in_frame, box)
 
-    fade_x = _fade(x1 - x0, at_start=x0 > 0, at_end=x1 < frame.shape[1])
-    fade_y = _fade(y1 - y0, at_start=y0 > 0, at_end=y1 < frame.shape[0])
-    fade = fade_y[:, None] * fade_x
-    mask = contour(old, new, size) * fade * _seam(old, new, size)
+    fade_x = _fade(x0, x1, frame.shape[1])
+    fade_y = _fade(y0, y1, frame.shape[0])
+    mask = contour(old, new, size) * fade_y[:, None] * fade_x * _seam(old, new, size)
 
     face = face.astype(np.float32)
     gain = 255 * _colour_gain(target, face, old, new)
@@ -74,21 +73,25 @@ def contour(old: ndarray, new: ndarray, size: tuple[int, int]) -> ndarray:
     scale = np.clip(longer, *BLUR_SIDES) / longer
     width = max(1, round(size[0] * scale))
     height = max(1, round(size[1] * scale))
-    points = np.concatenate([old[OVAL], new[JAW_SLICE]]) * [width, height] - 0.5
-    points = np.clip(points, -width, 2 * width + height)  # OpenCV overflows at wild landmarks
-    hull = cv2.convexHull(np.rint(points * 16).astype(np.int32))  # sixteenths of a pixel, as shift=4 says
-    mask = np.zeros((height, width), np.uint8)
-    cv2.fillConvexPoly(mask, hull, (255,), shift=4)
-    mask = mask.astype(np.float32) / 255
+    points = np.concatenate([old[OVAL], new[JAW_SLICE]])
+    mask = _hull(points, (width, height)).astype(np.float32)
     blurred = cv2.GaussianBlur(mask, (BLUR_KERNEL, BLUR_KERNEL), BLUR_SIGMA)
     return resize_face(blurred, size)
+
+
+def _hull(points_in_crop: ndarray, size: tuple[int, int]) -> ndarray:
+    """(height, width) uint8, 1 inside the convex hull of some points."""
+    width, height = size
+    pixels = np.clip(points_in_crop, -1, 2) * size - 0.5  # OpenCV overflows at wild landmarks
+    hull = cv2.convexHull(np.rint(pixels * 16).astype(np.int32))  # sixteenths of a pixel, as shift=4 says
+    return cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, (1,), shift=4)
 
 
 def _seam(old: ndarray, new: ndarray, size: tuple[int, int]) -> ndarray:
     """(height, width) weights that rise from 0 at `KNOWN` to 1 where the mouth or the cheeks begin."""
     width, height = size
-    x = _pixel_centres(width)
-    y = _pixel_centres(height)
+    x = (np.arange(width) + 0.5) / width
+    y = (np.arange(height) + 0.5) / height
     left, top, right, _ = _mouth(old, new)
     above_mouth = np.clip(top - KNOWN, *SEAM_MOUTH)
     beside_mouth = np.maximum(left - x, x - right) / max(right - left, EDGE)  # from its corners, in widths of the mouth
@@ -101,17 +104,14 @@ def _mouth(old: ndarray, new: ndarray) -> ndarray:
     return extent(np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]))
 
 
-def _pixel_centres(count: int) -> ndarray:
-    return (np.arange(count, dtype=np.float32) + 0.5) / count
-
-
-def _fade(count: int, at_start: bool, at_end: bool) -> ndarray:
-    """(count,) weights that rise from 0 at the ends asked for; a side on the frame's border needs none."""
-    weights = np.ones(count, np.float32)
+def _fade(low: int, high: int, limit: int) -> ndarray:
+    """(high - low,) weights that rise from 0 at both ends of a range, but for an end of the frame, 0 or `limit`."""
+    count = high - low
     rise = _smoothstep(np.arange(count, dtype=np.float32) / max(1.0, EDGE * count))
-    if at_start:
+    weights = np.ones(count, np.float32)
+    if low > 0:
         weights *= rise
-    if at_end:
+    if high < limit:
         weights *= rise[::-1]
     return weights
 
@@ -136,9 +136,9 @@ def _colour_gain(target: ndarray, face: ndarray, old: ndarray, new: ndarray) -> 
     median = np.median(ratio[skin > 0], axis=0)
     residual = ratio - median
     weight = skin * np.exp(-np.square(residual / OUTLIER).mean(axis=2))
-    smooth_weight = cv2.GaussianBlur(weight, (0, 0), GRID / 6)
-    smooth_residual = cv2.GaussianBlur(residual * weight[..., None], (0, 0), GRID / 6)
-    local = smooth_residual / (smooth_weight + 0.05)[..., None]
+    weighted = np.dstack([residual * weight[..., None], weight])
+    smooth = cv2.GaussianBlur(weighted, (0, 0), GRID / 6)
+    local = smooth[..., :3] / (smooth[..., 3:] + 0.05)
     limit = np.log(MAX_GAIN)
     return np.exp(np.clip(median + local, -limit, limit)).astype(np.float32)
 
@@ -148,16 +148,9 @@ def _common_skin(old: ndarray, new: ndarray) -> ndarray:
     left, top, right, _ = GRID * _mouth(old, new)
     y, x = np.mgrid[:GRID, :GRID] + 0.5
     mouth_and_chin = (y > top - 1) & (x > left - 1) & (x < right + 1)
-    both = np.minimum(_face_cells(old), _face_cells(new))
+    both = _hull(old[OVAL], (GRID, GRID)) & _hull(new[OVAL], (GRID, GRID))
     skin = cv2.erode(both, np.ones((3, 3), np.uint8)).astype(np.float32)
     return skin * ((y > KNOWN * GRID) & ~mouth_and_chin)
-
-
-def _face_cells(landmarks_in_crop: ndarray) -> ndarray:
-    """(GRID, GRID) uint8, 1 inside the convex hull of the face."""
-    points = np.clip(landmarks_in_crop[OVAL], -1, 2) * GRID - 0.5
-    hull = cv2.convexHull(np.rint(points).astype(np.int32))
-    return cv2.fillConvexPoly(np.zeros((GRID, GRID), np.uint8), hull, (1,))
 
 
 def add_panel(result: ndarray, cells: list[ndarray]) -> ndarray:

@@ -81,11 +81,8 @@ class FaceDetector:
         faces = _meshes(self._track, frame, self._window, self._shrink)
         if not faces:
             faces = _meshes(self._search, frame, self._window, self._shrink)
-
-        def distance(face: ndarray) -> float:
-            return float(np.linalg.norm(centre(extent(face)) - centre(box)))
-
-        return min(faces, key=distance, default=None)
+        distances = [np.linalg.norm(centre(extent(face)) - centre(box)) for face in faces]
+        return faces[np.argmin(distances)] if faces else None
 
     def forget(self) -> None:
         """Ends following: the next `follow` depends on no earlier frame."""
@@ -114,9 +111,7 @@ class FaceDetector:
         boxes = []
         for detection in self._long_range.process(_cut(frame, tile)).detections or []:
             place = detection.location_data.relative_bounding_box
-            corner = np.array([place.xmin, place.ymin])
-            size = np.array([place.width, place.height])
-            box = np.concatenate([corner, corner + size])
+            box = np.array([place.xmin, place.ymin, place.xmin + place.width, place.ymin + place.height])
             boxes.append(box * np.tile(sides(tile), 2) + np.tile(tile[:2], 2))
         return boxes
 

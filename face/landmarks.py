@@ -47,18 +47,27 @@ def _positions(*mesh_indices: int) -> np.ndarray:
     return np.array([_POSITION[i] for i in mesh_indices])
 
 
+def _mirrored(ring: tuple[int, ...]) -> tuple[int, ...]:
+    """A ring from its other corner on, and the other way around."""
+    half = len(ring) // 2
+    return ring[half::-1] + ring[:half:-1]
+
+
 def _flip() -> np.ndarray:
     """For every point, where the one is that takes its place in a mirrored face."""
-    mirrored: dict[int, int] = {}
-    for right, left in (
-        (_OUTLINE, _OUTLINE), (_NOSE_BASE, _NOSE_BASE),
-        (_RIGHT_BROW_TOP, _LEFT_BROW_TOP), (_RIGHT_BROW_BOTTOM, _LEFT_BROW_BOTTOM),
-    ):  # fmt: skip
-        mirrored |= dict(zip(right + left[::-1], left[::-1] + right, strict=True))
-    for right, left in ((_RIGHT_EYE, _LEFT_EYE), (_OUTER_LIP, _OUTER_LIP), (_INNER_LIP, _INNER_LIP)):
-        opposite = np.roll(left[::-1], len(left) // 2 + 1).tolist()  # position k is position half - k of the other ring
-        mirrored |= dict(zip([*right, *opposite], [*opposite, *right], strict=True))
-    return _positions(*(mirrored.get(i, i) for i in FULL))  # the bridge of the nose is its own mirror image
+    images = {}
+    for points, mirrored in (
+        (_OUTLINE, _OUTLINE[::-1]),
+        (_NOSE_BASE, _NOSE_BASE[::-1]),
+        (_RIGHT_BROW_TOP, _LEFT_BROW_TOP[::-1]),
+        (_RIGHT_BROW_BOTTOM, _LEFT_BROW_BOTTOM[::-1]),
+        (_RIGHT_EYE, _mirrored(_LEFT_EYE)),
+        (_OUTER_LIP, _mirrored(_OUTER_LIP)),
+        (_INNER_LIP, _mirrored(_INNER_LIP)),
+    ):
+        images |= zip(points, mirrored, strict=True)
+        images |= zip(mirrored, points, strict=True)
+    return _positions(*(images.get(i, i) for i in FULL))  # the bridge of the nose is its own mirror image
 
 
 _POLYLINES = (

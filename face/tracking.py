@@ -89,7 +89,7 @@ class Tracker:
         self._landmarks = array("f")  # takes the most memory: four bytes a number
         self._counts: list[int] = []  # faces at the last count, per frame
         self._shots: list[int] = []
-        self._views: list[_View] = []  # of each shot, its last frame
+        self._views: dict[int, _View] = {}  # of each shot, its last frame
         self._frame_size = (0, 0)
         self._box: ndarray | None = None  # where the tracked face was seen last
         self._missed = 0  # frames since then
@@ -108,13 +108,16 @@ class Tracker:
         if cut:
             self._detector.forget()
             self._cut_since = True
-        mesh, jumped = self._find(frame)
+        mesh = self._find(frame)
+        jumped = False
         if mesh is None:
             self._missed += 1
             if self._missed >= LOST:
                 self._box = None
             landmarks = np.full((NUM_FULL, 2), np.nan, np.float32)
         else:
+            if self._company > 0:
+                jumped = self._box is None or not self._is_same(mesh, self._box)
             self._missed = 0
             self._cut_since = False
             self._company = self._counts[-1]
@@ -135,10 +138,9 @@ class Tracker:
         """The track of all frames."""
         return self.recent(len(self._shots))
 
-    def _find(self, frame: ndarray) -> tuple[ndarray | None, bool]:
-        """The mesh of the tracked person, if seen, and whether it has jumped to another place."""
+    def _find(self, frame: ndarray) -> ndarray | None:
+        """The mesh of the tracked person, if seen."""
         mesh = None
-        jumped = False
         if self._box is not None:
             mesh = self._follow(frame, self._box, self._company)
         count = self._counts[-1] if self._counts else 0
@@ -147,42 +149,40 @@ class Tracker:
             count = len(faces)
             if mesh is None:
                 self._detector.forget()
-                mesh, jumped = self._choose(faces)
+                mesh = self._choose(faces)
                 if mesh is not None:
                     followed = self._follow(frame, self._visible(mesh), count)  # as in later frames
                     mesh = mesh if followed is None else followed
         self._counts.append(count if mesh is None else max(count, 1))
-        return mesh, jumped
+        return mesh
 
     def _follow(self, frame: ndarray, box: ndarray, company: int) -> ndarray | None:
         """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
         mesh = self._detector.follow(frame, box, alone=company < 2)
-        if mesh is None or overlap(box, self._visible(mesh)) < SAME_FACE:
-            return None
-        return mesh
+        return mesh if mesh is not None and self._is_same(mesh, box) else None
+
+    def _is_same(self, mesh: ndarray, box: ndarray) -> bool:
+        """Whether a face is where a face was in the frame before."""
+        return bool(overlap(box, self._visible(mesh)) >= SAME_FACE)
 
     def _visible(self, mesh: ndarray) -> ndarray:
         """(4,) the extent of a face in the frame."""
         return np.clip(extent(mesh), 0, [*self._frame_size, *self._frame_size])
 
-    def _choose(self, faces: list[ndarray]) -> tuple[ndarray | None, bool]:
-        """The tracked person among some faces, and whether it has jumped. None rather than a doubtful one."""
+    def _choose(self, faces: list[ndarray]) -> ndarray | None:
+        """The tracked person among some faces. None rather than a doubtful one."""
         if not faces:
-            return None, False
-        seen_before = self._company > 0
+            return None
         if self._box is None:
-            mesh = _picked(faces, self._pick, required=not seen_before)
-            return mesh, seen_before and mesh is not None
-        overlaps = [float(overlap(self._box, self._visible(face))) for face in faces]
-        nearest = faces[int(np.argmax(overlaps))]
-        if max(overlaps) >= SAME_FACE:
-            return nearest, False
-        if len(faces) == 1 and self._company == 1:  # nobody else is or was there: the camera jumped
-            return nearest, True
-        if not self._cut_since:
-            return None, False
-        mesh = _picked(faces, self._pick, required=False)
-        return mesh, mesh is not None
+            return _picked(faces, self._pick, required=self._company == 0)
+        overlaps = [overlap(self._box, self._visible(face)) for face in faces]
+        nearest = faces[np.argmax(overlaps)]
+        is_alone = len(faces) == self._company == 1  # nobody else is or was there: the camera jumped
+        if is_alone or self._is_same(nearest, self._box):
+            return nearest
+        if self._cut_since:
+            return _picked(faces, self._pick, required=False)
+        return None
 
     def _continues(self, frame: ndarray, view: _View) -> bool:
         """Whether a view belongs to the shot of the previous frame."""
@@ -190,21 +190,16 @@ class Tracker:
 
     def _add_to_shot(self, frame: ndarray, view: _View, is_new: bool) -> None:
         """Assigns the frame to the current shot, an earlier one that it resembles, or a new one."""
-        if not self._shots:
-            shot = 0
-        elif is_new:
-            shot = len(self._views)
-        elif self._continues(frame, view):
-            shot = self._shots[-1]
-        else:
-            similarities = [_similarity(frame, view, other) for other in self._views]
+        new = len(self._views)
+        shot = self._shots[-1] if self._shots else new
+        if is_new:
+            shot = new
+        elif self._shots and not self._continues(frame, view):
+            similarities = [_similarity(frame, view, self._views[number]) for number in range(new)]
             shot = int(np.argmax(similarities))
             if similarities[shot] < 0:
-                shot = len(self._views)
-        if shot == len(self._views):
-            self._views.append(view)
-        else:
-            self._views[shot] = view
+                shot = new
+        self._views[shot] = view
         self._shots.append(shot)
 
 

@@ -57,7 +57,9 @@ def open_input(path: Path) -> Iterator["Source"]:
     with container:
         if container.format.name in _TEXT_FORMATS:
             raise UserError(f"{path} is a text file, not a video or sound file")
-        yield Source(path, container)
+        source = Source(path, container)
+        copy = pictures.as_png(path) if source.is_picture else None
+        yield Source(path, av.open(copy)) if copy else source
 
 
 class Source:
@@ -115,7 +117,7 @@ class Source:
         return self.zero + 2 * self.duration() + 10 if self.container.duration else math.inf
 
     def pixel_aspect(self) -> float:
-        """Width over height of a pixel; 1 where it is close to that, or absurd, and for pictures: they state densities."""
+        """Width over height of a pixel; 1 where it is close to that or absurd, and for pictures."""
         if self.is_picture or self.picture is None:
             return 1.0
         aspect = float(self.picture.sample_aspect_ratio or 1)
@@ -166,10 +168,6 @@ class Source:
 
     def decode(self, stream: Stream, errors: list[str]) -> Iterator[tuple[int, Any]]:
         """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
-        if self.is_picture and pictures.needs_pillow(self.path):
-            for frame in self._pillow_frames(stream, errors):
-                yield 0, frame
-            return
         every_sample_counts = stream.codec_context.name.startswith("pcm_")
         decoder = _decoder(stream)
         packets = self._packets(stream)
@@ -187,18 +185,6 @@ class Source:
                 continue
             for frame in frames:
                 yield part, frame
-
-    def _pillow_frames(self, stream: Stream, errors: list[str]) -> Iterator[av.VideoFrame]:
-        """The frames of a picture that only Pillow reads, as FFmpeg's."""
-        tick = stream.time_base or 1  # seconds
-        try:
-            for picture, start, end in pictures.read_with_pillow(self.path):
-                frame = av.VideoFrame.from_ndarray(picture, "rgba")
-                frame.pts = round(start / tick)
-                frame.duration = round(end / tick) - frame.pts
-                yield frame
-        except OSError as error:
-            errors.append(reason(error))
 
     def sound_pieces(self, rate: int, layout: str, errors: list[str]) -> Iterator[ndarray]:
         """The sound from zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.

@@ -1,8 +1,7 @@
 """Pictures as arrays: made upright, without interlacing or transparency; and the formats that only Pillow reads."""
 
+import io
 import warnings
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -54,38 +53,33 @@ def deinterlace(picture: ndarray) -> ndarray:
 
 def blend_over_white(picture: ndarray) -> ndarray:
     """(H, W, 4) RGBA uint8 -> (H, W, 3) uint8."""
-    colour = picture[..., :3].astype(np.uint16)
-    alpha = picture[..., 3:].astype(np.uint16)
-    blended = colour * alpha + WHITE * (255 - alpha)
-    return ((blended + 127) // 255).astype(np.uint8)
+    alpha = picture[..., 3:] / np.float32(255)
+    blended = alpha * picture[..., :3] + (1 - alpha) * WHITE
+    return np.rint(blended).astype(np.uint8)
 
 
-def needs_pillow(path: Path) -> bool:
-    """Whether FFmpeg reads this picture wrongly: turned by EXIF, animated WebP, JPEG in TIFF, transparent AVIF."""
+def as_png(path: Path) -> io.BytesIO | None:
+    """A copy of a picture that FFmpeg reads wrongly: turned by EXIF, animated WebP, JPEG in TIFF, transparent AVIF.
+
+    None if it is none of these, or damaged. The copy is upright and has the same times.
+    """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            reasons = {
-                "WEBP": getattr(picture, "is_animated", False),
-                "TIFF": picture.info.get("compression") in _JPEG_IN_TIFF,
-                "AVIF": picture.mode == "RGBA",
-            }
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            return is_turned or reasons.get(picture.format or "", False)
+            is_animated = picture.format == "WEBP" and getattr(picture, "is_animated", False)
+            is_jpeg_in_tiff = picture.format == "TIFF" and picture.info.get("compression") in _JPEG_IN_TIFF
+            is_transparent = picture.format == "AVIF" and picture.mode == "RGBA"
+            if not (is_turned or is_animated or is_jpeg_in_tiff or is_transparent):
+                return None
+            durations = []  # milliseconds
+            for frame in ImageSequence.Iterator(picture):
+                frame.load()
+                durations.append(frame.info.get("duration", 0))
+            picture.seek(0)
+            copy = io.BytesIO()
+            upright = picture if is_animated else ImageOps.exif_transpose(picture)
+            upright.save(copy, "PNG", save_all=is_animated, duration=durations, compress_level=1)
     except (OSError, Image.DecompressionBombError):
-        return False
-
-
-def read_with_pillow(path: Path) -> Iterator[tuple[ndarray, float, float]]:
-    """The upright frames of a picture, (H, W, 4) RGBA uint8, and from when to when each is shown, in seconds.
-
-    Raises:
-        OSError: it is damaged.
-    """
-    end = 0.0
-    with Image.open(path) as picture:
-        count = 1 if picture.format == "MPO" else None  # a camera's other pictures are of other sizes
-        for frame in islice(ImageSequence.Iterator(picture), count):
-            frame.load()
-            start = end
-            end += frame.info.get("duration", 0) / 1000
-            yield np.array(ImageOps.exif_transpose(frame).convert("RGBA")), start, end
+        return None
+    copy.seek(0)
+    return copy
