@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from face.compositing import add_panel, paste_face
+from face.compositing import paste_face
 from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
 from face.landmarks import EDGES
 from face.references import lip_openness, spread_over_openness
@@ -161,50 +161,39 @@ class Drawing:
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
         share_cores(WORKERS)
-        pictures = list(batch.pictures)
-        panels: list[list[np.ndarray]] = [[] for _ in pictures]
         with self.stopwatch.stage("draw"):
-            for i, picture, cells in self.redraw(batch):
-                pictures[i] = picture
-                panels[i] = cells
-            if self.networks.config.panel:
-                for i, cells in enumerate(panels):
-                    pictures[i] = RgbPicture(add_panel(np.asarray(pictures[i].frame), cells))
-        return pictures
+            if batch.shot is not None:
+                self.redraw(batch.shot, batch.places, batch.pictures)
+        return batch.pictures
 
-    def redraw(self, batch: Batch) -> Iterator[tuple[int, Picture, list[np.ndarray]]]:
-        """Yields the positions in the batch, the redrawn pictures and their panels' cells where a face was found."""
-        shot = batch.shot
-        if shot is None:
-            return
-        with_face = np.flatnonzero(self.track.found[shot.frames[batch.places]])
+    def redraw(self, shot: Shot, places: np.ndarray, pictures: list[Picture]) -> None:
+        """Replaces those of the pictures (B,) in which a face was found."""
+        with_face = np.flatnonzero(self.track.found[shot.frames[places]])
         if not len(with_face):
             return
         size = self.networks.size
-        places = batch.places[with_face]
+        places = places[with_face]
         boxes = shot.boxes[places]
-        landmarks_in_frame = shot.landmarks_in_frame[places]
-        regions = [batch.pictures[i].around(box) for i, box in zip(with_face, boxes, strict=True)]
+        regions = [pictures[i].around(box) for i, box in zip(with_face, boxes, strict=True)]
         sketches = self.draw_sketches(shot, places)
         faces, warped = self.networks.draw_faces(
             np.stack([crop_face(region.rgb, region.box, size) for region in regions]),
-            to_crop(landmarks_in_frame, boxes),
+            to_crop(shot.landmarks_in_frame[places], boxes),
             sketches,
             shot.references,
             mel_windows(self.mel, shot.moments[places]),
         )
+        corners = np.stack([region.corner for region in regions])[:, None]  # (B, 1, 2)
+        old = self.track.landmarks_in_frame[shot.frames[places]] - corners  # (B, 131, 2)
+        new = shot.landmarks_in_frame[places] - corners
         for j, i in enumerate(with_face):
             region = regions[j]
-            new = landmarks_in_frame[j] - region.corner.astype(np.float32)
-            old = self.track.landmarks_in_frame[shot.frames[places[j]]] - region.corner.astype(np.float32)
-            pasted = paste_face(region.rgb, faces[j], region.box, old, new)
-            cells = []
+            pasted = paste_face(region.rgb, faces[j], region.box, old[j], new[j])
             if self.networks.config.panel:
-                marked = crop_face(mark_landmarks(pasted, new), region.box, size)
-                middle = sketches.shape[1] // 2
-                drawn = (sketches[j, middle], 255 * warped[j], 255 * faces[j])
-                cells = [marked, *(cell.astype(np.uint8) for cell in drawn)]
-            yield i, batch.pictures[i].replace(region, pasted), cells
+                marked = crop_face(mark_landmarks(pasted, new[j]), region.box, size)
+                sketch = sketches[j, sketches.shape[1] // 2]
+                fill_panel(pasted, [marked, sketch, 255 * warped[j], 255 * faces[j]])
+            pictures[i] = pictures[i].replace(region, pasted)
 
     def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
         """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
@@ -220,3 +209,16 @@ def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndar
     """A copy of the frame (H, W, 3) with the landmarks (131, 2) drawn into it as green lines."""
     lines = [landmarks_in_frame[edge].round().astype(np.int32) for edge in EDGES]
     return cv2.polylines(frame.copy(), lines, isClosed=False, color=(0, 255, 0))
+
+
+def with_panel(frame: np.ndarray) -> RgbPicture:
+    """A frame (H, W, 3) with a black column at its right, for four square cells."""
+    return RgbPicture(cv2.copyMakeBorder(frame, 0, 0, 0, len(frame) // 4, cv2.BORDER_CONSTANT))
+
+
+def fill_panel(frame: np.ndarray, cells: list[np.ndarray]) -> None:
+    """Draws landmarks, sketch, aligned reference and drawn face into the column."""
+    side = len(frame) // 4
+    for row, cell in enumerate(cells):
+        resized = cv2.resize(cell.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
+        frame[row * side : (row + 1) * side, -side:] = resized

@@ -15,12 +15,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from drawing import Drawing
+from drawing import Drawing, with_panel
 from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, parse_pick, track_faces
 from jobs import Job, Speaker, read_jobs, run_jobs
@@ -138,9 +138,12 @@ class Dubber:
                 read_tags(video) | {"comment": SYNTHETIC},
             )
             stack.enter_context(writer)
-            pictures = source.pictures(order)
-            if lossless or self.config.panel:
+            if self.config.panel:
+                pictures = map(with_panel, source.frames(order))
+            elif lossless:
                 pictures = map(RgbPicture, source.frames(order))
+            else:
+                pictures = source.pictures(order)
             pictures = stack.enter_context(closing(prefetch(pictures, READ_AHEAD)))
             for face, (mel, _), part in zip(faces, mels, parts, strict=True):
                 drawing = Drawing(self.networks, source, tracks[face], mel, stopwatch)
@@ -223,19 +226,18 @@ class ProgressBar:
     """Shows progress on the terminal: a bar for each stage."""
 
     def __init__(self) -> None:
-        self.stage = ""
-        self.bar: Any = None
+        self.bars: dict[str, tqdm] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self.stage:
+        if stage not in self.bars:
             self.close()
-            self.stage = stage
-            self.bar = tqdm(total=total, desc=stage, unit="frame")
-        self.bar.update(done - self.bar.n)
+            self.bars[stage] = tqdm(total=total, desc=stage, unit="frame")
+        bar = self.bars[stage]
+        bar.update(done - bar.n)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        for bar in self.bars.values():
+            bar.close()
 
 
 @dataclass(frozen=True, kw_only=True)

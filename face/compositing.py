@@ -151,13 +151,3 @@ def _common_skin(old: ndarray, new: ndarray) -> ndarray:
     both = _hull(old[OVAL], (GRID, GRID)) & _hull(new[OVAL], (GRID, GRID))
     skin = cv2.erode(both, np.ones((3, 3), np.uint8)).astype(np.float32)
     return skin * ((y > KNOWN * GRID) & ~mouth_and_chin)
-
-
-def add_panel(result: ndarray, cells: list[ndarray]) -> ndarray:
-    """The result with a column of four cells at its right: landmarks, sketch, aligned reference, drawn face."""
-    height = result.shape[0]
-    side = height // 4
-    column = np.zeros((height, side, 3), np.uint8)
-    for row, cell in enumerate(cells):
-        column[row * side : (row + 1) * side] = cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA)
-    return np.concatenate([result, column], axis=1)
