@@ -156,38 +156,32 @@ class LandmarkPredictor:
         frames = window_frames(num_frames, window, fps)  # (F, T)
         shown_at = (first + np.arange(num_frames)) * FPS / fps  # (F,) in 1/25 s
         moments = shown_at[:, None] + np.arange(window) - window // 2  # (F, T)
-        audio, audio_indices = self._encode_audio(mel, moments)
-        pose = torch.tensor(landmarks_in_crop[:, POSE_SLICE]).float()  # (F, 74, 2)
-        pose_chunks = [network.encode_pose(chunk.to(self.device)[None])[0] for chunk in pose.split(CHUNK)]
-        pose_tokens = torch.cat(pose_chunks)  # (F, d)
         reference = torch.tensor(references).float().to(self.device)[None]  # (1, N, 131, 2)
         reference_tokens = network.encode_reference(reference)
         total = np.zeros((num_frames, CONTENT.stop - CONTENT.start, 2))
         for chunk in batches(np.arange(num_frames), CHUNK):
-            chunk_frames = torch.from_numpy(frames[chunk])  # (B, T)
-            window_audio = audio[audio_indices[chunk]]  # (B, T, d)
-            window_pose = pose[chunk_frames].to(self.device)  # (B, T, 74, 2)
-            lip, jaw = network.predict(
-                window_audio, pose_tokens[chunk_frames], reference_tokens, window_pose, reference
-            )
+            first_frame = frames[chunk].min()
+            needed = landmarks_in_crop[first_frame : frames[chunk].max() + 1, POSE_SLICE]
+            pose = torch.tensor(needed).float().to(self.device)  # (K, 74, 2)
+            pose_tokens = network.encode_pose(pose[None])[0]  # (K, d)
+            windows = torch.from_numpy(frames[chunk] - first_frame)  # (B, T)
+            audio = self._encode_audio(mel, moments[chunk])
+            lip, jaw = network.predict(audio, pose_tokens[windows], reference_tokens, pose[windows], reference)
             content = torch.cat([jaw, lip], dim=2).cpu().double()  # (B, T, 57, 2); Apple's GPU has no float64
             np.add.at(total, frames[chunk], content.numpy())
         windows_of_frame = np.bincount(frames.ravel())  # (F,) number of windows that hold each frame
         return with_content(landmarks_in_crop, total / windows_of_frame[:, None, None])
 
-    def _encode_audio(self, mel: np.ndarray, moments: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens (K, d) of the sound at `moments` (F, T) in 1/25 s, and for each moment its token's index (F, T).
+    def _encode_audio(self, mel: np.ndarray, moments: np.ndarray) -> torch.Tensor:
+        """Audio tokens (B, T, d) of the sound at `moments` (B, T) in 1/25 s.
 
         Windows overlap, and all moments between two mel columns have the same mel window: each is encoded once.
         """
-        moments_in_order = moments.ravel()
-        columns = first_columns(moments_in_order)
+        columns = first_columns(moments)
         _, first_uses, indices = np.unique(columns, return_index=True, return_inverse=True)
-        tokens = []
-        for chunk in batches(moments_in_order[first_uses], CHUNK):
-            windows = torch.from_numpy(mel_windows(mel, chunk)).to(self.device)
-            tokens.append(self.landmark_generator.encode_audio(windows[None])[0])
-        return torch.cat(tokens), torch.from_numpy(indices.reshape(moments.shape))
+        windows = torch.from_numpy(mel_windows(mel, moments.ravel()[first_uses]))  # (K, 1, 80, 16)
+        tokens = self.landmark_generator.encode_audio(windows.to(self.device)[None])[0]  # (K, d)
+        return tokens[torch.from_numpy(indices.reshape(moments.shape))]
 
 
 class Networks(LandmarkPredictor):

@@ -65,9 +65,9 @@ def overlap(a: ndarray, b: ndarray) -> ndarray:
     """Intersection over union of boxes (..., 4), in [0, 1]; 0 where a box is NaN."""
     low = np.maximum(a[..., :2], b[..., :2])
     high = np.minimum(a[..., 2:], b[..., 2:])
-    common = np.maximum(np.nan_to_num(high - low), 0).prod(axis=-1)
+    common = np.maximum(high - low, 0).prod(axis=-1)
     union = sides(a).prod(axis=-1) + sides(b).prod(axis=-1) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
+    return np.where(common > 0, common / np.maximum(union, 1e-9), 0)
 
 
 def smooth_boxes(boxes: ndarray, found: ndarray, shots: ndarray | int = 0) -> ndarray:

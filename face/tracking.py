@@ -238,10 +238,8 @@ def _picked(faces: list[ndarray], pick: Pick, required: bool) -> ndarray | None:
     boxes = extent(np.stack(faces))
     centres = centre(boxes)
     if isinstance(pick, tuple):  # on the face or within half a face of it
-        offsets = np.abs(centres - pick)
-        near = (offsets <= sides(boxes)).all(axis=1)
-        order = np.argsort(np.linalg.norm(offsets, axis=1))
-        candidates = [faces[i] for i in order if near[i]]
+        distances = (np.abs(centres - pick) / sides(boxes)).max(axis=1)
+        candidates = [faces[distances.argmin()]] if distances.min() <= 1 else []
         name = f"at {pick[0]},{pick[1]}"
     else:
         candidates = faces[pick:]

@@ -26,7 +26,7 @@ ERRORS = (FFmpegError, OSError)
 _TEXT_FORMATS = {"tty", "concat"}  # by which FFmpeg draws plain text or reads a list of other files
 _PICTURE_FORMATS = {"image2", "gif", "apng"}
 _PICTURE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1"}  # of files built like an mp4
-_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave out transparency
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SDR: dict[str, Any] = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
@@ -168,8 +168,10 @@ class Source:
 
     def decode(self, stream: Stream, errors: list[str]) -> Iterator[tuple[int, Any]]:
         """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
-        every_sample_counts = stream.codec_context.name.startswith("pcm_")
-        decoder = _decoder(stream)
+        decoder: Any = stream.codec_context
+        every_sample_counts = decoder.name.startswith("pcm_")
+        if stream.metadata.get("alpha_mode") == "1" and decoder.name in _ALPHA_DECODERS:
+            decoder = av.CodecContext.create(_ALPHA_DECODERS[decoder.name], "r")
         packets = self._packets(stream)
         while True:
             try:
@@ -253,14 +255,6 @@ def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
         usual = Fraction(FPS)
     highest = nominal if usual < nominal < _MAX_RATE else usual
     return usual, highest
-
-
-def _decoder(stream: Stream) -> Any:
-    """FFmpeg's own decoders of VP8 and VP9 leave out transparency, which libvpx decodes."""
-    context = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and context.name in _ALPHA_DECODERS:
-        return av.CodecContext.create(_ALPHA_DECODERS[context.name], "r")
-    return context
 
 
 def _sound_format(decoded: tuple[int, av.AudioFrame]) -> tuple[int, int, str, str]:

@@ -136,7 +136,7 @@ class Video:
 
     def __iter__(self) -> Iterator[ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
-        reader = _Reader(self, keep=2)
+        reader = _Reader(self, [])
         for index in itertools.count():
             try:
                 frame = reader.frame(index)
@@ -160,13 +160,13 @@ class Video:
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        reader = self._reader(indices)
+        reader = _Reader(self, indices)
         for index in indices:
             yield reader.to_rgb(reader.frame(index))
 
     def pictures(self, indices: Sequence[int] | ndarray) -> Iterator[RgbPicture | Planes]:
         """As `frames`, but with the decoder's own samples if the video has a `matrix`."""
-        reader = self._reader(indices)
+        reader = _Reader(self, indices)
         converter = ffmpeg.Converter(self._threads)
         for index in indices:
             frame = reader.frame(index)
@@ -176,13 +176,6 @@ class Video:
             if matrix_of(frame) != self.matrix or (frame.width, frame.height) != self._stored_size:
                 frame = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.matrix)  # the stream has changed
             yield Planes(frame, self.matrix)
-
-    def _reader(self, indices: Sequence[int] | ndarray) -> "_Reader":
-        """A reader that keeps enough frames for playing backward, if these frames do."""
-        keep = 2
-        if (np.diff(indices) < 0).any():
-            keep = max(8, _BUFFER_BYTES // self._frame_bytes)
-        return _Reader(self, keep)
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
         """Decodes from the key frame at position `key`, or from before, to the end; yields positions and frames.
@@ -253,9 +246,11 @@ class Video:
 
 
 class _Reader:
-    """Walks through a video's source frames; keeps the `keep` frames that were decoded last."""
+    """Walks through a video's source frames; keeps those decoded last, enough for playing backward if `indices` do."""
 
-    def __init__(self, video: Video, keep: int):
+    def __init__(self, video: Video, indices: Sequence[int] | ndarray):
+        is_backward = (np.diff(indices) < 0).any()
+        keep = max(8, _BUFFER_BYTES // video._frame_bytes) if is_backward else 2
         self._video = video
         self._frames = deque[tuple[int, Any]](maxlen=keep)  # positions and FFmpeg's frames
         self._cursor: Iterator[tuple[int, Any]] = iter(())
