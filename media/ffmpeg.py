@@ -59,7 +59,7 @@ def open_input(path: Path) -> Iterator["Source"]:
             raise UserError(f"{path} is a text file, not a video or sound file")
         source = Source(path, container)
         copy = pictures.as_png(path) if source.is_picture else None
-        yield Source(path, av.open(copy)) if copy else source
+        yield Source(path, av.open(copy, "r")) if copy else source
 
 
 class Source:
