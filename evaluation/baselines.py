@@ -13,11 +13,10 @@ from skimage.transform import estimate_transform
 
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
-from models.landmark_generator import LandmarkGenerator
-from models.renderer import Renderer
-from networks import DubConfig, Networks, References
+from metrics.image_quality import FeaturePool
+from networks import Networks, References
 
-CANDIDATES = 25  # references from which the nearest is chosen
+CANDIDATES = 25  # references from which the nearest is chosen in validation
 CONTEXT = 52  # mel columns that the ridge regression sees, 0.65 s around the frame
 POOLING = 2  # columns averaged into one of its inputs
 PENALTY = 0.3  # of its weights, relative to the mean variance of its inputs
@@ -62,11 +61,6 @@ def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
     return with_content(landmarks, content.mean(axis=1))
 
 
-def half_a_clip_later(values: np.ndarray) -> np.ndarray:
-    """For every frame (F, ...), the values of another moment of the clip."""
-    return np.roll(values, -(len(values) // 2), axis=0)
-
-
 def sound_context(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Inputs of the ridge regression, (F, 80 * CONTEXT / POOLING): the mel (80, C) around frames (F,)."""
     padded = np.pad(mel, ((0, 0), (CONTEXT, CONTEXT)), constant_values=SILENCE)
@@ -82,23 +76,16 @@ class RidgeRegression:
 
     def __init__(self, examples: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """`examples`: of each clip, inputs (F, D) and outputs (F, K). Clips are not kept."""
-        count = 0
-        total = np.zeros(1)  # broadcasts to (D + K,)
-        products = np.zeros(1)  # broadcasts to (D + K, D + K)
+        pool = FeaturePool()
         num_inputs = 0
         for inputs, outputs in examples:
-            values = np.concatenate([inputs, outputs], axis=1, dtype=np.float64)
+            pool.add(np.concatenate([inputs, outputs], axis=1))
             num_inputs = inputs.shape[1]
-            count += len(values)
-            total = total + values.sum(axis=0)
-            products = products + values.T @ values
-        mean = total / count
-        covariance = products / count - np.outer(mean, mean)
-        inputs_covariance = covariance[:num_inputs, :num_inputs]
-        diagonal = np.diag_indices(num_inputs)
-        inputs_covariance[diagonal] += PENALTY * np.trace(inputs_covariance) / num_inputs
-        cross_covariance = covariance[:num_inputs, num_inputs:]
-        self.weight = linalg.solve(inputs_covariance, cross_covariance, assume_a="pos")  # (D, K)
+        mean = pool.statistics()["mu"]
+        covariance = pool.statistics()["sigma"]
+        of_inputs = covariance[:num_inputs, :num_inputs]
+        penalty = PENALTY * np.trace(of_inputs) / num_inputs * np.eye(num_inputs)
+        self.weight = linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:], assume_a="pos")  # (D, K)
         self.bias = mean[num_inputs:] - mean[:num_inputs] @ self.weight
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
@@ -141,11 +128,7 @@ class StaticLips(Networks):
 
 
 class NearestReference(Networks):
-    """The aligned nearest of `CANDIDATES` references in place of stage 2."""
-
-    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
-        super().__init__(landmark_generator, renderer, config)
-        self.num_candidates = CANDIDATES
+    """The aligned nearest reference in place of stage 2."""
 
     def draw_faces(
         self,

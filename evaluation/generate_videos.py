@@ -5,24 +5,28 @@ recipe is not made again. Workers are separate processes.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.io import wavfile
 
 from evaluation.baselines import NearestReference, StaticLips
+from evaluation.protocol import read_sound
 from evaluation.tables import reason_of
 from inference import Dubber
-from media.audio import FPS, SAMPLE_RATE
-from media.video import Video, read_audio, sound_file
+from media.audio import SAMPLE_RATE
+from media.video import Video, sound_file
 from networks import DubConfig, Networks
 from runtime.workers import each
 
 KINDS = {"ours": Networks, "nearest reference": NearestReference, "static lips": StaticLips}
 WORKER_DIED = "its process died, as happens when memory is short"
+
+Task = TypeVar("Task")
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,8 @@ class Method:
 
     name: str
     weights: Path
+    config: DubConfig
     kind: str = "ours"  # of `KINDS`
-    num_references: int = 25
-    device: str = "cpu"
-    track_cache: Path | None = None
-
-    @property
-    def config(self) -> DubConfig:
-        return replace(
-            DubConfig.for_tables(),
-            device=self.device,
-            num_references=self.num_references,
-            track_cache=self.track_cache,
-        )
 
 
 @dataclass(frozen=True)
@@ -51,20 +44,10 @@ class Job:
     """One video to make."""
 
     method: Method
-    name: str  # in the tables
+    clip: str
     video: Path
     audio: Path  # if it is the video itself, the result keeps the video's exact length
     output: Path
-
-
-def read_sound(audio: Path, num_frames: int | None) -> np.ndarray:
-    """The sound (S,) of a video at 16 kHz, cut or padded to a number of frames if that is given."""
-    wav = read_audio(sound_file(Video(audio)))
-    if num_frames is None:
-        return wav
-    length = num_frames * SAMPLE_RATE // FPS
-    padding = max(0, length - len(wav))
-    return np.pad(wav, (0, padding))[:length]
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +66,8 @@ def recipe(job: Job) -> str:
     method = job.method
     inputs = (job.video, sound_file(Video(job.audio)))
     files = ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in inputs)
-    return f"{method.kind}, weights {_fingerprint(method.weights)}, {method.num_references} references, {files}\n"
+    number = method.config.num_references
+    return f"{method.kind}, weights {_fingerprint(method.weights)}, {number} references, {files}\n"
 
 
 def make_video(job: Job) -> str:
@@ -91,8 +75,8 @@ def make_video(job: Job) -> str:
     sound_path = job.output.with_suffix(".wav")
     recipe_path = job.output.with_suffix(".txt")
     try:
-        wanted = recipe(job)
-        if job.output.is_file() and recipe_path.is_file() and recipe_path.read_text(encoding="utf-8") == wanted:
+        text = recipe(job)
+        if job.output.is_file() and recipe_path.is_file() and recipe_path.read_text(encoding="utf-8") == text:
             return ""
         recipe_path.unlink(missing_ok=True)  # if this is interrupted, an old recipe must not describe a new video
         job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +84,7 @@ def make_video(job: Job) -> str:
         wav = read_sound(job.audio, num_frames)
         wavfile.write(sound_path, SAMPLE_RATE, np.round(wav * 32767).astype(np.int16))
         _dubber(job.method).dub(job.video, sound_path, job.output)
-        recipe_path.write_text(wanted, encoding="utf-8")
+        recipe_path.write_text(text, encoding="utf-8")
     except Exception as error:
         return reason_of(error)
     finally:
@@ -109,13 +93,18 @@ def make_video(job: Job) -> str:
 
 
 def make_videos(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
-    """Yields each job with the reason why it failed, or an empty string; in this process if there is one worker."""
+    """Yields each job with the reason why it failed, or an empty string."""
     for folder in {job.output.parent for job in jobs}:
         for unfinished in folder.glob(".*.part.mp4"):  # of a run that was killed
             unfinished.unlink(missing_ok=True)
+    return do_all(make_video, jobs, workers)
+
+
+def do_all(work: Callable[[Task], str], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, str]]:
+    """Yields each task with the result of `work`, or `WORKER_DIED`; in this process if there is one worker."""
     if workers == 1:
-        for job in jobs:
-            yield job, make_video(job)
+        for task in tasks:
+            yield task, work(task)
     else:
-        for job, reason in each(make_video, jobs, workers):
-            yield job, WORKER_DIED if reason is None else reason
+        for task, result in each(work, tasks, workers):
+            yield task, WORKER_DIED if result is None else result

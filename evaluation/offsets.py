@@ -4,23 +4,23 @@ Unlike SyncNet it needs no external weights and no second decoding. Clips that t
 they are: use weights of a run's first thousands of steps, or of a run on other clips.
 """
 
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 from tqdm import tqdm
 
 from datasets.clip_cache import ClipCache
 from datasets.splits import quoted, read_list, read_words, select_shard
+from evaluation.generate_videos import WORKER_DIED, do_all
 from evaluation.validation import ClipFaces, predict
 from face.references import MIDDLE
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
 from runtime.command_line import at_least, check_output, naming, write_whole
-from runtime.workers import each
 
 MIN_FRAMES = 60  # with a face; shorter clips are left as they are
 MIN_CORRELATION = 0.2  # below it the sound is left as it is
@@ -33,8 +33,8 @@ HEAD = "# frames at 25 fps that the sound is moved by, negative: to earlier\n"
 
 
 @dataclass(frozen=True)
-class OffsetsConfig:
-    """Writes a list for python -m preprocess --audio-shift: by how many frames each clip's sound is to be moved.
+class Offsets:
+    """By how many frames the sound of each clip is off: a list for python -m preprocess --audio-shift.
 
     Clips that are already in the list are skipped: the same command again continues.
     """
@@ -55,21 +55,63 @@ class OffsetsConfig:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 
+    def run(self) -> None:
+        """Adds the missing clips to the list."""
+        check_output(self.output, "--output", (".txt",))
+        at_least(1, most=self.most, workers=self.workers)
+        with naming("--shard"):
+            names = select_shard(ClipCache(self.cache, None).names, self.shard)
+        with naming("--weights"):
+            _predictor(self)
+        text = self.output.read_text(encoding="utf-8") if self.output.exists() else HEAD
+        write_whole(self.output, text[: text.rindex("\n") + 1])  # a killed run may have left half a line
+        finished = {words[0] for words in read_words(self.output)}
+        remaining = [name for name in names if name not in finished]
+        print(f"{len(names)} clips, {len(names) - len(remaining)} finished before")
+        lines = do_all(partial(estimate, offsets=self), remaining, self.workers)
+        with self.output.open("a", encoding="utf-8") as file:
+            for name, line in tqdm(lines, "offsets", len(remaining), unit="clip"):
+                file.write(f"# {name}: {line}\n" if line == WORKER_DIED else line)
+                file.flush()
+        moved = sum(words["frames"] != "0" for words in read_list(self.output).values())
+        print(f"{self.output}: {moved} clips have their sound moved")
+
+
+@lru_cache(maxsize=1)
+def _predictor(offsets: Offsets) -> LandmarkPredictor:
+    return LandmarkPredictor(load_landmark_generator(offsets.weights), offsets.device)
+
+
+def estimate(name: str, offsets: Offsets) -> str:
+    """The line of the list for a clip."""
+    clip = ClipCache(offsets.cache, None).open(name)
+    shift = clip.metadata["sound_shift"]
+    if clip.num_found < MIN_FRAMES:
+        return f"{quoted(name)} frames={shift} short\n"
+    faces = ClipFaces(clip)
+    openness = openness_by_offset(_predictor(offsets), faces, offsets.most)
+    correlations = np.nan_to_num([correlation(row, faces.openness) for row in openness])
+    best = best_offset(correlations)
+    position = offsets.most + best
+    sure = certainty(openness[position], openness[offsets.most], faces.openness) if best else 1.0
+    if sure >= MIN_CERTAINTY:
+        shift += best
+    return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
+
 
 def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces, most: int) -> np.ndarray:
     """Lip openness predicted with the sound moved by -most to most frames: (2 * most + 1, F)."""
     openness = []
     for frames in range(-most, most + 1):
         columns = round(frames * COLUMNS_PER_SECOND / FPS)
-        predicted = predict(predictor, faces, mel=np.roll(faces.clip.mel, columns, axis=1))
-        openness.append(faces.sequence(predicted).openness(MIDDLE))
+        moved = predict(predictor, faces, mel=np.roll(faces.clip.mel, columns, axis=1))
+        openness.append(moved.openness(MIDDLE))
     return np.stack(openness)
 
 
 def best_offset(correlations: np.ndarray) -> int:
     """The frames to move the sound by, from correlations (2 * most + 1,); 0 unless another offset is clearly better."""
-    padded = np.pad(correlations, 1, mode="edge")
-    smooth = np.convolve(padded, SMOOTHING, "valid")
+    smooth = ndimage.convolve1d(correlations, SMOOTHING, mode="nearest")
     best = int(smooth.argmax())
     middle = len(smooth) // 2
     enough = max(MIN_CORRELATION, smooth[middle] + MIN_GAIN)
@@ -88,55 +130,3 @@ def certainty(moved: np.ndarray, unmoved: np.ndarray, true: np.ndarray) -> float
         frames = (starts[:, None] + np.arange(BLOCK)).ravel()
         wins += correlation(moved[frames], true[frames]) > correlation(unmoved[frames], true[frames])
     return wins / RESAMPLES
-
-
-@functools.lru_cache(maxsize=1)
-def _predictor(config: OffsetsConfig) -> LandmarkPredictor:
-    return LandmarkPredictor(load_landmark_generator(config.weights), config.device)
-
-
-def estimate(name: str, config: OffsetsConfig) -> str:
-    """The line of the list for a clip."""
-    faces = ClipFaces(ClipCache(config.cache, None).open(name))
-    shift = faces.clip.metadata["sound_shift"]
-    if len(faces.frames) < MIN_FRAMES:
-        return f"{quoted(name)} frames={shift} short\n"
-    openness = openness_by_offset(_predictor(config), faces, config.most)
-    correlations = np.nan_to_num([correlation(row, faces.openness) for row in openness])
-    best = best_offset(correlations)
-    position = config.most + best
-    sure = certainty(openness[position], openness[config.most], faces.openness) if best else 1.0
-    if sure >= MIN_CERTAINTY:
-        shift += best
-    return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
-
-
-def estimate_all(names: list[str], config: OffsetsConfig) -> Iterator[str]:
-    """Yields the lines of clips as they are finished."""
-    work = functools.partial(estimate, config=config)
-    if config.workers == 1:
-        yield from map(work, names)
-    else:
-        for name, line in each(work, names, config.workers):
-            yield line or f"# {name}: its process died\n"
-
-
-def offsets(config: OffsetsConfig) -> None:
-    check_output(config.output, "--output", (".txt",))
-    at_least(1, most=config.most, workers=config.workers)
-    cache = ClipCache(config.cache, None)
-    with naming("--shard"):
-        names = select_shard(cache.names, config.shard)
-    with naming("--weights"):
-        _predictor(config)
-    text = config.output.read_text(encoding="utf-8") if config.output.exists() else HEAD
-    write_whole(config.output, text[: text.rindex("\n") + 1])  # a killed run may have left half a line
-    finished = {words[0] for words in read_words(config.output)}
-    remaining = [name for name in names if name not in finished]
-    print(f"{len(names)} clips, {len(names) - len(remaining)} finished before")
-    with config.output.open("a", encoding="utf-8") as file:
-        for line in tqdm(estimate_all(remaining, config), "offsets", len(remaining), unit="clip"):
-            file.write(line)
-            file.flush()
-    moved = sum(words["frames"] != "0" for words in read_list(config.output).values())
-    print(f"{config.output}: {moved} clips have their sound moved")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from media.video import SUFFIXES
+from media.audio import FPS, SAMPLE_RATE
+from media.video import SUFFIXES, Video, read_audio, sound_file
 from runtime.command_line import UserError, at_least
 
 SEED = 2023
@@ -20,7 +21,7 @@ def choose_clips(names: Iterable[str], count: int = COUNT, seed: int = SEED) -> 
     """Chooses `count` of the names by the rule above, sorted; all of them if there are not more."""
     at_least(1, count=count)
     at_least(0, seed=seed)
-    ordered = sorted(set(names))
+    ordered = sorted(names)
     permutation = np.random.default_rng(seed).permutation(len(ordered))
     return sorted(ordered[i] for i in permutation[:count])
 
@@ -34,12 +35,21 @@ def exchange_sounds(clips: list[str], seed: int = SEED) -> dict[str, str]:
     return {clip: clips[following[i]] for i, clip in enumerate(clips)}
 
 
+def read_sound(video: Path, num_frames: int | None = None) -> np.ndarray:
+    """The sound (S,) of a video at 16 kHz, cut or padded to a number of frames if that is given."""
+    wav = read_audio(sound_file(Video(video)))
+    if num_frames is not None:
+        length = num_frames * SAMPLE_RATE // FPS
+        wav = np.pad(wav, (0, length))[:length]
+    return wav
+
+
 def parse_named(values: tuple[str, ...]) -> dict[str, Path]:
     """NAME=PATH words as name -> path. Raises UserError if there is no =, or a name is used twice."""
     paths: dict[str, Path] = {}
     for value in values:
-        name, separator, path = value.partition("=")
-        if not separator or not name:
+        name, _, path = value.partition("=")
+        if not name or not path:
             raise UserError(f"{value}: write NAME=FOLDER, or NAME=VIDEO where one video is meant")
         if name in paths:
             raise UserError(f"two are named {name}; each needs a name of its own")
@@ -56,12 +66,11 @@ def find_videos(folder: Path) -> dict[str, Path]:
         raise UserError(f"{folder} is not a folder")
     videos: dict[str, Path] = {}
     for path in sorted(folder.rglob("[!.]*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in videos:
-            raise UserError(f"{path} has the same name as {videos[name].name}; leave one of them in the folder")
-        videos[name] = path
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in videos:
+                raise UserError(f"{path} has the same name as {videos[name].name}; leave one of them in the folder")
+            videos[name] = path
     if not videos:
         raise UserError(f"there is no video in {folder} ({' '.join(SUFFIXES)})")
     return videos

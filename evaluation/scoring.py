@@ -4,7 +4,8 @@ Frames and samples are compared, never a re-encoded file. Nothing is dropped sil
 counted, a clip that cannot be scored has a reason, and a column whose network is missing is named.
 """
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -14,31 +15,34 @@ import torch
 from torch import Tensor
 
 from checkpoints import registry
+from evaluation.protocol import read_sound
 from evaluation.tables import ClipScore, reason_of
 from face.crop import crop_face
-from face.landmarks import LIP_SLICE
 from face.tracking import FaceTrack, track_faces
 from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
 from metrics import syncnet
 from metrics.identity import FaceEmbedder, align, csim
 from metrics.image_quality import LPIPS, FeaturePool, Inception
-from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean, silent_frames
-from metrics.mouth import RealMouths, mouth_crops
+from metrics.lip_motion import FaceSequence, motion_scores, silent_frames
+from metrics.mouth import RealMouths
 from metrics.pairs import PairScorer
 from networks import to_tensor
 from runtime.command_line import UserError
 from runtime.device import pick_device
 
-MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
+# Column -> entry of the registry.
+WEIGHTS = {"LPIPS": "lpips_alex", "LPIPS vgg": "lpips_vgg", "FID": "inception", "CSIM": "arcface", "LSE-C": "syncnet"}
 
 
 class Original(NamedTuple):
-    """A real video and its tracked face, shared by all methods."""
+    """A real video, its face, and the sound that mouths are to follow; shared by all methods."""
 
     path: Path
     track: FaceTrack
-    mouths: RealMouths | None  # None without LPIPS or without a face
+    wav: np.ndarray  # (S,), 16 kHz
+    compare: bool  # False in dubbing, where it is no ground truth: only sound and motion are scored
+    mouths: RealMouths | None = None  # None without LPIPS or without a face
 
 
 class Pools(NamedTuple):
@@ -48,14 +52,18 @@ class Pools(NamedTuple):
     original: FeaturePool
 
 
-@dataclass
-class FacePair:
-    """The faces of output and original in the frames that are scored."""
-
-    found: np.ndarray  # (F,) whether output and original (in dubbing: the output) show a face
-    output: FaceSequence
-    original: FaceSequence  # in dubbing it may have another number of frames
-    compare: bool  # False in dubbing, which has no ground truth
+def find_weights(columns: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
+    """The weight files of columns, and a line for each column without one; these are printed, too."""
+    paths = {}
+    missing = []
+    for column in columns:
+        path = registry.find(WEIGHTS[column])
+        if path:
+            paths[column] = path
+        else:
+            missing.append(registry.missing(column, WEIGHTS[column]))
+            print(missing[-1], file=sys.stderr)
+    return paths, missing
 
 
 class Scorer:
@@ -64,141 +72,128 @@ class Scorer:
     def __init__(self, device: str) -> None:
         """Raises UserError if this machine lacks the device."""
         self.device = str(pick_device(device))
-        self.missing: list[str] = []
+        paths, self.missing = find_weights(WEIGHTS)
         self.lpips: dict[str, LPIPS] = {}
         for column, network in (("LPIPS", "alex"), ("LPIPS vgg", "vgg")):
-            path = self._find(column, f"lpips_{network}")
-            if path:
-                self.lpips[column] = LPIPS(network, path).to(self.device)
-        inception = self._find("FID", "inception")
-        self.inception = Inception(inception).to(self.device) if inception else None
-        arcface = self._find("CSIM", "arcface")
-        self.embedder = FaceEmbedder(arcface) if arcface else None
-        sync = self._find("LSE-C", "syncnet")
-        self.syncnet = syncnet.load(sync, self.device) if sync else None
+            if column in paths:
+                self.lpips[column] = LPIPS(network, paths[column]).to(self.device)
+        self.inception = Inception(paths["FID"]).to(self.device) if "FID" in paths else None
+        self.embedder = FaceEmbedder(paths["CSIM"]) if "CSIM" in paths else None
+        self.syncnet = syncnet.load(paths["LSE-C"], self.device) if "LSE-C" in paths else None
 
-    def _find(self, column: str, key: str) -> Path | None:
-        path = registry.find(key)
-        if path is None:
-            self.missing.append(registry.missing(column, key))
-        return path
-
-    def open(self, path: Path) -> Original:
-        """Tracks the face of a real video and describes its mouths."""
-        track = track_faces(Video(path))
+    def open(self, path: Path, sound: Path) -> Original:
+        """Tracks the face of a real video and describes its mouths; `sound` is the video with the sound to follow."""
+        video = Video(path)
+        track = track_faces(video)
+        compare = path == sound
+        wav = read_sound(sound, len(track.found) if compare else None)
         frames = np.flatnonzero(track.found)
-        if "LPIPS" not in self.lpips or not len(frames):
-            return Original(path, track, None)
-        frames = frames[evenly_spaced(len(frames), MAX_REAL_MOUTHS)]
-        crops = mouth_crops(Video(path).frames(frames), track.landmarks_in_frame[frames])
-        return Original(path, track, RealMouths(crops, frames, self.lpips["LPIPS"]))
+        mouths = RealMouths.read(frames, track.landmarks_in_frame[frames], video.frames, self.lpips.get("LPIPS"))
+        return Original(path, track, wav, compare, mouths)
 
-    def score(
-        self, clip: str, original: Original, output: Path, wav: np.ndarray, pools: Pools, compare: bool = True
-    ) -> ClipScore:
-        """Scores `output` against `original` and against the sound `wav` (S,).
+    def score(self, clip: str, original: Original | str, output: Path | str, pools: Pools) -> ClipScore:
+        """Scores `output`, a video of any framing. If it has another size, its own face boxes are used.
 
-        The output is read twice, because boxes are smoothed over later frames.
+        It is read twice, because boxes are smoothed over later frames.
 
         Args:
             clip: its name in the tables.
-            original: from `open`, the video that `output` is meant to equal or, without `compare`, only to resemble.
-            output: a video of any framing. If it has another size, its own face boxes are used.
-            wav: 16 kHz, the sound that the mouth follows.
+            original: from `open`, the video that `output` is meant to equal or, in dubbing, only to resemble.
+            output: the video. Either may be the reason why there is none.
             pools: of the method; the clip's features are added.
-            compare: False in dubbing, where there is no ground truth: only sound and motion are scored.
         """
-        result = ClipScore(clip, expected=frames_for_samples(len(wav)))
+        if isinstance(original, str):
+            return ClipScore(clip, reason=original)
+        result = ClipScore(clip, expected=frames_for_samples(len(original.wav)))
+        if isinstance(output, str):
+            result.reason = output
+            return result
         try:
             track = original.track if output == original.path else track_faces(Video(output))
             result.produced = min(len(track.found), result.expected)
             rate = Video(output, fps=None).fps
             if abs(rate - FPS) > 0.01:
-                result.add_note(f"{rate:.4g} frames a second, read at {FPS}")
-            faces = pair_faces(result, track, original.track, compare)
-            silent = silent_frames_of(wav, len(faces.found))
-            result.values |= motion_scores(faces.output, faces.original, silent, compare)
-            self._score_frames(result, faces, output, original, wav, pools)
+                result.notes.append(f"{rate:.4g} frames a second, read at {FPS}")
+            found, face, true_face = pair_faces(result, track, original)
+            silent = silent_frames(log_mel(original.wav), len(found))
+            silent[result.expected :] = False  # beyond the end of the sound nothing is known
+            result.values |= motion_scores(face, true_face, silent, original.compare)
+            features = self._score_frames(result, found, face, true_face, Video(output), original)
+            if features:
+                for pool, of_frames in zip(pools, np.stack(features, axis=1), strict=True):
+                    pool.add(of_frames)
         except Exception as error:
             result.reason = reason_of(error)
         return result
 
     def _score_frames(
-        self, result: ClipScore, faces: FacePair, output: Path, original: Original, wav: np.ndarray, pools: Pools
-    ) -> None:
+        self,
+        result: ClipScore,
+        found: np.ndarray,
+        face: FaceSequence,
+        true_face: FaceSequence,
+        video: Video,
+        original: Original,
+    ) -> list[np.ndarray]:
+        """Returns Inception's features (2, 2048) of output and original for each frame."""
         pairs = PairScorer(self.lpips, original.mouths)
-        sync = syncnet.SyncScorer(self.syncnet, wav) if self.syncnet else None
-        features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])  # Inception's, of output and original
-        originals = Video(original.path) if faces.compare else repeat(None)
-        for i, picture, true in zip(range(len(faces.found)), Video(output), originals, strict=False):
+        sync = syncnet.SyncScorer(self.syncnet, original.wav) if self.syncnet else None
+        features: list[np.ndarray] = []
+        originals = Video(original.path) if original.compare else repeat(None)
+        for i, picture, true in zip(range(len(found)), video, originals, strict=False):
             if sync:
                 sync.add(picture)
-            if not faces.found[i]:
+            if not found[i]:
                 continue
-            pairs.add_mouths([picture], faces.output.landmarks_in_frame[[i]])
+            pairs.add_mouths([picture], face.landmarks_in_frame[[i]])
             if true is None:
                 continue
-            image = self._crop(picture, faces.output.boxes[i])
-            true_image = self._crop(true, faces.original.boxes[i])
+            image = self._crop(picture, face.boxes[i])
+            true_image = self._crop(true, true_face.boxes[i])
             pairs.add(image, true_image)
             if self.inception is not None:
-                both = self.inception(torch.cat([image, true_image])).cpu().numpy()
-                features[0].append(both[:1])
-                features[1].append(both[1:])
+                features.append(self.inception(torch.cat([image, true_image])).cpu().numpy())
             if self.embedder:
-                aligned = align(picture, faces.output.landmarks_in_frame[i])
-                true_aligned = align(true, faces.original.landmarks_in_frame[i])
+                aligned = align(picture, face.landmarks_in_frame[i])
+                true_aligned = align(true, true_face.landmarks_in_frame[i])
                 pairs.values["CSIM"].append(csim(*self.embedder(np.stack([aligned, true_aligned]))))
         result.values |= pairs.scores()
         if sync:
-            score = sync.finish()
-            result.values |= {"LSE-C": score.confidence, "LSE-D": score.distance, "offset": score.offset}
-        if faces.compare:
-            lips = [sequence.landmarks_in_crop[:, LIP_SLICE] for sequence in (faces.output, faces.original)]
-            result.values["LipLMD"] = nan_mean(landmark_distance(*lips)[faces.found])
-        if features[0]:
-            pools.output.add(np.concatenate(features[0]))
-            pools.original.add(np.concatenate(features[1]))
+            result.values |= sync.scores()
+        return features
 
     def _crop(self, picture: np.ndarray, box: np.ndarray) -> Tensor:
         return to_tensor(crop_face(picture, box)[None]).to(self.device)
 
 
-def silent_frames_of(wav: np.ndarray, num_frames: int) -> np.ndarray:
-    """(F,); frames beyond the end of the sound do not count as silent."""
-    silent = np.zeros(num_frames, dtype=bool)
-    heard = min(num_frames, frames_for_samples(len(wav)))
-    silent[:heard] = silent_frames(log_mel(wav), heard)
-    return silent
+def pair_faces(
+    result: ClipScore, track: FaceTrack, original: Original
+) -> tuple[np.ndarray, FaceSequence, FaceSequence]:
+    """The faces of a video and of its original, and which frames are scored, (F,): those where both show a face.
 
-
-def evenly_spaced(count: int, most: int) -> np.ndarray:
-    """Positions of at most `most` of `count` things."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-
-
-def pair_faces(result: ClipScore, output: FaceTrack, original: FaceTrack, compare: bool) -> FacePair:
-    """Pairs the faces of two tracks, and notes in `result` whatever is special about them.
+    Notes in `result` whatever is special about them. In dubbing nothing is paired: the numbers of frames may differ,
+    and those where the output shows a face are scored.
 
     Raises UserError if no frame can be scored.
     """
-    output_faces = FaceSequence(output.landmarks_in_frame, output.boxes)
-    original_faces = FaceSequence(original.landmarks_in_frame, original.boxes)
-    found = output.found
-    if compare:
-        num_frames = min(len(output.found), len(original.found))
-        if len(output.found) != len(original.found):
-            result.add_note(f"common part of {len(output.found)} and {len(original.found)} frames")
-        found = output.found[:num_frames] & original.found[:num_frames]
-        output_faces = output_faces.first(num_frames)
-        original_faces = original_faces.first(num_frames)
-        if output.frame_size == original.frame_size:
-            output_faces = output_faces._replace(boxes=original_faces.boxes)
+    true_track = original.track
+    found = track.found
+    face = FaceSequence(track.landmarks_in_frame, track.boxes)
+    true_face = FaceSequence(true_track.landmarks_in_frame, true_track.boxes)
+    if original.compare:
+        common = min(len(found), len(true_track.found))
+        if len(found) != len(true_track.found):
+            result.notes.append(f"common part of {len(found)} and {len(true_track.found)} frames")
+        found = found[:common] & true_track.found[:common]
+        face = face.first(common)
+        true_face = true_face.first(common)
+        if track.frame_size == true_track.frame_size:
+            face = face._replace(boxes=true_face.boxes)
         else:
-            width, height = output.frame_size
-            result.add_note(f"framed otherwise, {width} x {height}, compared by its own face boxes")
+            width, height = track.frame_size
+            result.notes.append(f"framed otherwise, {width} x {height}, compared by its own face boxes")
     result.frames = int(found.sum())
     result.faceless = len(found) - result.frames
     if not result.frames:
-        raise UserError(f"no frame shows a face{' in both output and original' if compare else ''}")
-    return FacePair(found, output_faces, original_faces, compare)
+        raise UserError(f"no frame shows a face{' in both output and original' if original.compare else ''}")
+    return found, face, true_face

@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
+from metrics.lip_motion import nan_mean
 from runtime.command_line import UserError, check_output, naming, write_whole, writing
 
 RESAMPLES = 2000  # of the bootstrap
@@ -15,7 +17,7 @@ FOLDER = Path(__file__).parent
 # Column -> which values are better, and decimals.
 COLUMNS: dict[str, tuple[str, int]] = json.loads((FOLDER / "columns.json").read_bytes())
 MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # the other columns are means over clips
-# Table -> row -> column -> the printed value. The paper's LSE-C (SyncScore) is of dubbing, all else of reconstruction.
+# Table -> row -> column -> the printed value.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads((FOLDER / "published.json").read_bytes())
 
 
@@ -30,11 +32,7 @@ class ClipScore:
     frames: int = 0  # scored
     faceless: int = 0  # frames without a face in output or original, ignored by all metrics of faces
     reason: str = ""
-    note: str = ""
-
-    def add_note(self, text: str) -> None:
-        """Adds to the note, which is printed below the table."""
-        self.note = f"{self.note}; {text}" if self.note else text
+    notes: list[str] = field(default_factory=list)  # printed below the table
 
 
 def reason_of(error: Exception) -> str:
@@ -45,55 +43,54 @@ def reason_of(error: Exception) -> str:
 def bootstrap(values: np.ndarray, weights: np.ndarray | float = 1.0) -> list[float]:
     """[mean, low, high]: the weighted mean of values (n,) and its 95 % interval over resampled clips (fixed seed).
 
-    [value] if there is only one finite value, which has no interval, and [NaN] if there is none.
+    [value] if there is only one finite value, which has no interval; empty if there is none.
     """
     finite = np.isfinite(values)
     weights = np.broadcast_to(weights, len(values))[finite]
     values = values[finite]
     if len(values) < 2:
-        return values.tolist() or [float("nan")]
+        return values.tolist()
     samples = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    means = (values * weights)[samples].sum(1) / weights[samples].sum(1)
-    low, high = np.quantile(means, (0.025, 0.975)).tolist()
-    return [float(np.average(values, weights=weights)), low, high]
+    means = np.average(values[samples], axis=1, weights=weights[samples])
+    return [float(np.average(values, weights=weights)), *np.quantile(means, (0.025, 0.975)).tolist()]
 
 
 @dataclass
 class Row:
-    """`cells`: column -> [value] or [value, low, high]. `clips`: each clip's values, also of those that failed.
-
-    NaN (a clip too short, or without a face) is removed: strict readers of JSON refuse it.
-    """
+    """`cells`: column -> [value] or [value, low, high]. `clips`: each clip's values, also of those that failed."""
 
     name: str
     cells: dict[str, list[float]]
     clips: list[ClipScore] = field(default_factory=list)  # none in published rows
 
-    def __post_init__(self) -> None:
-        self.cells = {column: numbers for column, numbers in self.cells.items() if math.isfinite(numbers[0])}
-        for clip in self.clips:
-            clip.values = {column: value for column, value in clip.values.items() if math.isfinite(value)}
 
-    @property
-    def failed(self) -> dict[str, str]:
-        """Clip -> reason."""
-        return {clip.clip: clip.reason for clip in self.clips if clip.reason}
+def summarise(
+    name: str, clips: list[ClipScore], fid: float = math.nan, persons: Mapping[str, str] | None = None
+) -> Row:
+    """The row of a method. Only the share of frames produced includes the clips that failed.
 
-
-def summarise(name: str, clips: list[ClipScore], fid: float = math.nan) -> Row:
-    """The row of a method. Only the share of frames produced includes the clips that failed."""
+    With `persons` (clip -> person) the means are over persons of the means over their clips, so that all persons weigh
+    the same. NaN (a clip too short, or without a face) is ignored, and removed from the clips' values.
+    """
     scored = [clip for clip in clips if not clip.reason]
     frames = np.array([clip.frames for clip in scored], dtype=float)
     cells = {}
     for column in COLUMNS:
         values = np.array([clip.values.get(column, np.nan) for clip in scored])
-        weights = frames if column in MEANS_OVER_FRAMES else 1.0
-        cells[column] = bootstrap(values, weights)
+        if persons:
+            owners = np.array([persons[clip.clip] for clip in scored])
+            means = [nan_mean(values[owners == owner]) for owner in dict.fromkeys(owners.tolist())]
+            cells[column] = bootstrap(np.array(means))
+        else:
+            cells[column] = bootstrap(values, frames if column in MEANS_OVER_FRAMES else 1.0)
     expected = sum(clip.expected for clip in clips)
     if expected:
         cells["produced"] = [sum(clip.produced for clip in clips) / expected]
-    cells["FID"] = [fid]
-    return Row(name, cells, clips)
+    if math.isfinite(fid):
+        cells["FID"] = [fid]
+    for clip in clips:
+        clip.values = {column: value for column, value in clip.values.items() if math.isfinite(value)}
+    return Row(name, {column: numbers for column, numbers in cells.items() if numbers}, clips)
 
 
 @dataclass
@@ -104,51 +101,41 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def columns(self) -> list[str]:
-        return [column for column in COLUMNS if any(column in row.cells for row in self.rows)]
-
-    @property
-    def remarks(self) -> list[str]:
-        """What is printed below the table: its notes, then those of single clips and the reasons of failed ones."""
-        lines = list(self.notes)
-        for row in self.rows:
-            for clip in row.clips:
-                if clip.note:
-                    lines.append(f"{row.name}, {clip.clip}: {clip.note}")
-                if clip.reason:
-                    lines.append(f"failed: {row.name}, {clip.clip}: {clip.reason}")
-        return lines
-
     def markdown(self) -> str:
-        header = ["Method", *(f"{column} {COLUMNS[column][0]}" for column in self.columns), "failed"]
+        """The table; below it its notes, then those of single clips and the reasons of failed ones."""
+        columns = [column for column in COLUMNS if any(column in row.cells for row in self.rows)]
+        header = ["Method", *(f"{column} {COLUMNS[column][0]}" for column in columns), "failed"]
         body = []
+        remarks = list(self.notes)
         for row in self.rows:
-            cells = [format_cell(row.cells.get(column, []), COLUMNS[column][1]) for column in self.columns]
-            status = f"{len(row.failed)} of {len(row.clips)}" if row.clips else "-"
+            failed = 0
+            for clip in row.clips:
+                remarks += [f"{row.name}, {clip.clip}: {note}" for note in clip.notes]
+                if clip.reason:
+                    failed += 1
+                    remarks.append(f"failed: {row.name}, {clip.clip}: {clip.reason}")
+            cells = [format_cell(row.cells.get(column, []), COLUMNS[column][1]) for column in columns]
+            status = f"{failed} of {len(row.clips)}" if row.clips else "-"
             body.append([row.name.replace("|", r"\|"), *cells, status])
         alignment = ["left"] + ["right"] * (len(header) - 1)
         table = tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-        remarks = [f"- {remark}" for remark in self.remarks]
-        return "\n".join([f"**{self.title}**", "", table, "", *remarks]) + "\n"
+        return "\n".join([f"**{self.title}**", "", table, "", *(f"- {remark}" for remark in remarks)]) + "\n"
 
-    def json(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
-
-    def publish(self, folder: Path | None, name: str) -> None:
-        """Prints the table and, if a folder is given, writes it there as `name`.md and .json."""
+    def publish(self, folder: Path | None) -> None:
+        """Prints the table and, if a folder is given, writes it there as Markdown and JSON, named by its title."""
+        text = self.markdown()
         if folder:
-            write_whole(folder / f"{name}.md", self.markdown())
-            write_whole(folder / f"{name}.json", self.json())
-        print("\n" + self.markdown())
+            name = self.title.replace(",", "").replace(" ", "_")
+            content = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+            write_whole(folder / f"{name}.md", text)
+            write_whole(folder / f"{name}.json", content)
+        print(f"\n{text}")
 
 
 def format_cell(numbers: list[float], decimals: int) -> str:
     """A value, with its interval if it has one, as "1.00 [0.90, 1.10]"."""
-    texts = [f"{number:.{decimals}f}" for number in numbers]
-    if not texts:
-        return "-"
-    return texts[0] if len(texts) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    value, *interval = [f"{number:.{decimals}f}" for number in numbers] or ["-"]
+    return f"{value} [{', '.join(interval)}]" if interval else value
 
 
 def make_output_folder(folder: Path | None) -> None:
@@ -161,7 +148,7 @@ def make_output_folder(folder: Path | None) -> None:
 
 def published_rows(key: str) -> list[Row]:
     """The rows that the paper prints in a table; none if the paper has no such table."""
-    table = PUBLISHED.get(key, {})
-    return [
-        Row(f"{name} (paper)", {column: [value] for column, value in cells.items()}) for name, cells in table.items()
-    ]
+    rows = []
+    for name, cells in PUBLISHED.get(key, {}).items():
+        rows.append(Row(f"{name} (paper)", {column: [value] for column, value in cells.items()}))
+    return rows

@@ -21,12 +21,8 @@ TEMPLATE = np.array(
     ]
 )
 EYE_POINTS = 16  # of the ring around an eye
-RIGHT_EYE = FULL.index(33)
-LEFT_EYE = FULL.index(362)
-EYES = (
-    slice(RIGHT_EYE, RIGHT_EYE + EYE_POINTS),
-    slice(LEFT_EYE, LEFT_EYE + EYE_POINTS),
-)
+EYE_STARTS = (FULL.index(33), FULL.index(362))  # right, left
+EYES = tuple(slice(start, start + EYE_POINTS) for start in EYE_STARTS)
 NOSE_TIP = FULL.index(4)
 
 

@@ -67,12 +67,16 @@ def correlation(output: np.ndarray, target: np.ndarray) -> float:
     return float(np.corrcoef(output, target)[0, 1])
 
 
+def spread(values: np.ndarray) -> float:
+    """Standard deviation of the finite values; NaN, without a warning, if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.std()) if finite.size else float("nan")
+
+
 def articulation_ratio(output: np.ndarray, target: np.ndarray) -> float:
     """Standard deviation over time of lip openness (F,), output over original: 1 is as lively as the real mouth."""
-    if not np.isfinite(output).any() or not np.isfinite(target).any():
-        return float("nan")
-    spread = np.nanstd(target)
-    return float(np.nanstd(output) / spread) if spread > 1e-9 else float("nan")
+    true_spread = spread(target)
+    return spread(output) / true_spread if true_spread > 1e-9 else float("nan")
 
 
 def closed_f1(output: np.ndarray, target: np.ndarray) -> float:
@@ -101,8 +105,7 @@ def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     missing = max(0, end - len(level))
     padded = np.pad(level, (0, missing), constant_values=SILENCE)
     loudest = np.maximum.reduceat(padded[:end], starts[:-1])  # (F,)
-    speech = ndimage.binary_dilation(loudest > threshold, iterations=SILENT_FRAMES)
-    return np.logical_not(speech)
+    return np.logical_not(ndimage.binary_dilation(loudest > threshold, iterations=SILENT_FRAMES))
 
 
 def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:
@@ -130,14 +133,16 @@ def motion_scores(
     """
     openness = output.openness(OUTER_LIPS)
     true_openness = target.openness(OUTER_LIPS)
-    true_jitter = jitter(target.landmarks_in_crop[:, LIP_SLICE])
-    output_jitter = jitter(output.landmarks_in_crop[:, LIP_SLICE])
+    lips = output.landmarks_in_crop[:, LIP_SLICE]
+    true_lips = target.landmarks_in_crop[:, LIP_SLICE]
+    true_jitter = jitter(true_lips)
     scores = {
         "silence": motion_in_silence(openness, silent),
         "articulation": articulation_ratio(openness, true_openness),
-        "jitter": output_jitter / true_jitter if true_jitter else float("nan"),
+        "jitter": jitter(lips) / true_jitter if true_jitter else float("nan"),
     }
     if same_speech:
+        scores["LipLMD"] = nan_mean(landmark_distance(lips, true_lips))
         scores["openness r"] = correlation(openness, true_openness)
         scores["closed F1"] = closed_f1(output.openness(INNER_LIPS), target.openness(INNER_LIPS))
     return scores

@@ -3,7 +3,7 @@
 Mouth crops are upright, centred on the lips and sized by the distance between the eyes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ SIDE = 96  # pixels of a mouth crop
 EXTENT = 1.2  # of a mouth crop, relative to the distance between the eyes
 MIN_GAP = FPS / 2  # frames between real mouths that are compared: nearer ones are almost the same picture
 OUTLIER = 0.99  # quantile of the distances between real mouths above which a drawn mouth is implausible
+MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
 BATCH = 32  # mouths embedded at once
 
 
@@ -28,9 +29,9 @@ def mouth_crop(frame: np.ndarray, landmarks: np.ndarray, side: int = SIDE) -> np
     extent = max(1.0, EXTENT * float(np.hypot(*eye_line)))  # pixels of the image
     size = side * max(1, round(extent / side))  # larger crops are averaged down, so that nothing aliases
     angle = np.degrees(np.arctan2(eye_line[1], eye_line[0]))
-    x, y = (float(coordinate) for coordinate in landmarks[LIP_SLICE].mean(axis=0))
-    transform = cv2.getRotationMatrix2D((x, y), angle, size / extent)
-    transform[:, 2] += np.array([size / 2 - x, size / 2 - y])
+    centre = landmarks[LIP_SLICE].mean(axis=0)
+    transform = cv2.getRotationMatrix2D(centre.tolist(), angle, size / extent)
+    transform[:, 2] += size / 2 - centre
     crop = cv2.warpAffine(frame, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
 
@@ -47,6 +48,11 @@ def laplacian_energy(crops: np.ndarray) -> np.ndarray:
         grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
         energies.append(np.square(cv2.Laplacian(grey, cv2.CV_32F)).mean())
     return np.array(energies)
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Positions of at most `most` of `count` things."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 class RealMouths:
@@ -68,14 +74,31 @@ class RealMouths:
         nearest = distances.min(axis=1)
         self.distances = nearest[np.isfinite(nearest)]  # of each real mouth to the nearest other one
 
+    @classmethod
+    def read(
+        cls,
+        frames: np.ndarray,
+        landmarks: np.ndarray,
+        read_frames: Callable[[np.ndarray], Iterable[np.ndarray]],
+        lpips: LPIPS | None,
+    ) -> "RealMouths | None":
+        """The mouths in at most `MAX_REAL_MOUTHS` frames of a video; None without LPIPS or without a face.
+
+        Args:
+            frames: (n,) numbers of the frames with a face.
+            landmarks: (n, 131, 2) in pixels of the pictures that are read.
+            read_frames: gives the pictures of some frame numbers.
+            lpips: measures the distances.
+        """
+        if lpips is None or not len(frames):
+            return None
+        chosen = evenly_spaced(len(frames), MAX_REAL_MOUTHS)
+        return cls(mouth_crops(read_frames(frames[chosen]), landmarks[chosen]), frames[chosen], lpips)
+
     def _embed(self, crops: np.ndarray) -> torch.Tensor:
         device = next(self.lpips.parameters()).device
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
-        vectors = []
-        for batch in images.split(BATCH):
-            pixels = batch.to(device).float() / 255
-            vectors.append(self.lpips.embed(pixels))
-        return torch.cat(vectors)
+        return torch.cat([self.lpips.embed(batch.to(device) / 255) for batch in images.split(BATCH)])
 
     def distances_to(self, crops: np.ndarray) -> np.ndarray:
         """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
@@ -93,9 +116,8 @@ class RealMouths:
         The first two are absent if the video lasts no longer than half a second.
         """
         distances = self.distances_to(crops)
-        nearest = distances.argmin(axis=1)
         distance = distances.min(axis=1)
-        scores = {"mouth sharpness": laplacian_energy(crops) / self.energies[nearest].clip(1e-6)}
+        scores = {"mouth sharpness": laplacian_energy(crops) / self.energies[distances.argmin(axis=1)].clip(1e-6)}
         if len(self.distances):
             scores["mouth distance"] = distance / self.distances.mean()
             scores["mouth outliers"] = distance > np.quantile(self.distances, OUTLIER)

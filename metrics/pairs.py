@@ -23,14 +23,10 @@ class PairScorer:
         self.values: dict[str, list[float]] = defaultdict(list)
         self.real_mouths = real_mouths
 
-    def add(self, output: Tensor, target: Tensor, columns: tuple[str, ...] = (), part: str = "") -> None:
-        """Scores images (n, 3, H, W) in [0, 1], by all metrics or only those of `columns`.
-
-        `part` is appended to the columns' names.
-        """
-        for column in columns or self.metrics:
-            if column in self.metrics:
-                self.values[column + part] += self.metrics[column](output, target).tolist()
+    def add(self, output: Tensor, target: Tensor, suffix: str = "") -> None:
+        """Scores images (n, 3, H, W) in [0, 1]. `suffix` is appended to the columns' names."""
+        for column, metric in self.metrics.items():
+            self.values[column + suffix] += metric(output, target).tolist()
 
     def add_mouths(self, frames: Iterable[np.ndarray], landmarks: np.ndarray) -> None:
         """Scores the mouths in n images, RGB uint8, with landmarks (n, 131, 2) in pixels."""

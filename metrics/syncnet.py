@@ -3,8 +3,8 @@
 The network loads the public file syncnet_v2.model, a state dict, unchanged.
 """
 
+from collections import deque
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,19 +16,10 @@ from media.audio import FPS, SAMPLE_RATE
 
 SIDE = 224  # pixels of the network's frames
 WINDOW = 5  # video frames
-MFCC_RATE = 100  # columns per second, python_speech_features' default
+STEP = 100 // FPS  # columns a frame: python_speech_features gives 100 a second
 MFCC_COLUMNS = 20  # of a window, 0.2 s
 MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
 EMBEDDING = 1024
-BATCH = 20  # windows of sound embedded at once
-
-
-class SyncScore(NamedTuple):
-    """Synchronisation of one clip."""
-
-    confidence: float  # LSE-C, higher is better
-    distance: float  # LSE-D, lower is better
-    offset: float  # frames, 0 if in sync
 
 
 def _audio_layers(
@@ -124,55 +115,40 @@ class SyncScorer:
     def __init__(self, network: SyncNet, wav: np.ndarray) -> None:
         self.network = network
         self.device = next(network.parameters()).device
-        self.wav = wav
-        self.frames_left = len(wav) * FPS // SAMPLE_RATE
-        self._frames: list[Tensor] = []
-        self._lips: list[Tensor] = []
+        count = max(0, len(wav) * FPS // SAMPLE_RATE - WINDOW)
+        columns = nn.functional.pad(mfcc_columns(wav), (0, MFCC_COLUMNS))
+        self.windows = columns.unfold(1, MFCC_COLUMNS, STEP)[:, :count].transpose(0, 1)[:, None]  # (n, 1, 13, 20)
+        self.lips: list[Tensor] = []  # (1, 1024) of each window
+        self.sound: list[Tensor] = []
+        self._frames: deque[Tensor] = deque(maxlen=WINDOW)
 
     @torch.inference_mode()
     def add(self, frame: np.ndarray) -> None:
         """Adds the next frame (H, W, 3), RGB uint8, of which all is seen, as usual for LRS2."""
-        if self.frames_left == 0:
-            return
-        self.frames_left -= 1
-        if len(self._frames) == WINDOW:  # one frame later than possible: the clip's last window is left out
-            window = torch.stack(self._frames, dim=1)[None]  # (1, 3, 5, 224, 224)
-            self._lips.append(self.network.embed_lips(window).cpu())
-            del self._frames[0]
-        resized = cv2.resize(frame, (SIDE, SIDE))
-        bgr = resized[..., ::-1].astype(np.float32)
-        tensor = torch.from_numpy(bgr).permute(2, 0, 1)
-        self._frames.append(tensor.to(self.device))
+        number = len(self.lips)
+        if len(self._frames) == WINDOW and number < len(self.windows):  # as in public code, without the last window
+            frames = torch.stack(list(self._frames), dim=1)[None]  # (1, 3, 5, 224, 224)
+            self.lips.append(self.network.embed_lips(frames).cpu())
+            self.sound.append(self.network.embed_sound(self.windows[[number]].to(self.device)).cpu())
+        bgr = cv2.resize(frame, (SIDE, SIDE))[..., ::-1].astype(np.float32)
+        self._frames.append(torch.from_numpy(bgr).permute(2, 0, 1).to(self.device))
 
-    @torch.inference_mode()
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Embeddings of lips and of sound, (n, 1024) each, one per frame, after the last of at least 6 frames."""
-        lips = torch.cat(self._lips)
-        step = MFCC_RATE // FPS
-        columns = mfcc_columns(self.wav)
-        missing = len(lips) * step + MFCC_COLUMNS - columns.shape[1]
-        columns = nn.functional.pad(columns, (0, max(0, missing)))
-        windows = columns.unfold(1, MFCC_COLUMNS, step)[:, : len(lips)]  # (13, n, 20)
-        batches = windows.transpose(0, 1)[:, None].split(BATCH)  # (20, 1, 13, 20) each
-        sound = []
-        for batch in batches:
-            sound.append(self.network.embed_sound(batch.to(self.device)).cpu())
-        return lips, torch.cat(sound)
-
-    def finish(self) -> SyncScore:
-        """The clip's scores; NaN if it is too short for a window."""
-        if not self._lips:
-            return SyncScore(float("nan"), float("nan"), float("nan"))
-        return score(*self.embeddings())
+    def scores(self) -> dict[str, float]:
+        """The clip's scores by column; empty if it has fewer than six frames, as an offset of 0 would mean in sync."""
+        return score(torch.cat(self.lips), torch.cat(self.sound)) if self.lips else {}
 
 
-def score(lips: Tensor, sound: Tensor) -> SyncScore:
-    """Scores embeddings (n, 1024) by their mean distance at every shift; beyond its ends the sound is zero."""
+def score(lips: Tensor, sound: Tensor) -> dict[str, float]:
+    """Scores embeddings (n, 1024) by their mean distance at every shift; beyond its ends the sound is zero.
+
+    "LSE-D" is the smallest distance, "LSE-C" how far it lies below the median, "offset" its shift in frames.
+    """
     padded = nn.functional.pad(sound, (0, 0, MAX_SHIFT, MAX_SHIFT))
-    means = []
-    for shift in range(2 * MAX_SHIFT + 1):
-        shifted = padded[shift : shift + len(lips)]
-        means.append(nn.functional.pairwise_distance(lips, shifted).mean())
-    distances = torch.stack(means)
+    shifted = padded.unfold(0, len(lips), 1).transpose(1, 2)  # (31, n, 1024)
+    distances = nn.functional.pairwise_distance(lips, shifted).mean(dim=1)
     smallest, best = distances.min(dim=0)
-    return SyncScore(float(distances.median() - smallest), float(smallest), MAX_SHIFT - int(best))
+    return {
+        "LSE-C": float(distances.median() - smallest),
+        "LSE-D": float(smallest),
+        "offset": float(MAX_SHIFT - best),
+    }

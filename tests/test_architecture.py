@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
         "runtime", "checkpoints", "face", "datasets", "losses", "models", "metrics.image_quality", "training",
     },
     "evaluation": {
-        "runtime", "checkpoints", "media", "face", "datasets", "models", "metrics", "networks", "inference",
+        "runtime", "checkpoints", "media", "face", "datasets", "metrics", "networks", "inference",
     },
     "benchmarks": {
         "runtime", "media", "face", "datasets", "models", "training", "networks", "preprocess", "inference",

@@ -19,6 +19,11 @@ from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGe
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 
 
+def reasons(row: Row) -> dict[str, str]:
+    """Clip -> why it failed, of those that did."""
+    return {clip.clip: clip.reason for clip in row.clips if clip.reason}
+
+
 def read_table(path: Path) -> Table:
     """The table of a .json file."""
     content = json.loads(path.read_text())

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.figures import CELL, CompareConfig, SheetConfig, compare, sheet
+from evaluation.figures import CELL, Compare, Sheet
 from media.video import Video
 from runtime.command_line import UserError
 
@@ -18,7 +18,7 @@ def test_videos_stand_side_by_side_with_names_and_sound(tmp_path: Path, capsys: 
     for count, (name, colour) in zip((4, 6), colours.items(), strict=True):
         write(tmp_path / f"{name}.mp4", [np.full((100, 80, 3), colour, np.uint8)] * count)
     videos = tuple(f"{name}={tmp_path / name}.mp4" for name in colours)
-    compare(CompareConfig(videos, tmp_path / "both.mp4", height=50))
+    Compare(videos, tmp_path / "both.mp4", height=50).run()
     assert "both.mp4: 2 videos side by side, 4 frames" in capsys.readouterr().out
     pictures = list(Video(tmp_path / "both.mp4"))
     assert len(pictures) == 4, "as long as the shorter video"
@@ -28,12 +28,12 @@ def test_videos_stand_side_by_side_with_names_and_sound(tmp_path: Path, capsys: 
     assert pictures[0][:24].max() > 200, "a strip with the names"
     assert Video(tmp_path / "both.mp4").has_audio
     with pytest.raises(UserError, match="NAME="):
-        compare(CompareConfig(("red.mp4",), tmp_path / "both.mp4"))
+        Compare(("red.mp4",), tmp_path / "both.mp4").run()
     with pytest.raises(UserError, match="height: at least 1 is needed, not 0"):
-        compare(CompareConfig(videos, tmp_path / "both.mp4", height=0))
+        Compare(videos, tmp_path / "both.mp4", height=0).run()
     before = (tmp_path / "red.mp4").read_bytes()
     with pytest.raises(UserError, match=r"--output: .*would overwrite"):
-        compare(CompareConfig(videos, tmp_path / "red.mp4"))
+        Compare(videos, tmp_path / "red.mp4").run()
     assert (tmp_path / "red.mp4").read_bytes() == before
 
 
@@ -42,7 +42,7 @@ def test_sheet_has_a_row_per_video_and_a_pair_per_frame(tmp_path: Path, capsys: 
     original = write(tmp_path / "original.mp4", [frame(i + 4) for i in range(4)])
     cut = [cv2.resize(frame(i + 4, 40)[20:180, 20:180], (256, 256)) for i in range(4)]
     other = write(tmp_path / "other.mp4", cut)
-    sheet(SheetConfig(original, (f"Other={other}",), tmp_path / "sheet.png", (0, 3)))
+    Sheet(original, (f"Other={other}",), tmp_path / "sheet.png", (0, 3)).run()
     assert "sheet.png: 2 videos, 2 frames of each" in capsys.readouterr().out
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     assert picture is not None
@@ -52,12 +52,12 @@ def test_sheet_has_a_row_per_video_and_a_pair_per_frame(tmp_path: Path, capsys: 
     likeness = np.corrcoef(face.astype(float).ravel(), face_of_other.astype(float).ravel())[0, 1]
     assert likeness > 0.9, "both are cropped by the face, whatever their framing"
     write(other, cut[:2])
-    sheet(SheetConfig(original, (f"Other={other}",), tmp_path / "spread.png"))
+    Sheet(original, (f"Other={other}",), tmp_path / "spread.png").run()
     spread = cv2.imread(str(tmp_path / "spread.png"))
     assert spread is not None and spread.shape[1] == 5 * (2 * CELL + 6), "spread over the shortest video"
     with pytest.raises(UserError, match="--frames 9"):
-        sheet(SheetConfig(original, (), tmp_path / "sheet.png", (9,)))
+        Sheet(original, (), tmp_path / "sheet.png", (9,)).run()
     with pytest.raises(UserError, match="--frames -1"):
-        sheet(SheetConfig(original, (), tmp_path / "sheet.png", (-1,)))
+        Sheet(original, (), tmp_path / "sheet.png", (-1,)).run()
     with pytest.raises(UserError, match="two are named original"):
-        sheet(SheetConfig(original, (f"original={other}",), tmp_path / "sheet.png"))
+        Sheet(original, (f"original={other}",), tmp_path / "sheet.png").run()

@@ -10,7 +10,7 @@ from skimage import data
 from face.landmarks import LIP_SLICE
 from metrics.identity import EYES
 from metrics.image_quality import LPIPS
-from metrics.mouth import EXTENT, SIDE, RealMouths, laplacian_energy, mouth_crop
+from metrics.mouth import EXTENT, SIDE, RealMouths, evenly_spaced, laplacian_energy, mouth_crop
 
 EYE_DISTANCE = 40.0
 
@@ -113,3 +113,8 @@ def test_crop_has_the_side_asked_for(side: int) -> None:
     usual = cv2.resize(mouth_crop(frame, landmarks((224.0, 140.0))), (side, side), interpolation=cv2.INTER_AREA)
     assert crop.shape == (side, side, 3)
     assert np.abs(crop.astype(int) - usual).mean() < 8
+
+
+def test_positions_are_evenly_spaced() -> None:
+    assert evenly_spaced(3, 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(101, 5).tolist() == [0, 25, 50, 75, 100]
