@@ -152,7 +152,8 @@ class Scorer:
             true_image = self._crop(true, true_face.boxes[i])
             pairs.add(image, true_image)
             if self.inception is not None:
-                features.append(self.inception(torch.cat([image, true_image])).cpu().numpy())
+                both = self.inception(torch.cat([image, true_image]))
+                features.append(both.cpu().numpy())
             if self.embedder:
                 aligned = align(picture, face.landmarks_in_frame[i])
                 true_aligned = align(true, true_face.landmarks_in_frame[i])
