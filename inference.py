@@ -31,7 +31,7 @@ from media.video import Video, read_audio, read_tags
 from media.writer import WRITTEN, VideoWriter
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
-from runtime.command_line import SettingError, UserError
+from runtime.command_line import UserError
 from runtime.device import out_of_memory
 from runtime.pipeline import prefetch
 from runtime.stopwatch import Stopwatch
@@ -100,8 +100,6 @@ class Dubber:
         faces = [speaker.face or self.config.face for speaker in speakers]
         for face in faces:
             parse_pick(face)
-        if self.config.panel and len(speakers) > 1:
-            raise SettingError("panel", "shows one speaker; leave it out where several speak")
         remarks: list[str] = []
         with stopwatch.stage("audio"):
             mels = [read_mel(speaker.audio, remarks) for speaker in speakers]

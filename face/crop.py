@@ -83,15 +83,13 @@ def smooth_boxes(boxes: ndarray, found: ndarray, shots: ndarray | int = 0) -> nd
     """
     count = len(boxes)
     shots = np.broadcast_to(shots, count)
-    known = np.where(found[:, None], boxes, np.nan)
-    rows = np.column_stack([known, shots]).astype(np.float64)  # (F, 5)
-    padded = np.pad(rows, ((SMOOTHING, SMOOTHING), (0, 0)), constant_values=np.nan)
-    neighbours = np.stack([padded[start : start + count] for start in range(2 * SMOOTHING + 1)])  # (5, F, 5)
-    neighbour_boxes = neighbours[..., :4]
-    neighbour_shots = neighbours[..., 4]
-    same = (overlap(rows[:, :4], neighbour_boxes) >= SAME_FACE) & (neighbour_shots == shots)  # (5, F)
-    total = neighbour_boxes.sum(axis=0, where=same[..., None])
-    mean = total / np.maximum(same.sum(axis=0), 1)[:, None]
+    known = np.where(found[:, None], boxes, np.nan).astype(np.float64)
+    neighbours = np.arange(count)[:, None] + np.arange(-SMOOTHING, SMOOTHING + 1)  # (F, 5)
+    inside = (neighbours >= 0) & (neighbours < count)
+    neighbours = neighbours.clip(0, max(count - 1, 0))
+    same = inside & (overlap(known[:, None], known[neighbours]) >= SAME_FACE) & (shots[:, None] == shots[neighbours])
+    total = known[neighbours].sum(axis=1, where=same[..., None])
+    mean = total / np.maximum(same.sum(axis=1), 1)[:, None]
     return np.floor(mean + 0.5).astype(np.int32)
 
 

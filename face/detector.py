@@ -58,8 +58,7 @@ class FaceDetector:
         faces: list[ndarray] = []
         with _silence():
             rough_meshes = _meshes(self._search, frame, whole)  # good for the place, not for the mesh
-            self._add_faces(faces, frame, list(map(extent, rough_meshes)))
-            self._add_faces(faces, frame, self._places(frame, whole))
+            self._add_faces(faces, frame, [*map(extent, rough_meshes), *self._places(frame, whole)])
             if thorough and not faces:
                 for tile in _tiles(width, height):
                     self._add_faces(faces, frame, self._places(frame, tile))
@@ -67,7 +66,7 @@ class FaceDetector:
             border = int(BORDER * max(width, height))
             framed = cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_CONSTANT)
             return [face - border for face in self.detect(framed, thorough=False)]
-        faces.sort(key=_area, reverse=True)
+        faces.sort(key=lambda face: sides(extent(face)).prod(), reverse=True)
         return faces[:MAX_FACES]
 
     def follow(self, frame: ndarray, box: ndarray, alone: bool = True) -> ndarray | None:
@@ -125,10 +124,6 @@ class FaceDetector:
                 middle = centre(extent(face))
                 if _is_within(middle, box) and not _is_known(middle, faces):
                     faces.append(face)
-
-
-def _area(points: ndarray) -> float:
-    return float(sides(extent(points)).prod())
 
 
 def _is_within(point: ndarray, box: ndarray) -> bool:

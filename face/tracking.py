@@ -104,8 +104,8 @@ class Tracker:
         """
         self._frame_size = (frame.shape[1], frame.shape[0])
         view = _View(_structure(frame))
-        cut = bool(self._shots) and not self._continues(frame, view)
-        if cut:
+        is_cut = bool(self._shots) and self._shot_of(frame, view) != self._shots[-1]
+        if is_cut:
             self._detector.forget()
             self._cut_since = True
         mesh = self._find(frame)
@@ -116,8 +116,7 @@ class Tracker:
                 self._box = None
             landmarks = np.full((NUM_FULL, 2), np.nan, np.float32)
         else:
-            if self._company > 0:
-                jumped = self._box is None or not self._is_same(mesh, self._box)
+            jumped = self._company > 0 and (self._box is None or not self._is_same(mesh, self._box))
             self._missed = 0
             self._cut_since = False
             self._company = self._counts[-1]
@@ -125,7 +124,9 @@ class Tracker:
             self._box = box_around(landmarks, self._frame_size)
             view = view._replace(box=self._box, eyes=_eyes(frame, self._box))
         self._landmarks.frombytes(landmarks.tobytes())
-        self._add_to_shot(frame, view, is_new=jumped and not cut)
+        shot = len(self._views) if jumped and not is_cut else self._shot_of(frame, view)
+        self._views[shot] = view
+        self._shots.append(shot)
 
     def recent(self, count: int) -> FaceTrack:
         """The track of the last `count` frames; later frames may still change the last `SMOOTHING` boxes."""
@@ -143,17 +144,17 @@ class Tracker:
         mesh = None
         if self._box is not None:
             mesh = self._follow(frame, self._box, self._company)
-        count = self._counts[-1] if self._counts else 0
-        if mesh is None or len(self._counts) % SURVEY == 0:
-            faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
-            count = len(faces)
-            if mesh is None:
-                self._detector.forget()
-                mesh = self._choose(faces)
-                if mesh is not None:
-                    followed = self._follow(frame, self._visible(mesh), count)  # as in later frames
-                    mesh = mesh if followed is None else followed
-        self._counts.append(count if mesh is None else max(count, 1))
+        if mesh is not None and len(self._counts) % SURVEY:
+            self._counts.append(max(self._counts[-1], 1))
+            return mesh
+        faces = self._detector.detect(frame, thorough=self._missed % SEARCH == 0)
+        if mesh is None:
+            self._detector.forget()
+            mesh = self._choose(faces)
+            if mesh is not None:
+                followed = self._follow(frame, self._visible(mesh), len(faces))  # as in later frames
+                mesh = mesh if followed is None else followed
+        self._counts.append(len(faces) if mesh is None else max(len(faces), 1))
         return mesh
 
     def _follow(self, frame: ndarray, box: ndarray, company: int) -> ndarray | None:
@@ -184,23 +185,15 @@ class Tracker:
             return _picked(faces, self._pick, required=False)
         return None
 
-    def _continues(self, frame: ndarray, view: _View) -> bool:
-        """Whether a view belongs to the shot of the previous frame."""
-        return _similarity(frame, view, self._views[self._shots[-1]]) >= 0
-
-    def _add_to_shot(self, frame: ndarray, view: _View, is_new: bool) -> None:
-        """Assigns the frame to the current shot, an earlier one that it resembles, or a new one."""
-        new = len(self._views)
-        shot = self._shots[-1] if self._shots else new
-        if is_new:
-            shot = new
-        elif self._shots and not self._continues(frame, view):
-            similarities = [_similarity(frame, view, self._views[number]) for number in range(new)]
-            shot = int(np.argmax(similarities))
-            if similarities[shot] < 0:
-                shot = new
-        self._views[shot] = view
-        self._shots.append(shot)
+    def _shot_of(self, frame: ndarray, view: _View) -> int:
+        """The shot of a view: that of the previous frame, an earlier one that it resembles, or a new one."""
+        if not self._shots:
+            return 0
+        current = self._shots[-1]
+        if _similarity(frame, view, self._views[current]) >= 0:
+            return current
+        similarities = [_similarity(frame, view, self._views[shot]) for shot in range(len(self._views))]
+        return int(np.argmax(similarities)) if max(similarities) >= 0 else len(similarities)
 
 
 def track_faces(frames: Iterable[ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
