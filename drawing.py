@@ -201,8 +201,8 @@ class Drawing:
         drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
         boxes = shot.boxes[drawn]
         landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
-        sketches = [self.networks.sketch(*face) for face in zip(landmarks_in_crop, boxes, strict=True)]
-        return np.stack(sketches)[indices.reshape(windows.shape)]
+        sketches = self.networks.draw_sketches(landmarks_in_crop, boxes)
+        return sketches[indices.reshape(windows.shape)]
 
 
 def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:

@@ -110,10 +110,8 @@ class Dubber:
             parts.append(range(first, first + int(np.ceil(round(seconds * source.fps, 6)))))
         num_frames = max(part.stop for part in parts)
         frames_to_track = None if self.config.keep_length else num_frames
-        tracks = {}
         with stopwatch.stage("track"):
-            for face in set(faces):
-                tracks[face] = self.track(source, face, frames_to_track, progress)
+            tracks = {face: self.track(source, face, frames_to_track, progress) for face in set(faces)}
         track = tracks[faces[0]]
         if self.config.keep_length:
             num_frames = max(num_frames, len(track.found))
@@ -121,27 +119,24 @@ class Dubber:
         width, height = track.frame_size
         if self.config.panel:
             width += height // 4
-        sounds = [(speaker.audio, speaker.start) for speaker in speakers]
         with ExitStack() as stack:
-            lossless = self.config.lossless
             writer = VideoWriter(
                 output,
                 source.fps,
                 (width, height),
-                sounds,
+                [(speaker.audio, speaker.start) for speaker in speakers],
                 self.config.crf,
                 self.config.codec,
-                lossless,
+                self.config.lossless,
                 source.matrix or BT709,
                 read_tags(video) | {"comment": SYNTHETIC},
             )
             stack.enter_context(writer)
+            pictures = source.pictures(order)
             if self.config.panel:
                 pictures = map(with_panel, source.frames(order))
-            elif lossless:
+            elif self.config.lossless:
                 pictures = map(RgbPicture, source.frames(order))
-            else:
-                pictures = source.pictures(order)
             pictures = stack.enter_context(closing(prefetch(pictures, READ_AHEAD)))
             for face, (mel, _), part in zip(faces, mels, parts, strict=True):
                 drawing = Drawing(self.networks, source, tracks[face], mel, stopwatch)
@@ -203,11 +198,10 @@ def remarks_on(source: Video, track: FaceTrack) -> list[str]:
     if source.damage:
         remarks.append(f"damaged, the rest of it was used: {source.path}: {source.damage}")
     remarks += [f"{source.path}: {line}" for line in source.remarks]
-    cuts = np.flatnonzero(track.cuts) / source.fps  # seconds
-    if len(cuts):
-        times = [f"{second:.1f}" for second in cuts[:MAX_LISTED_CUTS]]
-        if len(cuts) > MAX_LISTED_CUTS:
-            times.append("...")
+    times = [f"{second:.1f}" for second in np.flatnonzero(track.cuts) / source.fps]
+    if len(times) > MAX_LISTED_CUTS:
+        times[MAX_LISTED_CUTS:] = ["..."]
+    if times:
         remarks.append(f"{source.path}: the shot changes at {', '.join(times)} s; the face in each shot was redrawn")
     return remarks
 

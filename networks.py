@@ -223,10 +223,11 @@ class Networks(LandmarkPredictor):
         fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), str(path))
         return cls(landmark_generator, renderer, config or DubConfig())
 
-    def sketch(self, landmarks_in_crop: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Draws landmarks (131, 2) of a box (4,): (S, S, 3) float32 in [0, 224]."""
-        width, height = (int(side) for side in box[2:] - box[:2])
-        return draw_sketch(landmarks_in_crop, height, width, self.size)
+    def draw_sketches(self, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Draws landmarks (K, 131, 2) of boxes (K, 4): (K, S, S, 3) float32 in [0, 224]."""
+        widths, heights = (boxes[:, 2:] - boxes[:, :2]).T.tolist()
+        faces = zip(landmarks_in_crop, heights, widths, strict=True)
+        return np.stack([draw_sketch(*face, self.size) for face in faces])
 
     @torch.inference_mode()
     def encode_references(
@@ -244,8 +245,7 @@ class Networks(LandmarkPredictor):
             boxes: (M, 4) of the same frames.
             large_images: (M, k*S, k*S, 3), the same crops in more detail; faces are then drawn at that size.
         """
-        pairs = zip(landmarks_in_crop, boxes, strict=True)
-        sketches = np.stack([self.sketch(landmarks, box) for landmarks, box in pairs])
+        sketches = self.draw_sketches(landmarks_in_crop, boxes)
         features = self.renderer.encode_references(
             to_tensor(images).to(self.device)[None],
             to_tensor(sketches).to(self.device)[None],

@@ -302,8 +302,8 @@ class FaceScorer:
         clip = faces.clip
         windows = window_frames(clip.num_frames, self.networks.renderer.config.num_frames, FPS)[faces.frames[batch]]
         positions = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (B, T)
-        pairs = zip(face.landmarks_in_crop[positions.ravel()], face.boxes[positions.ravel()], strict=True)
-        sketches = np.stack([self.networks.sketch(*pair) for pair in pairs])
+        shown = positions.ravel()
+        sketches = self.networks.draw_sketches(face.landmarks_in_crop[shown], face.boxes[shown])
         return sketches.reshape(*positions.shape, *sketches.shape[1:])
 
     def opacity(self, true: np.ndarray, drawn: np.ndarray) -> torch.Tensor:
