@@ -10,7 +10,7 @@ import math
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ _NO_VIDEO = "has no video that can be decoded; give a video or a picture"
 _NO_PICTURE = "is a picture made of tiles (HEIC), which cannot be read; convert it to JPEG or PNG"
 _UNREADABLE_VIDEO = "no frame of its video can be decoded; the file is damaged"
 _UNREADABLE_PICTURE = "the picture cannot be decoded; it is damaged or of a rare kind: convert it to JPEG or PNG"
+
+
+class _PastTheEnd(IndexError):
+    """A video has no such frame."""
 
 
 class Video:
@@ -136,13 +140,8 @@ class Video:
 
     def __iter__(self) -> Iterator[ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
-        reader = _Reader(self, [])
-        for index in itertools.count():
-            try:
-                frame = reader.frame(index)
-            except IndexError:
-                return
-            yield reader.to_rgb(frame)
+        with contextlib.suppress(_PastTheEnd):
+            yield from self._to_rgb(self._walk(itertools.count()))
 
     @property
     def remarks(self) -> list[str]:
@@ -160,22 +159,64 @@ class Video:
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        reader = _Reader(self, indices)
-        for index in indices:
-            yield reader.to_rgb(reader.frame(index))
+        return self._to_rgb(self._walk(indices, self._keep(indices)))
 
     def pictures(self, indices: Sequence[int] | ndarray) -> Iterator[RgbPicture | Planes]:
         """As `frames`, but with the decoder's own samples if the video has a `matrix`."""
-        reader = _Reader(self, indices)
+        if self.matrix is None:
+            yield from map(RgbPicture, self.frames(indices))
+            return
         converter = ffmpeg.Converter(self._threads)
+        for frame in self._walk(indices, self._keep(indices)):
+            if matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size:
+                yield Planes(frame, self.matrix)
+            else:  # a stream may change on the way
+                rgb = converter.to_rgb(frame, *self._stored_size)
+                yield Planes(converter.from_rgb(rgb, "yuv420p", self.matrix), self.matrix)
+
+    def _keep(self, indices: Sequence[int] | ndarray) -> int:
+        """How many decoded frames to keep: enough for playing backward, if these frames do."""
+        is_backward = (np.diff(indices) < 0).any()
+        return max(8, _BUFFER_BYTES // self._frame_bytes) if is_backward else 2
+
+    def _to_rgb(self, frames: Iterable[Any]) -> Iterator[ndarray]:
+        """The upright pictures (H, W, 3) uint8 of frames; one that is held is converted once."""
+        converter = ffmpeg.Converter(self._threads)
+        converted = None
+        picture = np.empty(0)
+        for frame in frames:
+            if frame is not converted:
+                rgb = converter.to_rgb(frame, *self._stored_size)  # a stream may change its size on the way
+                picture = pictures.upright(rgb, self._orientation)
+                picture.flags.writeable = False
+                converted = frame
+                self.has_transparency |= converter.has_blended
+            yield picture
+
+    def _walk(self, indices: Iterable[int], keep: int = 2) -> Iterator[Any]:
+        """FFmpeg's frames for output frames; keeps the `keep` frames that were decoded last."""
+        timeline = self._timeline
+        kept = deque[tuple[int, Any]](maxlen=keep)  # positions and frames
+        cursor: Iterator[tuple[int, Any]] = iter(())
+        decoded = math.inf  # the position that the cursor has come to
         for index in indices:
-            frame = reader.frame(index)
-            if self.matrix is None:
-                yield RgbPicture(reader.to_rgb(frame))
-                continue
-            if matrix_of(frame) != self.matrix or (frame.width, frame.height) != self._stored_size:
-                frame = converter.from_rgb(reader.to_rgb(frame), "yuv420p", self.matrix)  # the stream has changed
-            yield Planes(frame, self.matrix)
+            is_known = False
+            while not is_known:  # which source frame is shown
+                is_known = self._complete or timeline.reaches(index)
+                if index < 0 or (self._complete and index >= self.num_frames):
+                    raise _PastTheEnd(f"{self.path} has frames 0 to {self.num_frames - 1}, not {index}")
+                position = timeline.source(index) if is_known else len(timeline)
+                if position in dict(kept):
+                    continue
+                key = timeline.key_before(position)
+                if not key - _WORTH_SEEKING <= decoded + 1 <= position:
+                    cursor = self._source_frames(key)
+                with self._lock:
+                    for decoded, frame in cursor:
+                        kept.append((decoded, frame))
+                        if decoded >= position:
+                            break
+            yield dict(kept).get(position, kept[-1][1])
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
         """Decodes from the key frame at position `key`, or from before, to the end; yields positions and frames.
@@ -243,58 +284,6 @@ class Video:
         if self._stated_seconds - seconds > _SHORTER:
             damages.append(f"its pictures end after {seconds:.1f} of {self._stated_seconds:.1f} s")
         self.damage = "; ".join(damages) or None
-
-
-class _Reader:
-    """Walks through a video's source frames; keeps those decoded last, enough for playing backward if `indices` do."""
-
-    def __init__(self, video: Video, indices: Sequence[int] | ndarray):
-        is_backward = (np.diff(indices) < 0).any()
-        keep = max(8, _BUFFER_BYTES // video._frame_bytes) if is_backward else 2
-        self._video = video
-        self._frames = deque[tuple[int, Any]](maxlen=keep)  # positions and FFmpeg's frames
-        self._cursor: Iterator[tuple[int, Any]] = iter(())
-        self._next = math.inf  # the position that the cursor decodes next
-        self._converter = ffmpeg.Converter(video._threads)
-        self._converted: Any = None  # the last frame asked for
-        self._picture = np.empty(0)  # and its picture
-
-    def frame(self, index: int) -> Any:
-        """FFmpeg's frame for output frame `index`; raises IndexError where there is none."""
-        video = self._video
-        timeline = video._timeline
-        while not video._complete and not timeline.reaches(index):
-            self._frame(len(timeline))
-        if index < 0 or (video._complete and index >= video.num_frames):
-            raise IndexError(f"{video.path} has frames 0 to {video.num_frames - 1}, not {index}")
-        return self._frame(timeline.source(index))
-
-    def to_rgb(self, frame: Any) -> ndarray:
-        """The upright picture (H, W, 3) uint8 of a frame."""
-        video = self._video
-        if frame is not self._converted:
-            rgb = self._converter.to_rgb(frame, *video._stored_size)  # a stream may change its size on the way
-            video.has_transparency |= self._converter.has_blended
-            self._picture = pictures.upright(rgb, video._orientation)
-            self._picture.flags.writeable = False
-            self._converted = frame
-        return self._picture
-
-    def _frame(self, position: int) -> Any:
-        """The source frame at a position; the last one there is if that is behind the end."""
-        for held, frame in self._frames:
-            if held == position:
-                return frame
-        key = self._video._timeline.key_before(position)
-        if not key - _WORTH_SEEKING <= self._next <= position:
-            self._cursor = self._video._source_frames(key)
-        with self._video._lock:
-            for decoded, frame in self._cursor:
-                self._next = decoded + 1
-                self._frames.append((decoded, frame))
-                if decoded >= position:
-                    return frame
-        return self._frames[-1][1]
 
 
 def sound_file(video: Video) -> Path:
