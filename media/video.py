@@ -200,22 +200,22 @@ class Video:
         cursor: Iterator[tuple[int, Any]] = iter(())
         decoded = math.inf  # the position that the cursor has come to
         for index in indices:
-            is_known = False
-            while not is_known:  # which source frame is shown
-                is_known = self._complete or timeline.reaches(index)
+            while True:
+                is_known = self._complete or timeline.reaches(index)  # which source frame is shown
                 if index < 0 or (self._complete and index >= self.num_frames):
                     raise _PastTheEnd(f"{self.path} has frames 0 to {self.num_frames - 1}, not {index}")
                 position = timeline.source(index) if is_known else len(timeline)
-                if position in dict(kept):
-                    continue
-                key = timeline.key_before(position)
-                if not key - _WORTH_SEEKING <= decoded + 1 <= position:
-                    cursor = self._source_frames(key)
-                with self._lock:
-                    for decoded, frame in cursor:
-                        kept.append((decoded, frame))
-                        if decoded >= position:
-                            break
+                if position not in dict(kept):
+                    key = timeline.key_before(position)
+                    if not key - _WORTH_SEEKING <= decoded + 1 <= position:
+                        cursor = self._source_frames(key)
+                    with self._lock:
+                        for decoded, frame in cursor:
+                            kept.append((decoded, frame))
+                            if decoded >= position:
+                                break
+                if is_known:
+                    break
             yield dict(kept).get(position, kept[-1][1])
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
