@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from scipy import linalg
 from skimage.transform import estimate_transform
 
@@ -22,7 +23,7 @@ POOLING = 2  # columns averaged into one of its inputs
 PENALTY = 0.3  # of its weights, relative to the mean variance of its inputs
 
 
-def apply_similarity(points: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def apply_similarity(points: ndarray, source: ndarray, target: ndarray) -> ndarray:
     """Moves points (..., M, 2) by the similarity that maps `source` (..., K, 2) to `target` by least squares.
 
     In the complex plane a similarity is z -> a z + b, which has a closed form. Leading axes broadcast.
@@ -39,12 +40,12 @@ def apply_similarity(points: np.ndarray, source: np.ndarray, target: np.ndarray)
     return np.stack([moved.real, moved.imag], axis=-1)
 
 
-def _as_complex(points: np.ndarray) -> np.ndarray:
+def _as_complex(points: ndarray) -> ndarray:
     points = np.asarray(points, dtype=np.float64)
     return points[..., 0] + 1j * points[..., 1]
 
 
-def transfer_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def transfer_content(source: ndarray, target: ndarray) -> ndarray:
     """Jaw and lips (..., 57, 2) of faces `source` (..., 131, 2), moved by the similarity from their pose to `target`'s.
 
     In pixels or in crop coordinates; leading axes broadcast.
@@ -52,7 +53,7 @@ def transfer_content(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return apply_similarity(source[..., CONTENT, :], source[..., POSE_SLICE, :], target[..., POSE_SLICE, :])
 
 
-def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
+def static_lips(landmarks: ndarray, references: ndarray) -> ndarray:
     """A mouth that never moves: the mean jaw and lips of references (N, 131, 2) on the poses of landmarks (F, 131, 2).
 
     Each reference is first moved to the frame's pose by a similarity. In pixels or in crop coordinates.
@@ -61,7 +62,7 @@ def static_lips(landmarks: np.ndarray, references: np.ndarray) -> np.ndarray:
     return with_content(landmarks, content.mean(axis=1))
 
 
-def sound_context(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
+def sound_context(mel: ndarray, frames: ndarray) -> ndarray:
     """Inputs of the ridge regression, (F, 80 * CONTEXT / POOLING): the mel (80, C) around frames (F,)."""
     padded = np.pad(mel, ((0, 0), (CONTEXT, CONTEXT)), constant_values=SILENCE)
     first = frames * COLUMNS_PER_SECOND // FPS + CONTEXT // 2  # column of the padded mel
@@ -74,7 +75,7 @@ def sound_context(mel: np.ndarray, frames: np.ndarray) -> np.ndarray:
 class RidgeRegression:
     """Predicts jaw and lips, relative to static lips in crop coordinates, from 0.65 s of mel."""
 
-    def __init__(self, examples: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(self, examples: Iterable[tuple[ndarray, ndarray]]) -> None:
         """`examples`: of each clip, inputs (F, D) and outputs (F, K). Clips are not kept."""
         pool = FeaturePool()
         num_inputs = 0
@@ -88,14 +89,14 @@ class RidgeRegression:
         self.weight = linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:], assume_a="pos")  # (D, K)
         self.bias = mean[num_inputs:] - mean[:num_inputs] @ self.weight
 
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+    def __call__(self, inputs: ndarray) -> ndarray:
         """(F, D) -> (F, K)."""
         return inputs @ self.weight + self.bias
 
 
 def paste_nearest(
-    face: np.ndarray, landmarks_in_crop: np.ndarray, references: np.ndarray, reference_landmarks: np.ndarray
-) -> np.ndarray:
+    face: ndarray, landmarks_in_crop: ndarray, references: ndarray, reference_landmarks: ndarray
+) -> ndarray:
     """Fills the lower half of a face crop with the aligned reference that has the nearest mouth.
 
     Mouths are compared after the similarity that aligns the whole faces.
@@ -122,8 +123,8 @@ class StaticLips(Networks):
     """A mouth that never moves in place of stage 1: what stage 2 alone makes of a face."""
 
     def predict_landmarks(
-        self, landmarks_in_crop: np.ndarray, references: np.ndarray, mel: np.ndarray, fps: float = FPS, first: int = 0
-    ) -> np.ndarray:
+        self, landmarks_in_crop: ndarray, references: ndarray, mel: ndarray, fps: float = FPS, first: int = 0
+    ) -> ndarray:
         return static_lips(landmarks_in_crop, references)
 
 
@@ -132,12 +133,12 @@ class NearestReference(Networks):
 
     def draw_faces(
         self,
-        faces: np.ndarray,
-        landmarks_in_crop: np.ndarray,
-        sketches: np.ndarray,
+        faces: ndarray,
+        landmarks_in_crop: ndarray,
+        sketches: ndarray,
         references: References,
-        mel: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        mel: ndarray,
+    ) -> tuple[ndarray, ndarray]:
         drawn = []
         for face, landmarks in zip(faces, landmarks_in_crop, strict=True):
             drawn.append(paste_nearest(face, landmarks, references.images, references.landmarks_in_crop))

@@ -1,12 +1,13 @@
 """Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy import ndarray
+from PIL import Image, ImageDraw
 
 from evaluation.protocol import parse_named
 from face.crop import crop_face
@@ -22,24 +23,19 @@ GAP = 6  # pixels between two frames
 LABEL_HEIGHT = 24
 
 
-def labelled(text: str, picture: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) below its name, (24 + H, W, 3): black text on white, cut off if it is too long."""
-    strip = np.full((LABEL_HEIGHT, picture.shape[1], 3), 255, np.uint8)
-    ascii_text = text.encode("ascii", "replace").decode()
-    cv2.putText(strip, ascii_text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([strip, picture])
+def labelled(text: str, picture: ndarray) -> ndarray:
+    """A picture (H, W, 3) below its name, black on white: (24 + H, W, 3)."""
+    strip = Image.new("RGB", (picture.shape[1], LABEL_HEIGHT), "white")
+    ImageDraw.Draw(strip).text((4, 6), text, "black")
+    return np.vstack([strip, picture])
 
 
-def side_by_side(pictures: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate(list(pictures), axis=1)
-
-
-def draw_cell(picture: np.ndarray, track: FaceTrack, frame: int) -> np.ndarray:
+def draw_cell(picture: ndarray, track: FaceTrack, frame: int) -> ndarray:
     """Face and mouth side by side, with a gap behind them; grey if the frame shows no face."""
     cell = np.full((CELL, 2 * CELL, 3), 128, np.uint8)
     if track.found[frame]:
-        cell[:, :CELL] = crop_face(picture, track.boxes[frame], CELL)
-        cell[:, CELL:] = mouth_crop(picture, track.landmarks_in_frame[frame], CELL)
+        face = crop_face(picture, track.boxes[frame], CELL)
+        cell = np.hstack([face, mouth_crop(picture, track.landmarks_in_frame[frame], CELL)])
     return np.pad(cell, ((0, 0), (0, GAP), (0, 0)), constant_values=255)
 
 
@@ -73,8 +69,8 @@ class Sheet:
             for frame, picture in zip(frames, Video(path).frames(frames), strict=True):
                 cell = draw_cell(picture, tracks[name], frame)
                 cells.append(cell if rows else labelled(f"frame {frame}", cell))
-            rows.append(labelled(name, side_by_side(cells)))
-        encoded, content = cv2.imencode(self.output.suffix, np.concatenate(rows)[..., ::-1])
+            rows.append(labelled(name, np.hstack(cells)))
+        encoded, content = cv2.imencode(self.output.suffix, np.vstack(rows)[..., ::-1])
         if not encoded:
             raise UserError(f"--output {self.output}: too large for such a file; use .png or fewer frames")
         write_whole(self.output, content.tobytes())
@@ -100,17 +96,16 @@ class Compare:
                 raise UserError("name at least one, as NAME=VIDEO")
         command_line.check_output(self.output, "--output", WRITTEN, inputs=paths.values())
         command_line.at_least(1, height=self.height)
-        videos = {name: Video(path) for name, path in paths.items()}
-        sizes = {}
-        for name, video in videos.items():
-            sizes[name] = (2 * max(1, round(video.width * self.height / video.height / 2)), self.height)
-        sound = next((video.path for video in videos.values() if video.has_audio), None)
-        whole = (sum(width for width, _ in sizes.values()), LABEL_HEIGHT + self.height)
+        videos = [Video(path) for path in paths.values()]
+        sound = next((video.path for video in videos if video.has_audio), None)
+        widths = [max(1, round(video.width * self.height / video.height)) for video in videos]
         num_frames = 0
-        with VideoWriter(self.output, next(iter(videos.values())).fps, whole, sound) as writer:
-            for pictures in zip(*videos.values(), strict=False):
-                named = zip(sizes.items(), pictures, strict=True)
-                writer.write(side_by_side(labelled(name, cv2.resize(picture, size)) for (name, size), picture in named))
+        with VideoWriter(self.output, videos[0].fps, (sum(widths), LABEL_HEIGHT + self.height), sound) as writer:
+            for pictures in zip(*videos, strict=False):
+                cells = []
+                for name, width, picture in zip(paths, widths, pictures, strict=True):
+                    cells.append(labelled(name, cv2.resize(picture, (width, self.height))))
+                writer.write(np.hstack(cells))
                 num_frames += 1
         print(f"{self.output}: {len(videos)} videos side by side, {num_frames} frames")
 

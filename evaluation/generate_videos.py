@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import numpy as np
 from scipy.io import wavfile
 
 from evaluation.baselines import NearestReference, StaticLips
@@ -23,7 +23,7 @@ from media.video import Video, sound_file
 from networks import DubConfig, Networks
 from runtime.workers import each
 
-KINDS = {"ours": Networks, "nearest reference": NearestReference, "static lips": StaticLips}
+BASELINES = {"nearest reference": NearestReference, "static lips": StaticLips}
 WORKER_DIED = "its process died, as happens when memory is short"
 
 Task = TypeVar("Task")
@@ -36,7 +36,7 @@ class Method:
     name: str
     weights: Path
     config: DubConfig
-    kind: str = "ours"  # of `KINDS`
+    kind: str = "ours"  # or one of `BASELINES`
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Job:
 
 @lru_cache(maxsize=1)
 def _dubber(method: Method) -> Dubber:
-    return Dubber(KINDS[method.kind].from_weights(method.weights, method.config))
+    return Dubber(BASELINES.get(method.kind, Networks).from_weights(method.weights, method.config))
 
 
 @cache
@@ -72,7 +72,6 @@ def recipe(job: Job) -> str:
 
 def make_video(job: Job) -> str:
     """Makes one video unless it exists; returns the reason if that is impossible, else an empty string."""
-    sound_path = job.output.with_suffix(".wav")
     recipe_path = job.output.with_suffix(".txt")
     try:
         text = recipe(job)
@@ -81,14 +80,13 @@ def make_video(job: Job) -> str:
         recipe_path.unlink(missing_ok=True)  # if this is interrupted, an old recipe must not describe a new video
         job.output.parent.mkdir(parents=True, exist_ok=True)
         num_frames = sum(1 for _ in Video(job.video)) if job.audio == job.video else None
-        wav = read_sound(job.audio, num_frames)
-        wavfile.write(sound_path, SAMPLE_RATE, np.round(wav * 32767).astype(np.int16))
-        _dubber(job.method).dub(job.video, sound_path, job.output)
+        with TemporaryDirectory() as folder:
+            sound = Path(folder) / "sound.wav"
+            wavfile.write(sound, SAMPLE_RATE, read_sound(job.audio, num_frames))
+            _dubber(job.method).dub(job.video, sound, job.output)
         recipe_path.write_text(text, encoding="utf-8")
     except Exception as error:
         return reason_of(error)
-    finally:
-        sound_path.unlink(missing_ok=True)
     return ""
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -99,7 +100,7 @@ def estimate(name: str, offsets: Offsets) -> str:
     return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
 
 
-def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces, most: int) -> np.ndarray:
+def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces, most: int) -> ndarray:
     """Lip openness predicted with the sound moved by -most to most frames: (2 * most + 1, F)."""
     openness = []
     for frames in range(-most, most + 1):
@@ -109,7 +110,7 @@ def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces, most: int
     return np.stack(openness)
 
 
-def best_offset(correlations: np.ndarray) -> int:
+def best_offset(correlations: ndarray) -> int:
     """The frames to move the sound by, from correlations (2 * most + 1,); 0 unless another offset is clearly better."""
     smooth = ndimage.convolve1d(correlations, SMOOTHING, mode="nearest")
     best = int(smooth.argmax())
@@ -118,7 +119,7 @@ def best_offset(correlations: np.ndarray) -> int:
     return best - middle if smooth[best] >= enough else 0
 
 
-def certainty(moved: np.ndarray, unmoved: np.ndarray, true: np.ndarray) -> float:
+def certainty(moved: ndarray, unmoved: ndarray, true: ndarray) -> float:
     """The share of resampled clips in which moved sound gives openness (F,) nearer to the true one than unmoved sound.
 
     Blocks of half a second are drawn with replacement; nearer means a higher correlation.

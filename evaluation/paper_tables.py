@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datasets.splits import match, quoted, read_list
 from evaluation import protocol
-from evaluation.generate_videos import KINDS, Job, Method, make_videos
+from evaluation.generate_videos import BASELINES, Job, Method, make_videos
 from evaluation.protocol import parse_named
 from evaluation.scoring import Pools, Scorer
 from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, reason_of, summarise
@@ -19,7 +19,18 @@ from runtime.command_line import UserError, at_least, naming, write_whole
 ORIGINAL = "original"
 UNTOUCHED = "untouched video, new sound"
 NO_VIDEO = "no video of that name"
+VARIANTS = {
+    "reconstruction": [
+        "images: face box; LipLMD: mesh points, relative to its side; CSIM: aligned, frame by frame",
+        "LSE: whole frames; [95 % interval over clips]",
+    ],
+    "dubbing": [
+        "articulation, jitter: relative to the source video, which says something else",
+        "LSE: whole frames; [95 % interval over clips]",
+    ],
+}
 
+Protocol = Literal["reconstruction", "dubbing", "both"]
 Rows = dict[str, dict[str, Path | str]]  # row -> clip -> video, or why there is none
 
 
@@ -37,7 +48,7 @@ class Table1:
     """Clips chosen."""
     seed: int = protocol.SEED
     """Of the choice, and of who gets whose sound in dubbing."""
-    protocol: Literal["reconstruction", "dubbing", "both"] = "both"
+    protocol: Protocol = "both"
     """The clip's own sound, another clip's, or both."""
     weights: tuple[str, ...] = (f"IP-LAP={SHIPPED_WEIGHTS}",)
     """Our rows, each NAME=FOLDER of weights; table 4 has one for each variant."""
@@ -70,7 +81,7 @@ class Table1:
         name = type(self).__name__.lower()
         for place, plan in plans.items():
             rows = make_rows(plan, self.workers, scorer)
-            notes = describe(rows, place, scorer.missing)
+            notes = describe(rows, place) + scorer.missing
             paper = published_rows(f"{name} {self.paper}, {place}")
             if paper:
                 notes.append(f"(paper): {name} {self.paper} as printed; it names neither its clips nor its variants")
@@ -81,7 +92,7 @@ class Table1:
 class Table4(Table1):
     """Ablation of stage 2: weights trained without warping, without audio, and in full, NAME=FOLDER each."""
 
-    protocol: Literal["reconstruction", "dubbing", "both"] = "reconstruction"
+    protocol: Protocol = "reconstruction"
     baselines: bool = False
 
 
@@ -96,7 +107,7 @@ class Table5(Table4):
 class Score(Table1):
     """Scores any videos and methods, without the paper's rows."""
 
-    protocol: Literal["reconstruction", "dubbing", "both"] = "reconstruction"
+    protocol: Protocol = "reconstruction"
 
 
 @dataclass
@@ -110,10 +121,10 @@ class Plan:
 
 def our_methods(table: Table1) -> list[Method]:
     """The rows that are made here. Raises UserError if a folder holds no weights, or two rows share a name."""
-    with naming("--weights"):
-        weights = parse_named(table.weights)
-    with naming("--methods"):
-        others = parse_named(table.methods)
+    reserved = [f"{name}=." for name in (ORIGINAL, UNTOUCHED, *BASELINES)]
+    with naming("--weights, --methods"):
+        parse_named((*reserved, *table.weights, *table.methods))
+    weights = parse_named(table.weights)
     methods = []
     for name, folder in weights.items():
         for number in table.num_references:
@@ -130,11 +141,7 @@ def our_methods(table: Table1) -> list[Method]:
                 Networks.from_weights(folder, replace(config, device="cpu"))
             methods.append(Method(row, folder, config))
     if table.baselines and methods:
-        methods += [replace(methods[0], name=kind, kind=kind) for kind in KINDS if kind != "ours"]
-    names = [ORIGINAL, UNTOUCHED, *others, *(method.name for method in methods)]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--weights, --methods: two rows are named {name}; each needs a name of its own")
+        methods += [replace(methods[0], name=kind, kind=kind) for kind in BASELINES]
     return methods
 
 
@@ -205,17 +212,9 @@ def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
     return [summarise(row, clips, fid(*pools[row])) for row, clips in scores.items()]
 
 
-def describe(rows: list[Row], place: str, missing: list[str]) -> list[str]:
-    """The lines below a table: how it was scored, and what is missing."""
+def describe(rows: list[Row], place: str) -> list[str]:
+    """The lines below a table that say how it was scored."""
     clips = rows[0].clips
     frames = sum(score.frames for score in clips)
     faceless = ", ".join(f"{row.name} {sum(score.faceless for score in row.clips)}" for row in rows)
-    notes = [
-        f"clips: {len(clips)}, frames: {frames} [95 % interval over clips]; frames without a face: {faceless}",
-        "LSE: whole frames",
-    ]
-    if place == "dubbing":
-        notes.append("articulation, jitter: relative to the source video, which says something else")
-        return notes + [line for line in missing if line.startswith("LSE")]
-    notes.append("images: face box; LipLMD: mesh points, relative to its side; CSIM: aligned, frame by frame")
-    return notes + missing
+    return [f"clips: {len(clips)}, frames: {frames}; frames without a face: {faceless}", *VARIANTS[place]]

@@ -5,14 +5,16 @@ counted, a clip that cannot be scored has a reason, and a column whose network i
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy import ndarray
+from torch import Tensor, nn
 
 from checkpoints import registry
 from evaluation.protocol import read_sound
@@ -31,8 +33,30 @@ from networks import to_tensor
 from runtime.command_line import UserError
 from runtime.device import pick_device
 
-# Column -> entry of the registry.
-WEIGHTS = {"LPIPS": "lpips_alex", "LPIPS vgg": "lpips_vgg", "FID": "inception", "CSIM": "arcface", "LSE-C": "syncnet"}
+# Column -> entry of the registry, and what reads it.
+NETWORKS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "LPIPS": ("lpips_alex", partial(LPIPS, "alex")),
+    "LPIPS vgg": ("lpips_vgg", partial(LPIPS, "vgg")),
+    "FID": ("inception", Inception),
+    "CSIM": ("arcface", FaceEmbedder),
+    "LSE-C": ("syncnet", syncnet.load),
+}
+
+
+def load_networks(columns: Iterable[str], device: torch.device) -> tuple[dict[str, Any], list[str]]:
+    """The networks of columns, and a line for each column whose file is missing; these are printed, too."""
+    networks = {}
+    missing = []
+    for column in columns:
+        key, load = NETWORKS[column]
+        path = registry.find(key)
+        if path is None:
+            missing.append(registry.missing(column, key))
+            print(missing[-1], file=sys.stderr)
+        else:
+            network = load(path)
+            networks[column] = network.to(device) if isinstance(network, nn.Module) else network
+    return networks, missing
 
 
 class Original(NamedTuple):
@@ -40,7 +64,7 @@ class Original(NamedTuple):
 
     path: Path
     track: FaceTrack
-    wav: np.ndarray  # (S,), 16 kHz
+    wav: ndarray  # (S,), 16 kHz
     compare: bool  # False in dubbing, where it is no ground truth: only sound and motion are scored
     mouths: RealMouths | None = None  # None without LPIPS or without a face
 
@@ -52,18 +76,12 @@ class Pools(NamedTuple):
     original: FeaturePool
 
 
-def find_weights(columns: Iterable[str]) -> tuple[dict[str, Path], list[str]]:
-    """The weight files of columns, and a line for each column without one; these are printed, too."""
-    paths = {}
-    missing = []
-    for column in columns:
-        path = registry.find(WEIGHTS[column])
-        if path:
-            paths[column] = path
-        else:
-            missing.append(registry.missing(column, WEIGHTS[column]))
-            print(missing[-1], file=sys.stderr)
-    return paths, missing
+class FacePair(NamedTuple):
+    """The faces of a video and of its original, which in dubbing may have another number of frames."""
+
+    found: ndarray  # (F,) whether a frame is scored: both (in dubbing: the output) show a face
+    output: FaceSequence
+    original: FaceSequence
 
 
 class Scorer:
@@ -71,15 +89,8 @@ class Scorer:
 
     def __init__(self, device: str) -> None:
         """Raises UserError if this machine lacks the device."""
-        self.device = str(pick_device(device))
-        paths, self.missing = find_weights(WEIGHTS)
-        self.lpips: dict[str, LPIPS] = {}
-        for column, network in (("LPIPS", "alex"), ("LPIPS vgg", "vgg")):
-            if column in paths:
-                self.lpips[column] = LPIPS(network, paths[column]).to(self.device)
-        self.inception = Inception(paths["FID"]).to(self.device) if "FID" in paths else None
-        self.embedder = FaceEmbedder(paths["CSIM"]) if "CSIM" in paths else None
-        self.syncnet = syncnet.load(paths["LSE-C"], self.device) if "LSE-C" in paths else None
+        self.device = pick_device(device)
+        self.networks, self.missing = load_networks(NETWORKS, self.device)
 
     def open(self, path: Path, sound: Path) -> Original:
         """Tracks the face of a real video and describes its mouths; `sound` is the video with the sound to follow."""
@@ -88,7 +99,7 @@ class Scorer:
         compare = path == sound
         wav = read_sound(sound, len(track.found) if compare else None)
         frames = np.flatnonzero(track.found)
-        mouths = RealMouths.read(frames, track.landmarks_in_frame[frames], video.frames, self.lpips.get("LPIPS"))
+        mouths = RealMouths.read(frames, track.landmarks_in_frame[frames], video.frames, self.networks.get("LPIPS"))
         return Original(path, track, wav, compare, mouths)
 
     def score(self, clip: str, original: Original | str, output: Path | str, pools: Pools) -> ClipScore:
@@ -114,11 +125,11 @@ class Scorer:
             rate = Video(output, fps=None).fps
             if abs(rate - FPS) > 0.01:
                 result.notes.append(f"{rate:.4g} frames a second, read at {FPS}")
-            found, face, true_face = pair_faces(result, track, original)
-            silent = silent_frames(log_mel(original.wav), len(found))
+            faces = pair_faces(result, track, original)
+            silent = silent_frames(log_mel(original.wav), len(faces.found))
             silent[result.expected :] = False  # beyond the end of the sound nothing is known
-            result.values |= motion_scores(face, true_face, silent, original.compare)
-            features = self._score_frames(result, found, face, true_face, Video(output), original)
+            result.values |= motion_scores(faces.output, faces.original, silent, original.compare)
+            features = self._score_frames(result, faces, output, original)
             if features:
                 for pool, of_frames in zip(pools, np.stack(features, axis=1), strict=True):
                     pool.add(of_frames)
@@ -126,54 +137,41 @@ class Scorer:
             result.reason = reason_of(error)
         return result
 
-    def _score_frames(
-        self,
-        result: ClipScore,
-        found: np.ndarray,
-        face: FaceSequence,
-        true_face: FaceSequence,
-        video: Video,
-        original: Original,
-    ) -> list[np.ndarray]:
+    def _score_frames(self, result: ClipScore, faces: FacePair, output: Path, original: Original) -> list[ndarray]:
         """Returns Inception's features (2, 2048) of output and original for each frame."""
-        pairs = PairScorer(self.lpips, original.mouths)
-        sync = syncnet.SyncScorer(self.syncnet, original.wav) if self.syncnet else None
-        features: list[np.ndarray] = []
+        networks = self.networks
+        pairs = PairScorer(networks, original.mouths)
+        sync = syncnet.SyncScorer(networks["LSE-C"], original.wav) if "LSE-C" in networks else None
+        features = []
         originals = Video(original.path) if original.compare else repeat(None)
-        for i, picture, true in zip(range(len(found)), video, originals, strict=False):
+        for i, picture, true in zip(range(len(faces.found)), Video(output), originals, strict=False):
             if sync:
                 sync.add(picture)
-            if not found[i]:
+            if not faces.found[i]:
                 continue
-            pairs.add_mouths([picture], face.landmarks_in_frame[[i]])
+            landmarks = faces.output.landmarks_in_frame[i]
+            pairs.add_mouths([picture], landmarks[None])
             if true is None:
                 continue
-            image = self._crop(picture, face.boxes[i])
-            true_image = self._crop(true, true_face.boxes[i])
+            image = self._crop(picture, faces.output.boxes[i])
+            true_image = self._crop(true, faces.original.boxes[i])
             pairs.add(image, true_image)
-            if self.inception is not None:
-                both = self.inception(torch.cat([image, true_image]))
-                features.append(both.cpu().numpy())
-            if self.embedder:
-                aligned = align(picture, face.landmarks_in_frame[i])
-                true_aligned = align(true, true_face.landmarks_in_frame[i])
-                pairs.values["CSIM"].append(csim(*self.embedder(np.stack([aligned, true_aligned]))))
+            if "FID" in networks:
+                features.append(networks["FID"](torch.cat([image, true_image])).cpu().numpy())
+            if "CSIM" in networks:
+                aligned = [align(picture, landmarks), align(true, faces.original.landmarks_in_frame[i])]
+                pairs.values["CSIM"].append(csim(*networks["CSIM"](np.stack(aligned))))
         result.values |= pairs.scores()
         if sync:
             result.values |= sync.scores()
         return features
 
-    def _crop(self, picture: np.ndarray, box: np.ndarray) -> Tensor:
+    def _crop(self, picture: ndarray, box: ndarray) -> Tensor:
         return to_tensor(crop_face(picture, box)[None]).to(self.device)
 
 
-def pair_faces(
-    result: ClipScore, track: FaceTrack, original: Original
-) -> tuple[np.ndarray, FaceSequence, FaceSequence]:
-    """The faces of a video and of its original, and which frames are scored, (F,): those where both show a face.
-
-    Notes in `result` whatever is special about them. In dubbing nothing is paired: the numbers of frames may differ,
-    and those where the output shows a face are scored.
+def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> FacePair:
+    """Pairs the faces of a video with those of its original, and notes in `result` whatever is special about them.
 
     Raises UserError if no frame can be scored.
     """
@@ -197,4 +195,4 @@ def pair_faces(
     result.faceless = len(found) - result.frames
     if not result.frames:
         raise UserError(f"no frame shows a face{' in both output and original' if original.compare else ''}")
-    return found, face, true_face
+    return FacePair(found, face, true_face)

@@ -1,8 +1,8 @@
 """The user study of Table 2: a web page that asks for opinion scores, and the table of the answers."""
 
 import base64
-import hashlib
 import json
+import secrets
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -57,19 +57,13 @@ class Study:
         """Writes the page and its key."""
         command_line.check_output(self.output, "--output", (".html",))
         command_line.at_least(0, checks=self.checks)
-        videos = self.choose_videos()
-        content = [(*video, hashlib.sha256(path.read_bytes()).hexdigest()) for video, path in videos.items()]
-        identity = json.dumps([content, self.seed, self.checks])
-        # Random numbers come from the whole hash, of which the page shows only a part: they must not give methods away.
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        random = np.random.default_rng(int(digest, 16))
-        trials = {f"{random.integers(1 << 40):010x}": video for video in videos}
-        checks = {f"check{i}": int(random.integers(1, 6)) for i in range(self.checks)}
-        key = Key(digest[:12], trials, checks)
         key_path = self.output.with_suffix(".key.json")
-        key_text = json.dumps(asdict(key))
-        if key_path.exists() and key_path.read_text(encoding="utf-8") != key_text:
-            raise UserError(f"--output: {key_path} belongs to another study, which needs it; choose another name")
+        if key_path.exists():
+            raise UserError(f"--output: {key_path} belongs to an earlier study, which needs it; choose another name")
+        videos = self.choose_videos()
+        trials = {secrets.token_hex(5): video for video in videos}
+        checks = {f"check{i}": 1 + secrets.randbelow(5) for i in range(self.checks)}
+        key = Key(secrets.token_hex(6), trials, checks)
         page = {
             "id": key.id,
             "seed": self.seed,
@@ -79,7 +73,7 @@ class Study:
         }
         script = json.dumps(page).replace("</", "<\\/")
         write_whole(self.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, script))
-        write_whole(key_path, key_text)
+        write_whole(key_path, json.dumps(asdict(key)))
         print(f"{self.output}: videos: {len(videos)}, {len(script) / 1e6:.1f} MB; keep {key_path} to yourself")
 
     def choose_videos(self) -> dict[tuple[str, str], Path]:
@@ -147,45 +141,38 @@ class Table2:
 
 
 def read_ratings(content: dict, key: Key) -> np.ndarray:
-    """One participant's ratings (trials and checks, questions), 1 to 5, NaN for none.
+    """One participant's ratings (trials, questions), 1 to 5, NaN for none.
 
-    Raises one of `INVALID` if the content of the file is something else.
+    Raises one of `INVALID` if the file holds something else, or the participant failed an attention check.
     """
     if content["study"] != key.id:
         raise ValueError(f"another study's: {content['study']}, not {key.id}")
-    items = [*key.trials, *key.checks]
-    ratings = np.full((len(items), len(QUESTIONS)), np.nan)
+    ratings = np.full((len(key.trials), len(QUESTIONS)), np.nan)
     for item, values in content["answers"].items():
-        ratings[items.index(item), : len(values)] = np.array(values, dtype=float)  # null becomes NaN
-    if ((ratings < 1) | (ratings > 5)).any():
-        raise ValueError("an answer is not from 1 to 5")
+        given = np.array(values, dtype=float)  # null becomes NaN
+        if ((given < 1) | (given > 5)).any():
+            raise ValueError("an answer is not from 1 to 5")
+        if item not in key.checks:
+            ratings[list(key.trials).index(item), : len(given)] = given
+        elif (np.isfinite(given) & (given != key.checks[item])).any():
+            raise ValueError(f"{content['participant']} failed an attention check")
     return ratings
 
 
 def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
-    """Ratings (trials, questions) of every participant, NaN for none.
-
-    The last of a participant's files counts; those who failed an attention check are named and left out.
-    """
+    """Ratings (trials, questions) of every participant, NaN for none: the last of his files that can be used."""
     files = []
     for path in paths:
         files += sorted(path.glob("*.json")) if path.is_dir() else [path]
-    found = []
+    latest: dict[tuple[str, str], tuple[str, np.ndarray]] = {}  # participant -> when saved, ratings
     for path in files:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            participant = (content["participant"], content.get("started"))  # two people may have one name
-            found.append((str(content.get("saved")), participant, read_ratings(content, key)))
+            participant = (str(content["participant"]), str(content.get("started")))  # two people may have one name
+            answers = (str(content.get("saved")), read_ratings(content, key))
         except INVALID as error:
-            print(f"{path} holds no answers to this study and is left out ({error})", file=sys.stderr)
-    found.sort(key=lambda answers: answers[0])
-    latest = {participant: ratings for _, participant, ratings in found}
-    expected = np.array(list(key.checks.values()), dtype=float)[:, None]  # (checks, 1)
-    people = []
-    for (name, _), ratings in latest.items():
-        trials, checks = np.split(ratings, [len(key.trials)])
-        if (np.isfinite(checks) & (checks != expected)).any():
-            print(f"{name} failed an attention check and is left out", file=sys.stderr)
-        else:
-            people.append(trials)
-    return people
+            print(f"{path} is left out: it holds no answers to this study ({error})", file=sys.stderr)
+            continue
+        if participant not in latest or answers[0] >= latest[participant][0]:
+            latest[participant] = answers
+    return [ratings for _, ratings in latest.values()]

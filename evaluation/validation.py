@@ -6,22 +6,24 @@ This is quick enough to choose between training runs; the paper's tables score f
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import tyro
+from numpy import ndarray
 from tqdm import tqdm
 
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import SplitConfig, match, read_list, split
 from evaluation import baselines
 from evaluation.protocol import parse_named
-from evaluation.scoring import find_weights
-from evaluation.tables import ClipScore, Table, make_output_folder, published_rows, summarise
+from evaluation.scoring import load_networks
+from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, summarise
 from face.compositing import contour
 from face.crop import SIZE, lower_half, to_frame
 from face.landmarks import CONTENT, with_content
@@ -29,7 +31,6 @@ from face.references import MIDDLE, spread_over_openness
 from face.tracking import fill_gaps
 from media.audio import FPS, mel_windows
 from media.timing import window_frames
-from metrics.image_quality import LPIPS
 from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean, silent_frames
 from metrics.mouth import RealMouths, evenly_spaced
 from metrics.pairs import PairScorer
@@ -49,6 +50,7 @@ NOTES = {
     "stage 1": f"LipLMD: 40 mesh points over the crop's side; Landmark Error: 57 points, pixels of the {SIZE} crop",
     "stage 2": "face crop; pasted: the lower half inside the face's contour, the rest true",
 }
+Scores = dict[str, dict[str, float]]  # row -> column -> value
 
 
 @dataclass(frozen=True)
@@ -77,44 +79,32 @@ class Validate:
         """Prints and writes a table for each stage."""
         at_least(1, frames=self.frames)
         make_output_folder(self.output)
-        scorer = None
-        crop_size = None  # stage 1 fits any
         config = replace(DubConfig.for_tables(), device=self.device, num_references=self.num_references)
+        scorers = {}
+        crop_size = None  # stage 1 fits any
         with naming("--weights"):
             if self.stage == "1":
                 predictor = LandmarkPredictor(load_landmark_generator(self.weights), self.device)
             else:
                 predictor = networks = Networks.from_weights(self.weights, config)
                 crop_size = networks.size
-                scorer = FaceScorer(networks, self.frames)
+                scorers["stage 2"] = FaceScorer(networks, self.frames).score
         cache = ClipCache(self.cache, crop_size)
         parts = split(cache.names, self.split)
         if not self.split.val_list:
             print(f"no --val-list: {parts}, as in a training with the same flags")
-        if not parts.val:
-            raise UserError(f"--cache: no clip of {self.cache} is for validation; name some in --val-list")
-        left_out: list[str] = []
-        ridge = None
-        if self.split.train_list and self.stage != "2":
-            ridge = baselines.RidgeRegression(faces.example() for faces in open_clips(cache, parts.train, left_out))
-        stages: dict[str, dict[str, list[ClipScore]]] = defaultdict(lambda: defaultdict(list))
-        for faces in open_clips(cache, parts.val, left_out):
-            name = faces.clip.name
-            rows = predict_all(predictor, faces, ridge)
-            if self.stage != "2":
-                for row, face in rows.items():
-                    stages["stage 1"][row].append(ClipScore(name, faces.score(face)))
-            if scorer:
-                drawn = {"true": rows["original"], "predicted": rows["ours"], "static": rows["static lips"]}
-                scores = scorer.score(faces, drawn)
-                if not scores:
-                    left_out.append(f"{name}: all its frames serve as references, left out of stage 2")
-                for row, values in scores.items():
-                    stages["stage 2"][row].append(ClipScore(name, values))
-        if not stages:
-            raise UserError(f"--cache: no clip for validation can be scored ({left_out[0]}); name others in --val-list")
-        for stage, clips_of_row in stages.items():
-            rows = [summarise(row, clips, persons=parts.speakers) for row, clips in clips_of_row.items()]
+        if self.stage != "2":
+            ridge = None
+            if self.split.train_list:
+                clips = map(cache.open, parts.train)
+                ridge = baselines.RidgeRegression(ClipFaces(clip).example() for clip in clips if clip.num_found)
+            scorers = {"stage 1": partial(score_lips, predictor, ridge), **scorers}
+        for stage, score in scorers.items():
+            left_out: list[str] = []
+            rows = score_clips(cache, parts.val, score, left_out, parts.speakers)
+            if not rows:
+                reason = left_out[0] if left_out else f"{self.cache} has none"
+                raise UserError(f"--cache: no clip for validation can be scored ({reason}); name others in --val-list")
             names = [clip.clip for clip in rows[0].clips]
             persons = {parts.speakers[name] for name in names}
             notes = [
@@ -148,16 +138,16 @@ class Table3:
         with naming("--clip-list"):
             entries = read_list(self.clip_list)
         names = match(entries, cache.names, self.clip_list).values()
+        predictors = {}
         with naming("--weights"):
-            predictors = {}
             for row, folder in parse_named(self.weights).items():
                 predictors[row] = LandmarkPredictor(load_landmark_generator(folder), self.device)
+
+        def score(faces: ClipFaces) -> Scores:
+            return {row: faces.score(predict(predictor, faces)) for row, predictor in predictors.items()}
+
         notes = [f"{NOTES['stage 1']} (the paper does not state its unit)"]
-        scores: dict[str, list[ClipScore]] = defaultdict(list)
-        for faces in tqdm(open_clips(cache, names, notes), "table3", len(names)):
-            for row, predictor in predictors.items():
-                scores[row].append(ClipScore(faces.clip.name, faces.score(predict(predictor, faces))))
-        rows = [summarise(row, clips) for row, clips in scores.items()]
+        rows = score_clips(cache, names, score, notes)
         Table("table3", [*rows, *published_rows("table3")], notes).publish(self.output)
 
 
@@ -165,17 +155,20 @@ class ClipFaces:
     """The F frames of a clip that show a face, and what stage 1 gets of them."""
 
     def __init__(self, clip: Clip) -> None:
+        """Raises UserError if fewer than two frames show a face."""
+        if clip.num_found < 2:
+            raise UserError("fewer than two frames with a face")
         self.clip = clip
         self.frames = np.flatnonzero(clip.found)  # (F,) indices into the clip
         self.true = FaceSequence(clip.landmarks_in_frame[self.frames], clip.boxes[self.frames])
         self.openness = self.true.openness(MIDDLE)  # (F,)
         self.references = spread_over_openness(self.openness, NUM_LANDMARK_REFERENCES)  # (15,) positions in `frames`
 
-    def sequence(self, landmarks_in_frame: np.ndarray) -> FaceSequence:
+    def sequence(self, landmarks_in_frame: ndarray) -> FaceSequence:
         """Other landmarks (F, 131, 2) in the boxes of these faces."""
         return FaceSequence(landmarks_in_frame, self.true.boxes)
 
-    def crops(self, frames: np.ndarray) -> np.ndarray:
+    def crops(self, frames: ndarray) -> ndarray:
         """True face crops (n, S, S, 3) uint8 of frames (n,) of the clip."""
         return np.stack([self.clip.face(frame) for frame in frames])
 
@@ -191,25 +184,36 @@ class ClipFaces:
         landmarks = self.true.landmarks_in_frame
         return self.sequence(baselines.static_lips(landmarks, landmarks[self.references]))
 
-    def example(self) -> tuple[np.ndarray, np.ndarray]:
+    def example(self) -> tuple[ndarray, ndarray]:
         """Inputs (F, D) and outputs (F, 57 * 2) of the ridge regression."""
         change = self.true.landmarks_in_crop - self.static().landmarks_in_crop
         content = change[:, CONTENT].reshape(len(change), -1)
         return baselines.sound_context(self.clip.mel, self.frames), content
 
 
-def open_clips(cache: ClipCache, names: Iterable[str], left_out: list[str]) -> Iterator[ClipFaces]:
-    """Yields the clips in which two frames or more show a face; adds a line to `left_out` for each of the others."""
-    for name in names:
-        clip = cache.open(name)
-        if clip.num_found < 2:
-            left_out.append(f"{name}: fewer than two frames with a face, left out")
-        else:
-            yield ClipFaces(clip)
+ScoreClip = Callable[[ClipFaces], Scores]
+
+
+def score_clips(
+    cache: ClipCache,
+    names: Iterable[str],
+    score: ScoreClip,
+    left_out: list[str],
+    persons: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """The rows of a table; see `summarise`. A line is added to `left_out` for each clip that cannot be scored."""
+    scores: dict[str, list[ClipScore]] = defaultdict(list)
+    for name in tqdm(names, "scoring", unit="clip"):
+        try:
+            for row, values in score(ClipFaces(cache.open(name))).items():
+                scores[row].append(ClipScore(name, values))
+        except UserError as error:
+            left_out.append(f"{name}: {error}, left out")
+    return [summarise(row, clips, persons=persons) for row, clips in scores.items()]
 
 
 def predict(
-    predictor: LandmarkPredictor, faces: ClipFaces, other_pose: bool = False, mel: np.ndarray | None = None
+    predictor: LandmarkPredictor, faces: ClipFaces, other_pose: bool = False, mel: ndarray | None = None
 ) -> FaceSequence:
     """Predicts lips and jaws as in dubbing, from the clip's own sound or `mel` (80, C).
 
@@ -228,10 +232,8 @@ def predict(
     return faces.sequence(to_frame(predicted, faces.true.boxes))
 
 
-def predict_all(
-    predictor: LandmarkPredictor, faces: ClipFaces, ridge: baselines.RidgeRegression | None
-) -> dict[str, FaceSequence]:
-    """The rows of stage 1's table."""
+def score_lips(predictor: LandmarkPredictor, ridge: baselines.RidgeRegression | None, faces: ClipFaces) -> Scores:
+    """Stage 1: scores predicted lips and jaws and simple answers against the true ones."""
     static = faces.static()
     rows = {
         "ours": predict(predictor, faces),
@@ -244,7 +246,7 @@ def predict_all(
         content = to_frame(static.landmarks_in_crop[:, CONTENT] + change, static.boxes)
         rows["ridge regression"] = faces.sequence(with_content(static.landmarks_in_frame, content))
     rows["original"] = faces.true
-    return rows
+    return {row: faces.score(face) for row, face in rows.items()}
 
 
 class FaceScorer:
@@ -257,14 +259,16 @@ class FaceScorer:
     def __init__(self, networks: Networks, num_frames: int) -> None:
         self.networks = networks
         self.num_frames = num_frames
-        paths, _ = find_weights(["LPIPS"])
-        self.lpips = {column: LPIPS("alex", path).to(networks.device) for column, path in paths.items()}
+        self.lpips, _ = load_networks(["LPIPS"], networks.device)
         config = replace(networks.config, num_references=baselines.CANDIDATES)
         nearest = baselines.NearestReference(networks.landmark_generator, networks.renderer, config)
         self.drawers: dict[str, Networks] = {"nearest reference": nearest, "ours": networks}
 
-    def score(self, faces: ClipFaces, rows: dict[str, FaceSequence]) -> dict[str, dict[str, float]]:
-        """Scores every drawer with every row's landmarks; empty if all frames serve as references."""
+    def score(self, faces: ClipFaces) -> Scores:
+        """Scores every drawer with true, predicted and static landmarks.
+
+        Raises UserError if all frames serve as references.
+        """
         clip = faces.clip
         true = faces.true.landmarks_in_crop
         size = self.networks.size
@@ -276,9 +280,10 @@ class FaceScorer:
             crops = faces.crops(faces.frames[chosen])
             references[name] = drawer.encode_references(crops, true[chosen], faces.true.boxes[chosen])
         if not len(positions):
-            return {}
+            raise UserError("all its frames serve as references")
         positions = positions[evenly_spaced(len(positions), self.num_frames)]
         mouths = RealMouths.read(faces.frames, true * size, faces.crops, self.lpips.get("LPIPS"))
+        rows = {"true": faces.true, "predicted": predict(self.networks, faces), "static": faces.static()}
         scorers: dict[str, PairScorer] = defaultdict(lambda: PairScorer(self.lpips, mouths))
         for batch in batches(positions, self.networks.config.batch_size):
             crops = faces.crops(faces.frames[batch])
@@ -297,7 +302,7 @@ class FaceScorer:
                     scorer.add_mouths((images * 255).round().astype(np.uint8), landmarks * size)
         return {row: scorer.scores() for row, scorer in scorers.items()}
 
-    def sketches(self, faces: ClipFaces, face: FaceSequence, batch: np.ndarray) -> np.ndarray:
+    def sketches(self, faces: ClipFaces, face: FaceSequence, batch: ndarray) -> ndarray:
         """Sketches (B, T, S, S, 3) of the windows around frames; those without a face show the nearest with one."""
         clip = faces.clip
         windows = window_frames(clip.num_frames, self.networks.renderer.config.num_frames, FPS)[faces.frames[batch]]
@@ -306,7 +311,7 @@ class FaceScorer:
         sketches = self.networks.draw_sketches(face.landmarks_in_crop[shown], face.boxes[shown])
         return sketches.reshape(*positions.shape, *sketches.shape[1:])
 
-    def opacity(self, true: np.ndarray, drawn: np.ndarray) -> torch.Tensor:
+    def opacity(self, true: ndarray, drawn: ndarray) -> torch.Tensor:
         """Opacity (B, 1, S, S) of what dubbing pastes, from true and drawn landmarks in crop (B, 131, 2)."""
         size = self.networks.size
         masks = np.stack([contour(*pair, (size, size)) for pair in zip(true, drawn, strict=True)])

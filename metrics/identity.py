@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from skimage.transform import estimate_transform
 
 from checkpoints import registry
@@ -38,7 +39,7 @@ class FaceEmbedder:
             self.session = onnxruntime.InferenceSession(path, providers=providers)
             self.input_name = self.session.get_inputs()[0].name
 
-    def __call__(self, faces: np.ndarray) -> np.ndarray:
+    def __call__(self, faces: ndarray) -> ndarray:
         """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512)."""
         images = (faces.astype(np.float32) - 127.5) / 127.5
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -46,19 +47,19 @@ class FaceEmbedder:
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
-def five_points(landmarks: np.ndarray) -> np.ndarray:
+def five_points(landmarks: ndarray) -> ndarray:
     """The eyes' centres, the nose tip and the mouth corners, (5, 2), of a face's landmarks (131, 2)."""
     eyes = [landmarks[eye].mean(axis=0) for eye in EYES]
     mouth_corners = landmarks[list(MOUTH_CORNERS)]
     return np.stack([*eyes, landmarks[NOSE_TIP], *mouth_corners])
 
 
-def align(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
+def align(frame: ndarray, landmarks_in_frame: ndarray) -> ndarray:
     """The face (112, 112, 3), aligned as in ArcFace's training: a similarity moves its five points to the template."""
     similarity = estimate_transform("similarity", five_points(landmarks_in_frame), TEMPLATE)
     return cv2.warpAffine(frame, similarity.params[:2], (SIDE, SIDE))
 
 
-def csim(output: np.ndarray, target: np.ndarray) -> float:
+def csim(output: ndarray, target: ndarray) -> float:
     """Cosine similarity of two unit vectors (512,): the same frame of output and original."""
     return float(output @ target)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 from scipy import ndimage
 
 from face.crop import to_crop
@@ -24,31 +25,31 @@ SILENT_FRAMES = 3  # silent frames required on either side of a silent frame: a 
 class FaceSequence(NamedTuple):
     """One face over F frames."""
 
-    landmarks_in_frame: np.ndarray  # (F, 131, 2), pixels
-    boxes: np.ndarray  # (F, 4)
+    landmarks_in_frame: ndarray  # (F, 131, 2), pixels
+    boxes: ndarray  # (F, 4)
 
     @property
-    def landmarks_in_crop(self) -> np.ndarray:
+    def landmarks_in_crop(self) -> ndarray:
         """(F, 131, 2), relative to the boxes."""
         return to_crop(self.landmarks_in_frame, self.boxes)
 
     def first(self, num_frames: int) -> "FaceSequence":
         return FaceSequence(self.landmarks_in_frame[:num_frames], self.boxes[:num_frames])
 
-    def openness(self, pairs: np.ndarray) -> np.ndarray:
+    def openness(self, pairs: ndarray) -> ndarray:
         """Mean distance of pairs of lip points (K, 2), relative to the boxes' heights: (F,)."""
         heights = self.boxes[:, 3] - self.boxes[:, 1]
         return lip_openness(self.landmarks_in_frame, heights, pairs)
 
 
-def nan_mean(values: np.ndarray | Sequence[float]) -> float:
+def nan_mean(values: ndarray | Sequence[float]) -> float:
     """The mean of the finite values; NaN, without a warning, if there are none."""
     values = np.asarray(values, dtype=np.float64)
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
 
 
-def landmark_distance(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+def landmark_distance(output: ndarray, target: ndarray) -> ndarray:
     """Mean Euclidean distance of the landmarks (F, K, 2) of each frame, in their own unit: (F,).
 
     In crop coordinates [0, 1] this is LipLMD normalised by the crop's side.
@@ -57,7 +58,7 @@ def landmark_distance(output: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.linalg.norm(difference, axis=-1).mean(axis=-1)
 
 
-def correlation(output: np.ndarray, target: np.ndarray) -> float:
+def correlation(output: ndarray, target: ndarray) -> float:
     """Pearson correlation over time of two signals (F,); NaN if one of them is constant."""
     both = np.isfinite(output) & np.isfinite(target)
     output = output[both]
@@ -67,19 +68,19 @@ def correlation(output: np.ndarray, target: np.ndarray) -> float:
     return float(np.corrcoef(output, target)[0, 1])
 
 
-def spread(values: np.ndarray) -> float:
+def spread(values: ndarray) -> float:
     """Standard deviation of the finite values; NaN, without a warning, if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.std()) if finite.size else float("nan")
 
 
-def articulation_ratio(output: np.ndarray, target: np.ndarray) -> float:
+def articulation_ratio(output: ndarray, target: ndarray) -> float:
     """Standard deviation over time of lip openness (F,), output over original: 1 is as lively as the real mouth."""
     true_spread = spread(target)
     return spread(output) / true_spread if true_spread > 1e-9 else float("nan")
 
 
-def closed_f1(output: np.ndarray, target: np.ndarray) -> float:
+def closed_f1(output: ndarray, target: ndarray) -> float:
     """F1 score of the frames with closed lips, from the gaps between the lips (F,), relative to the box's height.
 
     1 means that they close in the same frames as the original's: in b, m, p and between sentences. NaN if the
@@ -94,7 +95,7 @@ def closed_f1(output: np.ndarray, target: np.ndarray) -> float:
     return float(2 * common / (predicted.sum() + actual.sum()))
 
 
-def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
+def silent_frames(mel: ndarray, num_frames: int) -> ndarray:
     """Frames (F,) that are silent, with `SILENT_FRAMES` on either side, by the log-mel (80, C) of the sound."""
     level = mel.mean(axis=0) if mel.shape[1] else np.full(1, SILENCE)
     quiet, loud = np.percentile(level, (2, 95))
@@ -108,19 +109,19 @@ def silent_frames(mel: np.ndarray, num_frames: int) -> np.ndarray:
     return np.logical_not(ndimage.binary_dilation(loudest > threshold, iterations=SILENT_FRAMES))
 
 
-def motion_in_silence(openness: np.ndarray, silent: np.ndarray) -> float:
+def motion_in_silence(openness: ndarray, silent: ndarray) -> float:
     """Mean absolute change of lip openness (F,) per second in silence; NaN without two silent frames in a row."""
     change = np.abs(np.diff(openness)) * FPS
     return nan_mean(change[silent[1:] & silent[:-1]])
 
 
-def jitter(landmarks: np.ndarray) -> float:
+def jitter(landmarks: ndarray) -> float:
     """Mean absolute second difference over time of landmarks (F, K, 2), in their own unit."""
     return nan_mean(np.abs(np.diff(landmarks, n=2, axis=0)))
 
 
 def motion_scores(
-    output: FaceSequence, target: FaceSequence, silent: np.ndarray, same_speech: bool = True
+    output: FaceSequence, target: FaceSequence, silent: ndarray, same_speech: bool = True
 ) -> dict[str, float]:
     """Table columns that describe the motion of the lips, beside the original's.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 import torch
+from numpy import ndarray
 
 from face.landmarks import LIP_SLICE
 from media.audio import FPS
@@ -22,7 +23,7 @@ MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are 
 BATCH = 32  # mouths embedded at once
 
 
-def mouth_crop(frame: np.ndarray, landmarks: np.ndarray, side: int = SIDE) -> np.ndarray:
+def mouth_crop(frame: ndarray, landmarks: ndarray, side: int = SIDE) -> ndarray:
     """The mouth (side, side, 3) in an image (H, W, 3), RGB uint8, of a face with landmarks (131, 2) in pixels."""
     right_eye, left_eye = (landmarks[eye].mean(axis=0) for eye in EYES)
     eye_line = left_eye - right_eye
@@ -36,12 +37,12 @@ def mouth_crop(frame: np.ndarray, landmarks: np.ndarray, side: int = SIDE) -> np
     return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def mouth_crops(frames: Iterable[np.ndarray], landmarks: np.ndarray) -> np.ndarray:
+def mouth_crops(frames: Iterable[ndarray], landmarks: ndarray) -> ndarray:
     """The mouths (n, 96, 96, 3) in n images, of faces with landmarks (n, 131, 2)."""
     return np.stack([mouth_crop(frame, face) for frame, face in zip(frames, landmarks, strict=True)])
 
 
-def laplacian_energy(crops: np.ndarray) -> np.ndarray:
+def laplacian_energy(crops: ndarray) -> ndarray:
     """Mean square of the Laplacian of the grey crops (n, H, W, 3) uint8: (n,)."""
     energies = []
     for crop in crops:
@@ -50,7 +51,7 @@ def laplacian_energy(crops: np.ndarray) -> np.ndarray:
     return np.array(energies)
 
 
-def evenly_spaced(count: int, most: int) -> np.ndarray:
+def evenly_spaced(count: int, most: int) -> ndarray:
     """Positions of at most `most` of `count` things."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
@@ -64,7 +65,7 @@ class RealMouths:
         lpips: measures the distances.
     """
 
-    def __init__(self, crops: np.ndarray, frames: np.ndarray, lpips: LPIPS) -> None:
+    def __init__(self, crops: ndarray, frames: ndarray, lpips: LPIPS) -> None:
         self.lpips = lpips
         self.vectors = self._embed(crops)
         self.energies = laplacian_energy(crops)
@@ -77,9 +78,9 @@ class RealMouths:
     @classmethod
     def read(
         cls,
-        frames: np.ndarray,
-        landmarks: np.ndarray,
-        read_frames: Callable[[np.ndarray], Iterable[np.ndarray]],
+        frames: ndarray,
+        landmarks: ndarray,
+        read_frames: Callable[[ndarray], Iterable[ndarray]],
         lpips: LPIPS | None,
     ) -> "RealMouths | None":
         """The mouths in at most `MAX_REAL_MOUTHS` frames of a video; None without LPIPS or without a face.
@@ -95,17 +96,17 @@ class RealMouths:
         chosen = evenly_spaced(len(frames), MAX_REAL_MOUTHS)
         return cls(mouth_crops(read_frames(frames[chosen]), landmarks[chosen]), frames[chosen], lpips)
 
-    def _embed(self, crops: np.ndarray) -> torch.Tensor:
+    def _embed(self, crops: ndarray) -> torch.Tensor:
         device = next(self.lpips.parameters()).device
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
         return torch.cat([self.lpips.embed(batch.to(device) / 255) for batch in images.split(BATCH)])
 
-    def distances_to(self, crops: np.ndarray) -> np.ndarray:
+    def distances_to(self, crops: ndarray) -> ndarray:
         """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
         distances = torch.cdist(self._embed(crops), self.vectors)
         return distances.square().cpu().numpy()
 
-    def compare(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+    def compare(self, crops: ndarray) -> dict[str, ndarray]:
         """Compares drawn mouths (n, 96, 96, 3): table column -> a value for each.
 
         "mouth distance": LPIPS to the nearest real mouth of the video, over the mean of that of real mouths to the

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from metrics.image_quality import LPIPS, psnr, ssim
+from metrics.image_quality import psnr, ssim
 from metrics.mouth import RealMouths, mouth_crops
 
 
@@ -14,11 +15,12 @@ class PairScorer:
     """Collects PSNR and SSIM and, where their networks are available, LPIPS and the realism of mouths.
 
     Args:
-        lpips: column -> network.
+        networks: column -> network, of which those of LPIPS are used.
         real_mouths: of the video.
     """
 
-    def __init__(self, lpips: dict[str, LPIPS], real_mouths: RealMouths | None) -> None:
+    def __init__(self, networks: dict[str, Any], real_mouths: RealMouths | None) -> None:
+        lpips = {column: network for column, network in networks.items() if column.startswith("LPIPS")}
         self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"PSNR": psnr, "SSIM": ssim, **lpips}
         self.values: dict[str, list[float]] = defaultdict(list)
         self.real_mouths = real_mouths

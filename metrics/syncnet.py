@@ -84,12 +84,12 @@ class SyncNet(nn.Module):
         return self.netfclip(self.netcnnlip(frames).flatten(1))
 
 
-def load(path: Path, device: str = "cpu") -> SyncNet:
+def load(path: Path) -> SyncNet:
     """The network with the public weights. Raises UserError if the file is not SyncNet's."""
     network = SyncNet()
     with registry.reading(path, "SyncNet"):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.to(device).requires_grad_(False).eval()
+    return network.requires_grad_(False).eval()
 
 
 def mfcc_columns(wav: np.ndarray) -> Tensor:

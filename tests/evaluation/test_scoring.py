@@ -63,9 +63,7 @@ def scorer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorer:
     monkeypatch.delenv("IP_LAP_WEIGHTS", raising=False)
     made = Scorer("cpu")
     assert len(made.missing) == 5
-    made.embedder = embed  # pyright: ignore[reportAttributeAccessIssue]
-    made.inception = Colours()  # pyright: ignore[reportAttributeAccessIssue]
-    made.syncnet = TwoStreams()  # pyright: ignore[reportAttributeAccessIssue]
+    made.networks |= {"CSIM": embed, "FID": Colours(), "LSE-C": TwoStreams()}
     return made
 
 
@@ -139,8 +137,7 @@ def test_frames_without_a_face_are_not_scored(scorer: Scorer, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_blurred_mouths_are_less_sharp_than_real_ones(scorer: Scorer, tmp_path: Path, shared: Path) -> None:
-    scorer.lpips = {"LPIPS": LPIPS("alex", shared / "weights" / "alexnet_features_torchvision.pth")}
-    scorer.syncnet = None
+    scorer.networks = {"LPIPS": LPIPS("alex", shared / "weights" / "alexnet_features_torchvision.pth")}
     frames = [frame(i + 2) for i in range(20)]
     original = write(tmp_path / "original.mp4", frames)
     blurred = write(tmp_path / "blurred.mp4", [cv2.GaussianBlur(picture, (0, 0), 2.0) for picture in frames])
@@ -160,7 +157,7 @@ def test_missing_device_is_one_line() -> None:
 
 def test_frames_beyond_the_sound_are_not_silent(scorer: Scorer, tmp_path: Path) -> None:
     source = write(tmp_path / "long.mp4", [frame(i + 2) for i in range(3 * FRAMES)])
-    scorer.syncnet = None
+    del scorer.networks["LSE-C"]
     syllables = WAV * (np.arange(len(WAV)) // (SAMPLE_RATE // 25) % 2)  # no longer pause than a frame
     original = open_original(source, syllables, compare=False)
     untouched = scorer.score("one", original, source, empty_pools())
