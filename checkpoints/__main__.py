@@ -19,32 +19,31 @@ class CheckpointsConfig:
 
 
 def main(config: CheckpointsConfig) -> None:
-    """Downloads what is asked for, then lists every file; exits with 2 after a failure, 1 if a hash differs."""
-    keys = list(registry.FILES) if config.download == () else config.download or ()
-    for key in keys:
+    """Downloads what is asked for, then lists every file; exits with 2 after a failure, or if a hash differs."""
+    keys = config.download if config.download != () else tuple(registry.FILES)
+    failed = False
+    for key in keys or ():
         if key not in registry.FILES:
             raise UserError(f"--download {key}: choose from {', '.join(registry.FILES)}, or give no name for all")
     for folder in registry.folders():
         print(f"searched: {folder}{'' if folder.is_dir() else ' (no such folder)'}")
-    status = 0
-    for key in keys:
+    for key in keys or ():
         try:
             if not registry.find(key):
                 registry.download(key)
         except UserError as error:  # the other files are downloaded all the same
             print(f"error: {error}", file=sys.stderr)
-            status = 2
+            failed = True
     for key, file in registry.FILES.items():
         path = registry.find(key)
         state = f"here: {path}" if path else f"missing, {file.source}"
         if path and config.verify:
             result = registry.verify(key, path)
             state += f" [{result}]"
-            if result.startswith("DIFFERS"):
-                status = status or 1
+            failed |= result.startswith("DIFFERS")
         print(f"{key:13} {file.name:38} {file.size:>7}  {file.purpose}; {file.licence}\n{'':13} {state}")
-    if status:
-        sys.exit(status)
+    if failed:
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,6 @@ def how_to_get(key: str) -> str:
     return f"{FILES[key].name} ({FILES[key].size}) is not in {places}; python -m checkpoints --download {key}"
 
 
-def missing(column: str, key: str) -> str:
-    """The line for a user whose table lacks `column` because a file is missing."""
-    return f"{column} left out: {how_to_get(key)}"
-
-
 @contextmanager
 def reading(path: Path | str, network: str) -> Iterator[None]:
     """Turns any error while the weights of `network` are loaded from `path` into one `UserError`."""
@@ -99,9 +94,7 @@ def download(key: str) -> Path:
     path = FOLDER / file.name
     try:
         pooch.retrieve(file.source, file.sha256 or None, file.name, FOLDER, progressbar=True)
-    except ValueError as error:
-        raise UserError(f"{file.source} is no longer the published file (other sha256); try again later") from error
-    except OSError as error:  # requests' errors are among them
+    except (ValueError, OSError) as error:  # another hash; requests' errors are OSErrors
         reason = str(error).split("\n")[0]
         raise UserError(f"{file.source} could not be downloaded ({reason}); put it into {FOLDER} by hand") from error
     print(f"{path}: {verify(key, path)}")

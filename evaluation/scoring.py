@@ -51,7 +51,7 @@ def load_networks(columns: Iterable[str], device: torch.device) -> tuple[dict[st
         key, load = NETWORKS[column]
         path = registry.find(key)
         if path is None:
-            missing.append(registry.missing(column, key))
+            missing.append(f"{column} left out: {registry.how_to_get(key)}")
             print(missing[-1], file=sys.stderr)
         else:
             network = load(path)

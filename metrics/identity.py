@@ -41,8 +41,7 @@ class FaceEmbedder:
 
     def __call__(self, faces: ndarray) -> ndarray:
         """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512)."""
-        images = (faces.astype(np.float32) - 127.5) / 127.5
-        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        images = cv2.dnn.blobFromImages(list(faces), 1 / 127.5, mean=(127.5, 127.5, 127.5))  # (n, 3, 112, 112)
         embeddings = np.asarray(self.session.run(None, {self.input_name: images})[0])
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 

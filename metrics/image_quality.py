@@ -134,6 +134,6 @@ def fid(first: FeaturePool, second: FeaturePool) -> float:
     from torch_fidelity import metric_fid
 
     if min(first.count, second.count) < 2:
-        return float("nan")
+        return np.nan
     distance = metric_fid.fid_statistics_to_metric(first.statistics(), second.statistics(), verbose=False)
     return distance[metric_fid.KEY_METRIC_FID]

@@ -46,7 +46,7 @@ def nan_mean(values: ndarray | Sequence[float]) -> float:
     """The mean of the finite values; NaN, without a warning, if there are none."""
     values = np.asarray(values, dtype=np.float64)
     finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
+    return float(finite.mean()) if finite.size else np.nan
 
 
 def landmark_distance(output: ndarray, target: ndarray) -> ndarray:
@@ -54,30 +54,34 @@ def landmark_distance(output: ndarray, target: ndarray) -> ndarray:
 
     In crop coordinates [0, 1] this is LipLMD normalised by the crop's side.
     """
-    difference = np.asarray(output, dtype=np.float64) - target
+    difference = np.subtract(output, target, dtype=np.float64)
     return np.linalg.norm(difference, axis=-1).mean(axis=-1)
+
+
+def _finite_pairs(output: ndarray, target: ndarray) -> ndarray:
+    """(2, n) of two signals (F,), where both are finite."""
+    both = np.stack([output, target])
+    return both[:, np.isfinite(both).all(axis=0)]
 
 
 def correlation(output: ndarray, target: ndarray) -> float:
     """Pearson correlation over time of two signals (F,); NaN if one of them is constant."""
-    both = np.isfinite(output) & np.isfinite(target)
-    output = output[both]
-    target = target[both]
-    if not both.any() or min(output.std(), target.std()) <= 1e-9:
-        return float("nan")
-    return float(np.corrcoef(output, target)[0, 1])
+    both = _finite_pairs(output, target)
+    if not both.size or both.std(axis=1).min() <= 1e-9:
+        return np.nan
+    return float(np.corrcoef(both)[0, 1])
 
 
 def spread(values: ndarray) -> float:
     """Standard deviation of the finite values; NaN, without a warning, if there are none."""
     finite = values[np.isfinite(values)]
-    return float(finite.std()) if finite.size else float("nan")
+    return float(finite.std()) if finite.size else np.nan
 
 
 def articulation_ratio(output: ndarray, target: ndarray) -> float:
     """Standard deviation over time of lip openness (F,), output over original: 1 is as lively as the real mouth."""
     true_spread = spread(target)
-    return spread(output) / true_spread if true_spread > 1e-9 else float("nan")
+    return spread(output) / true_spread if true_spread > 1e-9 else np.nan
 
 
 def closed_f1(output: ndarray, target: ndarray) -> float:
@@ -86,13 +90,10 @@ def closed_f1(output: ndarray, target: ndarray) -> float:
     1 means that they close in the same frames as the original's: in b, m, p and between sentences. NaN if the
     original's never close.
     """
-    both = np.isfinite(output) & np.isfinite(target)
-    predicted = output[both] < CLOSED
-    actual = target[both] < CLOSED
-    if not actual.any():
-        return float("nan")
-    common = (predicted & actual).sum()
-    return float(2 * common / (predicted.sum() + actual.sum()))
+    closed = _finite_pairs(output, target) < CLOSED
+    if not closed[1].any():
+        return np.nan
+    return float(2 * closed.all(axis=0).sum() / closed.sum())
 
 
 def silent_frames(mel: ndarray, num_frames: int) -> ndarray:
@@ -103,8 +104,7 @@ def silent_frames(mel: ndarray, num_frames: int) -> ndarray:
     threshold = max(SILENCE, floor) + SILENCE_MARGIN
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
     end = starts[-1]
-    missing = max(0, end - len(level))
-    padded = np.pad(level, (0, missing), constant_values=SILENCE)
+    padded = np.pad(level, (0, end), constant_values=SILENCE)
     loudest = np.maximum.reduceat(padded[:end], starts[:-1])  # (F,)
     return np.logical_not(ndimage.binary_dilation(loudest > threshold, iterations=SILENT_FRAMES))
 
@@ -140,7 +140,7 @@ def motion_scores(
     scores = {
         "silence": motion_in_silence(openness, silent),
         "articulation": articulation_ratio(openness, true_openness),
-        "jitter": jitter(lips) / true_jitter if true_jitter else float("nan"),
+        "jitter": jitter(lips) / true_jitter if true_jitter else np.nan,
     }
     if same_speech:
         scores["LipLMD"] = nan_mean(landmark_distance(lips, true_lips))

@@ -30,8 +30,9 @@ def _audio_layers(
 
 
 def _lip_layers(
-    inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 1, padding: int = 1
+    inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 1, depth: int = 1
 ) -> tuple[nn.Module, ...]:
+    kernel = (depth, side, side)
     convolution = nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), (0, padding, padding))
     return convolution, nn.BatchNorm3d(outputs), nn.ReLU()
 
@@ -62,15 +63,15 @@ class SyncNet(nn.Module):
             *_audio_layers(256, 512, kernel=(5, 4), padding=0),
         )
         self.netcnnlip = nn.Sequential(
-            *_lip_layers(3, 96, (5, 7, 7), stride=2, padding=0),
+            *_lip_layers(3, 96, 7, stride=2, padding=0, depth=5),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_lip_layers(96, 256, (1, 5, 5), stride=2),
+            *_lip_layers(96, 256, 5, stride=2),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            *_lip_layers(256, 256, (1, 3, 3)),
-            *_lip_layers(256, 256, (1, 3, 3)),
-            *_lip_layers(256, 256, (1, 3, 3)),
+            *_lip_layers(256, 256, 3),
+            *_lip_layers(256, 256, 3),
+            *_lip_layers(256, 256, 3),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_lip_layers(256, 512, (1, 6, 6), padding=0),
+            *_lip_layers(256, 512, 6, padding=0),
         )
         self.netfcaud = _projection()
         self.netfclip = _projection()
