@@ -66,9 +66,8 @@ def sound_context(mel: ndarray, frames: ndarray) -> ndarray:
     """Inputs of the ridge regression, (F, 80 * CONTEXT / POOLING): the mel (80, C) around frames (F,)."""
     padded = np.pad(mel, ((0, 0), (CONTEXT, CONTEXT)), constant_values=SILENCE)
     first = frames * COLUMNS_PER_SECOND // FPS + CONTEXT // 2  # column of the padded mel
-    columns = first[:, None] + np.arange(CONTEXT)  # (F, CONTEXT)
-    windows = padded[:, columns.clip(max=padded.shape[1] - 1)]  # (80, F, CONTEXT)
-    pooled = windows.reshape(N_MELS, len(frames), CONTEXT // POOLING, POOLING).mean(axis=-1)
+    windows = np.take(padded, first[:, None] + np.arange(CONTEXT), axis=1, mode="clip")  # (80, F, CONTEXT)
+    pooled = windows.reshape(N_MELS, len(frames), -1, POOLING).mean(axis=-1)
     return pooled.transpose(1, 0, 2).reshape(len(frames), -1)
 
 

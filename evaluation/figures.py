@@ -27,7 +27,7 @@ def labelled(text: str, picture: ndarray) -> ndarray:
     """A picture (H, W, 3) below its name, black on white: (24 + H, W, 3)."""
     strip = Image.new("RGB", (picture.shape[1], LABEL_HEIGHT), "white")
     ImageDraw.Draw(strip).text((4, 6), text, "black")
-    return np.vstack([strip, picture])
+    return np.vstack([np.asarray(strip), picture])
 
 
 def draw_cell(picture: ndarray, track: FaceTrack, frame: int) -> ndarray:

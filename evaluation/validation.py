@@ -80,35 +80,33 @@ class Validate:
         at_least(1, frames=self.frames)
         make_output_folder(self.output)
         config = replace(DubConfig.for_tables(), device=self.device, num_references=self.num_references)
-        scorers = {}
-        crop_size = None  # stage 1 fits any
+        networks = None
         with naming("--weights"):
             if self.stage == "1":
                 predictor = LandmarkPredictor(load_landmark_generator(self.weights), self.device)
             else:
                 predictor = networks = Networks.from_weights(self.weights, config)
-                crop_size = networks.size
-                scorers["stage 2"] = FaceScorer(networks, self.frames).score
-        cache = ClipCache(self.cache, crop_size)
+        cache = ClipCache(self.cache, networks.size if networks else None)  # stage 1 fits any
         parts = split(cache.names, self.split)
         if not self.split.val_list:
             print(f"no --val-list: {parts}, as in a training with the same flags")
+        scorers = {}
         if self.stage != "2":
             ridge = None
             if self.split.train_list:
                 clips = map(cache.open, parts.train)
-                ridge = baselines.RidgeRegression(ClipFaces(clip).example() for clip in clips if clip.num_found)
-            scorers = {"stage 1": partial(score_lips, predictor, ridge), **scorers}
+                ridge = baselines.RidgeRegression(ClipFaces(clip).example() for clip in clips if clip.num_found > 1)
+            scorers["stage 1"] = partial(score_lips, predictor, ridge)
+        if networks:
+            scorers["stage 2"] = FaceScorer(networks, self.frames).score
         for stage, score in scorers.items():
-            left_out: list[str] = []
-            rows = score_clips(cache, parts.val, score, left_out, parts.speakers)
+            rows, left_out = score_clips(cache, parts.val, score, parts.speakers)
             if not rows:
                 reason = left_out[0] if left_out else f"{self.cache} has none"
                 raise UserError(f"--cache: no clip for validation can be scored ({reason}); name others in --val-list")
-            names = [clip.clip for clip in rows[0].clips]
-            persons = {parts.speakers[name] for name in names}
+            persons = {parts.speakers[clip.clip] for clip in rows[0].clips}
             notes = [
-                f"weights {self.weights}; clips: {len(names)}, persons: {len(persons)}; "
+                f"weights {self.weights}; clips: {len(rows[0].clips)}, persons: {len(persons)}; "
                 "means over persons of the means over their clips [95 % interval over persons]",
                 NOTES[stage],
                 *left_out,
@@ -146,8 +144,8 @@ class Table3:
         def score(faces: ClipFaces) -> Scores:
             return {row: faces.score(predict(predictor, faces)) for row, predictor in predictors.items()}
 
-        notes = [f"{NOTES['stage 1']} (the paper does not state its unit)"]
-        rows = score_clips(cache, names, score, notes)
+        rows, left_out = score_clips(cache, names, score)
+        notes = [NOTES["stage 1"], "the paper does not state its unit", *left_out]
         Table("table3", [*rows, *published_rows("table3")], notes).publish(self.output)
 
 
@@ -191,25 +189,22 @@ class ClipFaces:
         return baselines.sound_context(self.clip.mel, self.frames), content
 
 
-ScoreClip = Callable[[ClipFaces], Scores]
-
-
 def score_clips(
     cache: ClipCache,
     names: Iterable[str],
-    score: ScoreClip,
-    left_out: list[str],
+    score: Callable[[ClipFaces], Scores],
     persons: Mapping[str, str] | None = None,
-) -> list[Row]:
-    """The rows of a table; see `summarise`. A line is added to `left_out` for each clip that cannot be scored."""
+) -> tuple[list[Row], list[str]]:
+    """The rows of a table, see `summarise`, and a line for each clip that cannot be scored."""
     scores: dict[str, list[ClipScore]] = defaultdict(list)
+    left_out = []
     for name in tqdm(names, "scoring", unit="clip"):
         try:
             for row, values in score(ClipFaces(cache.open(name))).items():
                 scores[row].append(ClipScore(name, values))
         except UserError as error:
             left_out.append(f"{name}: {error}, left out")
-    return [summarise(row, clips, persons=persons) for row, clips in scores.items()]
+    return [summarise(row, clips, persons=persons) for row, clips in scores.items()], left_out
 
 
 def predict(
@@ -282,6 +277,8 @@ class FaceScorer:
         if not len(positions):
             raise UserError("all its frames serve as references")
         positions = positions[evenly_spaced(len(positions), self.num_frames)]
+        windows = window_frames(clip.num_frames, self.networks.renderer.config.num_frames, FPS)[faces.frames]
+        windows = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (F, T) positions of the nearest faces
         mouths = RealMouths.read(faces.frames, true * size, faces.crops, self.lpips.get("LPIPS"))
         rows = {"true": faces.true, "predicted": predict(self.networks, faces), "static": faces.static()}
         scorers: dict[str, PairScorer] = defaultdict(lambda: PairScorer(self.lpips, mouths))
@@ -290,26 +287,17 @@ class FaceScorer:
             mel = mel_windows(clip.mel, faces.frames[batch])
             target = to_tensor(crops).to(self.networks.device)
             for row, face in rows.items():
-                landmarks = face.landmarks_in_crop[batch]
-                sketches = self.sketches(faces, face, batch)
-                opacity = self.opacity(true[batch], landmarks).to(target)
+                drawn = face.landmarks_in_crop
+                sketches = [self.networks.draw_sketches(drawn[window], face.boxes[window]) for window in windows[batch]]
+                opacity = self.opacity(true[batch], drawn[batch]).to(target)
                 for name, drawer in self.drawers.items():
-                    images, _ = drawer.draw_faces(crops, landmarks, sketches, references[name], mel)
+                    images, _ = drawer.draw_faces(crops, drawn[batch], np.stack(sketches), references[name], mel)
                     output = torch.from_numpy(images).permute(0, 3, 1, 2).to(target)
                     scorer = scorers[f"{name}, {row} landmarks"]
                     scorer.add(output, target)
                     scorer.add(target + opacity * (output - target), target, " pasted")
-                    scorer.add_mouths((images * 255).round().astype(np.uint8), landmarks * size)
+                    scorer.add_mouths((images * 255).round().astype(np.uint8), drawn[batch] * size)
         return {row: scorer.scores() for row, scorer in scorers.items()}
-
-    def sketches(self, faces: ClipFaces, face: FaceSequence, batch: ndarray) -> ndarray:
-        """Sketches (B, T, S, S, 3) of the windows around frames; those without a face show the nearest with one."""
-        clip = faces.clip
-        windows = window_frames(clip.num_frames, self.networks.renderer.config.num_frames, FPS)[faces.frames[batch]]
-        positions = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (B, T)
-        shown = positions.ravel()
-        sketches = self.networks.draw_sketches(face.landmarks_in_crop[shown], face.boxes[shown])
-        return sketches.reshape(*positions.shape, *sketches.shape[1:])
 
     def opacity(self, true: ndarray, drawn: ndarray) -> torch.Tensor:
         """Opacity (B, 1, S, S) of what dubbing pastes, from true and drawn landmarks in crop (B, 131, 2)."""

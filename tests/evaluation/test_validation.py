@@ -176,7 +176,9 @@ def test_without_a_list_it_scores_the_trainings_validation_clips(
     assert 0 < len(examples) < 8
     assert f"no --val-list: {8 - len(examples)} clips to train on, {len(examples)} for" in capsys.readouterr().out
     write_clip(tmp_path / "one", "clip", 30, size=64)
-    with pytest.raises(UserError, match=r"--cache: no clip of .*one is for validation; name some in --val-list"):
+    with pytest.raises(
+        UserError, match=r"--cache: no clip for validation can be scored \(.*one has none\); name others in --val-list"
+    ):
         replace(config, cache=tmp_path / "one").run()
 
 
