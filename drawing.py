@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from face.compositing import paste_face
 from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
@@ -23,7 +24,6 @@ from media.planes import Planes, RgbPicture
 from media.timing import window_frames
 from media.video import Video
 from networks import NUM_LANDMARK_REFERENCES, Networks, References, batches
-from runtime.device import share_cores
 from runtime.pipeline import parallel_map
 from runtime.stopwatch import Stopwatch
 from runtime.threads import available_cores
@@ -160,7 +160,7 @@ class Drawing:
 
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
-        share_cores(WORKERS)
+        torch.set_num_threads(max(1, available_cores() // WORKERS))
         with self.stopwatch.stage("draw"):
             if batch.shot is not None:
                 self.redraw(batch.shot, batch.places, batch.pictures)

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,12 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
         """Writes the arrays of all frames (shapes: see `Clip`) and the metadata, which must hold `settings`."""
         arrays = {
             "offsets": np.array(self.offsets, np.int64),
-            "landmarks_in_frame": np.asarray(track.landmarks_in_frame, np.float32, "C"),
-            "boxes": np.asarray(track.boxes, np.int32, "C"),
-            "found": np.asarray(track.found, np.bool_, "C"),
-            "mel_columns": np.asarray(mel.T, np.float32, "C"),  # (C, 80)
+            "landmarks_in_frame": track.landmarks_in_frame,
+            "boxes": track.boxes,
+            "found": track.found,
+            "mel_columns": mel.T,  # (C, 80)
         }
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         metadata = metadata | {
             "name": self.name,
             "frame_size": track.frame_size,
@@ -86,11 +87,6 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             self._file.close()
         for path in (self.faces, self.arrays):
             Path(f"{path}{UNFINISHED}").unlink(missing_ok=True)
-
-
-def is_complete(root: Path, name: str) -> bool:
-    """Whether a clip of that name has been written completely."""
-    return (root / (name + ARRAYS)).exists()
 
 
 def read_metadata(root: Path, name: str) -> dict[str, Any]:
@@ -186,18 +182,6 @@ class Clip:
         return read_metadata(self.root, self.name)
 
 
-def open_clip(root: Path, name: str, settings: Mapping[str, object] | None = None) -> Clip:
-    """Opens one clip, which must have been made with these settings, if they are given.
-
-    Raises:
-        UserError: the settings differ, or as `read_metadata`.
-    """
-    metadata = read_metadata(root, name)
-    if settings:
-        fingerprint.check(metadata["settings"], settings, f"clip {name} in {root}")
-    return Clip(root, name, metadata["num_frames"], metadata["num_found"], metadata["longest_run"])
-
-
 class ClipCache:
     """All clips below a folder.
 
@@ -220,7 +204,9 @@ class ClipCache:
 
     def open(self, name: str) -> Clip:
         """Opens a clip; raises UserError if it is damaged or was made with other settings."""
-        return open_clip(self.root, name, self.settings)
+        metadata = read_metadata(self.root, name)
+        fingerprint.check(metadata["settings"], self.settings, f"clip {name} in {self.root}")
+        return Clip(self.root, name, metadata["num_frames"], metadata["num_found"], metadata["longest_run"])
 
     def __iter__(self) -> Iterator[Clip]:
         return map(self.open, self.names)

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
@@ -16,7 +15,7 @@ from media.audio import mel_windows
 class LandmarkDataset(SampledClips):
     """Samples of T frames and N references of the same clip outside the window; see `SampledClips`.
 
-    Items are dictionaries; landmarks are float32 in crop coordinates:
+    Items are dictionaries of arrays; landmarks are float32 in crop coordinates:
         mel: (T, 1, 80, 16) float32
         pose: (T, 74, 2)
         reference: (N, 131, 2)
@@ -34,12 +33,10 @@ class LandmarkDataset(SampledClips):
         if self.config.augment.tempo:
             tempo += self.config.augment.tempo * rng.uniform(-1, 1)
         length = 1 + math.ceil(tempo * (self.num_frames - 1))
-        starts = window_starts(clip.found, length)
-        if not len(starts):  # the clip is too short to be sped up
+        if length > clip.longest_run:  # too short to be sped up
             tempo = 1.0
             length = self.num_frames
-            starts = window_starts(clip.found, length)
-        start = int(rng.choice(starts))
+        start = int(rng.choice(window_starts(clip.found, length)))
         window = start + tempo * np.arange(self.num_frames)
         references = sample_references(rng, clip.found, np.arange(start, start + length), self.num_references)
         return make_sample(clip, window, references, augmentation, tempo)
@@ -54,12 +51,12 @@ def make_sample(
     reference = augmentation.move_landmarks(clip.crop_landmarks(references), augmentation.draw_move())  # (N, 131, 2)
     mel = augmentation.change_sound(mel_windows(clip.mel, window, tempo))
     return {
-        "mel": torch.from_numpy(mel),
-        "pose": torch.from_numpy(target[:, POSE_SLICE]),
-        "reference": torch.from_numpy(reference),
-        "lip": torch.from_numpy(target[:, LIP_SLICE]),
-        "jaw": torch.from_numpy(target[:, JAW_SLICE]),
-        "boxes": torch.from_numpy(clip.boxes[window.astype(int)]),
+        "mel": mel,
+        "pose": target[:, POSE_SLICE],
+        "reference": reference,
+        "lip": target[:, LIP_SLICE],
+        "jaw": target[:, JAW_SLICE],
+        "boxes": clip.boxes[window.astype(int)],
         "name": clip.name,
         "frame": int(window[0]),
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
 from datasets.windows import sample_references
-from face.crop import lower_half
+from face.crop import lower_half, sides
 from face.references import nearest_references
 from face.sketch import draw_sketches
 from media.audio import FPS, mel_windows
@@ -73,7 +73,7 @@ def _load_face(clip: Clip, frame: int, window: np.ndarray, augmentation: Augment
     move = augmentation.draw_move()
     face = augmentation.change_face(clip.face(frame), move)
     landmarks_in_crop = augmentation.move_landmarks(clip.crop_landmarks(window), move)
-    x0, y0, x1, y1 = (int(side) for side in clip.boxes[frame])
-    sketches = draw_sketches(landmarks_in_crop, y1 - y0, x1 - x0, len(face))  # (n, S, S)
+    width, height = sides(clip.boxes[frame])
+    sketches = draw_sketches(landmarks_in_crop, height, width, len(face))  # (n, S, S)
     image = torch.from_numpy(face).permute(2, 0, 1).float().div_(255)
     return image, torch.from_numpy(sketches).div_(255)[:, None], torch.from_numpy(landmarks_in_crop)

@@ -16,6 +16,7 @@ from face.landmarks import FLIP
 from media.audio import SILENCE
 from runtime.command_line import UserError
 
+Move = tuple[np.ndarray, np.ndarray]  # scale and shift in crop coordinates, x then y
 LARGEST_GAMMA = 0.5  # logarithm of the gamma, relative to the strength of the colour jitter
 STRETCH_FRAMES = 2  # how smoothly the stretch changes: sigma of a Gaussian in frames
 
@@ -83,7 +84,9 @@ class SampledClips(Dataset[dict[str, Any]]):
         self.clips = usable
         weights = np.ones(len(usable))
         if self.config.balance == "speaker":
-            weights = _speaker_weights(usable, self.speakers)
+            frames = np.array([clip.num_found for clip in usable])
+            _, speaker = np.unique([self.speakers[clip.name] for clip in usable], return_inverse=True)
+            weights = frames / np.sqrt(np.bincount(speaker, frames)[speaker])
         self.ends = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
@@ -96,13 +99,6 @@ class SampledClips(Dataset[dict[str, Any]]):
         position = (index + rng.random()) / len(self)
         clip = int(np.searchsorted(self.ends[:-1], position, side="right"))
         return rng, self.clips[clip]
-
-
-def _speaker_weights(clips: Sequence[Clip], speakers: Mapping[str, str]) -> np.ndarray:
-    """Weights (n,) of the clips: a clip's frames, divided by the square root of its speaker's frames."""
-    frames = np.array([clip.num_found for clip in clips])
-    _, speaker = np.unique([speakers[clip.name] for clip in clips], return_inverse=True)
-    return frames / np.sqrt(np.bincount(speaker, frames)[speaker])
 
 
 class Augmentation:
@@ -162,25 +158,25 @@ class Augmentation:
         changed[..., first : first + count, :] = SILENCE  # masked bands
         return changed.astype(np.float32)
 
-    def draw_move(self) -> np.ndarray:
-        """Draws how a crop is moved: (2, 2), scale and shift of x and of y in crop coordinates."""
+    def draw_move(self) -> Move:
+        """Draws how a crop is moved."""
         box = self.config.box
         scale = np.full(2, 1 + box * self.rng.uniform(-1, 1))
         shift = (1 - scale) / 2 + box * self.rng.uniform(-1, 1, 2)
         if self.flip:
             scale = scale * (-1, 1)
             shift = shift * (-1, 1) + (1, 0)
-        return np.stack([scale, shift], axis=1)
+        return scale, shift
 
-    def move_landmarks(self, landmarks_in_crop: np.ndarray, move: np.ndarray) -> np.ndarray:
+    def move_landmarks(self, landmarks_in_crop: np.ndarray, move: Move) -> np.ndarray:
         """Moves landmarks (..., 131, 2) in crop coordinates; mirrored landmarks swap sides."""
-        scale, shift = move.T
+        scale, shift = move
         moved = (landmarks_in_crop * scale + shift).astype(np.float32)
         return moved[..., FLIP, :] if self.flip else moved
 
-    def change_face(self, face: np.ndarray, move: np.ndarray) -> np.ndarray:
+    def change_face(self, face: np.ndarray, move: Move) -> np.ndarray:
         """Moves a face crop (S, S, 3) uint8 likewise, and changes its colours."""
-        scale, shift = move.T
+        scale, shift = move
         pixels = shift * len(face) + (scale - 1) / 2  # from pixel centre to pixel centre
         matrix = np.column_stack([np.diag(scale), pixels])
         face = cv2.warpAffine(face, matrix, face.shape[:2], borderMode=cv2.BORDER_REFLECT_101)

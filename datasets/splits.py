@@ -1,7 +1,6 @@
 """Which clips train, validate and test: by published lists, else by speaker. No clip validates and tests."""
 
 import re
-import shlex
 import sys
 import zlib
 from collections import defaultdict
@@ -58,18 +57,12 @@ def read_words(path: Path) -> list[list[str]]:
     Raises:
         UserError: the file cannot be read.
     """
-    lines = []
     try:
-        for line in path.read_text(encoding="utf-8-sig").splitlines():
-            lexer = shlex.shlex(line, posix=True)
-            lexer.whitespace_split = True
-            lexer.quotes = '"'
-            lexer.escape = ""
-            lexer.commenters = ""
-            lines.append(list(lexer))
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a list of clips ({error})") from error
-    return [words for words in lines if words]
+    lines = [re.findall(r'"([^"]+)"|(\S+)', line) for line in text.splitlines()]
+    return [[quoted or plain for quoted, plain in words] for words in lines if words]
 
 
 def read_list(path: Path) -> dict[str, dict[str, str]]:
@@ -93,11 +86,9 @@ def select_shard(items: Sequence[Item], shard: str) -> list[Item]:
     Raises:
         UserError: the shard is malformed.
     """
-    parsed = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if parsed:
-        index, count = map(int, parsed.groups())
-        if 1 <= index <= count:
-            return list(items[index - 1 :: count])
+    index, _, count = shard.partition("/")
+    if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+        return list(items[int(index) - 1 :: int(count)])
     raise UserError(f"{shard} is no shard: give i/n with i from 1 to n, such as 1/8")
 
 

@@ -1,7 +1,5 @@
 """Which frames make a sample: pure index functions. `found` (F,) says in which frames there is a face."""
 
-from itertools import groupby
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -10,8 +8,8 @@ MIN_FRAMES = 25  # frames with a face that a clip needs to be trained on
 
 def longest_run(found: np.ndarray) -> int:
     """Length of the longest run of frames with a face."""
-    runs = [len(list(run)) for has_face, run in groupby(found.tolist()) if has_face]
-    return max(runs, default=0)
+    gaps = np.flatnonzero(~np.pad(found, 1))  # one before the clip and one after it
+    return int(np.diff(gaps).max()) - 1
 
 
 def window_starts(found: np.ndarray, length: int) -> np.ndarray:

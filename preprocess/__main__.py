@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets.clip_cache import JPEG, is_complete
+from datasets.clip_cache import ARRAYS, JPEG
 from datasets.splits import select_shard
 from face import fingerprint
 from face.crop import SIZE
 from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters
 from preprocess.report import ReportFile, summary
-from preprocess.sources import Source, find_videos, select_listed, shift_sounds
+from preprocess.sources import find_videos, select_listed, shift_sounds
 from runtime import command_line
 from runtime.command_line import UserError, naming
 from runtime.threads import available_cores
@@ -70,53 +70,44 @@ def main(config: PreprocessConfig) -> None:
     _claim_cache(config)
     with naming("--cache"):
         report = ReportFile(config.cache, config.shard)
-    complete = {source.name for source in sources if is_complete(config.cache, source.name)}
+    complete = {source.name for source in sources if (config.cache / (source.name + ARRAYS)).exists()}
     for name in complete:
         if report.records.get(name, {}).get("status") != "cached":  # killed between the clip and its line
             report.add(record_of(config.cache, name))
     remaining = [s for s in sources if s.name not in complete and (config.retry or not report.settled(s.name))]
     failed = len(sources) - len(complete) - len(remaining)
     print(f"{len(sources)} clips, {len(complete)} in the cache, {failed} failed before")
+    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
+    died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
+    results = each(work, remaining, config.workers)
     try:
-        _make_clips(remaining, report, config)
+        for source, result in tqdm(results, total=len(remaining), unit="clip"):
+            report.add(result or {"name": source.name, **died})
     finally:
         report.finish()
     print(summary(report.records[source.name] for source in sources if source.name in report.records))
     print(f"report: {report.path}")
 
 
-def _make_clips(sources: list[Source], report: ReportFile, config: PreprocessConfig) -> None:
-    """Preprocesses videos in parallel and shows the progress."""
-    work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
-    died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
-    results = each(work, sources, config.workers)
-    for source, result in tqdm(results, total=len(sources), unit="clip"):
-        report.add(result or {"name": source.name, **died})
-
-
 def _claim_cache(config: PreprocessConfig) -> None:
     """Makes the cache folder, or checks that it has the same settings, so that different clips never mix."""
-    settings: dict[str, Any] = {**fingerprint.current(config.size), "jpeg": JPEG}
+    settings: dict[str, Any] = {**fingerprint.current(config.size), "jpeg": list(JPEG)}
     for name, limit in vars(config.filters).items():
-        settings[f"filters.{name}"] = limit
+        if limit is not None:
+            settings[f"filters.{name}"] = limit
     if config.audio_shift:
         content = zlib.crc32(config.audio_shift.read_bytes())
         settings["audio_shift"] = f"{config.audio_shift.name} {content:08x}"
-    text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
     path = config.cache / CACHE_FILE
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            command_line.write_whole(path, text)
+            command_line.write_whole(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
         existing = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
-    fingerprint.check(_set(existing), _set(json.loads(text)), f"--cache {config.cache}")
-
-
-def _set(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that have a value: older caches name filters that were off."""
-    return {name: value for name, value in settings.items() if value is not None}
+    existing = {name: value for name, value in existing.items() if value is not None}  # filters that are off
+    fingerprint.check(existing, settings, f"--cache {config.cache}")
 
 
 if __name__ == "__main__":

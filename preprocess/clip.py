@@ -33,8 +33,8 @@ REASONS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EACCES: "
 class _Unusable(Exception):
     """Why a video becomes no clip: a reason of a few words, to count by, and details."""
 
-    def __init__(self, reason: str, detail: object = "", status: str = "failed", **more: object) -> None:
-        self.record: Record = {"status": status, "reason": reason, "detail": str(detail), **more}
+    def __init__(self, reason: str, detail: object = "", **more: object) -> None:
+        self.record: Record = {"status": "failed", "reason": reason, "detail": str(detail), **more}
 
 
 @contextmanager
@@ -58,14 +58,15 @@ def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = 
         _make_clip(source, cache, size, filters)
         return record_of(cache, source.name)
     except _Unusable as error:
-        record = error.record
+        unusable = error
     except OSError as error:
-        record = _Unusable(REASONS.get(error.errno or 0, "system error"), error).record
+        unusable = _Unusable(REASONS.get(error.errno or 0, "system error"), error)
     except Exception as error:  # whatever a strange file causes: the run goes on
         traceback.print_exc()
         no_memory = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's message
-        record = _Unusable("too little memory" if no_memory else "unexpected error", repr(error)).record
+        unusable = _Unusable("too little memory" if no_memory else "unexpected error", repr(error))
         shared_detector.cache_clear()  # its state is unknown
+    record = unusable.record
     detail = record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder is
     return {"name": source.name, **record, "detail": detail}
 
@@ -136,22 +137,21 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
 
 def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
     """Tracks and crops the face of each frame (None where there is none), while a few frames are in memory."""
-    waiting: deque[np.ndarray] = deque()  # a box depends on the next `SMOOTHING` frames
-    for frame in frames:
-        tracker.add(frame)
-        waiting.append(frame)
-        if len(waiting) == CHUNK + SMOOTHING:
-            yield from _crop(waiting, CHUNK, tracker, size)
-    yield from _crop(waiting, len(waiting), tracker, size)
-
-
-def _crop(waiting: deque[np.ndarray], count: int, tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
-    """Crops the first `count` of the last frames."""
-    track = tracker.recent(len(waiting) + SMOOTHING)
-    first = len(track.found) - len(waiting)
-    for index in range(first, first + count):
-        frame = waiting.popleft()
-        yield crop_face(frame, track.boxes[index], size) if track.found[index] else None
+    frames = iter(frames)
+    waiting: deque[np.ndarray] = deque()
+    at_end = False
+    while not at_end:
+        chunk = list(islice(frames, CHUNK))
+        at_end = not chunk
+        for frame in chunk:
+            tracker.add(frame)
+        waiting.extend(chunk)
+        track = tracker.recent(len(waiting) + SMOOTHING)
+        first = len(track.found) - len(waiting)
+        last = len(track.found) if at_end else len(track.found) - SMOOTHING  # a box depends on the next frames
+        for index in range(first, last):
+            frame = waiting.popleft()
+            yield crop_face(frame, track.boxes[index], size) if track.found[index] else None
 
 
 def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:

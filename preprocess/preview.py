@@ -52,22 +52,17 @@ def strip(clip: Clip, num_frames: int) -> np.ndarray:
     """Draws faces of one clip with their landmarks, evenly spread over its length; red if there is no face.
 
     Returns:
-        (CELL + 20, num_frames * CELL, 3) uint8 RGB, the clip's name above.
+        (CELL, num_frames * CELL, 3) uint8 RGB, with the clip's name.
     """
     frames = np.linspace(0, clip.num_frames - 1, num_frames, dtype=int)
-    landmarks = clip.crop_landmarks(frames) * CELL
-    cells = []
-    for frame, points in zip(frames, landmarks, strict=True):
-        cell = np.full((CELL, CELL, 3), (120, 0, 0), np.uint8)
+    row = np.full((CELL, num_frames * CELL, 3), (120, 0, 0), np.uint8)
+    cells = np.split(row, num_frames, axis=1)  # views
+    for frame, points, cell in zip(frames, clip.crop_landmarks(frames), cells, strict=True):
         if clip.found[frame]:
-            cell = cv2.resize(clip.face(frame), (CELL, CELL), interpolation=cv2.INTER_CUBIC)
-            for x, y in points.astype(int).tolist():
-                cv2.circle(cell, (x, y), 1, (90, 200, 255), -1)
-        cells.append(cell)
-    header = np.zeros((20, num_frames * CELL, 3), np.uint8)
-    name = clip.name.encode("ascii", "backslashreplace").decode()
-    cv2.putText(header, name, (3, 15), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255))
-    return np.concatenate([header, np.concatenate(cells, axis=1)])
+            cell[:] = cv2.resize(clip.face(frame), (CELL, CELL))
+            x, y = np.clip(points * CELL, 0, CELL - 1).astype(int).T
+            cell[y, x] = (90, 200, 255)
+    return cv2.putText(row, ascii(clip.name), (3, 15), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255))
 
 
 def describe(clips: Sequence[Clip], cache: Path) -> str:
@@ -75,11 +70,10 @@ def describe(clips: Sequence[Clip], cache: Path) -> str:
     frames = np.array([clip.num_frames for clip in clips])
     found = np.array([clip.num_found for clip in clips])
     faces = [clip.metadata["measures"]["face"] for clip in clips]
-    seconds = frames / FPS
     lines = [
         f"{len(clips)} clips of {len({speaker_of(clip.name) for clip in clips})} speakers (folders)",
-        f"{seconds.sum() / 3600:.2f} hours, {frames.sum()} frames, {(frames - found).sum()} of them without a face",
-        f"clips of {seconds.min():.1f} to {seconds.max():.1f} s, median {np.median(seconds):.1f} s",
+        f"{frames.sum() / FPS / 3600:.2f} hours, {frames.sum()} frames, {sum(frames - found)} of them without a face",
+        f"clips of {frames.min()} to {frames.max()} frames, median {np.median(frames):.0f}",
         f"faces of {min(faces):.0f} to {max(faces):.0f} px (shorter side), median {np.median(faces):.0f} px",
     ]
     for index in np.argsort(found / frames, kind="stable")[:WORST]:

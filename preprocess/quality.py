@@ -53,11 +53,11 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
     silent = silent[: len(track.found)]
     silence = silent.mean() if len(silent) else 1.0
     return {
-        "found": round(float(track.found.mean()), 4),
-        "several": round(float((track.several > 1).mean()), 4),
-        "face": float(np.median(sides)),
+        "found": round(track.found.mean(), 4),
+        "several": round((track.several > 1).mean(), 4),
+        "face": np.median(sides),
         "cuts": int(track.cuts.sum()),
-        "silence": round(float(silence), 4),
+        "silence": round(silence, 4),
         "sharpness": round(float(np.median(sharpness)), 1),
     }
 

@@ -7,7 +7,6 @@ import sys
 import torch
 
 from runtime.command_line import UserError
-from runtime.threads import available_cores
 
 M_TRIM_THRESHOLD = -1  # names and numbers of glibc's <malloc.h>
 M_MMAP_MAX = -4
@@ -32,11 +31,6 @@ def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch continues with a list of all its devices
         raise UserError(f"device {name}: not usable on this machine; use cpu or auto ({reason})") from None
     return device
-
-
-def share_cores(workers: int) -> None:
-    """Gives this thread, one of so many that compute side by side, its share of the cores."""
-    torch.set_num_threads(max(1, available_cores() // workers))
 
 
 def wait(device: torch.device) -> None:

@@ -24,15 +24,10 @@ def available_cores() -> int:
 def _quota() -> float:
     """Cores that the control group may use, as docker --cpus sets it; infinite if there is no limit."""
     try:
-        if (CGROUP / "cpu.max").is_file():  # version 2: "200000 100000", or "max 100000"
-            quota, period = (CGROUP / "cpu.max").read_text().split()
-        else:
-            quota = (CGROUP / "cpu" / "cpu.cfs_quota_us").read_text()  # -1: no limit
-            period = (CGROUP / "cpu" / "cpu.cfs_period_us").read_text()
-        cores = float(quota.replace("max", "inf")) / float(period)
-    except (OSError, ValueError):  # no control groups, or unknown ones
+        quota, period = (CGROUP / "cpu.max").read_text().split()  # "200000 100000", or "max 100000"
+        return float(quota.replace("max", "inf")) / float(period)
+    except (OSError, ValueError):  # no control groups, or those of version 1
         return math.inf
-    return cores if cores > 0 else math.inf
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))

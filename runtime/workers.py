@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 # A worker has one core: libraries would start a thread for every core, and round sums by their number.
@@ -33,8 +33,9 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
     waiting = deque(tasks)
     busy: dict[Any, Task] = {}  # by connection
-    idle: list[Connection] = []
+    idle = []
     processes = []
+    connection: Any
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
@@ -50,7 +51,7 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
                 busy[connection] = waiting.popleft()
                 with contextlib.suppress(OSError):  # it died while idle, which `recv` notices
                     connection.send(busy[connection])
-            for connection in cast(list[Connection], wait(list(busy))):
+            for connection in wait(list(busy)):
                 result = None
                 with contextlib.suppress(EOFError, OSError):  # it died
                     result = connection.recv()

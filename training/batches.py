@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from runtime.command_line import UserError
 from training.config import TrainConfig
@@ -17,7 +17,7 @@ from training.engine import SIGNALS, Engine
 Batch = dict[str, Any]  # tensors (B, ...), and "name": the clip of each sample
 
 
-def load_batches(data: Dataset[Any], config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[Batch]]:
+def load_batches(data: Any, config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[Batch]]:
     """This process's share of each step's batch, in `accumulate` parts, on the device: without end."""
     loader = DataLoader(
         data,

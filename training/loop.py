@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from runtime.command_line import SettingError, UserError
 from runtime.device import memory_gib, out_of_memory, wait
@@ -33,7 +33,7 @@ class Trainer(ABC):
     Args:
         network: is averaged, validated on the `examples` and exported. Others may be added to `networks`, and to
             `optimiser` as a group with their name.
-        data: samples of an epoch.
+        data: a map-style dataset with the samples of an epoch.
         examples: fixed batches or samples to validate on.
         held_out: names of what is not trained on, which may not change while a run is continued.
 
@@ -47,13 +47,13 @@ class Trainer(ABC):
     def __init__(
         self,
         network: nn.Module,
-        data: Dataset[Any],
+        data: Any,
         examples: Sequence[Batch],
         config: TrainConfig,
         engine: Engine,
         held_out: Sequence[str] = (),
     ) -> None:
-        length = len(data)  # type: ignore[arg-type]
+        length = len(data)
         if config.batch > length and not config.overfit and not config.dry_run:
             raise SettingError(
                 "batch",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clip_cache import Clip, ClipWriter, open_clip
+from datasets.clip_cache import Clip, ClipCache, ClipWriter
 from face import fingerprint
 from face.tracking import FaceTrack
 from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS
@@ -29,7 +29,7 @@ def write_clip(
             writer.add(face.astype(np.uint8) if found[frame] else None)
         shots = np.zeros(num_frames, int)
         track = FaceTrack(landmarks, (160, 200), shots + 1, shots)
-        track.boxes = np.where(found[:, None], boxes, 0)
+        track.boxes = np.where(found[:, None], boxes, 0).astype(np.int32)
         mel = rng.uniform(-4, 4, (columns, N_MELS)).astype(np.float32).T
         metadata = {
             "settings": fingerprint.current(size),
@@ -38,4 +38,4 @@ def write_clip(
             "measures": {"cuts": 0, "face": 90.0},
         }
         writer.finish(track, mel, metadata)
-    return open_clip(root, name)
+    return ClipCache(root, size).open(name)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from datasets.clip_cache import ClipCache, ClipWriter, open_clip
+from datasets.clip_cache import ClipCache, ClipWriter
 from face import fingerprint
 from face.crop import to_frame
 from runtime.command_line import UserError
@@ -158,4 +158,4 @@ def test_truncated_files_are_reported(tmp_path: Path, suffix: str, rest: int) ->
     file = tmp_path / f"a{suffix}"
     file.write_bytes(file.read_bytes()[:rest])
     with pytest.raises(UserError, match=r"a\.safetensors is not a complete clip"):
-        open_clip(tmp_path, "a")
+        ClipCache(tmp_path).open("a")

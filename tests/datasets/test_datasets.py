@@ -33,7 +33,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def _equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return all(torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a)
+    return all(np.array_equal(a[key], b[key]) for key in a)
 
 
 def test_stage_1_sample(clips: list[Any]) -> None:
@@ -46,11 +46,11 @@ def test_stage_1_sample(clips: list[Any]) -> None:
         landmarks = clip.crop_landmarks(np.arange(clip.num_frames))
         window = landmarks[start : start + 5]
         assert clip.found[start : start + 5].all()
-        assert torch.equal(item["pose"], torch.from_numpy(window[:, POSE_SLICE]))
-        assert torch.equal(item["jaw"], torch.from_numpy(window[:, JAW_SLICE]))
-        assert torch.equal(item["lip"], torch.from_numpy(window[:, LIP_SLICE]))
+        assert np.array_equal(item["pose"], window[:, POSE_SLICE])
+        assert np.array_equal(item["jaw"], window[:, JAW_SLICE])
+        assert np.array_equal(item["lip"], window[:, LIP_SLICE])
         np.testing.assert_array_equal(item["mel"], mel_windows(clip.mel, start + np.arange(5)))
-        far = [np.abs(landmarks - r).max(axis=(1, 2)) for r in item["reference"].numpy()]
+        far = [np.abs(landmarks - r).max(axis=(1, 2)) for r in item["reference"]]
         which = [int(np.nanargmin(distance)) for distance in far]
         assert len(set(which)) == 15 and not set(which) & set(range(start, start + 5))
 
@@ -190,16 +190,18 @@ def test_tempo_moves_mouth_and_sound_alike(tmp_path: Path) -> None:
     sample = make_sample(clip, 10 + 1.5 * np.arange(5), references, plain, tempo=1.5)
     normal = make_sample(clip, np.arange(10, 17), references, plain)
     for name in ("pose", "lip", "jaw"):
-        torch.testing.assert_close(sample[name][::2], normal[name][::3])  # every third frame of the original
+        np.testing.assert_allclose(
+            sample[name][::2], normal[name][::3], rtol=1.3e-6, atol=1e-5
+        )  # every third frame of the original
         between = (normal[name][1] + normal[name][2]) / 2
-        torch.testing.assert_close(sample[name][1], between)
+        np.testing.assert_allclose(sample[name][1], between, rtol=1.3e-6, atol=1e-5)
     # The same centre, and columns that lie 1.5 times as far from it.
-    torch.testing.assert_close(sample["mel"][0, 0, :, 7], normal["mel"][0, 0, :, 7])
-    torch.testing.assert_close(sample["mel"][0, 0, :, 9], normal["mel"][0, 0, :, 10])
+    np.testing.assert_allclose(sample["mel"][0, 0, :, 7], normal["mel"][0, 0, :, 7], rtol=1.3e-6, atol=1e-5)
+    np.testing.assert_allclose(sample["mel"][0, 0, :, 9], normal["mel"][0, 0, :, 10], rtol=1.3e-6, atol=1e-5)
 
 
 def test_short_clip_is_not_sped_up(tmp_path: Path) -> None:
     clips = [write_clip(tmp_path, "a", 36, missing=(5, 11, 17, 23, 29, 35))]  # runs of five frames
     dataset = LandmarkDataset(clips, 5, 3, SamplingConfig(augment=AugmentConfig(tempo=0.3)))
     for index in range(20):
-        assert torch.isfinite(dataset[index]["lip"]).all()
+        assert np.isfinite(dataset[index]["lip"]).all()

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from datasets.clip_cache import open_clip
+from datasets.clip_cache import ClipCache
 from face import fingerprint
 from face.crop import crop_face
 from face.tracking import track_faces
@@ -46,7 +46,7 @@ def test_a_clip_contains_what_the_video_shows(tmp_path: Path) -> None:
     record = _make(video, tmp_path)
     assert record["status"] == "cached" and record["frames"] == 12
     assert record["notes"] == ["too short to train on: 11 frames with a face"]
-    clip = open_clip(tmp_path / "cache", "a")
+    clip = ClipCache(tmp_path / "cache").open("a")
     track = track_faces(Video(video))
     assert clip.found.tolist() == [k != 5 for k in range(12)] == track.found.tolist()
     np.testing.assert_array_equal(clip.landmarks_in_frame, track.landmarks_in_frame)
@@ -80,7 +80,7 @@ def test_sound_may_be_a_separate_file_and_shifted(tmp_path: Path) -> None:
     for shift in (-1, 0, 1):
         record = _make(video, tmp_path, shift)
         assert record["status"] == "cached"
-        mel = open_clip(tmp_path / "cache", "a").mel
+        mel = ClipCache(tmp_path / "cache").open("a").mel
         starts[shift] = int(np.flatnonzero(mel.max(axis=0) > -2)[0])
     assert starts[1] - starts[0] == pytest.approx(3.2, abs=1) and starts[0] - starts[-1] == pytest.approx(3.2, abs=1)
     assert "sound moved by 1 frames" in record["notes"]
@@ -94,7 +94,7 @@ def test_unusual_videos_become_clips(tmp_path: Path) -> None:
     for name, how in UNUSUAL.items():
         record = _make(write_video(tmp_path / f"{name}.mp4", **how), tmp_path)
         assert record["status"] == "cached", record
-        clip = open_clip(tmp_path / "cache", name)
+        clip = ClipCache(tmp_path / "cache").open(name)
         assert clip.num_found == clip.num_frames == record["frames"]
         assert abs(clip.num_frames - lengths.get(name, 6)) <= 1
         if name == "short sound":
@@ -117,7 +117,7 @@ def test_a_flash_and_a_click_stay_together(tmp_path: Path) -> None:
         sound[:, : round((0.52 - start) * 16000)] = 0
         video = write_video(tmp_path / f"{name}.mkv", frames, 25, [*times], sound, sound_start=start)
         assert _make(video, tmp_path)["status"] == "cached"
-        clip = open_clip(tmp_path / "cache", name)
+        clip = ClipCache(tmp_path / "cache").open(name)
         light = [clip.face(frame).mean() for frame in range(clip.num_frames)]
         seen = int(np.argmin(np.diff(light))) + 1
         heard = int(np.argmax(clip.mel.max(axis=0) > -2))

@@ -140,7 +140,7 @@ def test_preview_writes_contact_sheet_and_summary(tmp_path: Path, capsys: pytest
     assert "faces of 90 to 90 px" in text and "  96.7% with a face: s0/0\n" in text
     assert (tmp_path / "out/summary.txt").read_text().strip() in text
     sheet = cv2.imread(str(tmp_path / "out/contact_sheet.png"))
-    assert sheet.shape == (2 * (20 + 192), 4 * 192, 3)
+    assert sheet.shape == (2 * 192, 4 * 192, 3)
     with pytest.raises(UserError, match="num_clips: at least 1 is needed, not 0"):
         preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out", num_clips=0))
 
