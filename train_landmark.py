@@ -27,19 +27,18 @@ from face.landmarks import INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.sketch import draw_sketches
 from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
-from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean
+from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores
 from models import weights
 from models.configs import LandmarkGeneratorConfig
 from models.landmark_generator import LandmarkGenerator
 from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from runtime import command_line
 from runtime.command_line import SettingError
-from training.batches import Batch, spread, to_device
+from training.batches import Batch, spread
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
-from training.loop import Trainer, train
+from training.loop import Trainer, Validation, train
 
-NUM_PICTURES = 6  # validation clips drawn for TensorBoard
 MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
 LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # whose distance is the openness
 
@@ -120,37 +119,26 @@ class LandmarkTrainer(Trainer):
             return lite_landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config, LIP_PAIRS)
         return landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config)
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Means over clips: L1, error in pixels of a 128-pixel crop, lip openness against the truth."""
-        rows = []
-        pictures = {}
-        shown = spread(len(self.examples), NUM_PICTURES)
-        for number, windows in enumerate(self.examples):
-            batch = to_device(windows, self.engine.device)
-            with self.engine.autocast():
-                lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
-            losses = self.loss(lip, jaw, batch)
-            truth = join(batch["pose"], batch["jaw"], batch["lip"])
-            predicted = join(batch["pose"], jaw, lip)
-            error = landmark_distance(predicted[:, JAW_SLICE.start :], truth[:, JAW_SLICE.start :])  # (F,)
-            boxes = windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
-            face = FaceSequence(to_frame(predicted, boxes), boxes)
-            true_face = FaceSequence(to_frame(truth, boxes), boxes)
-            motion = motion_scores(face, true_face, silent=np.zeros(len(boxes), bool))
-            rows.append(
-                {
-                    "L": float(losses["L"]),
-                    "L_1": float(losses["L_1"]),
-                    "landmark_error_px": SIZE * error.mean(),
-                    **{name.replace(" ", "_"): score for name, score in motion.items()},
-                }
-            )
-            if number in shown:
-                title = f"true green, predicted red/{windows['name'][0]} {windows['frame'][0]}"
-                pictures[title] = draw(truth, predicted)
-        means = {name: nan_mean([row[name] for row in rows]) for name in rows[0]}
-        numbers = {name: mean for name, mean in means.items() if np.isfinite(mean)}  # lips may never close or move
-        return {"selection": means["L"], **numbers}, pictures
+    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+        """L1, error in pixels of a 128-pixel crop, lip openness and motion against the truth, of a clip's windows."""
+        with self.engine.autocast():
+            lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
+        losses = self.loss(lip, jaw, batch)
+        truth = join(batch["pose"], batch["jaw"], batch["lip"])
+        predicted = join(batch["pose"], jaw, lip)
+        error = landmark_distance(predicted[:, JAW_SLICE.start :], truth[:, JAW_SLICE.start :])  # (F,)
+        boxes = batch["boxes"].flatten(0, 1).cpu().numpy()  # (F, 4)
+        face = FaceSequence(to_frame(predicted, boxes), boxes)
+        true_face = FaceSequence(to_frame(truth, boxes), boxes)
+        motion = motion_scores(face, true_face, silent=np.zeros(len(boxes), bool))
+        scores = {
+            "selection": losses["L"].item(),
+            "L": losses["L"].item(),
+            "L_1": losses["L_1"].item(),
+            "landmark_error_px": SIZE * error.mean(),
+            **{name.replace(" ", "_"): score for name, score in motion.items()},
+        }
+        return scores, {f"true green, predicted red/{batch['name'][0]} {batch['frame'][0]}": draw(truth, predicted)}
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
         weights.save(network, path, fingerprint.current(), about, half=True)

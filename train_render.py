@@ -6,7 +6,7 @@ Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,10 @@ from models.motion_field import Motion, sampling_grid, warp
 from models.renderer import Renderer, RendererOutput
 from runtime import command_line
 from runtime.command_line import SettingError, UserError
-from training.batches import Batch, spread, to_device
+from training.batches import Batch
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
-from training.loop import Trainer, train
-
-NUM_PICTURES = 6  # validation samples shown in TensorBoard
+from training.loop import Trainer, Validation, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +88,6 @@ class TrainRenderConfig(TrainConfig):
         for name in ("num_frames", "kernel"):
             if getattr(model, name) % 2 == 0:
                 raise SettingError(f"model.{name}", f"{getattr(model, name)} is not odd")
-        if model.sketch_channels > 3:
-            raise SettingError("model.sketch_channels", f"{model.sketch_channels} is not at most 3")
         layers = self.loss.vgg_layers
         if not layers or not set(layers) <= set(LAYERS):
             raise SettingError("loss.layers", f"({' '.join(map(str, layers))}) are not some of {LAYERS}")
@@ -164,13 +160,9 @@ class InitialMotionTrainer(Trainer):
         )
         return {"L": loss}
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        batches = [to_device(default_collate([sample]), self.engine.device) for sample in self.examples]
-        mean = float(np.mean([self.losses(network, batch)["L"].item() for batch in batches]))
-        return {"selection": mean, "L": mean}, {}
-
-    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
-        """Nothing: the weights become part of the renderer's."""
+    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+        loss = self.losses(network, batch)["L"].item()
+        return {"selection": loss, "L": loss}, {}
 
 
 class Generator(nn.Module):
@@ -215,7 +207,7 @@ class RenderTrainer(Trainer):
         loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
         self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)  # type: ignore[arg-type]
         self.generator = engine.parallel(Generator(network, self.loss), partly_trained=True)
-        self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
+        self.metrics: dict[str, Any] = {"psnr": psnr, "ssim": ssim}
         alexnet = config.lpips or registry.find("lpips_alex")
         if alexnet:
             self.metrics["lpips"] = LPIPS("alex", alexnet).to(engine.device)
@@ -231,24 +223,17 @@ class RenderTrainer(Trainer):
             self.engine.backward(losses["L_D"])
         return losses
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """PSNR, SSIM, LPIPS and the loss's distances on the fixed samples; a row of pictures for some of them."""
-        rows = []
-        pictures = {}
-        shown = spread(len(self.examples), NUM_PICTURES)
-        for number, sample in enumerate(self.examples):
-            batch = to_device(default_collate([sample]), self.engine.device)
-            with self.engine.autocast():
-                output = draw(network, batch)
-                losses = self.loss(output.face, output.warped_reference, batch["target"])
-            face = output.face.float()
-            scores = {name: metric(face, batch["target"]) for name, metric in self.metrics.items()} | losses
-            rows.append({name: score.item() for name, score in scores.items() if name not in ("L", "L_g")})
-            if number in shown:
-                title = f"sketch, references, motion, warped, output, target/{sample['name']} frame {sample['frame']}"
-                pictures[title] = picture_row(batch, output)
-        numbers = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        return {"selection": numbers.get("L_r", -numbers["psnr"]), **numbers}, pictures
+    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+        """PSNR, SSIM, LPIPS and the loss's distances of a sample; a row of pictures."""
+        with self.engine.autocast():
+            output = draw(network, batch)
+            losses = self.loss(output.face, output.warped_reference, batch["target"])
+        face = output.face.float()
+        scores = {name: metric(face, batch["target"]) for name, metric in self.metrics.items()} | losses
+        numbers = {name: score.item() for name, score in scores.items() if name not in ("L", "L_g")}
+        numbers["selection"] = numbers.get("L_r", -numbers["psnr"])
+        title = f"sketch, references, motion, warped, output, target/{batch['name'][0]} frame {batch['frame'][0]}"
+        return numbers, {title: picture_row(batch, output)}
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
         weights.save(network, path, fingerprint.current(self.config.model.size), about, half=True)
@@ -309,7 +294,7 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     data = dataset(clips.train, config.sampling)
     num_examples = config.overfit or config.val_samples
     fixed = data if config.overfit else dataset(val, SamplingConfig(samples_per_epoch=num_examples))
-    examples: list[Any] = [fixed[i] for i in range(min(num_examples, len(fixed)))]  # few, and always the same
+    examples = [default_collate([fixed[i]]) for i in range(min(num_examples, len(fixed)))]  # few, and always the same
 
     motion = model.initial_motion if isinstance(model, LiteRenderer) else None
     if motion is not None and config.initial_motion_steps and not config.overfit:

@@ -1,4 +1,4 @@
-"""Which samples make a step's batch, and how they get to the device: a function of the seed and the step."""
+"""Which samples make a step's batch, a function of the seed and the step."""
 
 import itertools
 import signal
@@ -8,30 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from runtime.command_line import UserError
 from training.config import TrainConfig
 from training.engine import SIGNALS, Engine
 
 Batch = dict[str, Any]  # tensors (B, ...), and "name": the clip of each sample
-
-
-def load_batches(data: Any, config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[Batch]]:
-    """This process's share of each step's batch, in `accumulate` parts, on the device: without end."""
-    loader = DataLoader(
-        data,
-        batch_sampler=part_indices(len(data), config, engine, first_step),  # type: ignore[arg-type]
-        num_workers=config.workers,
-        worker_init_fn=_ignore_signals,
-        pin_memory=engine.device.type == "cuda",
-    )
-    parts = iter(loader)
-    while True:
-        try:
-            yield [to_device(next(parts), engine.device) for _ in range(config.accumulate)]
-        except UserError as error:  # from a worker it comes with a traceback in front
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[int]]:
@@ -59,7 +40,7 @@ def sample_indices(length: int, config: TrainConfig, first: int) -> Iterator[int
         first += length - place
 
 
-def _ignore_signals(_: int) -> None:
+def ignore_signals(_: int) -> None:
     """In a process that loads data: the main process decides when to stop."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

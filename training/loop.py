@@ -16,15 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from runtime.command_line import SettingError, UserError
 from runtime.device import memory_gib, out_of_memory, wait
 from training import checkpoint
-from training.batches import Batch, load_batches, to_device
+from training.batches import Batch, ignore_signals, part_indices, spread, to_device
 from training.config import Config, TrainConfig
 from training.engine import Engine, MovingAverage, lost_another
 from training.run_folder import RunFolder
+
+
+NUM_PICTURES = 6  # validation examples shown in TensorBoard
+Validation = tuple[dict[str, float], dict[str, np.ndarray]]  # numbers and pictures by name
 
 
 class Trainer(ABC):
@@ -82,12 +86,11 @@ class Trainer(ABC):
         """Forward and backward passes of a batch, or of each part of it. Returns scalars by name."""
 
     @abstractmethod
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Scalars by name, of which "selection" (lower is better) picks the best; pictures for TensorBoard."""
+    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+        """Scores of an example, of which "selection" (lower is better) picks the best network; pictures of it."""
 
-    @abstractmethod
-    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
-        """Writes the weights that others load, and what there is to say about them."""
+    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:  # noqa: B027 (may do nothing)
+        """Writes the weights that others load, if there are any, and what there is to say about them."""
 
     def fit(self) -> bool:
         """Trains until the steps are done, or until a signal or the minutes stop it earlier. Returns which.
@@ -135,8 +138,20 @@ class Trainer(ABC):
         return is_done
 
     def batches(self) -> Iterator[list[Batch]]:
-        """This process's share of each batch, in parts, from the current step on."""
-        return load_batches(self.data, self.config, self.engine, self.step)
+        """This process's share of each batch from the current step on, in `accumulate` parts: without end."""
+        loader = DataLoader(
+            self.data,
+            batch_sampler=part_indices(len(self.data), self.config, self.engine, self.step),  # type: ignore[arg-type]
+            num_workers=self.config.workers,
+            worker_init_fn=ignore_signals,
+            pin_memory=self.engine.device.type == "cuda",
+        )
+        parts = iter(loader)
+        while True:
+            try:
+                yield [to_device(next(parts), self.engine.device) for _ in range(self.config.accumulate)]
+            except UserError as error:  # from a worker it comes with a traceback in front
+                raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
     def train_step(self, parts: list[Batch]) -> None:
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
@@ -198,14 +213,25 @@ class Trainer(ABC):
     def _validate(self) -> None:
         """Validates and exports the averaged weights: the last ones, and the best so far."""
         network = self.average.module
-        with torch.no_grad():
-            numbers, pictures = self.validate(network)
-        self.run.log(self.step, numbers, "validation", pictures)
+        columns: dict[str, list[float]] = defaultdict(list)
+        pictures = {}
+        shown = spread(len(self.examples), NUM_PICTURES)
+        for number, example in enumerate(self.examples):
+            with torch.no_grad():
+                scores, views = self.validate(network, to_device(example, self.engine.device))
+            for name, score in scores.items():
+                if math.isfinite(score):  # lips may never close or move
+                    columns[name].append(score)
+            if number in shown:
+                pictures |= views
+        numbers = {name: float(np.mean(scores)) for name, scores in columns.items()}
+        self.run.log(self.step, "validation", numbers, pictures)
         self._say(f"step {self.step} validation  {_line(numbers)}")
         about = {"step": self.step, "validation": numbers}
         self.export(network, self.run.path / f"{self.name}_last.safetensors", about)
-        if numbers["selection"] < self.best:
-            self.best = numbers["selection"]
+        selection = numbers.get("selection", math.inf)
+        if selection < self.best:
+            self.best = selection
             self.export(network, self.run.path / f"{self.name}.safetensors", about)
 
     def _report(self, began: float) -> None:
@@ -227,9 +253,8 @@ class Trainer(ABC):
         self.unreported.clear()
         numbers["learning_rate"] = self.config.learning_rate_at(self.step - 1)
         numbers["samples_per_second"] = self.config.batch / seconds
-        numbers["memory_gib"] = memory_gib(self.engine.device)
         if self.engine.is_main:
-            self.run.log(self.step, numbers, "train")
+            self.run.log(self.step, "train", numbers, {})
         time_left = timedelta(seconds=round((self.config.steps - self.step) * seconds))
         self._say(f"step {self.step}  {_line(numbers)}  {time_left} left")
 

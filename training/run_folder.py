@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +72,17 @@ class RunFolder:
         self._board.close()
         self._lock.release()
 
-    def log(
-        self, step: int, numbers: dict[str, float], group: str, pictures: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def log(self, step: int, group: str, numbers: dict[str, float], pictures: dict[str, np.ndarray]) -> None:
         """One line of metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}), and curves in TensorBoard.
 
         Pictures (H, W, 3) uint8 RGB are for TensorBoard alone.
         """
-        with writing(self.path / "metrics.jsonl"), open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
-        with writing(self.path / "tensorboard"):
+        with writing(self.path):
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"step": step, "group": group, **numbers}) + "\n")
             for name, value in numbers.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
-            for name, picture in (pictures or {}).items():
+            for name, picture in pictures.items():
                 self._board.add_image(name, picture, step, dataformats="HWC")
             self._board.flush()
 

@@ -167,8 +167,8 @@ def test_disk_full_while_tensorboard_writes_is_one_line(tmp_path: Path) -> None:
     folder = toy_trainer(tmp_path).run
     folder.open()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    with disk_full_at(2000), pytest.raises(UserError, match=r"tensorboard could not be written \(File too"):
-        folder.log(1, {}, "validation", {"noise": noise})
+    with disk_full_at(2000), pytest.raises(UserError, match=r"could not be written \(File too"):
+        folder.log(1, "validation", {}, {"noise": noise})
 
 
 def test_curves_continue_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_curves_continue_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest
     interrupted = toy_trainer(tmp_path).run
     interrupted.open()
     for step in (5, 6):  # not in a checkpoint
-        interrupted.log(step, {"L": 0.5}, "train")
+        interrupted.log(step, "train", {"L": 0.5}, {})
     interrupted.close()
     train(tmp_path, steps=8)
     board = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -403,7 +403,7 @@ def test_auto_precision_is_bf16_where_that_is_faster(
 
 def test_other_clips_held_out_than_before_are_refused(tmp_path: Path) -> None:
     trainer = train(tmp_path, steps=2)
-    other = ToyTrainer(trainer.network, trainer.data, [], trainer.config, trainer.engine, ["a"])
+    other = ToyTrainer(trainer.network, trainer.data, [{}], trainer.config, trainer.engine, ["a"])
     message = r"val_list: .* was started with 0 clips held out for validation and test \(0{8}\), not 1 clips"
     with pytest.raises(UserError, match=message):
         other.fit()

@@ -55,7 +55,7 @@ class ToyTrainer(Trainer):
         self.engine.backward(loss)
         return {"L": loss}
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def validate(self, network: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         if len(self.selections) > 1:
             return {"selection": self.selections.pop(0)}, {}
         selection = self.selections[0] if self.selections else float(sum(p.abs().sum() for p in network.parameters()))
@@ -75,7 +75,7 @@ def toy_trainer(
     })  # fmt: skip
     engine = engine or Engine(config)
     network = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4))
-    return ToyTrainer(network, Numbers(broken), [], config, engine)
+    return ToyTrainer(network, Numbers(broken), [{}], config, engine)
 
 
 def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> ToyTrainer:
