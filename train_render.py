@@ -33,7 +33,7 @@ from models import weights
 from models.configs import DiscriminatorConfig, RendererConfig
 from models.discriminator import Discriminator
 from models.lite.initial_motion import InitialMotion
-from models.lite.renderer import LiteRenderer, LiteRendererConfig
+from models.lite.renderer import LiteRendererConfig
 from models.lite.sampling import LITE
 from models.motion_field import Motion, sampling_grid, warp
 from models.renderer import Renderer, RendererOutput
@@ -296,15 +296,14 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     fixed = data if config.overfit else dataset(val, SamplingConfig(samples_per_epoch=num_examples))
     examples = [default_collate([fixed[i]]) for i in range(min(num_examples, len(fixed)))]  # few, and always the same
 
-    motion = model.initial_motion if isinstance(model, LiteRenderer) else None
-    if motion is not None and config.initial_motion_steps and not config.overfit:
-        stage_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
-        trainer = InitialMotionTrainer(motion, data, examples, stage_config, engine, held_out)
-        yield trainer
-        motion.load_state_dict(trainer.average.module.state_dict())
+    motion = getattr(model, "initial_motion", None)
     if motion is not None:
+        if config.initial_motion_steps and not config.overfit:
+            motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
+            trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine, held_out)
+            yield trainer
+            motion.load_state_dict(trainer.average.module.state_dict())
         motion.requires_grad_(False)  # the renderer trains on top of it
-
     yield RenderTrainer(model, data, examples, config, engine, held_out)
 
 

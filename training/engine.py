@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import time
-from typing import TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,6 @@ from runtime.command_line import SettingError
 from runtime.device import computes_in_bf16, pick_device
 from training.config import TrainConfig
 
-Value = TypeVar("Value")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # let a step end, and then save
 
 
@@ -41,6 +40,7 @@ class Engine:
         self.deadline = time.monotonic() + 60 * (config.minutes or math.inf)
         self.signal: signal.Signals | None = None
         self.rank = int(os.environ.get("RANK", "0"))
+        self.is_main = self.rank == 0
         self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
         self.replicas: list[DistributedDataParallel] = []
@@ -57,10 +57,6 @@ class Engine:
             torch.backends.cuda.matmul.allow_tf32 = config.precision != "fp32"
         if self.num_processes > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
 
     # Training steps
 
@@ -107,7 +103,7 @@ class Engine:
 
     # Other processes
 
-    def from_main(self, value: Value) -> Value:
+    def from_main(self, value: Any) -> Any:
         """The main process's value, on all processes: their machine may not have its files."""
         values = [value]
         if self.num_processes > 1:

@@ -26,7 +26,6 @@ from training.config import Config, TrainConfig
 from training.engine import Engine, MovingAverage, lost_another
 from training.run_folder import RunFolder
 
-
 NUM_PICTURES = 6  # validation examples shown in TensorBoard
 Validation = tuple[dict[str, float], dict[str, np.ndarray]]  # numbers and pictures by name
 
@@ -171,6 +170,7 @@ class Trainer(ABC):
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
         for name, network in self.networks.items():
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+        self._say(f"{len(self.data)} samples, {len(self.data) / self.config.batch:.1f} steps an epoch")
         self.step = self.warm_up_steps
         size = self.engine.part_size
         few = min(4, size)
@@ -253,6 +253,7 @@ class Trainer(ABC):
         self.unreported.clear()
         numbers["learning_rate"] = self.config.learning_rate_at(self.step - 1)
         numbers["samples_per_second"] = self.config.batch / seconds
+        numbers["memory_gib"] = memory_gib(self.engine.device)
         if self.engine.is_main:
             self.run.log(self.step, "train", numbers, {})
         time_left = timedelta(seconds=round((self.config.steps - self.step) * seconds))

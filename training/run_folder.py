@@ -52,7 +52,7 @@ class RunFolder:
             step = 0
             if state:
                 step = state["step"]
-                self._check(state["settings"])
+                self._check(state.get("settings", {}))
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
             self._board = SummaryWriter(self.path / "tensorboard", purge_step=step + 1)
         versions = {"torch": torch.__version__, "git": commit()}
