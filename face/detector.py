@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-from face.crop import centre, extent, sides
+from face.crop import centre, extent, sides, to_frame
 
 WINDOW = 2.5  # side of the window around a tracked face, in sides of the face box
 NARROW_WINDOW = 1.7  # the same where other faces are near, and for a closer look at a supposed face
@@ -110,8 +110,9 @@ class FaceDetector:
         boxes = []
         for detection in self._long_range.process(_cut(frame, tile)).detections or []:
             place = detection.location_data.relative_bounding_box
-            box = np.array([place.xmin, place.ymin, place.xmin + place.width, place.ymin + place.height])
-            boxes.append(box * np.tile(sides(tile), 2) + np.tile(tile[:2], 2))
+            low = (place.xmin, place.ymin)
+            high = (place.xmin + place.width, place.ymin + place.height)
+            boxes.append(to_frame(np.array([low, high]), tile).ravel())
         return boxes
 
     def _add_faces(self, faces: list[ndarray], frame: ndarray, boxes: list[ndarray]) -> None:
@@ -127,7 +128,7 @@ class FaceDetector:
 
 
 def _is_within(point: ndarray, box: ndarray) -> bool:
-    return bool((point > box[:2]).all() and (point < box[2:]).all())
+    return bool(np.all((point > box[:2]) & (point < box[2:])))
 
 
 def _is_known(point: ndarray, faces: Iterable[ndarray]) -> bool:
@@ -136,14 +137,10 @@ def _is_known(point: ndarray, faces: Iterable[ndarray]) -> bool:
 
 def _meshes(network: Any, frame: ndarray, window: ndarray, shrink: int = 1) -> list[ndarray]:
     """The meshes (478, 2), in pixels of the frame, that a mesh network sees in a window (4,) of the frame."""
-    picture = _cut(frame, window, shrink)
-    height, width = picture.shape[:2]
-    size = np.array([width, height], np.float32)
-    corner = window[:2].astype(np.float32)
     meshes = []
-    for face in network.process(picture).multi_face_landmarks or []:
-        points = np.array([(point.x, point.y) for point in face.landmark], np.float32)  # in [0, 1]
-        meshes.append(points * size * shrink + corner)
+    for face in network.process(_cut(frame, window, shrink)).multi_face_landmarks or []:
+        points = [(point.x, point.y) for point in face.landmark]  # in [0, 1]
+        meshes.append(to_frame(np.array(points, np.float32), window))
     return meshes
 
 

@@ -85,12 +85,13 @@ class VideoWriter:
 
     def _add_files(self, stack: contextlib.ExitStack, files: list[tuple[Path, float]]) -> None:
         """Adds a stream of sound that mixes these files, each from its second on."""
-        sources = [stack.enter_context(ffmpeg.open_input(path)) for path, _ in files]
-        sounds = [source.sound for source in sources if source.sound]
-        if len(sounds) < len(files):
-            silent = next(source.path for source in sources if not source.sound)
-            raise UserError(f"{silent} has no sound")
-        self._sound = ffmpeg.add_sound(self._container, sounds[0].rate, max(sound.channels for sound in sounds))
+        sources: list[Any] = []
+        for path, _ in files:
+            sources.append(stack.enter_context(ffmpeg.open_input(path)))
+            if sources[-1].sound is None:
+                raise UserError(f"{path} has no sound")
+        most_channels = max(source.sound.channels for source in sources)
+        self._sound = ffmpeg.add_sound(self._container, sources[0].sound.rate, most_channels)
         rate = self._sound.rate
         layout = self._sound.layout
         for source, (_, start) in zip(sources, files, strict=True):
