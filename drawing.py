@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from face.compositing import paste_face
-from face.crop import box_around, crop_face, smooth_boxes, to_crop, to_frame
-from face.landmarks import EDGES
+from face.crop import box_around, crop_face, sides, smooth_boxes, to_crop, to_frame
 from face.references import lip_openness, spread_over_openness
+from face.sketch import GREY
 from face.tracking import FaceTrack, fill_gaps
 from media.audio import FPS, mel_windows
 from media.planes import Planes, RgbPicture
@@ -29,6 +29,7 @@ from runtime.stopwatch import Stopwatch
 from runtime.threads import available_cores
 
 MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
+GREEN = (0, 255, 0)
 WORKERS = min(available_cores(), 4)  # threads that draw
 
 Picture = RgbPicture | Planes
@@ -100,13 +101,20 @@ class Drawing:
 
         None if the shot shows no face.
         """
-        number = self.track.shots[frames[0]]
-        usable = self.track.found & (self.track.shots == number)  # (F,) bool
+        track = self.track
+        usable = track.found & (track.shots == track.shots[frames[0]])  # (F,) bool
         if not usable.any():
             return None
         nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
         with self.stopwatch.stage("landmarks"):
-            landmarks_in_frame = self.predict_landmarks(usable, nearest, outputs[0])
+            landmarks_in_crop = to_crop(track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
+            predicted = self.networks.predict_landmarks(
+                landmarks_in_crop[nearest],
+                landmarks_in_crop[self.choose(usable, NUM_LANDMARK_REFERENCES)],
+                self.mel,
+                self.source.fps,
+                outputs[0],
+            )
         with self.stopwatch.stage("references"):
             count = self.networks.num_candidates
             share = self.networks.config.reference_share
@@ -117,23 +125,14 @@ class Drawing:
             frames,
             moments=outputs * FPS / self.source.fps,
             windows=window_frames(len(outputs), self.networks.renderer.config.num_frames, self.source.fps),
-            boxes=self.track.boxes[nearest],
-            landmarks_in_frame=landmarks_in_frame,
+            boxes=track.boxes[nearest],
+            landmarks_in_frame=to_frame(predicted, self.whole_boxes[nearest]),
             references=references,
         )
 
     def choose(self, usable: np.ndarray, count: int) -> np.ndarray:
         """Chooses among the usable frames (F,): spread over how far the mouth is open."""
         return spread_over_openness(np.where(usable, self.openness, np.nan), count)
-
-    def predict_landmarks(self, usable: np.ndarray, nearest: np.ndarray, first: int) -> np.ndarray:
-        """Landmarks to draw (R, 131, 2), in the frame; see `plan_shot`."""
-        references = self.choose(usable, NUM_LANDMARK_REFERENCES)
-        landmarks_in_crop = to_crop(self.track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
-        predicted = self.networks.predict_landmarks(
-            landmarks_in_crop[nearest], landmarks_in_crop[references], self.mel, self.source.fps, first
-        )
-        return to_frame(predicted, self.whole_boxes[nearest])
 
     def encode_references(self, frames: tuple[int, ...]) -> References:
         """The references of a shot, from M frames."""
@@ -142,8 +141,7 @@ class Drawing:
         boxes = self.track.boxes[chosen]
         detail = 1
         if networks.detail:
-            side = np.median(boxes[:, 2:] - boxes[:, :2])
-            detail = min(MAX_DETAIL, int(np.ceil(side / networks.size)))
+            detail = min(MAX_DETAIL, int(np.ceil(np.median(sides(boxes)) / networks.size)))
         images = []
         large_images = []
         for picture, box in zip(self.source.pictures(chosen), boxes, strict=True):
@@ -190,8 +188,9 @@ class Drawing:
             region = regions[j]
             pasted = paste_face(region.rgb, faces[j], region.box, old[j], new[j])
             if self.networks.config.panel:
-                marked = crop_face(mark_landmarks(pasted, new[j]), region.box, size)
                 sketch = sketches[j, sketches.shape[1] // 2]
+                marked = crop_face(pasted, region.box, size)
+                marked[sketch[..., 0] > GREY / 2] = GREEN
                 fill_panel(pasted, [marked, sketch, 255 * warped[j], 255 * faces[j]])
             pictures[i] = pictures[i].replace(region, pasted)
 
@@ -203,12 +202,6 @@ class Drawing:
         landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
         sketches = self.networks.draw_sketches(landmarks_in_crop, boxes)
         return sketches[indices.reshape(windows.shape)]
-
-
-def mark_landmarks(frame: np.ndarray, landmarks_in_frame: np.ndarray) -> np.ndarray:
-    """A copy of the frame (H, W, 3) with the landmarks (131, 2) drawn into it as green lines."""
-    lines = [landmarks_in_frame[edge].round().astype(np.int32) for edge in EDGES]
-    return cv2.polylines(frame.copy(), lines, isClosed=False, color=(0, 255, 0))
 
 
 def with_panel(frame: np.ndarray) -> RgbPicture:

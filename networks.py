@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from face import fingerprint
-from face.crop import lower_half
+from face.crop import lower_half, sides
 from face.landmarks import CONTENT, POSE_SLICE, with_content
 from face.references import nearest_references
 from face.sketch import draw_sketch
@@ -225,7 +225,7 @@ class Networks(LandmarkPredictor):
 
     def draw_sketches(self, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Draws landmarks (K, 131, 2) of boxes (K, 4): (K, S, S, 3) float32 in [0, 224]."""
-        widths, heights = (boxes[:, 2:] - boxes[:, :2]).T.tolist()
+        widths, heights = sides(boxes).T.tolist()
         faces = zip(landmarks_in_crop, heights, widths, strict=True)
         return np.stack([draw_sketch(*face, self.size) for face in faces])
 
