@@ -108,7 +108,8 @@ class Dubber:
         for speaker, (_, seconds) in zip(speakers, mels, strict=True):
             first = round(speaker.start * source.fps)
             parts.append(range(first, first + int(np.ceil(round(seconds * source.fps, 6)))))
-        num_frames = max(part.stop for part in parts)
+        sound_frames = max(part.stop for part in parts)
+        num_frames = sound_frames
         frames_to_track = None if self.config.keep_length else num_frames
         with stopwatch.stage("track"):
             tracks = {face: self.track(source, face, frames_to_track, progress) for face in set(faces)}
@@ -130,6 +131,7 @@ class Dubber:
                 self.config.lossless,
                 source.matrix or BT709,
                 read_tags(video) | {"comment": SYNTHETIC},
+                copy_sound=num_frames == sound_frames,
             )
             stack.enter_context(writer)
             pictures = source.pictures(order)

@@ -131,6 +131,14 @@ class Source:
             return math.inf
         return float(start + stated.duration * stated.time_base - self.zero)
 
+    def sound_to_copy(self) -> Iterator[av.Packet] | None:
+        """The packets of sound that can go into an mp4 as it is: AAC from zero on, mono or stereo. Else None."""
+        sound: Any = self.sound
+        is_aac = "mp4" in self.container.format.name and sound.codec_context.name == "aac"
+        if not is_aac or sound.channels > 2 or sound.start_time != 0 or self.zero != 0:
+            return None
+        return (packet for _, packet in self._packets(sound) if packet.size)
+
     def _packets(self, stream: Stream) -> Iterator[tuple[int, av.Packet]]:
         """The packets of a stream, each with the number of its part. A part begins where time restarts (joined files).
 

@@ -39,6 +39,8 @@ class VideoWriter:
         lossless: store the pictures exactly (large files, which not every player shows).
         matrix: of colours (H.273), in frames in 4:2:0 and in those that RGB is converted to.
         tags: metadata of the file, such as title and comment.
+        copy_sound: put the packets of a single file into an mp4 as they are, if players can play them. They are not
+            padded.
 
     Raises:
         UserError: another suffix, a file without sound, or a place where nothing can be written (full disk).
@@ -55,6 +57,7 @@ class VideoWriter:
         lossless: bool = False,
         matrix: int = BT709,
         tags: Mapping[str, str] | None = None,
+        copy_sound: bool = False,
     ):
         self._path = Path(path)
         suffix = self._path.suffix.lower()
@@ -67,6 +70,7 @@ class VideoWriter:
         self._frames = 0  # written so far
         self._samples = 0  # of sound, written so far
         self._sounds: list[Iterator[ndarray]] = []  # blocks of those that are mixed
+        self._copied: Iterator[Any] | None = None  # packets of sound, if it is copied
         self._converter = ffmpeg.Converter()
         self._sound: Any = None  # the stream of sound, if there is any
         with contextlib.ExitStack() as stack, self._explain_errors():
@@ -79,17 +83,22 @@ class VideoWriter:
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
                 self._sounds = [blocks([audio[None].astype(np.float32)], 0, 1)]
             elif audio is not None:
-                self._add_files(stack, audio if isinstance(audio, list) else [(audio, 0.0)])
+                self._add_files(stack, audio if isinstance(audio, list) else [(audio, 0.0)], copy_sound)
             self._container.start_encoding()
             self._at_exit = stack.pop_all()
 
-    def _add_files(self, stack: contextlib.ExitStack, files: list[tuple[Path, float]]) -> None:
+    def _add_files(self, stack: contextlib.ExitStack, files: list[tuple[Path, float]], copy_sound: bool) -> None:
         """Adds a stream of sound that mixes these files, each from its second on."""
         sources: list[Any] = []
         for path, _ in files:
             sources.append(stack.enter_context(ffmpeg.open_input(path)))
             if sources[-1].sound is None:
                 raise UserError(f"{path} has no sound")
+        if copy_sound and files[0][1] == 0 and len(files) == 1 and self._path.suffix != ".mkv":
+            self._copied = sources[0].sound_to_copy()
+        if self._copied:
+            self._sound = self._container.add_stream_from_template(sources[0].sound)
+            return
         most_channels = max(source.sound.channels for source in sources)
         self._sound = ffmpeg.add_sound(self._container, sources[0].sound.rate, most_channels)
         rate = self._sound.rate
@@ -111,7 +120,7 @@ class VideoWriter:
             self._container.mux(self._video.encode(picture))
             self._frames += 1
             if self._sound:
-                self._write_sound(BLOCK)
+                self._write_sound(least=BLOCK)
 
     def _convert(self, frame: ndarray) -> ffmpeg.VideoFrame:
         width, height = self._size
@@ -125,10 +134,18 @@ class VideoWriter:
         """Writes sound as long as `least` samples or more are missing up to the end of the last frame."""
         end = round(self._frames / self._rate * self._sound.rate)
         while end - self._samples >= least:
-            mixed = np.sum([next(sound) for sound in self._sounds], axis=0).clip(-1, 1)
-            frame = ffmpeg.sound_frame(mixed[:, : end - self._samples], self._sound, self._samples)
-            self._container.mux(self._sound.encode(frame))
-            self._samples += frame.samples
+            if self._copied is None:
+                mixed = np.sum([next(sound) for sound in self._sounds], axis=0).clip(-1, 1)
+                frame = ffmpeg.sound_frame(mixed[:, : end - self._samples], self._sound, self._samples)
+                self._container.mux(self._sound.encode(frame))
+                self._samples += frame.samples
+                continue
+            packet = next(self._copied, None)
+            if packet is None:
+                return
+            self._samples = round((packet.pts + packet.duration) * packet.time_base * self._sound.rate)
+            packet.stream = self._sound
+            self._container.mux(packet)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._at_exit:
@@ -140,6 +157,7 @@ class VideoWriter:
                 self._container.mux(self._video.encode(None))
                 if self._sound:
                     self._write_sound(least=1)
+                if self._sounds:
                     self._container.mux(self._sound.encode(None))
                 self._container.close()
                 os.replace(self._unfinished, self._path)

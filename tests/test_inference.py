@@ -35,6 +35,7 @@ from models.weights import save
 from networks import LANDMARK_FILE, RENDERER_FILE, DubConfig, Networks
 from runtime import command_line
 from runtime.device import computes_in_bf16
+from tests.media.made_up import write as write_media
 
 FACELESS = 3
 PORTRAIT = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
@@ -233,6 +234,20 @@ def test_speech_may_start_later_and_end_before_the_video(weights: Path, tmp_path
     assert summary.frames == 10
     assert changes(video, tmp_path / "out.mkv", slice(None)) == [False] * 2 + [True] * 5 + [False] * 3
     assert np.abs(read_audio(tmp_path / "out.mkv")[: int(0.07 * SAMPLE_RATE)]).max() < 0.01
+
+
+def test_whole_aac_sound_is_copied(video: Path, weights: Path, tmp_path: Path) -> None:
+    aac = write_media(tmp_path / "speech.m4a", [], sound=speech(0.4)[None], sound_rate=SAMPLE_RATE)
+
+    def packets(path: Path) -> list[bytes]:
+        with av.open(str(path)) as container:
+            return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+    dubber_of(weights, num_references=1).dub(video, aac, tmp_path / "copied.mp4")
+    dubber_of(weights, num_references=1, keep_length=True).dub(video, aac, tmp_path / "longer.mp4")
+    assert packets(tmp_path / "copied.mp4") == packets(aac)
+    assert packets(tmp_path / "longer.mp4") != packets(aac)
+    assert abs(len(read_audio(tmp_path / "longer.mp4")) - 0.6 * SAMPLE_RATE) < 0.05 * SAMPLE_RATE
 
 
 def test_jobs_share_the_networks_and_the_exit_code_tells_of_failures(

@@ -405,3 +405,40 @@ def test_codec_quality_and_tags_are_those_asked_for(tmp_path, codec):
             assert stream.codec_context.codec_tag == {"h264": "avc1", "hevc": "hvc1"}[codec]
             assert container.metadata["comment"] == "x"
     assert sizes[0] > 2 * sizes[1]
+
+
+def packets_of(path):
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+        return [(packet.pts * packet.time_base, bytes(packet)) for packet in packets]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+@pytest.mark.parametrize(("rate", "layout"), [(16000, "mono"), (44100, "stereo"), (48000, "stereo")])
+def test_whole_aac_track_is_copied(tmp_path, ending, rate, layout):
+    sound = clicks(2, [0.5, 1.5], rate, 1 if layout == "mono" else 2)
+    source = write(tmp_path / "a.m4a", [], sound=sound, sound_rate=rate, sound_layout=layout)
+    path = write_frames(tmp_path / f"b.{ending}", 50, audio=[(source, 0.0)], copy_sound=True)
+    before, after = packets_of(source), packets_of(path)
+    assert [data for _, data in after] == [data for _, data in before]
+    assert [float(time) for time, _ in after] == pytest.approx([float(time) for time, _ in before], abs=2e-3)
+    assert click_times(read_audio(path)) == pytest.approx([0.5, 1.5], abs=2e-3)
+    assert numbers(Video(path)) == list(range(50))
+
+
+def test_other_sounds_are_encoded(tmp_path):
+    flac = write(tmp_path / "a.flac", [], sound=clicks(2, [0.5]), sound_codec="flac")
+    aac = write(tmp_path / "a.m4a", [], sound=clicks(2, [0.5]))
+    late = write(tmp_path / "a.mp4", map(numbered, range(50)), sound=clicks(1, [0.2]), sound_start=0.3)
+    for files in ([(flac, 0.0)], [(aac, 0.2)], [(aac, 0.0), (aac, 0.5)], [(late, 0.0)]):
+        path = write_frames(tmp_path / "b.mp4", 75, audio=files, copy_sound=True)
+        assert click_times(read_audio(path))[0] == pytest.approx(files[0][1] + 0.5, abs=1e-3)
+        assert len(read_audio(path)) == pytest.approx(3 * SAMPLE_RATE, abs=16), "as long as the pictures"
+
+
+def test_copied_sound_is_written_alongside_the_frames(tmp_path):
+    source = write(tmp_path / "a.m4a", [], sound=clicks(4, [1.0], 16000), sound_rate=16000)
+    path = write_frames(tmp_path / "a.mp4", 100, audio=source, copy_sound=True)
+    with av.open(str(path)) as container:
+        packets = [(p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.pts is not None]
+    assert max(abs(b[1] - a[1]) for a, b in pairwise(packets)) < 0.5
