@@ -35,7 +35,7 @@ from models.discriminator import Discriminator
 from models.lite.initial_motion import InitialMotion
 from models.lite.renderer import LiteRendererConfig
 from models.lite.sampling import LITE
-from models.motion_field import Motion, sampling_grid, warp
+from models.motion_field import Motion
 from models.renderer import Renderer, RendererOutput
 from runtime import command_line
 from runtime.command_line import SettingError, UserError
@@ -88,7 +88,7 @@ class TrainRenderConfig(TrainConfig):
         for name in ("num_frames", "kernel"):
             if getattr(model, name) % 2 == 0:
                 raise SettingError(f"model.{name}", f"{getattr(model, name)} is not odd")
-        layers = self.loss.vgg_layers
+        layers = self.loss.layers
         if not layers or not set(layers) <= set(LAYERS):
             raise SettingError("loss.layers", f"({' '.join(map(str, layers))}) are not some of {LAYERS}")
         if not any(self.loss.weights.values()):
@@ -126,7 +126,7 @@ def find_vgg(config: TrainRenderConfig) -> VGG19:
     if path is None:
         raise UserError(f"{registry.how_to_get('vgg19')}, or name a file by --vgg")
     with registry.reading(path, "VGG-19"):
-        return load_vgg(path, config.loss.vgg_layers)
+        return load_vgg(path, config.loss.layers)
 
 
 class InitialMotionTrainer(Trainer):
@@ -150,7 +150,7 @@ class InitialMotionTrainer(Trainer):
         output: Motion = motion(batch["landmarks"], batch["reference_landmarks"], images, batch["masked_target"])
         target = batch["target"]
         middle = target.shape[-1] // 2
-        warped = warp(images, sampling_grid(output.flow, LITE)[..., middle:, :], LITE)  # (B, N, 3, S/2, S)
+        warped = LITE.warp(images, LITE.grid(output.flow)[..., middle:, :])  # (B, N, 3, S/2, S)
         loss = initial_motion_loss(
             warped,
             output.weight[..., middle:, :],

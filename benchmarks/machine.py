@@ -8,13 +8,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from tabulate import tabulate
 from torch.utils.benchmark import Timer
 
 SIDE = 2048  # of the matrices whose product tells the speed of a machine
+
+Row = dict[str, Any]  # a line of a table, by column
+
+
+def print_table(title: str, rows: list[Row]) -> None:
+    print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.4g')}", flush=True)
 
 
 def describe(device: torch.device) -> str:
@@ -23,8 +30,7 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif sys.platform == "linux":
-        models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        name = " ".join(models[:1])
+        name = " ".join(re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[:1])
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -40,15 +46,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * SIDE**3 / seconds(lambda: square @ square)
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What a command printed and took."""
 
     output: str
-    seconds: float
-    """Wall time."""
-    peak_memory: float
-    """MiB of its largest process."""
+    seconds: float  # wall time
+    peak_memory: float  # MiB of its largest process
 
 
 def run(*arguments: str | Path) -> Usage:

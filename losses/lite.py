@@ -72,11 +72,11 @@ def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]
 
     Plain distances also grow when lips are sheared instead of opened.
     """
-    upper, lower = map(list, zip(*lip_pairs, strict=True))
-    gap = (lip[..., lower, :] - lip[..., upper, :]).float()  # (B, T, K, 2)
-    true_gap = (true_lip[..., lower, :] - true_lip[..., upper, :]).float()
-    direction = F.normalize(true_gap.mean(dim=(1, 2), keepdim=True), dim=-1)  # (B, 1, 1, 2)
-    return (gap * direction).sum(-1), (true_gap * direction).sum(-1)
+    pairs = torch.tensor(lip_pairs)
+    gap = lip[:, :, pairs].float().diff(dim=3)  # (B, T, K, 1, 2), from the upper to the lower lip
+    true_gap = true_lip[:, :, pairs].float().diff(dim=3)
+    direction = F.normalize(true_gap.mean(dim=(1, 2), keepdim=True), dim=-1)  # (B, 1, 1, 1, 2)
+    return (gap * direction).sum((3, 4)), (true_gap * direction).sum((3, 4))
 
 
 def _spread(opening: Tensor) -> Tensor:
@@ -97,15 +97,11 @@ class LiteRenderLossConfig(RenderLossConfig):
     pixel: float = 400.0
     """Mean absolute difference of the face, and of the warped references, from the target."""
     layers: tuple[int, ...] = (1, 2, 3)
-    """VGG blocks whose first ReLU is compared: fewer are faster."""
+    """VGG blocks whose first ReLU is compared."""
 
     @property
     def weights(self) -> dict[str, float]:
         return {**super().weights, "pixel": self.pixel}
-
-    @property
-    def vgg_layers(self) -> tuple[int, ...]:
-        return self.layers
 
 
 class LiteRenderLoss(RenderLoss):
@@ -115,13 +111,15 @@ class LiteRenderLoss(RenderLoss):
 
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
         terms = super().terms(face, warped, target, warming_up)
+        pictures = []
         if not warming_up:
-            terms["pixel"] = F.l1_loss(face.float(), target)
+            pictures.append(face)
         if self.use_warping:
-            terms["pixel"] = terms.get("pixel", 0) + F.l1_loss(warped.float(), target)
+            pictures.append(warped)
+        terms["pixel"] = torch.stack([F.l1_loss(picture.float(), target) for picture in pictures]).sum()
         return terms
 
-    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[list[Tensor]]:
+    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[Tensor]:
         return super().vgg_features(vgg, picture.chunk(2, dim=2)[1])
 
 

@@ -55,12 +55,11 @@ def perceptual(features: list[Tensor], target: list[Tensor]) -> Tensor:
 
 def style(features: list[Tensor], target: list[Tensor]) -> Tensor:
     """Mean absolute difference of the Gram matrices, summed over the layers (equation 19)."""
-    distances = [F.l1_loss(gram(f), gram(t)) for f, t in zip(features, target, strict=True)]
-    return torch.stack(distances).sum()
+    return perceptual([gram(f) for f in features], [gram(t) for t in target])
 
 
 def gram(features: Tensor) -> Tensor:
     """Gram matrix divided by C * H * W, always in float32: (B, C, H, W) -> (B, C, C)."""
     with torch.autocast(features.device.type, enabled=False):
         flat = features.float().flatten(2)
-        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+        return flat @ flat.mT / flat[0].numel()

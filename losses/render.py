@@ -26,6 +26,8 @@ class RenderLossConfig:
     """Weight of L_f."""
     warmup_epochs: int = 25
     """Epochs at the start that train the alignment alone."""
+    layers: tuple[int, ...] = LAYERS
+    """VGG blocks whose first ReLU is compared: fewer are faster."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -37,11 +39,6 @@ class RenderLossConfig:
             "L_g": self.adversarial,
             "L_f": self.feature_matching,
         }
-
-    @property
-    def vgg_layers(self) -> tuple[int, ...]:
-        """VGG blocks whose first ReLU is compared."""
-        return LAYERS
 
     @property
     def needs_vgg(self) -> bool:
@@ -95,21 +92,16 @@ class RenderLoss:
             with torch.no_grad():
                 true = self.vgg_features(self.vgg, target)
             if self.use_warping:
-                features = self.vgg_features(self.vgg, warped)
-                terms["L_w"] = _distance(features, true)  # equation 17
+                terms["L_w"] = perceptual(self.vgg_features(self.vgg, warped), true)  # equation 17
             if not warming_up:
                 features = self.vgg_features(self.vgg, face)
-                terms["L_r"] = _distance(features, true)  # equation 18
-                terms["L_s"] = style(features[0], true[0])  # equation 19
+                middle = len(features) // 2
+                terms["L_r"] = perceptual(features, true)  # equation 18
+                terms["L_s"] = style(features[:middle], true[:middle])  # equation 19
         if self.discriminator is not None and not warming_up:
             terms["L_g"], terms["L_f"] = generator_losses(self.discriminator, face, target)
         return terms
 
-    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[list[Tensor]]:
-        """phi_i of a picture (B, 3, H, W) at full and at half size."""
-        return [vgg(picture), vgg(F.avg_pool2d(picture, 2))]
-
-
-def _distance(features: list[list[Tensor]], true: list[list[Tensor]]) -> Tensor:
-    """Perceptual distance, summed over both sizes."""
-    return perceptual(features[0], true[0]) + perceptual(features[1], true[1])
+    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[Tensor]:
+        """phi_i of a picture (B, 3, H, W), at full size and then at half size."""
+        return vgg(picture) + vgg(F.avg_pool2d(picture, 2))

@@ -65,4 +65,3 @@ class DiscriminatorConfig:
 
     width: int = 64
     """Channels of the first layer; doubled three times."""
-    scales: int = 2

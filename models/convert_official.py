@@ -81,8 +81,7 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
     try:
         module.load_state_dict(renamed)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()[:200]
-        raise UserError(f"not the released sizes: {reason}") from error
+        raise UserError(f"not the released sizes: {weights.last_line(error)}") from error
     return module.eval()
 
 
@@ -95,16 +94,15 @@ def _rename(name: str) -> str:
 def _join_affine(state: dict[str, Tensor]) -> None:
     """Joins the layers of gamma and beta, in place."""
     for name in [name for name in state if ".gamma." in name]:
-        gamma = state.pop(name)
-        beta = state.pop(name.replace(".gamma.", ".beta."))
-        state[name.replace(".gamma.", ".affine.")] = torch.cat([gamma, beta])
+        pair = [state.pop(name), state.pop(name.replace(".gamma.", ".beta."))]
+        state[name.replace(".gamma.", ".affine.")] = torch.cat(pair)
 
 
 def _swap_colours(state: dict[str, Tensor]) -> None:
     """From BGR to RGB, in place."""
     for name in _PICTURE_IN:
-        colours, sketches = state[name][:, :3], state[name][:, 3:]
-        state[name] = torch.cat([colours.flip(1), sketches], dim=1)
+        state[name] = state[name].clone()
+        state[name][:, :3] = state[name][:, :3].flip(1)
     state["translation.to_rgb.weight"] = state["translation.to_rgb.weight"].flip(0)
 
 
@@ -133,7 +131,7 @@ def main(config: ConvertConfig) -> None:
         raise UserError(f"SOURCE: {config.source} is not a released checkpoint: {error}") from error
     step = checkpoint.get("global_step") or 0
     weights.save(module, config.output, SETTINGS, {"step": step, "source": "released IP-LAP weights, converted"})
-    print(f"{config.output}: {weights.NAMES[weights.stage_of(module)]}, from step {step}")
+    print(f"{config.output}: {type(module).__name__}, from step {step}")
 
 
 if __name__ == "__main__":

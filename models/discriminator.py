@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from models.configs import DiscriminatorConfig
 from models.layers import instance_norm
 
+SCALES = 2  # from each to the next the picture is halved
+
 
 class PatchDiscriminator(nn.Module):
     """Pictures (B, 3, H, W) -> feature maps after each LeakyReLU, then the logits of the patches."""
@@ -32,12 +34,12 @@ class PatchDiscriminator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """One patch discriminator for each scale; from scale to scale the picture is halved."""
+    """One patch discriminator for each scale."""
 
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         self.config = config
-        self.scales = nn.ModuleList(PatchDiscriminator(config.width) for _ in range(config.scales))
+        self.scales = nn.ModuleList(PatchDiscriminator(config.width) for _ in range(SCALES))
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """(B, 3, H, W), RGB in [0, 1] -> for each scale, full size first: feature maps, the logits last."""

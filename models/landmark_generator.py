@@ -1,6 +1,5 @@
 """Stage 1, audio to landmarks: lip and jaw from audio, pose prior and reference landmarks (paper, section 3.1)."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from face.landmarks import NUM_JAW, NUM_LIP
 from models.configs import LandmarkGeneratorConfig
-from models.layers import ConvBlock, Network, audio_encoder
+from models.layers import Network, audio_encoder, encoder
 
 
 class LandmarkOutput(NamedTuple):
@@ -52,11 +51,11 @@ class LandmarkGenerator(Network):
 
     def encode_pose(self, pose: Tensor) -> Tensor:
         """Equation 2: pose prior landmarks (B, T, 74, 2) -> embeddings p (B, T, d), each of one frame."""
-        return self._embed(self.pose_encoder, pose.transpose(-1, -2))
+        return self._embed(self.pose_encoder, pose.mT)
 
     def encode_reference(self, reference: Tensor) -> Tensor:
         """Equation 3: reference landmarks (B, N, 131, 2) -> embeddings r (B, N, d); once a video."""
-        return self._embed(self.reference_encoder, reference.transpose(-1, -2))
+        return self._embed(self.reference_encoder, reference.mT)
 
     def predict(
         self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
@@ -83,18 +82,10 @@ class LandmarkGenerator(Network):
 
 def _landmark_encoder(width: int, out: int, first_stride: int, last_residual: bool) -> nn.Sequential:
     """Landmarks (B, 2, K) -> (B, out, 1): `width` channels first, doubled six times."""
-    channels = width
-    blocks = [ConvBlock(2, channels, dimensions=1)]
-    for doubling in range(6):
-        stride = first_stride if doubling == 0 else 2
-        blocks.append(ConvBlock(channels, 2 * channels, stride=stride, dimensions=1))
-        channels *= 2
-        residuals = 1 if doubling == 5 and not last_residual else 2
-        for _ in range(residuals):
-            blocks.append(ConvBlock(channels, channels, dimensions=1, residual=True))
-    blocks.append(ConvBlock(channels, out, padding=0, dimensions=1))
-    blocks.append(ConvBlock(out, out, kernel=1, padding=0, dimensions=1, residual=last_residual, activation=torch.tanh))
-    return nn.Sequential(*blocks)
+    stages = [(width, 1, 0), (2 * width, first_stride, 2)]
+    stages += [(width * 2**doubling, 2, 2) for doubling in range(2, 6)]
+    stages.append((64 * width, 2, 2 if last_residual else 1))
+    return encoder(2, stages, out, torch.tanh, dimensions=1, last_residual=last_residual)
 
 
 class _TransformerFusion(nn.Module):
@@ -142,6 +133,6 @@ class _LSTMFusion(nn.Module):
 
 def sinusoidal_positions(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """e^pos, a table (length, width): even columns sine, odd columns cosine, base 10000."""
-    rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    rate = 10000.0 ** (torch.arange(0, width, 2, device=device) / -width)
     angle = torch.arange(length, device=device)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)

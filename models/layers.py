@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.composed_conv import ComposedConv
+from models.composed_conv import two_convolutions
 
-VECTOR = 16  # channels below which CPU kernels for channels-last tensors are slow
+VECTOR = 16  # channels below which group_norm is slow in bfloat16 on CPU
+
+Stride = int | tuple[int, int]
 
 
 class Network(nn.Module):
@@ -27,7 +29,7 @@ class ConvBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel: int = 3,
-        stride: int | tuple[int, int] = 1,
+        stride: Stride = 1,
         padding: int = 1,
         *,
         dimensions: int = 2,
@@ -49,59 +51,120 @@ class ConvBlock(nn.Module):
         return self.activation(y)
 
 
+def encoder(
+    channels: int,
+    stages: Sequence[tuple[int, Stride, int]],
+    out: int,
+    activation: Callable[[Tensor], Tensor],
+    dimensions: int = 2,
+    last_residual: bool = False,
+) -> nn.Sequential:
+    """Encodes a picture or a sequence as one vector: (B, channels, ...) -> (B, out, 1, ...).
+
+    Args:
+        channels: of the input
+        stages: channels, stride of the first block, number of residual blocks after it
+        out: channels of the embedding
+        activation: of the last block
+        dimensions: 1 or 2
+        last_residual: whether the last block is residual
+    """
+    blocks = []
+    for wider, stride, residuals in stages:
+        blocks.append(ConvBlock(channels, wider, stride=stride, dimensions=dimensions))
+        for _ in range(residuals):
+            blocks.append(ConvBlock(wider, wider, dimensions=dimensions, residual=True))
+        channels = wider
+    blocks.append(ConvBlock(channels, out, padding=0, dimensions=dimensions))
+    last = ConvBlock(
+        out, out, kernel=1, padding=0, dimensions=dimensions, residual=last_residual, activation=activation
+    )
+    return nn.Sequential(*blocks, last)
+
+
 def audio_encoder(width: int, out: int, activation: Callable[[Tensor], Tensor]) -> nn.Sequential:
     """Mel windows (B, 1, 80, 16) -> embeddings (B, out, 1, 1), similar to Wav2Lip's encoder.
 
-    Args:
-        width: channels of the first blocks, doubled three times
-        out: channels of the embedding
-        activation: of the last block: tanh in stage 1, ReLU in stage 2
+    The activation of the last block is tanh in stage 1, ReLU in stage 2.
     """
-
-    blocks: list[nn.Module] = []
-    channels = 1
-    sizes = (width, 1, 2), (2 * width, (3, 1), 2), (4 * width, 3, 2), (8 * width, (3, 2), 1)
-    for wider, stride, residuals in sizes:
-        blocks.append(ConvBlock(channels, wider, stride=stride))
-        blocks.extend(ConvBlock(wider, wider, residual=True) for _ in range(residuals))
-        channels = wider
-    blocks.append(ConvBlock(channels, out, padding=0))  # (B, 8w, 3, 3) -> (B, out, 1, 1)
-    blocks.append(ConvBlock(out, out, kernel=1, padding=0, activation=activation))
-    return nn.Sequential(*blocks)
+    stages = [(width, 1, 2), (2 * width, (3, 1), 2), (4 * width, 3, 2), (8 * width, (3, 2), 1)]
+    return encoder(1, stages, out, activation)
 
 
 class Spade(nn.Module):
-    """SPADE, spatially adaptive modulation by feature maps: n + n * gamma(h) + beta(h), where h = conv(maps)."""
+    """SPADE, spatially adaptive modulation by feature maps (B, M, H, W): gamma and beta (B, 2C, H, W)."""
 
     def __init__(self, channels: int, maps: int, hidden: int):
         super().__init__()
         self.hidden = nn.Conv2d(maps, hidden, 3, padding=1)
         self.affine = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
-        self.composed = ComposedConv(self.hidden, self.affine)
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, M, H, W) -> scale and shift (B, C, H, W)."""
-        if maps.device.type == "cpu" and not torch.is_grad_enabled() and self.composed.is_cheaper:
-            affine = self.composed(maps)
-        else:
-            affine = self.affine(self.hidden(maps))
-        gamma, beta = affine.chunk(2, dim=1)
-        return 1 + gamma, channels_last(beta)
+    def forward(self, maps: Tensor) -> Tensor:
+        return two_convolutions(self.hidden, self.affine, maps)
 
 
 class Adain(nn.Module):
-    """AdaIN, modulation of whole channels by a style vector: n * (1 + gamma) + beta."""
+    """AdaIN, modulation of whole channels by a style vector (B, S): gamma and beta (B, 2C, 1, 1)."""
 
     def __init__(self, channels: int, style: int, hidden: int):
         super().__init__()
         self.hidden = nn.Linear(style, hidden)
         self.affine = nn.Linear(hidden, 2 * channels)
 
-    def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """Style (B, S) -> scale and shift (B, C, 1, 1)."""
-        affine = self.affine(F.relu(self.hidden(style)))
-        gamma, beta = affine[..., None, None].chunk(2, dim=1)
-        return 1 + gamma, beta
+    def forward(self, style: Tensor) -> Tensor:
+        return self.affine(F.relu(self.hidden(style)))[..., None, None]
+
+
+class ModulatedBlock(nn.Module):
+    """Twice: InstanceNorm, modulation by SPADE or AdaIN, LeakyReLU, convolution. The number of channels stays."""
+
+    def __init__(self, layer: type[Spade | Adain], channels: int, source: int, hidden: int):
+        """`source` and `hidden` are channels: of what `layer` reads, and in it."""
+        super().__init__()
+        self.norms = nn.ModuleList([layer(channels, source, hidden) for _ in range(2)])
+        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """Modulates features (B*N, C, H, W) of N references of each target, or of the target itself (N = 1).
+
+        The modulation depends on the target alone, so it is computed once for all its references.
+
+        Args:
+            x: features
+            source: of the targets, maps (B, M, H, W) for SPADE or style vectors (B, S) for AdaIN
+        """
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            gamma, beta = norm(source).chunk(2, dim=1)
+            scale = as_rows(1 + gamma, x.shape[-1])  # (B, C, H or 1, W)
+            shift = as_rows(beta, x.shape[-1])
+            normalised = instance_norm(x.to(gamma.dtype)).unflatten(0, (len(source), -1))  # (B, N, C, H, W)
+            x = torch.addcmul(shift[:, None], normalised, scale[:, None]).flatten(0, 1)
+            x = conv(F.leaky_relu(x, 0.2, inplace=True))
+        return x
+
+
+def instance_norm(x: Tensor) -> Tensor:
+    """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W): what is fast on CPU, and exact."""
+    half = x.dtype == torch.bfloat16
+    if x.requires_grad or (half and x.shape[1] < VECTOR):
+        return channels_last(F.instance_norm(x))
+    if half:
+        return F.group_norm(x, x.shape[1])
+    mean = x.mean((-2, -1), keepdim=True)
+    variance = x.square().mean((-2, -1), keepdim=True) - mean.square()
+    scale = torch.rsqrt(variance.clamp(min=0) + 1e-5)
+    width = x.shape[-1]
+    return torch.addcmul(as_rows(-mean * scale, width), x, as_rows(scale, width))
+
+
+def as_rows(x: Tensor, width: int) -> Tensor:
+    """(B, C, H, W or 1) -> (B, C, H, W): CPU kernels loop over rows, not over a few channels."""
+    return channels_last(x.expand(-1, -1, -1, width))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) in memory as (B, H, W, C), as the convolutions read it."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def zero_init(layer: nn.Module) -> None:
@@ -111,74 +174,12 @@ def zero_init(layer: nn.Module) -> None:
 
 
 def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Applies a function of (B, C, H, W) to all references at once where x is (B, N, C, H, W)."""
-    if x.ndim == 4:
-        return function(x)
-    flat = x.flatten(0, 1)
-    if len(flat) == 1:  # a batch of 1 may have any stride, by which kernels don't recognise channels last
-        flat = flat.as_strided(flat.shape, (flat.numel(), *flat.stride()[1:]))
-    return function(flat).unflatten(0, x.shape[:2])
+    """Applies a function of (B, C, H, W) to all references (B, N, C, H, W) at once."""
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to (h, w)."""
-    return map_references(lambda y: F.interpolate(y, tuple(size), mode="bilinear"), x)
-
-
-def instance_norm(x: Tensor) -> Tensor:
-    """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W); in the precision of x."""
-    channels = x.shape[1]
-    if x.requires_grad:  # groups of one channel: on CPU 5 times as fast as F.instance_norm
-        return F.group_norm(x.contiguous(), channels, eps=1e-5)
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and channels >= VECTOR:  # of float32 it is less exact
-        return F.group_norm(x, channels, eps=1e-5)
-    mean = x.mean((-2, -1), keepdim=True, dtype=torch.float32)
-    variance = x.square().mean((-2, -1), keepdim=True, dtype=torch.float32) - mean.square()
-    scale = torch.rsqrt(variance.clamp(min=0) + 1e-5)
-    width = x.shape[-1]
-    return torch.addcmul(as_rows(-mean * scale, width).to(x.dtype), x, as_rows(scale, width).to(x.dtype))
-
-
-def as_rows(x: Tensor, width: int) -> Tensor:
-    """(B, C, 1, 1) -> (B, C, 1, W), channels last: CPU kernels loop over rows, not over a few channels."""
-    return channels_last(x.expand(-1, -1, -1, width))
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """(B, C, H, W) in memory as (B, H, W, C), as the convolutions read it."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-class ModulatedBlock(nn.Module):
-    """Twice: InstanceNorm, scale and shift by `layer`, LeakyReLU, convolution. The number of channels stays."""
-
-    def __init__(self, channels: int, layer: Callable[[], Spade | Adain]):
-        super().__init__()
-        self.norms = nn.ModuleList([layer(), layer()])
-        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
-
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """Modulates features by maps (B, M, H, W) or by a style vector (B, S).
-
-        The modulation depends on the target alone, so it is computed once for all references of a target.
-
-        Args:
-            x: features (1 or B, C, H, W), or features of references (1 or B, N, C, H, W)
-            source: what `layer` reads
-
-        Returns:
-            (B, C, H, W) or (B, N, C, H, W)
-        """
-        if source.ndim == 4:
-            source = channels_last(source)
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            scale, shift = norm(source)
-            if scale.shape[-1] == 1:
-                scale, shift = as_rows(scale, x.shape[-1]), as_rows(shift, x.shape[-1])
-            if x.ndim == 5:
-                scale, shift = scale[:, None], shift[:, None]
-            if not x.requires_grad:  # else the first layer would work in another precision and layout than its weights
-                x = map_references(channels_last, x.to(scale.dtype))
-            x = torch.addcmul(shift, map_references(instance_norm, x), scale)
-            x = map_references(conv, F.leaky_relu(x, 0.2, inplace=True))
-        return x
+    if x.ndim == 5:
+        return map_references(lambda flat: resize(flat, size), x)
+    return F.interpolate(x, tuple(size), mode="bilinear")

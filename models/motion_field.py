@@ -66,13 +66,8 @@ class MotionField(nn.Module):
         c = config
         fine = c.alignment_deep // 4
         sketches = c.num_frames * c.sketch_channels
-        self.coarse = nn.ModuleList(
-            [
-                ModulatedBlock(c.alignment_deep, lambda: Spade(c.alignment_deep, sketches, c.modulation))
-                for _ in range(2)
-            ]
-        )
-        self.fine = ModulatedBlock(fine, lambda: Spade(fine, sketches, c.modulation))
+        self.coarse = nn.ModuleList([ModulatedBlock(Spade, c.alignment_deep, sketches, c.modulation) for _ in range(2)])
+        self.fine = ModulatedBlock(Spade, fine, sketches, c.modulation)
         self.flow = nn.Conv2d(fine, 2, c.kernel, padding="same")
         self.weight = nn.Sequential(
             nn.Conv2d(fine, c.shallow, c.kernel, padding="same"),
@@ -84,89 +79,76 @@ class MotionField(nn.Module):
     def forward(self, deep: Tensor, sketches: Tensor) -> Motion:
         """Features h^2 (1 or B, N, C2, H/2, W/2) and target sketches (B, T*S, H, W) -> motion of B*N pairs."""
         half_size_sketches = sketches[..., ::2, ::2]  # nearest
-        x = deep
+        x = torch.cat([deep.flatten(0, 1)] * (len(sketches) // len(deep)))  # (B*N, C2, H/2, W/2)
         for block in self.coarse:
-            x = block(x, half_size_sketches)  # (B, N, C2, H/2, W/2)
-        x = map_references(lambda y: F.pixel_shuffle(y, 2), x)  # (B, N, C2/4, H, W)
-        x = self.fine(x, sketches)
-        return Motion(map_references(self.flow, x), map_references(self.weight, x))
+            x = block(x, half_size_sketches)
+        x = self.fine(F.pixel_shuffle(x, 2), sketches)  # (B*N, C2/4, H, W)
+        pairs = (len(sketches), -1)
+        return Motion(self.flow(x).unflatten(0, pairs), self.weight(x).unflatten(0, pairs))
+
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How references are sampled where the motion field points."""
 
-    corners: Literal["edges", "centres"]
-    """What the corners of the regular grid are: the outer edges of the corner pixels or (correct) their centres."""
+    border: float
+    """Pixels from the centre of an edge pixel to the border of the regular grid; 0.5 makes zero flow the identity."""
     outside: Literal["zeros", "border"]
     """What lies outside a reference."""
-    images: Literal["bilinear", "bicubic"]
-    """Interpolation of the images; features are always bilinear."""
+    images: Interpolation
+    """Of the images; features are always bilinear."""
+
+    def grid(self, flow: Tensor, top: int = 0) -> Tensor:
+        """Positions in [-1, 1] (align_corners=False) of a flow (..., 2, H, W) in pixels, `top` rows below the edge."""
+        height, width = flow.shape[-2:]
+        x = torch.arange(width, device=flow.device)
+        y = torch.arange(top, top + height, device=flow.device)
+        pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2, H, W)
+        span = flow.new_tensor([width, top + height])[:, None, None] - 1 + 2 * self.border
+        return torch.addcmul(2 * (pixels + self.border) / span - 1, flow, 2 / span)
+
+    def warp(self, source: Tensor, grid: Tensor, mode: Interpolation = "bilinear") -> Tensor:
+        """Samples a source (1 or B, N, C, H, W) by a grid (B, N, 2, h, w): (B, N, C, h, w); bicubic stays in [0, 1]."""
+        sources = source.expand(len(grid), -1, -1, -1, -1).flatten(0, 1)
+        positions = grid.flatten(0, 1).permute(0, 2, 3, 1)
+        warped = F.grid_sample(sources, positions, mode, self.outside, align_corners=False)
+        if mode == "bicubic":
+            warped = warped.clamp(0, 1)
+        return warped.unflatten(0, grid.shape[:2])
+
+    def aggregate(self, source: Tensor, grid: Tensor, weight: Tensor, mode: Interpolation = "bilinear") -> Tensor:
+        """Mean (B, C, h, w) of warped references by their weights (B, N, 1, h, w); the rest as in `warp`.
+
+        One reference after the other saves memory, and a source of batch 1 serves all B targets without being copied.
+        """
+        total = torch.zeros((), device=grid.device)
+        for one, positions, share in zip(source.split(1, 1), grid.split(1, 1), weight.split(1, 1), strict=True):
+            total = torch.addcmul(total, self.warp(one.float(), positions, mode), share)
+        return total[:, 0] / (weight.sum(1) + 1e-5)
 
 
 # The released grid spans [-1, 1] but is sampled with align_corners=False: zero flow magnifies by half a pixel a border.
-RELEASED = Sampling(corners="edges", outside="zeros", images="bilinear")
+RELEASED = Sampling(border=0, outside="zeros", images="bilinear")
 
 
 def align(features: ReferenceFeatures, motion: Motion, sampling: Sampling) -> AlignedReferences:
     """Warps the references by their motion fields and averages them by their weights (equations 14 and 15)."""
-    grid = sampling_grid(motion.flow.float(), sampling)  # (B, N, 2, H, W)
+    grid = sampling.grid(motion.flow.float())  # (B, N, 2, H, W)
     weight = motion.weight.float()  # (B, N, 1, H, W)
-    image = aggregate(features.images, grid, weight, sampling, sampling.images)  # equation 14
-    shallow = aggregate(features.shallow, grid, weight, sampling)  # equation 15
-    deep = aggregate(features.deep, half_size(grid), weight[..., ::2, ::2], sampling)
+    image = sampling.aggregate(features.images, grid, weight, sampling.images)  # equation 14
+    shallow = sampling.aggregate(features.shallow, grid, weight)  # equation 15
+    deep = sampling.aggregate(features.deep, half_size(grid), weight[..., ::2, ::2])
     return AlignedReferences(image, shallow, deep)
 
 
 def average(features: ReferenceFeatures) -> AlignedReferences:
     """The plain mean of misaligned references (Table 4, 'w/o warping'), with the features' batch size."""
-    return AlignedReferences(features.images.mean(1), features.shallow.mean(1), features.deep.mean(1))
-
-
-def sampling_grid(flow: Tensor, sampling: Sampling, top: int = 0) -> Tensor:
-    """Sampling positions in [-1, 1] (align_corners=False) for a flow (..., 2, H, W) in pixels; `top` rows lie above."""
-    height, width = flow.shape[-2:]
-    size = flow.new_tensor([width, top + height])[:, None, None]
-    x = torch.arange(width, device=flow.device).expand(height, width)
-    y = torch.arange(top, top + height, device=flow.device)[:, None].expand(height, width)
-    pixels = torch.stack([x, y])
-    if sampling.corners == "centres":
-        return torch.addcmul((2 * pixels + 1) / size - 1, flow, 2 / size)
-    return torch.addcmul(2 * pixels / (size - 1) - 1, flow, 2 / (size - 1))
+    return AlignedReferences(*(x.mean(1) for x in features[:3]))
 
 
 def half_size(grid: Tensor) -> Tensor:
     """(B, N, 2, H, W) -> (B, N, 2, H/2, W/2), the same as bilinear resizing."""
-    return map_references(lambda g: F.avg_pool2d(g, 2), grid)
-
-
-def warp(source: Tensor, grid: Tensor, sampling: Sampling, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
-    """Samples a source (1 or B, N, C, H, W) by a grid (B, N, 2, h, w) -> (B, N, C, h, w); bicubic stays in [0, 1]."""
-    sources = source.expand(len(grid), -1, -1, -1, -1).flatten(0, 1)
-    positions = grid.flatten(0, 1).permute(0, 2, 3, 1)
-    warped = F.grid_sample(sources, positions, mode, sampling.outside, align_corners=False)
-    if mode == "bicubic":
-        warped = warped.clamp(0, 1)
-    return warped.unflatten(0, grid.shape[:2])
-
-
-def aggregate(
-    source: Tensor, grid: Tensor, weight: Tensor, sampling: Sampling, mode: Literal["bilinear", "bicubic"] = "bilinear"
-) -> Tensor:
-    """Weighted mean of warped references: (B, C, h, w).
-
-    One reference after the other saves memory, and a source of batch 1 serves all B targets without being copied.
-
-    Args:
-        source: (1 or B, N, C, H, W)
-        grid: (B, N, 2, h, w)
-        weight: (B, N, 1, h, w)
-        sampling: how references are sampled
-        mode: interpolation; bicubic stays in [0, 1]
-    """
-    total = torch.zeros((), device=grid.device)
-    for index, reference_weight in enumerate(weight.unbind(1)):
-        one = slice(index, index + 1)
-        warped = warp(source[:, one].float(), grid[:, one], sampling, mode)[:, 0]
-        total = torch.addcmul(total, warped, reference_weight)
-    return total / (weight.sum(1) + 1e-5)
+    return F.avg_pool3d(grid, (1, 2, 2))

@@ -21,11 +21,11 @@ class Translation(nn.Module):
         self.audio = audio_encoder(c.audio_width, self.style, F.relu) if c.use_audio else None
         self.shallow = ConvBlock(channels, c.shallow, c.kernel, padding=c.kernel // 2, bias=False)
         self.deep = ConvBlock(c.shallow, c.deep, stride=2, bias=False)
-        self.spade_half = ModulatedBlock(c.deep, lambda: Spade(c.deep, c.alignment_deep, c.modulation))
-        self.adain_half = ModulatedBlock(c.deep, lambda: Adain(c.deep, self.style, c.style_hidden))
-        self.spade_full = ModulatedBlock(fine, lambda: Spade(fine, c.shallow, c.modulation))
-        self.adain_full = ModulatedBlock(fine, lambda: Adain(fine, self.style, c.style_hidden))
-        self.spade_image = ModulatedBlock(fine, lambda: Spade(fine, 3, c.modulation))
+        self.spade_half = ModulatedBlock(Spade, c.deep, c.alignment_deep, c.modulation)
+        self.adain_half = ModulatedBlock(Adain, c.deep, self.style, c.style_hidden)
+        self.spade_full = ModulatedBlock(Spade, fine, c.shallow, c.modulation)
+        self.adain_full = ModulatedBlock(Adain, fine, self.style, c.style_hidden)
+        self.spade_image = ModulatedBlock(Spade, fine, 3, c.modulation)
         self.to_rgb = nn.Conv2d(fine, 3, c.kernel, padding="same", bias=False)
 
     def forward(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
@@ -37,7 +37,8 @@ class Translation(nn.Module):
             references: warped and averaged, of batch 1 or B
             mel: (B, 1, 80, 16)
         """
-        audio = self.encode_audio(mel)  # a_t
+        # Without audio the feature is constant, so that depth and width stay the same.
+        audio = self.audio(mel).flatten(1) if self.audio else mel.new_zeros(len(mel), self.style)  # a_t
         x = self.deep(self.shallow(torch.cat([masked_target, sketches], dim=1)))  # (B, C2, H/2, W/2)
         x = self.spade_half(x, references.deep)
         x = self.adain_half(x, audio)
@@ -46,9 +47,3 @@ class Translation(nn.Module):
         x = self.adain_full(x, audio)
         x = self.spade_image(x, references.image)
         return self.to_rgb(F.leaky_relu(x, 0.01)).float()
-
-    def encode_audio(self, mel: Tensor) -> Tensor:
-        """The audio feature (B, 16 * audio_width); constant without audio, so that depth and width stay the same."""
-        if self.audio is None:
-            return mel.new_zeros(len(mel), self.style)
-        return self.audio(mel).flatten(1)

@@ -1,26 +1,24 @@
 """Weight files: safetensors whose metadata name the network, its sizes and the settings of its input."""
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
-from models.layers import Network
 from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
 from runtime.command_line import UserError, write_whole
 
 Stage = Literal["landmark", "render"]
+CONVERT = "the released code's PyTorch checkpoints need python -m models.convert_official"
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
 _NETWORKS: dict[tuple[str, str], Any] = {
@@ -35,11 +33,6 @@ def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
     """A new network, of the paper or lite by the class of its config."""
     networks = {config_class: network for network, config_class in _NETWORKS.values()}
     return networks[type(config)](config)
-
-
-def stage_of(module: Network) -> Stage:
-    """The stage that a network belongs to."""
-    return "render" if isinstance(module, Renderer) else "landmark"
 
 
 def save(
@@ -61,16 +54,17 @@ def save(
     Raises:
         UserError: the file cannot be written
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    is_lite = isinstance(module, LiteLandmarkGenerator | LiteRenderer)
+    state = {}
+    for name, value in module.state_dict().items():
+        stored = value.half() if half and value.is_floating_point() else value
+        state[name] = stored.cpu().contiguous()
+    [(stage, family)] = [key for key, (network, _) in _NETWORKS.items() if network is type(module)]
     metadata = {
-        "stage": stage_of(module),
-        "family": "lite" if is_lite else "paper",
+        "stage": stage,
+        "family": family,
         "config": json.dumps(asdict(module.config)),
-        "settings": json.dumps(dict(settings)),
-        "extra": json.dumps(dict(extra or {})),
+        "settings": json.dumps(settings),
+        "extra": json.dumps(extra or {}),
     }
     write_whole(Path(path), to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
 
@@ -84,39 +78,32 @@ def load(path: str | Path, stage: Stage | None = None) -> Any:
         UserError: the file is missing, damaged or foreign, or holds the weights of another stage than `stage`
     """
     path = Path(path)
-    metadata, state = _read(path)
+    if not path.is_file():
+        raise UserError(f"weights: {path} does not exist, or is not a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}); {CONVERT}") from error
     try:
         found = metadata["stage"]
         network, config_class = _NETWORKS[found, metadata["family"]]
         sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
     except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} holds no weights of this project, or an earlier version's; released weights need "
-            "python -m models.convert_official"
-        ) from error
+        raise UserError(f"{path} holds no weights of this project, or an earlier version's; {CONVERT}") from error
     if stage is not None and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
     try:
         module = network(config_class(**sizes))
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()[:200]  # the last of up to a hundred names
-        raise UserError(f"{path} holds {NAMES[found]} which this version cannot load: {reason}") from error
+        raise UserError(f"{path} holds {NAMES[found]} which this version cannot load: {last_line(error)}") from error
     module.settings = settings
     module.extra = extra
     return module.eval().requires_grad_(False)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Metadata and tensors of a safetensors file."""
-    if not path.is_file():
-        raise UserError(f"weights: {path} does not exist, or is not a file")
-    try:
-        if path.suffix in (".pth", ".pt") or zipfile.is_zipfile(path):
-            raise UserError(
-                f"{path} is a PyTorch checkpoint; convert released weights with python -m models.convert_official"
-            )
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); get or write it again") from error
+def last_line(error: Exception) -> str:
+    """What an error of `load_state_dict` says last; it names up to a hundred tensors, each in a line."""
+    return str(error).splitlines()[-1].strip()[:200]

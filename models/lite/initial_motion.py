@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import map_references, resize, zero_init
-from models.lite.reference_weights import NOISE, ReferenceWeights, alignment_cues
+from models.layers import resize, zero_init
+from models.lite.reference_weights import NOISE, ReferenceWeights, alignment_cues, local_mean
 from models.lite.sampling import LITE
-from models.motion_field import Motion, sampling_grid, warp
+from models.motion_field import Motion
 
 GRID = 32  # cells a side in which the landmark flow is computed
 MIN_DISTANCE = 0.02  # of the crop's side: landmarks nearer than this are averaged
@@ -20,6 +20,7 @@ MIN_SLOPE = 5e-5  # squared gradient below which a cell has no structure
 FLOW_CELLS = 8  # cells a side of the flow that the correction reads
 CORRECTION_CELLS = 16  # cells a side of the correction
 INPUT_UNIT = 1 / 64  # of the crop's side: unit of the correction's input
+MIN_WEIGHT = 1e-6
 OUTPUT_UNIT = 1 / 16  # of the crop's side: unit of its output; the longer, the faster it learns
 
 
@@ -38,7 +39,14 @@ class InitialMotion(nn.Module):
         zero_init(self.correction)
         self.reference_weights = ReferenceWeights()
 
-    def forward(self, landmarks: Tensor, reference_landmarks: Tensor, images: Tensor, masked_target: Tensor) -> Motion:
+    def forward(
+        self,
+        landmarks: Tensor,
+        reference_landmarks: Tensor,
+        images: Tensor,
+        masked_target: Tensor,
+        mouth_decision: float = 0,
+    ) -> Motion:
         """Motion of B*N pairs, always in float32: bfloat16 would round the flow to parts of a pixel.
 
         Args:
@@ -46,6 +54,7 @@ class InitialMotion(nn.Module):
             reference_landmarks: (1 or B, N, 131, 2), likewise
             images: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
             masked_target: (B, 3, S, S), RGB in [0, 1]; only the upper half is read
+            mouth_decision: in the mouth the weights are raised to 1 + this
         """
         with torch.autocast(landmarks.device.type, enabled=False):
             images = images.float()
@@ -56,7 +65,8 @@ class InitialMotion(nn.Module):
             correction = self.correct(flow / size, residual / size) * size
             flow = flow + correction * off_mouth[:, None]
             cues = alignment_cues(flow, landmarks, reference_landmarks, images, masked_target, off_mouth)
-            return Motion(flow, self.reference_weights(cues, flow.shape[-2:]))
+            weight = self.reference_weights(cues, flow.shape[-2:])
+            return Motion(flow, decide(weight, mouth_decision * (1 - off_mouth)[:, None]))
 
     def correct(self, flow: Tensor, residual: Tensor) -> Tensor:
         """The correction (B, N, 2, S, S) of a flow (B, N, 2, S, S), all in crop sides.
@@ -67,13 +77,21 @@ class InitialMotion(nn.Module):
             flow: from landmarks
             residual: (B, N, 2, 4, 16), motion of the upper half that the flow leaves
         """
-        coarse_flow = map_references(lambda x: F.adaptive_avg_pool2d(x, FLOW_CELLS), flow)
-        mirrored = torch.cat([mirror(residual).flatten(2), mirror(coarse_flow).flatten(2)], dim=2)
-        plain = torch.cat([residual.flatten(2), coarse_flow.flatten(2)], dim=2)
-        output = self.correction(torch.stack([plain, mirrored]) / INPUT_UNIT)
-        of_plain, of_mirrored = output.unflatten(-1, (2, CORRECTION_CELLS, CORRECTION_CELLS))
-        correction = OUTPUT_UNIT * (of_plain + mirror(of_mirrored)) / 2  # (B, N, 2, 16, 16)
-        return resize(correction, flow.shape[-2:])
+        flow_cells = F.adaptive_avg_pool3d(flow, (2, FLOW_CELLS, FLOW_CELLS))
+        plain = self._correct_cells(flow_cells, residual)
+        mirrored = mirror(self._correct_cells(mirror(flow_cells), mirror(residual)))
+        return resize((plain + mirrored) / 2, flow.shape[-2:])
+
+    def _correct_cells(self, flow: Tensor, residual: Tensor) -> Tensor:
+        """The linear layer, (B, N, 2, 8, 8) and (B, N, 2, 4, 16) -> (B, N, 2, 16, 16)."""
+        inputs = torch.cat([residual.flatten(2), flow.flatten(2)], dim=2) / INPUT_UNIT
+        return OUTPUT_UNIT * self.correction(inputs).unflatten(-1, (2, CORRECTION_CELLS, CORRECTION_CELLS))
+
+
+def decide(weight: Tensor, decision: Tensor) -> Tensor:
+    """Weights (B, N, 1, H, W) whose sum over N is 1, raised to 1 + decision (B, 1, 1, H, W), with the same sum."""
+    logits = weight.clamp_min(MIN_WEIGHT).log()
+    return (logits * (1 + decision)).softmax(dim=1)
 
 
 def mirror(motion: Tensor) -> Tensor:
@@ -114,14 +132,13 @@ def residual_motion(flow: Tensor, images: Tensor, masked_target: Tensor) -> Tens
     middle = size // 2
     grey = images.mean(2, keepdim=True)  # (1 or B, N, 1, S, S)
     grey_target = masked_target[:, None, :, :middle].mean(2, keepdim=True)  # (B, 1, 1, S/2, S)
-    grid = sampling_grid(flow, LITE)[..., :middle, :]  # (B, N, 2, S/2, S)
+    grid = LITE.grid(flow)[..., :middle, :]  # (B, N, 2, S/2, S)
     motion = flow.new_zeros(*flow.shape[:3], *RESIDUAL_CELLS)
     for scale in SCALES:
-        shrink = nn.AvgPool2d(scale)
+        shrink = nn.AvgPool3d((1, scale, scale))
         shift = resize(motion, (middle, size)) * 2 / size
-        warped = map_references(shrink, warp(grey, grid + shift, LITE))  # (B, N, 1, h, w)
-        target = map_references(shrink, grey_target)
-        motion = motion + _lucas_kanade(warped, target, scale)
+        warped = shrink(LITE.warp(grey, grid + shift))  # (B, N, 1, h, w)
+        motion = motion + _lucas_kanade(warped, shrink(grey_target), scale)
     return motion
 
 
@@ -129,16 +146,12 @@ def _lucas_kanade(warped: Tensor, target: Tensor, scale: int) -> Tensor:
     """A least-squares step (B, N, 2, 4, 16) in pixels, from images (B or 1, N or 1, 1, h, w) shrunk by `scale`."""
     down, right = torch.gradient(warped, spacing=float(scale), dim=(-2, -1))
     error = target - warped
-    products = torch.cat(
-        [right * right + MIN_SLOPE, right * down, down * down + MIN_SLOPE, right * error, down * error], dim=2
-    )
-    weighted = products / (error.abs() + 2 * NOISE)  # (B, N, 5, h, w)
-    cells = map_references(lambda x: F.adaptive_avg_pool2d(x, RESIDUAL_CELLS), weighted)
-    cells = map_references(lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), cells)
-    xx, xy, yy, x, y = cells.unbind(2)  # (B, N, 4, 16)
-    solution = torch.stack([yy * x - xy * y, xx * y - xy * x], dim=2)
-    determinant = (xx * yy - xy * xy)[:, :, None]
-    return (solution / determinant).clamp(-MAX_STEP, MAX_STEP)
+    robust_weight = 1 / (error.abs() + 2 * NOISE)
+    products = (right * right + MIN_SLOPE, right * down, down * down + MIN_SLOPE, right * error, down * error)
+    cells = [F.adaptive_avg_pool3d(robust_weight * product, (1, *RESIDUAL_CELLS)) for product in products]
+    xx, xy, yy, x, y = (local_mean(cell, 3) for cell in cells)  # (B, N, 1, 4, 16) each
+    solution = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=2) / (xx * yy - xy * xy)
+    return solution.clamp(-MAX_STEP, MAX_STEP)
 
 
 def off_mouth_mask(landmarks: Tensor, like: Tensor) -> Tensor:
@@ -150,7 +163,6 @@ def off_mouth_mask(landmarks: Tensor, like: Tensor) -> Tensor:
 
 def _distances(points: Tensor) -> Tensor:
     """Distances of the grid's cells, row by row, from points (B, K, 2) in the crop: (B, G*G, K) in its sides."""
-    centres = (torch.arange(GRID, device=points.device) + 0.5) / GRID
-    cells = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)  # (G*G, 2)
+    centres = (LITE.grid(points.new_zeros(2, GRID, GRID)) + 1) / 2
     # Not by a matrix product: in TF32 the flow would be off by up to a pixel.
-    return torch.cdist(cells[None], points, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(centres.flatten(1).T[None], points, compute_mode="donot_use_mm_for_euclid_dist")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from face.landmarks import LIP_SLICE
 from models.layers import map_references, resize, zero_init
 from models.lite.sampling import LITE
-from models.motion_field import half_size, sampling_grid, warp
+from models.motion_field import half_size
 
 GRID = 32  # cells a side of the cues and of the weights
 CUES = 12
@@ -72,8 +72,8 @@ def alignment_cues(
         off_mouth: (B, 1, S, S), 0 at the target's lips, 1 far from them
     """
     size = flow.shape[-1]
-    grid = half_size(sampling_grid(flow, LITE))
-    warped = warp(map_references(nn.AvgPool2d(2), images), grid, LITE)  # (B, N, 3, S/2, S/2)
+    grid = half_size(LITE.grid(flow))
+    warped = LITE.warp(half_size(images), grid)  # (B, N, 3, S/2, S/2)
 
     rows = slice(size * 3 // 32, size // 4)  # of the half-size images, from the brow to the middle
     error = warped - F.avg_pool2d(masked_target, 2)[:, None]
@@ -81,10 +81,10 @@ def alignment_cues(
     column_error = F.adaptive_avg_pool1d(column_error, GRID)[:, :, None, None]  # (B, N, 1, 1, G)
     deviation = _cells((warped - warped.mean(1, keepdim=True)).abs().mean(2, keepdim=True))
     grey = warped.mean(2, keepdim=True)
-    detail = _cells((grey - _local_mean(grey, 3)).abs())
+    detail = _cells((grey - local_mean(grey, 3)).abs())
 
     flow = _cells(flow) / size
-    bend = flow - _local_mean(flow, BEND_WINDOW)
+    bend = flow - local_mean(flow, BEND_WINDOW)
 
     offset = (reference_landmarks - landmarks[:, None]) / DISTANCE  # (B, N, 131, 2)
     lip_offset = offset[..., LIP_SLICE, :]
@@ -117,9 +117,10 @@ def _mean_length(vectors: Tensor) -> Tensor:
     return torch.hypot(vectors[..., 0], vectors[..., 1]).mean(-1)[..., None, None, None]
 
 
-def _local_mean(x: Tensor, side: int) -> Tensor:
-    return map_references(lambda y: F.avg_pool2d(y, side, 1, side // 2, count_include_pad=False), x)
+def local_mean(x: Tensor, side: int) -> Tensor:
+    """The mean of (B, N, C, H, W) over the square of `side` pixels around each, less at the edges."""
+    return F.avg_pool3d(x, (1, side, side), 1, (0, side // 2, side // 2), count_include_pad=False)
 
 
 def _cells(x: Tensor) -> Tensor:
-    return map_references(lambda y: F.adaptive_avg_pool2d(y, GRID), x)
+    return F.adaptive_avg_pool3d(x, (None, GRID, GRID))

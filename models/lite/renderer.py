@@ -10,12 +10,10 @@ from torch import Tensor
 
 from models.configs import RendererConfig
 from models.layers import resize, zero_init
-from models.lite.initial_motion import InitialMotion, off_mouth_mask
+from models.lite.initial_motion import InitialMotion
 from models.lite.sampling import LITE
-from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, aggregate, half_size, sampling_grid, warp
+from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, half_size
 from models.renderer import Renderer, RendererOutput
-
-MIN_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -62,20 +60,18 @@ class LiteRenderer(Renderer):
         if landmarks is None or features.landmarks is None:
             raise ValueError("the lite renderer needs the landmarks of the target and of the references")
         with torch.no_grad():  # trained beforehand, in a stage of its own
-            initial = self.initial_motion(landmarks, features.landmarks, features.images, masked_target)
-            mouth = 1 - off_mouth_mask(landmarks, masked_target)  # (B, 1, H, W)
-            initial = initial._replace(weight=decide(initial.weight, self.config.mouth_decision * mouth[:, None]))
-        grid = half_size(sampling_grid(initial.flow, LITE))
-        deep = warp(features.deep.float(), grid, LITE).to(features.deep.dtype)
+            initial = self.initial_motion(
+                landmarks, features.landmarks, features.images, masked_target, self.config.mouth_decision
+            )
+        deep = LITE.warp(features.deep.float(), half_size(LITE.grid(initial.flow)))
         refinement = self.motion_field(deep, sketches)
         return Motion(initial.flow + refinement.flow, initial.weight * refinement.weight)
 
     def translate(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
         """Adds the translation's logits to those of [upper half of the target, lower half of the references]."""
         logits = self.translation(masked_target, sketches, references, mel)
-        upper = masked_target.chunk(2, dim=2)[0]
-        lower = references.image.expand_as(masked_target).chunk(2, dim=2)[1]
-        known = torch.cat([upper, lower], dim=2).float()
+        known = references.image.expand_as(masked_target).clone()
+        known[:, :, : self.config.size // 2] = masked_target[:, :, : self.config.size // 2]
         return (logits + known.clamp(0.01, 0.99).logit()).sigmoid()
 
     def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:
@@ -94,17 +90,11 @@ class LiteRenderer(Renderer):
         size = pictures.shape[-1]
         flow = enlarge_lower_half(output.motion.flow.float() * (size / self.config.size), size)
         weight = enlarge_lower_half(output.motion.weight.float(), size)
-        grid = sampling_grid(flow, LITE, top=size // 2)
-        aligned = aggregate(pictures, grid, weight, LITE, LITE.images)
+        grid = LITE.grid(flow, top=size // 2)
+        aligned = LITE.aggregate(pictures, grid, weight, LITE.images)
         change = enlarge_lower_half(output.face - output.warped_reference, size)
         upper = resize(output.face, (size, size))[..., : size // 2, :]
         return torch.cat([upper, (aligned + change).clamp(0, 1)], dim=2)
-
-
-def decide(weight: Tensor, decision: Tensor) -> Tensor:
-    """Weights (B, N, 1, H, W) whose sum over N is 1, raised to 1 + decision (B, 1, 1, H, W), with the same sum."""
-    logits = weight.clamp_min(MIN_WEIGHT).log()
-    return (logits * (1 + decision)).softmax(dim=1)
 
 
 def enlarge_lower_half(x: Tensor, size: int) -> Tensor:

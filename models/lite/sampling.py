@@ -3,4 +3,4 @@
 from models.motion_field import Sampling
 
 # Zero flow is the identity, a reference's edge continues outside it, and images stay sharp between pixels.
-LITE = Sampling(corners="centres", outside="border", images="bicubic")
+LITE = Sampling(border=0.5, outside="border", images="bicubic")

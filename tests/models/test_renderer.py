@@ -10,7 +10,7 @@ from torch import Tensor
 from models.configs import RendererConfig
 from models.layers import Spade
 from models.lite.sampling import LITE
-from models.motion_field import RELEASED, Motion, ReferenceFeatures, Sampling, align, sampling_grid
+from models.motion_field import RELEASED, Motion, ReferenceFeatures, Sampling, align
 from models.renderer import Renderer
 
 Network = TypeVar("Network", bound=Renderer)
@@ -144,14 +144,14 @@ def test_flow_is_in_pixels(right: int, down: int) -> None:
     """Each target pixel takes the reference's pixel that lies `right` and `down` of it."""
     image = torch.rand(1, 3, 24, 20)
     flow = torch.tensor([right, down]).float()[:, None, None].expand(1, 2, 24, 20)
-    grid = sampling_grid(flow, LITE).permute(0, 2, 3, 1)
+    grid = LITE.grid(flow).permute(0, 2, 3, 1)
     warped = torch.nn.functional.grid_sample(image, grid, align_corners=False)
     expected = image.roll((-down, -right), dims=(2, 3))[:, :, 5:-5, 4:-4]
     torch.testing.assert_close(warped[:, :, 5:-5, 4:-4], expected, rtol=0, atol=1e-4)
 
 
 def test_released_grid_has_its_corners_at_one() -> None:
-    grid = sampling_grid(torch.zeros(2, 16, 16), RELEASED)
+    grid = RELEASED.grid(torch.zeros(2, 16, 16))
     assert grid[:, 0, 0].tolist() == [-1, -1] and grid[:, -1, -1].tolist() == [1, 1]
 
 

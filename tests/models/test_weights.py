@@ -1,6 +1,7 @@
 """Weight files: saving and loading, and one-line errors that name the file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +122,11 @@ def test_failed_save_leaves_the_old_file(
     weights.save(network, path, SETTINGS)
     before = path.read_bytes()
 
-    def full_disk(name: Path, content: bytes) -> None:
-        with name.open("wb") as file:
-            file.write(content[:100])
+    def full_disk(descriptor: int) -> None:
+        os.truncate(descriptor, 100)
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match=r"a.safetensors could not be written .No space left on device.; free space"):
         weights.save(network, path, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

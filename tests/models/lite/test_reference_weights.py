@@ -9,7 +9,6 @@ from models.lite.initial_motion import InitialMotion
 from models.lite.reference_weights import CUES, GRID, ReferenceWeights, alignment_cues
 from models.lite.renderer import LiteRenderer
 from models.lite.sampling import LITE
-from models.motion_field import sampling_grid, warp
 from networks import SHIPPED_WEIGHTS
 
 
@@ -87,7 +86,7 @@ def test_training_the_initial_motion_trains_the_weights() -> None:
     optimiser = torch.optim.Adam(initial_motion.parameters(), 3e-3)
     for _ in range(20):
         motion = initial_motion(**data)
-        average = (warp(data["images"], sampling_grid(motion.flow, LITE), LITE) * motion.weight).sum(1)
+        average = (LITE.warp(data["images"], LITE.grid(motion.flow)) * motion.weight).sum(1)
         optimiser.zero_grad()
         (average - target).square().mean().backward()
         optimiser.step()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.lite.initial_motion import landmark_flow
-from models.lite.renderer import LiteRenderer, LiteRendererConfig, decide
+from models.lite.initial_motion import decide, landmark_flow
+from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.lite.sampling import LITE
 from models.motion_field import Motion, ReferenceFeatures, align
 from models.renderer import RendererOutput
