@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
@@ -21,7 +19,7 @@ from media.timing import window_frames
 class RenderDataset(SampledClips):
     """Samples of a target frame, T sketches around it, and N references outside that window; see `SampledClips`.
 
-    Items are dictionaries; tensors are float32, pictures RGB in [0, 1] of S x S pixels, landmarks in crop coordinates:
+    Items are dictionaries; arrays are float32, pictures RGB in [0, 1] of S x S pixels, landmarks in crop coordinates:
         target: (3, S, S)
         masked_target: (3, S, S), the target with its lower half zero
         target_sketches: (T, 1, S, S)
@@ -52,28 +50,28 @@ class RenderDataset(SampledClips):
         target, target_sketches, window_landmarks = _load_face(clip, frame, window, augmentation)
         faces = [_load_face(clip, reference, np.array([reference]), augmentation) for reference in references]
         images, sketches, landmarks = zip(*faces, strict=True)
-        masked_target = target.clone()
+        masked_target = target.copy()
         masked_target[:, lower_half(target.shape[1])] = 0
         return {
             "target": target,
             "masked_target": masked_target,
             "target_sketches": target_sketches,
-            "reference_images": torch.stack(images),
-            "reference_sketches": torch.cat(sketches),
+            "reference_images": np.stack(images),
+            "reference_sketches": np.concatenate(sketches),
             "landmarks": window_landmarks[len(window) // 2],
-            "reference_landmarks": torch.cat(landmarks),
-            "mel": torch.from_numpy(mel_windows(clip.mel, np.array([frame]))[0]),
+            "reference_landmarks": np.concatenate(landmarks),
+            "mel": mel_windows(clip.mel, np.array([frame]))[0],
             "name": clip.name,
             "frame": frame,
         }
 
 
-def _load_face(clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation) -> tuple[Tensor, Tensor, Tensor]:
+def _load_face(clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, ...]:
     """Face crop of `frame` (3, S, S), and of the frames `window` (n,) sketches (n, 1, S, S), landmarks (n, 131, 2)."""
     move = augmentation.draw_move()
     face = augmentation.change_face(clip.face(frame), move)
     landmarks_in_crop = augmentation.move_landmarks(clip.crop_landmarks(window), move)
     width, height = sides(clip.boxes[frame])
     sketches = draw_sketches(landmarks_in_crop, height, width, len(face))  # (n, S, S)
-    image = torch.from_numpy(face).permute(2, 0, 1).float().div_(255)
-    return image, torch.from_numpy(sketches).div_(255)[:, None], torch.from_numpy(landmarks_in_crop)
+    image = face.transpose(2, 0, 1) / np.float32(255)
+    return image, sketches[:, None] / np.float32(255), landmarks_in_crop

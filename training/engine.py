@@ -104,7 +104,7 @@ class Engine:
     # Other processes
 
     def from_main(self, value: Any) -> Any:
-        """The main process's value, on all processes: their machine may not have its files."""
+        """The main process's value, on all processes; no GPU is waited for."""
         values = [value]
         if self.num_processes > 1:
             dist.broadcast_object_list(values)
@@ -114,13 +114,6 @@ class Engine:
         if self.num_processes > 1:
             dist.all_reduce(values)
         return values / self.num_processes
-
-    def on_any_process(self, *flags: bool) -> list[bool]:
-        """Each flag, true on all processes if it is true on one: they stop together. No GPU is waited for."""
-        values = torch.tensor(flags, dtype=torch.int)
-        if self.num_processes > 1:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-        return [bool(value) for value in values]
 
     def close(self) -> None:
         """Ends Gloo's threads, which could abort the end of the process. Nothing else may hold the replicas by then."""

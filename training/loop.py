@@ -112,7 +112,7 @@ class Trainer(ABC):
             self.train_step(next(batches))
 
             # Stop? All processes do so after the same step.
-            interrupted, late = engine.on_any_process(bool(engine.signal), time.monotonic() > engine.deadline)
+            interrupted, late = engine.from_main((bool(engine.signal), time.monotonic() > engine.deadline))
             stop = interrupted or late or self.step >= config.steps
             pause = stop or self.step % config.validate_every == 0
 

@@ -35,10 +35,8 @@ def main(config: PlotConfig) -> None:
         axes = figure.add_subplot(num_rows, NUM_COLUMNS, place, title=name)
         for number, (run, rows) in enumerate(runs.items()):
             for group, style in (("train", "-"), ("validation", "o")):
-                points = [row for row in rows if row["group"] == group and name in row]
-                steps = [row["step"] for row in points]
-                values = [row[name] for row in points]
-                axes.plot(steps, values, style, color=f"C{number}", label=f"{run.name} {group}")
+                points = {row["step"]: row[name] for row in rows if row["group"] == group and name in row}
+                axes.plot([*points], [*points.values()], style, color=f"C{number}", label=f"{run.name} {group}")
     figure.axes[0].legend(fontsize="small")
     with writing(config.output):
         figure.savefig(config.output, dpi=100)
