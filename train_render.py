@@ -49,7 +49,7 @@ from training.loop import Trainer, Validation, train
 class TrainRenderConfig(TrainConfig):
     """Trains the renderer on a clip cache. The same command again continues the run."""
 
-    CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg", "lpips"}
+    CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg"}
     MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {
         "initial_motion_steps",
         "initial_motion_decay",
@@ -76,8 +76,6 @@ class TrainRenderConfig(TrainConfig):
     """Fixed validation samples, spread over the clips."""
     vgg: Path | None = None
     """VGG-19 weights (default: those in checkpoints/)."""
-    lpips: Path | None = None
-    """AlexNet weights for LPIPS in validation (default: those in checkpoints/, else there is no LPIPS)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -208,8 +206,8 @@ class RenderTrainer(Trainer):
         self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)  # type: ignore[arg-type]
         self.generator = engine.parallel(Generator(network, self.loss), partly_trained=True)
         self.metrics: dict[str, Any] = {"psnr": psnr, "ssim": ssim}
-        alexnet = config.lpips or registry.find("lpips_alex")
-        if alexnet:
+        alexnet = registry.find("lpips_alex")
+        if alexnet:  # else there is no LPIPS
             self.metrics["lpips"] = LPIPS("alex", alexnet).to(engine.device)
 
     def train_batch(self, batch: Batch) -> dict[str, Tensor]:

@@ -27,7 +27,6 @@ from runtime.command_line import UserError
 
 CHUNK = 8  # frames that are cropped at once
 NO_FILTERS = Filters()
-REASONS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EACCES: "no permission"}
 
 
 class _Unusable(Exception):
@@ -60,7 +59,7 @@ def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = 
     except _Unusable as error:
         unusable = error
     except OSError as error:
-        unusable = _Unusable(REASONS.get(error.errno or 0, "system error"), error)
+        unusable = _Unusable("disk full" if error.errno == errno.ENOSPC else "system error", error)
     except Exception as error:  # whatever a strange file causes: the run goes on
         traceback.print_exc()
         no_memory = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's message

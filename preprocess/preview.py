@@ -15,6 +15,8 @@ from runtime import command_line
 from runtime.command_line import naming
 
 CELL = 192  # side of a face in the contact sheet, in pixels
+NUM_CLIPS = 8
+NUM_FRAMES = 8  # of each clip, spread over its length
 WORST = 5  # clips that the summary names because they have the fewest faces
 
 
@@ -26,21 +28,16 @@ class PreviewConfig:
     """Folder that python -m preprocess wrote."""
     output: Path
     """Folder for contact_sheet.png and summary.txt; created if it does not exist."""
-    num_clips: int = 8
-    """Number of clips to show."""
-    num_frames: int = 8
-    """Frames of each clip, spread over its length."""
 
 
 def main(config: PreviewConfig) -> None:
     """Writes both files and prints the summary."""
-    command_line.at_least(1, num_clips=config.num_clips, num_frames=config.num_frames)
     with naming("--cache"):
         cache = ClipCache(config.cache, None)
-    indices = np.linspace(0, len(cache.names) - 1, config.num_clips, dtype=int)  # sorted, so spread over speakers
+    indices = np.linspace(0, len(cache.names) - 1, NUM_CLIPS, dtype=int)  # sorted, so spread over speakers
     names = [cache.names[index] for index in np.unique(indices)]
     text = describe(list(cache), config.cache)
-    sheet = np.concatenate([strip(cache.open(name), config.num_frames) for name in names])
+    sheet = np.concatenate([strip(cache.open(name)) for name in names])
     with command_line.writing(f"--output: {config.output}"):
         config.output.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(config.output / "contact_sheet.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
@@ -48,15 +45,15 @@ def main(config: PreviewConfig) -> None:
     print(f"{text}\ncontact sheet: {config.output / 'contact_sheet.png'}")
 
 
-def strip(clip: Clip, num_frames: int) -> np.ndarray:
+def strip(clip: Clip) -> np.ndarray:
     """Draws faces of one clip with their landmarks, evenly spread over its length; red if there is no face.
 
     Returns:
-        (CELL, num_frames * CELL, 3) uint8 RGB, with the clip's name.
+        (CELL, NUM_FRAMES * CELL, 3) uint8 RGB, with the clip's name.
     """
-    frames = np.linspace(0, clip.num_frames - 1, num_frames, dtype=int)
-    row = np.full((CELL, num_frames * CELL, 3), (120, 0, 0), np.uint8)
-    cells = np.split(row, num_frames, axis=1)  # views
+    frames = np.linspace(0, clip.num_frames - 1, NUM_FRAMES, dtype=int)
+    row = np.full((CELL, NUM_FRAMES * CELL, 3), (120, 0, 0), np.uint8)
+    cells = np.split(row, NUM_FRAMES, axis=1)  # views
     for frame, points, cell in zip(frames, clip.crop_landmarks(frames), cells, strict=True):
         if clip.found[frame]:
             cell[:] = cv2.resize(clip.face(frame), (CELL, CELL))

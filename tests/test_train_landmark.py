@@ -27,11 +27,11 @@ from runtime import command_line
 from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from train_landmark import MAX_WINDOWS, PRESETS, LandmarkTrainer, TrainLandmarkConfig, main, trainers
-from training import checkpoint, plot
+from training import plot
 from training.config import chosen_preset
 from training.engine import Engine
 from training.loop import Trainer
-from training.run_folder import read_metrics
+from training.run_folder import load_latest, path_of, read_metrics
 
 TINY = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, audio_width=2, landmark_width=1)
 
@@ -59,7 +59,7 @@ def config(cache: Path, tmp_path: Path) -> TrainLandmarkConfig:
 
 
 def last(config: TrainLandmarkConfig) -> dict:
-    state = checkpoint.load_latest(config.run / "checkpoints")
+    state = load_latest(config.run / "checkpoints")
     assert state is not None
     return state
 
@@ -95,7 +95,7 @@ def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConf
     for path, step in ((best, best_step), (config.run / "landmark_generator_last.safetensors", 4)):
         exported = models.load(path)
         assert isinstance(exported, LandmarkGenerator)
-        state = torch.load(checkpoint.path_of(config.run / "checkpoints", step), weights_only=True)
+        state = torch.load(path_of(config.run / "checkpoints", step), weights_only=True)
         assert exported.extra["step"] == step
         for name, value in exported.state_dict().items():
             torch.testing.assert_close(value, state["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)

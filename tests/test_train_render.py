@@ -18,10 +18,9 @@ from runtime.command_line import UserError
 from tests.datasets.made_up import write_clip
 from tests.training.test_distributed import write_vgg
 from train_render import InitialMotionTrainer, RenderTrainer, TrainRenderConfig, find_vgg, main, trainers
-from training import checkpoint
 from training.engine import Engine
 from training.loop import Trainer
-from training.run_folder import read_metrics
+from training.run_folder import load_latest, read_metrics
 
 SIZES: dict[str, Any] = {
     "size": 32, "sketch_channels": 1, "shallow": 4, "deep": 8, "alignment_deep": 8, "modulation": 4, "style_hidden": 4,
@@ -61,7 +60,7 @@ def config(cache: Path, vgg: Path, tmp_path: Path) -> TrainRenderConfig:
 
 
 def state_of(config: TrainRenderConfig) -> dict:
-    state = checkpoint.load_latest(config.run / "checkpoints")
+    state = load_latest(config.run / "checkpoints")
     assert state is not None
     return state
 
@@ -95,7 +94,7 @@ def test_initial_motion_trains_first_and_stays_at_its_average(lite_config: Train
     *_, trainer = start(replace(lite_config, initial_motion_steps=0))
     before = trainer.network.state_dict()
     main(lite_config)
-    motion = checkpoint.load_latest(lite_config.run / "initial_motion" / "checkpoints")
+    motion = load_latest(lite_config.run / "initial_motion" / "checkpoints")
     assert motion and motion["step"] == 2
     average = motion["average"]
     state = state_of(lite_config)
@@ -214,11 +213,12 @@ def test_missing_vgg_is_one_clear_line(
             find_vgg(replace(config, vgg=file))
 
 
-def test_lpips_is_measured_where_the_weights_are(config: TrainRenderConfig) -> None:
+def test_lpips_is_measured_where_the_weights_are(config: TrainRenderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     alexnet = Path(__file__).parents[2] / "shared/weights/alexnet_features_torchvision.pth"
     if not alexnet.exists():
         pytest.skip(f"{alexnet} is not there")
-    config = replace(config, lpips=alexnet, model=replace(TINY, size=128), cache=config.run.parent / "cache")
+    monkeypatch.setattr(registry, "find", lambda _: alexnet)
+    config = replace(config, model=replace(TINY, size=128), cache=config.run.parent / "cache")
     for name in "ab":
         write_clip(config.cache, name, num_frames=30)
     [trainer] = start(config)

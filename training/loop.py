@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, default_collate
 
 from runtime.command_line import SettingError, UserError
 from runtime.device import memory_gib, out_of_memory, wait
-from training import checkpoint
 from training.batches import Batch, ignore_signals, part_indices, spread, to_device
 from training.config import Config, TrainConfig
 from training.engine import Engine, MovingAverage, lost_another
@@ -208,7 +207,7 @@ class Trainer(ABC):
     def _save(self) -> None:
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.saved.items()}
         state |= {"step": self.step, "best": self.best, "settings": self.run.fixed}
-        checkpoint.save(self.run.checkpoints, state)
+        self.run.save(state)
 
     def _validate(self) -> None:
         """Validates and exports the averaged weights: the last ones, and the best so far."""

@@ -1,6 +1,7 @@
 """A run's folder: config.json (settings of the last command, versions, git hash), metrics, checkpoints."""
 
 import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from runtime.command_line import SettingError, write_whole, writing
-from training import checkpoint
+from runtime.command_line import SettingError, UserError, write_whole, writing
 from training.config import TrainConfig, flatten
+
+KEPT = 2  # checkpoints: the one before is there in case the last is damaged
 
 
 class RunFolder:
@@ -48,7 +50,7 @@ class RunFolder:
             except filelock.Timeout:
                 message = f"another training is at work in {self.path}; wait for it to end, or use another folder"
                 raise SettingError("run", message) from None
-            state = checkpoint.load_latest(self.checkpoints)
+            state = load_latest(self.checkpoints)
             step = 0
             if state:
                 step = state["step"]
@@ -68,6 +70,22 @@ class RunFolder:
                 problem = f"{self.path} was started with {saved[name]}, not {value}; use that value or another folder"
                 raise SettingError(name, problem)
 
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes `state` as the checkpoint of its "step", and removes what is not one of the last two.
+
+        Checkpoints newer than this step are unreadable (otherwise training would have resumed from them) and go, too.
+
+        Raises:
+            UserError: the disk is full or cannot be written; earlier checkpoints stay.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        path = path_of(self.checkpoints, state["step"])
+        write_whole(path, buffer.getvalue())
+        kept = sorted(other for other in self.checkpoints.glob("step_*.pt") if other <= path)[-KEPT:]
+        for other in set(self.checkpoints.iterdir()).difference(kept):
+            other.unlink()
+
     def close(self) -> None:
         self._board.close()
         self._lock.release()
@@ -85,6 +103,27 @@ class RunFolder:
             for name, picture in pictures.items():
                 self._board.add_image(name, picture, step, dataformats="HWC")
             self._board.flush()
+
+
+def path_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step_{step:09d}.pt"
+
+
+def load_latest(checkpoints: Path) -> dict[str, Any] | None:
+    """The newest readable checkpoint on CPU; None when there is none at all.
+
+    Raises:
+        UserError: there are some, and none can be read.
+    """
+    found = sorted(checkpoints.glob("step_*.pt"))
+    for path in reversed(found):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            print(f"{path} cannot be read ({type(error).__name__}): going back to the one before")
+    if found:
+        raise UserError(f"{checkpoints}: no checkpoint there can be read; use another folder or delete this one")
+    return None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

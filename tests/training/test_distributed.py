@@ -18,8 +18,7 @@ import train_landmark
 import train_render
 from tests.datasets.made_up import write_clip
 from tests.training.toy import STEPS, toy_trainer
-from training import checkpoint
-from training.run_folder import read_metrics
+from training.run_folder import load_latest, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
@@ -146,7 +145,7 @@ def test_two_processes_train_as_one(tmp_path: Path, settings: dict[str, float]) 
     command = ["-m", "tests.training.toy", str(tmp_path / "two"), "", flags]
     end(start_processes([command, command], cwd=ROOT))
     toy_trainer(tmp_path / "one", **json.loads(flags)).fit()
-    one, two = (checkpoint.load_latest(tmp_path / run / "checkpoints") for run in ("one", "two"))
+    one, two = (load_latest(tmp_path / run / "checkpoints") for run in ("one", "two"))
     assert one and two and one["step"] == two["step"] == STEPS
     assert one["networks"].keys() == two["networks"].keys()
     for key in ("networks", "average"):
@@ -171,7 +170,7 @@ def test_weights_stay_the_same_on_both_processes(tmp_path: Path, script: str, fl
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
-    saved = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    saved = load_latest(tmp_path / "run" / "checkpoints")
     assert saved and saved["step"] == 4
     for key, value in saved["networks"].items():
         assert key not in states[0] or torch.equal(value, states[0][key]), key

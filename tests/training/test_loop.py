@@ -22,17 +22,17 @@ import train_landmark
 import train_render
 from runtime.command_line import UserError
 from tests.training.toy import STEPS, ToyTrainer, toy_trainer
-from training import checkpoint, loop
+from training import loop
 from training.batches import part_indices, sample_indices
 from training.config import TrainConfig
 from training.engine import SIGNALS, Engine, MovingAverage
-from training.run_folder import read_metrics
+from training.run_folder import load_latest, path_of, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def last(run: Path) -> dict[str, Any]:
-    state = checkpoint.load_latest(run / "checkpoints")
+    state = load_latest(run / "checkpoints")
     assert state is not None
     return state
 
@@ -191,7 +191,7 @@ def test_curves_continue_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest
 
 def test_damaged_newest_checkpoint_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path / "run", steps=6)
-    newest = checkpoint.path_of(tmp_path / "run" / "checkpoints", 6)
+    newest = path_of(tmp_path / "run" / "checkpoints", 6)
     newest.write_bytes(newest.read_bytes()[:500])
     train(tmp_path / "run")
     assert "step_000000006.pt cannot be read" in capsys.readouterr().out
@@ -205,7 +205,7 @@ def test_damaged_newest_checkpoint_is_skipped(tmp_path: Path, capsys: pytest.Cap
 
 def test_damaged_checkpoints_do_not_count_among_the_two_kept(tmp_path: Path) -> None:
     train(tmp_path, steps=6)
-    checkpoint.path_of(tmp_path / "checkpoints", 6).write_bytes(b"damaged")
+    path_of(tmp_path / "checkpoints", 6).write_bytes(b"damaged")
     toy_trainer(tmp_path, steps=5).fit()
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
         "step_000000004.pt",
