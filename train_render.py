@@ -112,6 +112,7 @@ PRESETS = {
     ),
     "paper": TrainRenderConfig(
         preset="paper",
+        steps=143_000,
         batch=96,
         ema=0.0,
     ),

@@ -244,14 +244,14 @@ def test_without_warping_the_discriminator_learns_from_the_first_step(config: Tr
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"batch": 1}, "batch: 1 in 1 parts leaves fewer than 2 samples in each"),
-    ({"accumulate": 2}, "batch: 2 in 2 parts leaves fewer than 2 samples in each"),
+    ({"batch": 1}, "batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts, at least 2 samples"),
+    ({"accumulate": 2}, "batch: 2 cannot be shared evenly by 1 processes and 2 accumulated parts, at least 2 samples"),
     ({"num_references": 0}, "num_references: 0 is not more than 0"),
     ({"val_samples": 0}, "val_samples: 0 is not more than 0"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(config: TrainRenderConfig, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        replace(config, **settings)
+        start(replace(config, **settings))
 
 
 @pytest.mark.parametrize(("group", "settings", "message"), [

@@ -82,12 +82,6 @@ class TrainConfig:
                 raise SettingError(name, f"{value} is not more than 0")
             if not value >= 0:
                 raise SettingError(name, f"{value} is less than 0, or no number")
-        if self.batch // self.accumulate < 2:
-            raise SettingError(
-                "batch",
-                f"{self.batch} in {self.accumulate} parts leaves fewer than 2 samples in each, too few for batch "
-                "statistics; use a larger batch or fewer parts",
-            )
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0-based): linear warm-up, then constant."""

@@ -45,9 +45,9 @@ class Engine:
         self.device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
         self.replicas: list[DistributedDataParallel] = []
         self.part_size, remainder = divmod(config.batch, self.num_processes * config.accumulate)
-        if remainder:
+        if remainder or self.part_size < 2:  # a single sample has no batch statistics
             shares = f"{self.num_processes} processes and {config.accumulate} accumulated parts"
-            raise SettingError("batch", f"{config.batch} cannot be shared evenly by {shares}")
+            raise SettingError("batch", f"{config.batch} cannot be shared evenly by {shares}, at least 2 samples each")
         is_auto = config.precision == "auto"
         self.half = config.precision == "bf16" or (is_auto and computes_in_bf16(self.device))
         if self.device.type == "cuda":
