@@ -297,8 +297,8 @@ def test_zero_references_or_clips_are_refused(config: TrainLandmarkConfig, name:
 @pytest.mark.parametrize(("flags", "message"), [
     ("--model.heads 3", "--model.width: 160 must be even and a multiple of --model.heads (3)"),
     ("--model.width 15 --model.heads 5", "--model.width: 15 must be even and a multiple of --model.heads (5)"),
-    ("--batch 1 --num-references 1", "--batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts, at least"),
-    ("--batch 1 --model.num-frames 1", "--batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts, at least"),
+    ("--batch 1 --num-references 1", "--batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts"),
+    ("--batch 1 --model.num-frames 1", "--batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts"),
     ("--model.layers 0", "--model.layers: 0 is not more than 0"),
     ("--model.num-frames -3", "--model.num-frames: -3 is not more than 0"),
     ("--model.dropout 1", "--model.dropout: 1.0 is not a probability below 1"),
