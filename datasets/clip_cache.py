@@ -9,9 +9,11 @@ have an entry in every array (so that the sound stays aligned) but no bytes in `
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from datasets.windows import longest_run
 from face import fingerprint
@@ -72,9 +74,12 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             "num_found": int(track.found.sum()),
             "longest_run": longest_run(track.found),
         }
-        content = save(arrays, {"clip": json.dumps(metadata, sort_keys=True)})
-        with self._file, open(f"{self.arrays}{UNFINISHED}", "wb") as file:
-            file.write(content)
+        try:
+            save_file(arrays, f"{self.arrays}{UNFINISHED}", {"clip": json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error), str(self.arrays)) from error
+        with self._file, open(f"{self.arrays}{UNFINISHED}", "rb+") as file:
             for unfinished in (self._file, file):  # so that the clip survives a power cut
                 unfinished.flush()
                 os.fsync(unfinished.fileno())

@@ -131,13 +131,16 @@ class Tracker:
     def recent(self, count: int) -> FaceTrack:
         """The track of the last `count` frames; later frames may still change the last `SMOOTHING` boxes."""
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)[-count:].copy()
-        several = np.array(self._counts[-count:], int)
-        shots = np.array(self._shots[-count:], int)
-        return FaceTrack(landmarks, self._frame_size, several, shots)
+        return self._track(landmarks)
 
     def finish(self) -> FaceTrack:
-        """The track of all frames."""
-        return self.recent(len(self._shots))
+        """The track of all frames; no frame can be added any more."""
+        return self._track(np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2))
+
+    def _track(self, landmarks: ndarray) -> FaceTrack:
+        several = np.array(self._counts[-len(landmarks) :], int)
+        shots = np.array(self._shots[-len(landmarks) :], int)
+        return FaceTrack(landmarks, self._frame_size, several, shots)
 
     def _find(self, frame: ndarray) -> ndarray | None:
         """The mesh of the tracked person, if seen."""

@@ -59,7 +59,8 @@ def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = 
     except _Unusable as error:
         unusable = error
     except OSError as error:
-        unusable = _Unusable("disk full" if error.errno == errno.ENOSPC else "system error", error)
+        reasons = {errno.ENOSPC: "disk full", errno.EACCES: "no permission"}
+        unusable = _Unusable(reasons.get(error.errno or 0, "system error"), error)
     except Exception as error:  # whatever a strange file causes: the run goes on
         traceback.print_exc()
         no_memory = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's message

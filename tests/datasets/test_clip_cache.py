@@ -83,11 +83,23 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("suffix", [".faces", ".safetensors"])
-def test_a_disk_full_in_either_file_leaves_nothing(tmp_path: Path, suffix: str) -> None:
-    (tmp_path / f"a{suffix}.part").symlink_to("/dev/full")
+def test_a_disk_full_of_faces_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.faces.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         write_clip(tmp_path, "a")
+    assert not os.listdir(tmp_path)
+
+
+def test_arrays_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of file sizes exist on Unix only")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_clip(tmp_path, "a", 30, missing=tuple(range(30)))  # no faces, 30 KB of landmarks
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
     assert not os.listdir(tmp_path)
 
 
