@@ -26,7 +26,7 @@ from datasets.splits import SplitConfig, split
 from face import fingerprint
 from losses.adversarial import discriminator_loss
 from losses.lite import LiteRenderLoss, LiteRenderLossConfig, initial_motion_loss
-from losses.perceptual import LAYERS, VGG19, load_vgg
+from losses.perceptual import LAYERS, VGG19
 from losses.render import RenderLoss, RenderLossConfig
 from metrics.image_quality import LPIPS, psnr, ssim
 from models import weights
@@ -125,7 +125,7 @@ def find_vgg(config: TrainRenderConfig) -> VGG19:
     if path is None:
         raise UserError(f"{registry.how_to_get('vgg19')}, or name a file by --vgg")
     with registry.reading(path, "VGG-19"):
-        return load_vgg(path, config.loss.layers)
+        return VGG19(torch.load(path, map_location="cpu", weights_only=True), config.loss.layers)
 
 
 class InitialMotionTrainer(Trainer):

@@ -56,9 +56,8 @@ def main(config: InferenceBenchmarkConfig) -> None:
     types = (torch.float32, torch.bfloat16)
     renderer = [measure_renderer(count, device, dtype) for dtype in types for count in NUM_REFERENCES]
     print_table("The paper's renderer, one frame", renderer)
-    charts = (jobs, "frames/s"), (jobs, "busy cores"), (renderer, "relative rate"), (commands, "peak memory, MiB")
-    figure = Figure(figsize=(8, 12), layout="constrained")
-    for axes, (rows, column) in zip(figure.subplots(4), charts, strict=True):
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    for axes, (rows, column) in zip(figure.subplots(2), ((jobs, "frames/s"), (renderer, "relative rate")), strict=True):
         names = [next(iter(row.values())) for row in rows]  # the first column
         axes.bar_label(axes.barh(names, [row[column] for row in rows]), fmt="%.4g")
         axes.set_title(column)

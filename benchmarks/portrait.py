@@ -14,7 +14,6 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 def write_portrait(path: Path, length: float, size: tuple[int, int]) -> None:
     """Writes a video of `length` seconds and `size` (width, height), with sound."""
-    path.parent.mkdir(exist_ok=True)
     side = min(size)
     portrait = cv2.imread(str(ASSETS / "portrait.png"), cv2.IMREAD_COLOR_RGB)
     portrait = cv2.resize(portrait, (side, side), interpolation=cv2.INTER_AREA)

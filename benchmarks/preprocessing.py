@@ -53,6 +53,7 @@ def main(config: PreprocessingBenchmarkConfig) -> None:
         memory = []
         for minutes in MEMORY_MINUTES:
             long = folder / f"{minutes:g}"
+            long.mkdir()
             write_portrait(long / "portrait.mp4", 60 * minutes, (1920, 1080))
             usage = run("-m", "preprocess", "--videos", long, "--cache", long / "cache", "--workers", "1")
             memory.append({"1080p, minutes": minutes, "peak memory, MiB": usage.peak_memory})

@@ -1,7 +1,6 @@
 """Perceptual and style distance on VGG-19 features (paper, equations 17 to 19)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +10,6 @@ from torchvision.models.vgg import cfgs, make_layers
 
 LAYERS = (1, 2, 3, 4, 5)  # relu1_1 .. relu5_1
 _RELUS = ("1", "6", "11", "20", "29")  # their names among torchvision's layers
-
-
-def load_vgg(path: Path, layers: Sequence[int] = LAYERS) -> "VGG19":
-    """VGG-19 with the weights of torchvision's file, of any precision.
-
-    Raises:
-        Exception: whatever torch raises on a file that is missing, damaged or another network's
-    """
-    return VGG19(torch.load(path, map_location="cpu", weights_only=True), layers)
 
 
 class VGG19(nn.Module):

@@ -58,7 +58,12 @@ class LandmarkGenerator(Network):
         return self._embed(self.reference_encoder, reference.mT)
 
     def predict(
-        self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
+        self,
+        audio_tokens: Tensor,
+        pose_tokens: Tensor,
+        reference_tokens: Tensor,
+        pose: Tensor,
+        reference: Tensor,
     ) -> LandmarkOutput:
         """Equations 4 to 9.
 

@@ -1,6 +1,7 @@
 """Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,17 +70,16 @@ def encoder(
         dimensions: 1 or 2
         last_residual: whether the last block is residual
     """
+    block = partial(ConvBlock, dimensions=dimensions)
     blocks = []
     for wider, stride, residuals in stages:
-        blocks.append(ConvBlock(channels, wider, stride=stride, dimensions=dimensions))
+        blocks.append(block(channels, wider, stride=stride))
         for _ in range(residuals):
-            blocks.append(ConvBlock(wider, wider, dimensions=dimensions, residual=True))
+            blocks.append(block(wider, wider, residual=True))
         channels = wider
-    blocks.append(ConvBlock(channels, out, padding=0, dimensions=dimensions))
-    last = ConvBlock(
-        out, out, kernel=1, padding=0, dimensions=dimensions, residual=last_residual, activation=activation
-    )
-    return nn.Sequential(*blocks, last)
+    blocks.append(block(channels, out, padding=0))
+    blocks.append(block(out, out, kernel=1, padding=0, residual=last_residual, activation=activation))
+    return nn.Sequential(*blocks)
 
 
 def audio_encoder(width: int, out: int, activation: Callable[[Tensor], Tensor]) -> nn.Sequential:
@@ -137,8 +137,8 @@ class ModulatedBlock(nn.Module):
             gamma, beta = norm(source).chunk(2, dim=1)
             scale = as_rows(1 + gamma, x.shape[-1])  # (B, C, H or 1, W)
             shift = as_rows(beta, x.shape[-1])
-            normalised = instance_norm(x.to(gamma.dtype)).unflatten(0, (len(source), -1))  # (B, N, C, H, W)
-            x = torch.addcmul(shift[:, None], normalised, scale[:, None]).flatten(0, 1)
+            x = instance_norm(x.to(gamma.dtype)).unflatten(0, (len(source), -1))  # (B, N, C, H, W)
+            x = torch.addcmul(shift[:, None], x, scale[:, None]).flatten(0, 1)
             x = conv(F.leaky_relu(x, 0.2, inplace=True))
         return x
 
@@ -173,13 +173,8 @@ def zero_init(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Applies a function of (B, C, H, W) to all references (B, N, C, H, W) at once."""
-    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to (h, w)."""
     if x.ndim == 5:
-        return map_references(lambda flat: resize(flat, size), x)
+        return resize(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
     return F.interpolate(x, tuple(size), mode="bilinear")

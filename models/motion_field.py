@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.configs import RendererConfig
-from models.layers import ConvBlock, ModulatedBlock, Spade, map_references
+from models.layers import ConvBlock, ModulatedBlock, Spade
 
 
 class ReferenceFeatures(NamedTuple):
@@ -53,9 +53,10 @@ class ReferenceEncoder(nn.Module):
 
     def forward(self, images: Tensor, sketches: Tensor) -> ReferenceFeatures:
         """Images (B, N, 3, H, W), RGB in [0, 1], and sketches (B, N, S, H, W) in [0, 1] -> features."""
-        shallow = map_references(self.shallow, torch.cat([images, sketches], dim=2))  # h^1
-        deep = map_references(self.deep, shallow)  # h^2
-        return ReferenceFeatures(images, shallow, deep)
+        batch = images.shape[:2]
+        shallow = self.shallow(torch.cat([images, sketches], dim=2).flatten(0, 1))  # h^1
+        deep = self.deep(shallow)  # h^2
+        return ReferenceFeatures(images, shallow.unflatten(0, batch), deep.unflatten(0, batch))
 
 
 class MotionField(nn.Module):
@@ -83,8 +84,8 @@ class MotionField(nn.Module):
         for block in self.coarse:
             x = block(x, half_size_sketches)
         x = self.fine(F.pixel_shuffle(x, 2), sketches)  # (B*N, C2/4, H, W)
-        pairs = (len(sketches), -1)
-        return Motion(self.flow(x).unflatten(0, pairs), self.weight(x).unflatten(0, pairs))
+        batch = (len(sketches), -1)
+        return Motion(self.flow(x).unflatten(0, batch), self.weight(x).unflatten(0, batch))
 
 
 Interpolation = Literal["bilinear", "bicubic"]

@@ -40,25 +40,22 @@ class LiteLandmarkGenerator(LandmarkGenerator):
             zero_init(layer)
 
     def predict(
-        self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
+        self,
+        audio_tokens: Tensor,
+        pose_tokens: Tensor,
+        reference_tokens: Tensor,
+        pose: Tensor,
+        reference: Tensor,
     ) -> LandmarkOutput:
-        """Adds the paper's prediction, in units of the typical deviation, to the resting lips and jaws."""
+        """Adds the paper's prediction, in units of the typical deviation, to the references' lips and jaws at rest."""
         lip, jaw = super().predict(audio_tokens, pose_tokens, reference_tokens, pose, reference)
-        resting_jaw, resting_lip = self.resting_landmarks(pose, reference).split([NUM_JAW, NUM_LIP], dim=-2)
-        return LandmarkOutput(DEVIATION * lip + resting_lip, DEVIATION * jaw + resting_jaw)
-
-    def resting_landmarks(self, pose: Tensor, reference: Tensor) -> Tensor:
-        """Jaws and lips of the references in the pose of each frame: (B, T, 57, 2).
-
-        Args:
-            pose: (B, T, 74, 2)
-            reference: (1 or B, N, 131, 2)
-        """
         mean_pose, content = move_with_pose(reference, pose).split([NUM_POSE, NUM_JAW + NUM_LIP], dim=-2)
         unexplained = mean_pose[..., 0] - pose[..., 0].float()  # by an affine map: the head's turn
         with torch.autocast(pose.device.type, enabled=False):
             shift = self.turn(unexplained / TURN)  # (B, T, 57)
-        return content - F.pad(shift[..., None], (0, 1))
+        content = content - F.pad(shift[..., None], (0, 1))
+        resting_jaw, resting_lip = content.split([NUM_JAW, NUM_LIP], dim=-2)
+        return LandmarkOutput(DEVIATION * lip + resting_lip, DEVIATION * jaw + resting_jaw)
 
 
 def move_with_pose(reference: Tensor, pose: Tensor) -> Tensor:

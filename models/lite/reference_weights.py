@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import map_references, resize, zero_init
+from models.layers import resize, zero_init
 from models.lite.sampling import LITE
 from models.motion_field import half_size
 
@@ -40,12 +40,12 @@ class ReferenceWeights(nn.Module):
 
     def forward(self, cues: Tensor, size: tuple[int, int]) -> Tensor:
         """`alignment_cues` (B, N, 12, G, G) -> weights that sum to 1 over the references: (B, N, 1, H, W)."""
-        x = F.leaky_relu(map_references(self.input, cues), 0.2)
+        batch = cues.shape[:2]
+        x = F.leaky_relu(self.input(cues.flatten(0, 1)), 0.2)  # (B*N, C, G, G)
         for own, shared in zip(self.own, self.shared, strict=True):
-            mean = shared(x.mean(1))[:, None]
-            x = x + F.leaky_relu(map_references(own, x) + mean, 0.2)  # (B, N, C, G, G)
-        logits = resize(map_references(self.logits, x), size)
-        return logits.softmax(dim=1)
+            mean = shared(x.unflatten(0, batch).mean(1)).repeat_interleave(batch[1], dim=0)
+            x = x + F.leaky_relu(own(x) + mean, 0.2)
+        return resize(self.logits(x), size).unflatten(0, batch).softmax(dim=1)
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ def _relative_to_mean(cue: Tensor) -> Tensor:
 
 def _mean_length(vectors: Tensor) -> Tensor:
     """Vectors (B, N, K, 2) -> their mean length (B, N, 1, 1, 1)."""
-    return torch.hypot(vectors[..., 0], vectors[..., 1]).mean(-1)[..., None, None, None]
+    return torch.linalg.vector_norm(vectors, dim=-1).mean(-1)[..., None, None, None]
 
 
 def local_mean(x: Tensor, side: int) -> Tensor:

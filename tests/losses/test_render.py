@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from losses import perceptual
-from losses.perceptual import VGG19, gram, load_vgg, style
+from losses.perceptual import VGG19, gram, style
 from losses.render import RenderLoss, RenderLossConfig
 from tests.models.released import case, state_dict
 
@@ -130,7 +130,8 @@ def test_vgg_file_of_any_precision(tmp_path: Path, vgg: VGG19) -> None:
     state = {f"features.{name}": value.half() for name, value in vgg.features.state_dict().items()}
     torch.save(state | {"classifier.0.weight": torch.zeros(1)}, path)
     picture = pictures(1)[0]
-    for a, b in zip(load_vgg(path, (1, 2))(picture), vgg(picture), strict=True):
+    loaded = VGG19(torch.load(path, weights_only=True), (1, 2))
+    for a, b in zip(loaded(picture), vgg(picture), strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
 
@@ -141,7 +142,7 @@ def test_real_vgg_agrees_with_human_judgement(shared: Path) -> None:
     """A blurred picture is farther from the original than one that is a little darker."""
     from skimage.data import astronaut
 
-    network = load_vgg(shared / "weights" / "vgg19_features.pth")
+    network = VGG19(torch.load(shared / "weights" / "vgg19_features.pth", weights_only=True))
     picture = torch.from_numpy(astronaut()[:256, 128:384]).permute(2, 0, 1)[None] / 255
     blurred = torch.nn.functional.avg_pool2d(picture, 5, stride=1, padding=2, count_include_pad=False)
     features, dark, soft = (network(x) for x in (picture, 0.95 * picture, blurred))
