@@ -13,13 +13,12 @@ from scipy import linalg
 from skimage.transform import estimate_transform
 
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
-from media.audio import COLUMNS_PER_SECOND, FPS, N_MELS, SILENCE
+from media.audio import FPS
 from metrics.image_quality import FeaturePool
 from networks import Networks, References
 
 CANDIDATES = 25  # references from which the nearest is chosen in validation
-CONTEXT = 52  # mel columns that the ridge regression sees, 0.65 s around the frame
-POOLING = 2  # columns averaged into one of its inputs
+TEMPO = 3.25  # of the mel windows that the ridge regression sees: 0.65 s
 PENALTY = 0.3  # of its weights, relative to the mean variance of its inputs
 
 
@@ -62,35 +61,28 @@ def static_lips(landmarks: ndarray, references: ndarray) -> ndarray:
     return with_content(landmarks, content.mean(axis=1))
 
 
-def sound_context(mel: ndarray, frames: ndarray) -> ndarray:
-    """Inputs of the ridge regression, (F, 80 * CONTEXT / POOLING): the mel (80, C) around frames (F,)."""
-    padded = np.pad(mel, ((0, 0), (CONTEXT, CONTEXT)), constant_values=SILENCE)
-    first = frames * COLUMNS_PER_SECOND // FPS + CONTEXT // 2  # column of the padded mel
-    windows = np.take(padded, first[:, None] + np.arange(CONTEXT), axis=1, mode="clip")  # (80, F, CONTEXT)
-    pooled = windows.reshape(N_MELS, len(frames), -1, POOLING).mean(axis=-1)
-    return pooled.transpose(1, 0, 2).reshape(len(frames), -1)
-
-
 class RidgeRegression:
-    """Predicts jaw and lips, relative to static lips in crop coordinates, from 0.65 s of mel."""
+    """Predicts jaw and lips (F, 57, 2), relative to static lips in crop coordinates, from 0.65 s of mel."""
 
     def __init__(self, examples: Iterable[tuple[ndarray, ndarray]]) -> None:
-        """`examples`: of each clip, inputs (F, D) and outputs (F, K). Clips are not kept."""
+        """`examples`: of each clip, mel windows (F, 1, 80, 16) and what to predict. Clips are not kept."""
         pool = FeaturePool()
         num_inputs = 0
-        for inputs, outputs in examples:
-            pool.add(np.concatenate([inputs, outputs], axis=1))
+        for windows, content in examples:
+            inputs = windows.reshape(len(windows), -1)
             num_inputs = inputs.shape[1]
+            pool.add(np.hstack([inputs, content.reshape(len(windows), -1)]))
         mean = pool.statistics()["mu"]
         covariance = pool.statistics()["sigma"]
         of_inputs = covariance[:num_inputs, :num_inputs]
         penalty = PENALTY * np.trace(of_inputs) / num_inputs * np.eye(num_inputs)
-        self.weight = linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:], assume_a="pos")  # (D, K)
+        self.weight = linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:], assume_a="pos")
         self.bias = mean[num_inputs:] - mean[:num_inputs] @ self.weight
 
-    def __call__(self, inputs: ndarray) -> ndarray:
-        """(F, D) -> (F, K)."""
-        return inputs @ self.weight + self.bias
+    def __call__(self, windows: ndarray) -> ndarray:
+        """(F, 1, 80, 16) -> (F, 57, 2)."""
+        content = windows.reshape(len(windows), -1) @ self.weight + self.bias
+        return content.reshape(len(windows), -1, 2)
 
 
 def paste_nearest(

@@ -1,4 +1,4 @@
-"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report."""
+"""Pictures of the results: a sheet like the paper's Figure 4, a report."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from evaluation.protocol import parse_named
 from face.crop import crop_face
 from face.tracking import FaceTrack, track_faces
 from media.video import Video
-from media.writer import WRITTEN, VideoWriter
 from metrics.mouth import mouth_crop
 from runtime import command_line
 from runtime.command_line import UserError, naming, write_whole
@@ -75,39 +74,6 @@ class Sheet:
             raise UserError(f"--output {self.output}: too large for such a file; use .png or fewer frames")
         write_whole(self.output, content.tobytes())
         print(f"{self.output}: {len(paths)} videos, {len(frames)} frames of each")
-
-
-@dataclass(frozen=True)
-class Compare:
-    """A video of videos side by side, in step, with their names and the sound of the first that has any."""
-
-    videos: tuple[str, ...]
-    """NAME=VIDEO of each."""
-    output: Path
-    """The video (.mp4)."""
-    height: int = 256
-    """Pixels of each."""
-
-    def run(self) -> None:
-        """Writes the video, as long as the shortest."""
-        with naming("--videos"):
-            paths = parse_named(self.videos)
-            if not paths:
-                raise UserError("name at least one, as NAME=VIDEO")
-        command_line.check_output(self.output, "--output", WRITTEN, inputs=paths.values())
-        command_line.at_least(1, height=self.height)
-        videos = [Video(path) for path in paths.values()]
-        sound = next((video.path for video in videos if video.has_audio), None)
-        widths = [max(1, round(video.width * self.height / video.height)) for video in videos]
-        num_frames = 0
-        with VideoWriter(self.output, videos[0].fps, (sum(widths), LABEL_HEIGHT + self.height), sound) as writer:
-            for pictures in zip(*videos, strict=False):
-                cells = []
-                for name, width, picture in zip(paths, widths, pictures, strict=True):
-                    cells.append(labelled(name, cv2.resize(picture, (width, self.height))))
-                writer.write(np.hstack(cells))
-                num_frames += 1
-        print(f"{self.output}: {len(videos)} videos side by side, {num_frames} frames")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Videos are lossless. Beside each lies its recipe, a text file that says what it 
 recipe is not made again. Workers are separate processes.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+import pooch
 from scipy.io import wavfile
 
 from evaluation.baselines import NearestReference, StaticLips
@@ -57,8 +57,8 @@ def _dubber(method: Method) -> Dubber:
 
 @cache
 def _fingerprint(weights: Path) -> str:
-    content = b"".join(path.read_bytes() for path in sorted(weights.glob("*.safetensors")))
-    return hashlib.sha256(content).hexdigest()[:16]
+    hashes = [pooch.file_hash(str(path)) for path in sorted(weights.glob("*.safetensors"))]
+    return " ".join(digest[:8] for digest in hashes)
 
 
 def recipe(job: Job) -> str:

@@ -23,6 +23,7 @@ from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
 from runtime.command_line import at_least, check_output, naming, write_whole
 
+MOST = 5  # frames that sound may be off
 MIN_FRAMES = 60  # with a face; shorter clips are left as they are
 MIN_CORRELATION = 0.2  # below it the sound is left as it is
 MIN_GAIN = 0.02  # of the correlation, for which sound is moved
@@ -47,8 +48,6 @@ class Offsets:
     correlation, and sure the share of resampled clips in which it beats no offset. Sound is moved from 0.98 on."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors."""
-    most: int = 5
-    """Frames at 25 fps that sound may be off."""
     workers: int = 1
     """Processes."""
     shard: str = "1/1"
@@ -59,7 +58,7 @@ class Offsets:
     def run(self) -> None:
         """Adds the missing clips to the list."""
         check_output(self.output, "--output", (".txt",))
-        at_least(1, most=self.most, workers=self.workers)
+        at_least(1, workers=self.workers)
         with naming("--shard"):
             names = select_shard(ClipCache(self.cache, None).names, self.shard)
         with naming("--weights"):
@@ -90,20 +89,20 @@ def estimate(name: str, offsets: Offsets) -> str:
     if clip.num_found < MIN_FRAMES:
         return f"{quoted(name)} frames={shift} short\n"
     faces = ClipFaces(clip)
-    openness = openness_by_offset(_predictor(offsets), faces, offsets.most)
+    openness = openness_by_offset(_predictor(offsets), faces)
     correlations = np.nan_to_num([correlation(row, faces.openness) for row in openness])
     best = best_offset(correlations)
-    position = offsets.most + best
-    sure = certainty(openness[position], openness[offsets.most], faces.openness) if best else 1.0
+    position = MOST + best
+    sure = certainty(openness[position], openness[MOST], faces.openness) if best else 1.0
     if sure >= MIN_CERTAINTY:
         shift += best
     return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
 
 
-def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces, most: int) -> ndarray:
-    """Lip openness predicted with the sound moved by -most to most frames: (2 * most + 1, F)."""
+def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces) -> ndarray:
+    """Lip openness predicted with the sound moved by up to `MOST` frames: (2 * MOST + 1, F)."""
     openness = []
-    for frames in range(-most, most + 1):
+    for frames in range(-MOST, MOST + 1):
         columns = round(frames * COLUMNS_PER_SECOND / FPS)
         moved = predict(predictor, faces, mel=np.roll(faces.clip.mel, columns, axis=1))
         openness.append(moved.openness(MIDDLE))

@@ -46,8 +46,6 @@ class Table1:
     """Published list of clips to choose from, one per line; without it all videos."""
     count: int = protocol.COUNT
     """Clips chosen."""
-    seed: int = protocol.SEED
-    """Of the choice, and of who gets whose sound in dubbing."""
     protocol: Protocol = "both"
     """The clip's own sound, another clip's, or both."""
     weights: tuple[str, ...] = (f"IP-LAP={SHIPPED_WEIGHTS}",)
@@ -124,13 +122,10 @@ def our_methods(table: Table1) -> list[Method]:
     reserved = [f"{name}=." for name in (ORIGINAL, UNTOUCHED, *BASELINES)]
     with naming("--weights, --methods"):
         parse_named((*reserved, *table.weights, *table.methods))
-    weights = parse_named(table.weights)
     methods = []
-    for name, folder in weights.items():
+    for name, folder in parse_named(table.weights).items():
         for number in table.num_references:
-            row = name
-            if len(table.num_references) > 1:
-                row = f"N={number}" if len(weights) == 1 else f"{name}, N={number}"
+            row = f"{name}, N={number}" if len(table.num_references) > 1 else name
             config = replace(
                 DubConfig.for_tables(),
                 device=table.device,
@@ -176,10 +171,10 @@ def plan_table(table: Table1, place: str, videos: dict[str, Path], methods: list
     if table.clip_list:
         with naming("--clip-list"):
             names = read_list(table.clip_list)
-    clips = protocol.choose_clips(names, table.count, table.seed)
+    clips = protocol.choose_clips(names, table.count)
     sounds = dict(zip(clips, clips, strict=True))
     if place == "dubbing":
-        sounds = protocol.exchange_sounds(clips, table.seed)
+        sounds = protocol.exchange_sounds(clips)
     lines = [f"{quoted(clip)} {quoted(sound)}\n" for clip, sound in sounds.items()]
     write_whole(table.output / f"{place}_pairs.txt", "".join(lines))
     paths = {clip: table.videos / clip for clip in clips}  # where a missing one would be: the reason of its failure

@@ -17,20 +17,19 @@ SEED = 2023
 COUNT = 45
 
 
-def choose_clips(names: Iterable[str], count: int = COUNT, seed: int = SEED) -> list[str]:
+def choose_clips(names: Iterable[str], count: int = COUNT) -> list[str]:
     """Chooses `count` of the names by the rule above, sorted; all of them if there are not more."""
     at_least(1, count=count)
-    at_least(0, seed=seed)
     ordered = sorted(names)
-    permutation = np.random.default_rng(seed).permutation(len(ordered))
+    permutation = np.random.default_rng(SEED).permutation(len(ordered))
     return sorted(ordered[i] for i in permutation[:count])
 
 
-def exchange_sounds(clips: list[str], seed: int = SEED) -> dict[str, str]:
-    """Clip -> the clip whose sound it is dubbed with: the next one in a cyclic order given by the seed."""
+def exchange_sounds(clips: list[str]) -> dict[str, str]:
+    """Clip -> the clip whose sound it is dubbed with: the next one in a cyclic order given by `SEED`."""
     if len(clips) < 2:
         raise UserError("dubbing needs two clips or more: each takes the sound of another")
-    order = np.random.default_rng(seed).permutation(len(clips))
+    order = np.random.default_rng(SEED).permutation(len(clips))
     following = dict(zip(order, np.roll(order, -1), strict=True))
     return {clip: clips[following[i]] for i, clip in enumerate(clips)}
 

@@ -175,19 +175,17 @@ def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> FaceP
 
     Raises UserError if no frame can be scored.
     """
-    true_track = original.track
+    true = original.track
     found = track.found
-    face = FaceSequence(track.landmarks_in_frame, track.boxes)
-    true_face = FaceSequence(true_track.landmarks_in_frame, true_track.boxes)
+    boxes = track.boxes
+    end = None  # in dubbing each is scored to its own end
     if original.compare:
-        common = min(len(found), len(true_track.found))
-        if len(found) != len(true_track.found):
-            result.notes.append(f"common part of {len(found)} and {len(true_track.found)} frames")
-        found = found[:common] & true_track.found[:common]
-        face = face.first(common)
-        true_face = true_face.first(common)
-        if track.frame_size == true_track.frame_size:
-            face = face._replace(boxes=true_face.boxes)
+        end = min(len(track.found), len(true.found))
+        found = track.found[:end] & true.found[:end]
+        if len(track.found) != len(true.found):
+            result.notes.append(f"common part of {len(track.found)} and {len(true.found)} frames")
+        if track.frame_size == true.frame_size:
+            boxes = true.boxes
         else:
             width, height = track.frame_size
             result.notes.append(f"framed otherwise, {width} x {height}, compared by its own face boxes")
@@ -195,4 +193,5 @@ def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> FaceP
     result.faceless = len(found) - result.frames
     if not result.frames:
         raise UserError(f"no frame shows a face{' in both output and original' if original.compare else ''}")
-    return FacePair(found, face, true_face)
+    output = FaceSequence(track.landmarks_in_frame[:end], boxes[:end])
+    return FacePair(found, output, FaceSequence(true.landmarks_in_frame[:end], true.boxes[:end]))

@@ -16,7 +16,8 @@ RESAMPLES = 2000  # of the bootstrap
 FOLDER = Path(__file__).parent
 # Column -> which values are better, and decimals.
 COLUMNS: dict[str, tuple[str, int]] = json.loads((FOLDER / "columns.json").read_bytes())
-MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # the other columns are means over clips
+# Means over frames, or over the answers of the user study; the other columns are means over clips.
+MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg", "image quality", "lip sync", "identity"}
 # Table -> row -> column -> the printed value.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads((FOLDER / "published.json").read_bytes())
 

@@ -5,6 +5,7 @@ import json
 import secrets
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,7 +36,6 @@ class Key:
 
     id: str
     trials: dict[str, tuple[str, str]]  # number -> method, clip
-    checks: dict[str, int]  # name -> the right answer
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,19 @@ class Study:
     """The page (.html). NAME.key.json is written beside it: table2 needs it, and participants must not get it."""
     count: int = 10
     """Clips, chosen among those that every method has (the paper: 5 from each dataset)."""
-    seed: int = protocol.SEED
-    """Of the choice and of the order, which differs for each participant."""
-    checks: int = 2
-    """Attention checks."""
 
     def run(self) -> None:
         """Writes the page and its key."""
         command_line.check_output(self.output, "--output", (".html",))
-        command_line.at_least(0, checks=self.checks)
         key_path = self.output.with_suffix(".key.json")
         if key_path.exists():
             raise UserError(f"--output: {key_path} belongs to an earlier study, which needs it; choose another name")
         videos = self.choose_videos()
         trials = {secrets.token_hex(5): video for video in videos}
-        checks = {f"check{i}": 1 + secrets.randbelow(5) for i in range(self.checks)}
-        key = Key(secrets.token_hex(6), trials, checks)
+        key = Key(secrets.token_hex(6), trials)
         page = {
             "id": key.id,
-            "seed": self.seed,
             "questions": list(QUESTIONS.values()),
-            "checks": [{"id": check, "value": value} for check, value in checks.items()],
             "trials": [{"id": number, "video": encode_video(videos[trials[number]])} for number in sorted(trials)],
         }
         script = json.dumps(page).replace("</", "<\\/")
@@ -81,16 +73,13 @@ class Study:
         with naming("--methods"):
             folders = protocol.parse_named(self.methods)
             found = {method: protocol.find_videos(folder) for method, folder in folders.items()}
-        clips = {clip for videos in found.values() for clip in videos}
-        common = [clip for clip in clips if all(clip in videos for videos in found.values())]
+        clips = Counter(clip for videos in found.values() for clip in videos)
+        common = [clip for clip, count in clips.items() if count == len(found)]
         if not common:
             raise UserError("--methods: no clip is in all folders")
         print(f"clips in all folders: {len(common)} of {len(clips)}")
-        chosen = {}
-        for clip in protocol.choose_clips(common, self.count, self.seed):
-            for method, videos in found.items():
-                chosen[method, clip] = videos[clip]
-        return chosen
+        chosen = protocol.choose_clips(common, self.count)
+        return {(method, clip): videos[clip] for method, videos in found.items() for clip in chosen}
 
 
 def encode_video(path: Path) -> str:
@@ -143,7 +132,7 @@ class Table2:
 def read_ratings(content: dict, key: Key) -> np.ndarray:
     """One participant's ratings (trials, questions), 1 to 5, NaN for none.
 
-    Raises one of `INVALID` if the file holds something else, or the participant failed an attention check.
+    Raises one of `INVALID` if the file holds something else.
     """
     if content["study"] != key.id:
         raise ValueError(f"another study's: {content['study']}, not {key.id}")
@@ -152,10 +141,7 @@ def read_ratings(content: dict, key: Key) -> np.ndarray:
         given = np.array(values, dtype=float)  # null becomes NaN
         if ((given < 1) | (given > 5)).any():
             raise ValueError("an answer is not from 1 to 5")
-        if item not in key.checks:
-            ratings[list(key.trials).index(item), : len(given)] = given
-        elif (np.isfinite(given) & (given != key.checks[item])).any():
-            raise ValueError(f"{content['participant']} failed an attention check")
+        ratings[list(key.trials).index(item), : len(given)] = given
     return ratings
 
 

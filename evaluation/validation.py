@@ -65,8 +65,6 @@ class Validate:
     """1 is landmarks only."""
     frames: int = 40
     """Frames of each clip that stage 2 draws, evenly spread; references themselves are never scored."""
-    num_references: int = DubConfig.num_references
-    """Reference images of the renderer (the baseline chooses from 25)."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
@@ -79,7 +77,7 @@ class Validate:
         """Prints and writes a table for each stage."""
         at_least(1, frames=self.frames)
         make_output_folder(self.output)
-        config = replace(DubConfig.for_tables(), device=self.device, num_references=self.num_references)
+        config = replace(DubConfig.for_tables(), device=self.device)
         networks = None
         with naming("--weights"):
             if self.stage == "1":
@@ -183,10 +181,9 @@ class ClipFaces:
         return self.sequence(baselines.static_lips(landmarks, landmarks[self.references]))
 
     def example(self) -> tuple[ndarray, ndarray]:
-        """Inputs (F, D) and outputs (F, 57 * 2) of the ridge regression."""
+        """What the ridge regression gets, mel windows (F, 1, 80, 16), and what it predicts, (F, 57, 2)."""
         change = self.true.landmarks_in_crop - self.static().landmarks_in_crop
-        content = change[:, CONTENT].reshape(len(change), -1)
-        return baselines.sound_context(self.clip.mel, self.frames), content
+        return mel_windows(self.clip.mel, self.frames, baselines.TEMPO), change[:, CONTENT]
 
 
 def score_clips(
@@ -196,7 +193,7 @@ def score_clips(
     persons: Mapping[str, str] | None = None,
 ) -> tuple[list[Row], list[str]]:
     """The rows of a table, see `summarise`, and a line for each clip that cannot be scored."""
-    scores: dict[str, list[ClipScore]] = defaultdict(list)
+    scores = defaultdict(list)
     left_out = []
     for name in tqdm(names, "scoring", unit="clip"):
         try:
@@ -236,9 +233,8 @@ def score_lips(predictor: LandmarkPredictor, ridge: baselines.RidgeRegression | 
         "static lips": static,
     }
     if ridge:
-        inputs, _ = faces.example()
-        change = ridge(inputs).reshape(len(inputs), -1, 2)
-        content = to_frame(static.landmarks_in_crop[:, CONTENT] + change, static.boxes)
+        windows, _ = faces.example()
+        content = to_frame(static.landmarks_in_crop[:, CONTENT] + ridge(windows), static.boxes)
         rows["ridge regression"] = faces.sequence(with_content(static.landmarks_in_frame, content))
     rows["original"] = faces.true
     return {row: faces.score(face) for row, face in rows.items()}
@@ -281,7 +277,7 @@ class FaceScorer:
         windows = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (F, T) positions of the nearest faces
         mouths = RealMouths.read(faces.frames, true * size, faces.crops, self.lpips.get("LPIPS"))
         rows = {"true": faces.true, "predicted": predict(self.networks, faces), "static": faces.static()}
-        scorers: dict[str, PairScorer] = defaultdict(lambda: PairScorer(self.lpips, mouths))
+        scorers = defaultdict(lambda: PairScorer(self.lpips, mouths))
         for batch in batches(positions, self.networks.config.batch_size):
             crops = faces.crops(faces.frames[batch])
             mel = mel_windows(clip.mel, faces.frames[batch])

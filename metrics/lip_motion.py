@@ -33,9 +33,6 @@ class FaceSequence(NamedTuple):
         """(F, 131, 2), relative to the boxes."""
         return to_crop(self.landmarks_in_frame, self.boxes)
 
-    def first(self, num_frames: int) -> "FaceSequence":
-        return FaceSequence(self.landmarks_in_frame[:num_frames], self.boxes[:num_frames])
-
     def openness(self, pairs: ndarray) -> ndarray:
         """Mean distance of pairs of lip points (K, 2), relative to the boxes' heights: (F,)."""
         heights = self.boxes[:, 3] - self.boxes[:, 1]

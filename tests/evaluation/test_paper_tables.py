@@ -129,10 +129,10 @@ def test_table5_with_two_workers_and_a_clip_without_a_face(videos: Path, tiny: P
     config = Table5(tmp_path / "videos", tmp_path / "out", weights=(f"x={tiny}",), num_references=(1, 2), workers=2)
     config.run()
     rows = {row.name: row for row in read_table(tmp_path / "out" / "table5_reconstruction.json").rows}
-    assert list(rows)[:3] == [ORIGINAL, "N=1", "N=2"]
+    assert list(rows)[:3] == [ORIGINAL, "x, N=1", "x, N=2"]
     assert rows["N=5 (paper)"].cells["PSNR"] == [32.96]
-    assert "no face" in reasons(rows["N=1"])["cat/three"]
-    assert rows["N=1"].cells["produced"] == [18 / 26]
+    assert "no face" in reasons(rows["x, N=1"])["cat/three"]
+    assert rows["x, N=1"].cells["produced"] == [18 / 26]
     assert not list((tmp_path / "out").rglob("*.wav"))
 
 
