@@ -171,25 +171,19 @@ class Trainer(ABC):
             self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         self._say(f"{len(self.data)} samples, {len(self.data) / self.config.batch:.1f} steps an epoch")
         self.step = self.warm_up_steps
-        size = self.engine.part_size
-        few = min(4, size)
-        more = min(8, size)
-        _, memory_of_few = self._try(few)
-        seconds, memory = self._try(more)
-        memory += (memory - memory_of_few) / max(1, more - few) * (size - more)
-        seconds *= size / more * self.config.accumulate
+        memory = []
+        for num_samples in (4, 8):
+            batch = default_collate([self.data[index] for index in range(num_samples)])
+            began = time.monotonic()
+            self.train_step([to_device(batch, self.engine.device)])
+            wait(self.engine.device)
+            seconds = (time.monotonic() - began) / num_samples * self.engine.part_size * self.config.accumulate
+            memory.append(memory_gib(self.engine.device))
+        peak = memory[0] + (memory[1] - memory[0]) / 4 * (self.engine.part_size - 4)
         parts = f" in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
         steps = self.config.steps
-        self._say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {memory:.2g} GiB a process")
+        self._say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {peak:.2g} GiB a process")
         self._say(f"{steps} steps: about {seconds * steps / 3600:.3g} hours")
-
-    def _try(self, num_samples: int) -> tuple[float, float]:
-        """Seconds and peak memory in GiB of a step on so many samples."""
-        batch = default_collate([self.data[index] for index in range(num_samples)])
-        began = time.monotonic()
-        self.train_step([to_device(batch, self.engine.device)])
-        wait(self.engine.device)
-        return time.monotonic() - began, memory_gib(self.engine.device)
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Takes everything that the next step depends on from a checkpoint."""
