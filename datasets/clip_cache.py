@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error), str(self.arrays)) from error
+        shutil.copymode(f"{self.faces}{UNFINISHED}", f"{self.arrays}{UNFINISHED}")  # else only its owner may read it
         with self._file, open(f"{self.arrays}{UNFINISHED}", "rb+") as file:
             for unfinished in (self._file, file):  # so that the clip survives a power cut
                 unfinished.flush()

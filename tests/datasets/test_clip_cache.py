@@ -65,6 +65,15 @@ def test_equal_clips_have_equal_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / f"a{suffix}").read_bytes() == (tmp_path / "two" / f"a{suffix}").read_bytes()
 
 
+def test_others_may_read_a_clip(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        write_clip(tmp_path, "a")
+    finally:
+        os.umask(mask)
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {"0o644"}
+
+
 def test_an_interrupted_clip_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ClipWriter(tmp_path, "s/a") as writer:
         writer.add(np.zeros((128, 128, 3), np.uint8))
