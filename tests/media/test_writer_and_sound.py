@@ -6,6 +6,7 @@ import resource
 import struct
 from fractions import Fraction
 from itertools import islice, pairwise
+from typing import Any
 
 import av
 import cv2
@@ -409,7 +410,7 @@ def test_codec_quality_and_tags_are_those_asked_for(tmp_path, codec):
 
 def packets_of(path):
     with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(audio=0) if packet.size]
+        packets: list[Any] = [packet for packet in container.demux(audio=0) if packet.size]
         return [(packet.pts * packet.time_base, bytes(packet)) for packet in packets]
 
 
