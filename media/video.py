@@ -50,6 +50,7 @@ _HEADERLESS = {"mp3", "aac", "ac3"}  # formats whose duration is guessed from th
 _PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
 _SILENT = 1e-3  # full scale is 1: sound that never exceeds this is silent throughout
 _CANCELLED = 0.1  # share of a channel's energy below which the mix of both has cancelled out
+_BLENDED = "its transparent parts were filled with white"
 _NO_VIDEO = "has no video that can be decoded; give a video or a picture"
 _NO_PICTURE = "is a picture made of tiles (HEIC), which cannot be read; convert it to JPEG or PNG"
 _UNREADABLE_VIDEO = "no frame of its video can be decoded; the file is damaged"
@@ -74,7 +75,7 @@ class Video:
     Attributes:
         width, height: pixels, upright; a picture (png, jpg, gif, ...) is shrunk to `MAX_PICTURE` pixels.
         shrunk: whether it was.
-        has_transparency: whether pictures read so far had transparent parts, which are white now.
+        remarks: what was done to the pictures read so far, in one line each.
         fps: frames a second that it yields.
         matrix: of its colours (H.273), if its frames can be used as the decoder gives them: see `pictures`.
         num_frames: how many; estimated from the header until the video has been read to its end once.
@@ -88,7 +89,7 @@ class Video:
     def __init__(self, path: str | Path, fps: float | None = FPS, threads: int = 0):
         self.path = Path(path)
         self.damage: str | None = None
-        self.has_transparency = False
+        self.remarks: list[str] = []
         self._threads = threads
         self._lock = threading.Lock()  # several readers may decode
         self._complete = False  # whether the timeline holds all source frames
@@ -137,21 +138,13 @@ class Video:
             self.matrix = None
         is_transposed = self._orientation[0]
         self.width, self.height = self._stored_size[::-1] if is_transposed else self._stored_size
+        if self.shrunk:
+            self.remarks.append(f"shrunk to {self.width} x {self.height} pixels")
 
     def __iter__(self) -> Iterator[ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
         with contextlib.suppress(_PastTheEnd):
             yield from self._to_rgb(self._walk(itertools.count()))
-
-    @property
-    def remarks(self) -> list[str]:
-        """What was done to the pictures read so far, in one line each."""
-        remarks = []
-        if self.shrunk:
-            remarks.append(f"shrunk to {self.width} x {self.height} pixels")
-        if self.has_transparency:
-            remarks.append("its transparent parts were filled with white")
-        return remarks
 
     def frames(self, indices: Sequence[int] | ndarray) -> Iterator[ndarray]:
         """The frames of these numbers, in any order, as above; neighbours in turn are cheap in both directions.
@@ -190,7 +183,8 @@ class Video:
                 picture = pictures.upright(rgb, self._orientation)
                 picture.flags.writeable = False
                 converted = frame
-                self.has_transparency |= converter.has_blended
+                if converter.has_blended and _BLENDED not in self.remarks:
+                    self.remarks.append(_BLENDED)
             yield picture
 
     def _walk(self, indices: Iterable[int], keep: int = 2) -> Iterator[Any]:
@@ -338,10 +332,8 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
         remarks.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
     if has_cancelled:
         remarks.append("its channels have opposite phase and cancel out; where they do, the louder one was used")
-    silence = "silent throughout" if np.abs(wav).max() < _SILENT else ""
     if len(source.sounds) > 1:
-        track = f"sound track {source.sounds.index(stream) + 1} of {len(source.sounds)} was used"
-        remarks.append(f"{track}, which is {silence}" if silence else track)
-    elif silence:
-        remarks.append(f"its sound is {silence}")
+        remarks.append(f"sound track {source.sounds.index(stream) + 1} of {len(source.sounds)} was used")
+    if np.abs(wav).max() < _SILENT:
+        remarks.append("its sound is silent throughout")
     return wav
