@@ -63,6 +63,7 @@ class Drawing:
     source: Video
     track: FaceTrack
     mel: np.ndarray  # (80, columns)
+    part: range  # frames of the output in which the face is redrawn; the sound begins with the first of them
     stopwatch: Stopwatch
 
     def __post_init__(self) -> None:
@@ -72,27 +73,30 @@ class Drawing:
         self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
         self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
 
-    def pictures(self, order: np.ndarray, part: range, pictures: Iterator[Picture]) -> Generator[Picture]:
+    def pictures(self, order: np.ndarray, pictures: Iterator[Picture]) -> Generator[Picture]:
         """Yields the finished frames of the output.
 
         Args:
             order: (F,), the source frame of each.
-            part: those in which the face is redrawn; the sound begins with the first of them.
             pictures: the source frames in this order.
         """
-        with closing(parallel_map(self.draw, self.batches(order, part, pictures), WORKERS, WORKERS)) as drawn:
+        with closing(parallel_map(self.draw, self.batches(order, pictures), WORKERS, WORKERS)) as drawn:
             for batch in drawn:
                 yield from batch
 
-    def batches(self, order: np.ndarray, part: range, pictures: Iterator[Picture]) -> Iterator[Batch]:
+    def frames_without_face(self, order: np.ndarray) -> int:
+        """How many frames should be redrawn, but do not show the face; see `pictures`."""
+        return int((~self.track.found[order[self.part]]).sum())
+
+    def batches(self, order: np.ndarray, pictures: Iterator[Picture]) -> Iterator[Batch]:
         """Yields the frames to draw, shot by shot; see `pictures`."""
         cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
-        edges = np.unique([0, *cuts, part.start, part.stop, len(order)])
+        edges = np.unique([0, *cuts, self.part.start, self.part.stop, len(order)])
         for first, end in pairwise(edges):
             outputs = np.arange(first, end)
             shot = None
-            if first in part:
-                shot = self.plan_shot(outputs - part.start, order[outputs])
+            if first in self.part:
+                shot = self.plan_shot(outputs - self.part.start, order[outputs])
             for places in batches(np.arange(len(outputs)), self.networks.config.batch_size):
                 yield Batch(shot, places, list(islice(pictures, len(places))))
 

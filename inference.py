@@ -6,6 +6,7 @@ frame, once to draw it. In between, for each shot, stage 1 predicts lips and jaw
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -97,23 +98,22 @@ class Dubber:
         stopwatch = Stopwatch()
         began = time.perf_counter()
         command_line.check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
-        faces = [speaker.face or self.config.face for speaker in speakers]
-        for face in faces:
-            parse_pick(face)
         remarks: list[str] = []
-        with stopwatch.stage("audio"):
-            mels = [read_mel(speaker.audio, remarks) for speaker in speakers]
         source = Video(video, fps=None if self.config.keep_fps else FPS)
-        parts = []  # output frames of each speaker
-        for speaker, (_, seconds) in zip(speakers, mels, strict=True):
-            first = round(speaker.start * source.fps)
-            parts.append(range(first, first + int(np.ceil(round(seconds * source.fps, 6)))))
-        sound_frames = max(part.stop for part in parts)
-        num_frames = sound_frames
-        frames_to_track = None if self.config.keep_length else num_frames
+        with stopwatch.stage("audio"):
+            speeches = [read_speech(speaker, source.fps, remarks) for speaker in speakers]
+        sound_frames = max(frames.stop for _, frames in speeches)
+        frames_to_track = None if self.config.keep_length else sound_frames
+        tracks: dict[str, FaceTrack] = {}
+        drawings = []
         with stopwatch.stage("track"):
-            tracks = {face: self.track(source, face, frames_to_track, progress) for face in set(faces)}
-        track = tracks[faces[0]]
+            for speaker, (mel, frames) in zip(speakers, speeches, strict=True):
+                face = speaker.face or self.config.face
+                if face not in tracks:
+                    tracks[face] = self.track(source, face, frames_to_track, progress)
+                drawings.append(Drawing(self.networks, source, tracks[face], mel, frames, stopwatch))
+        track = drawings[0].track
+        num_frames = sound_frames
         if self.config.keep_length:
             num_frames = max(num_frames, len(track.found))
         order = ping_pong(len(track.found), num_frames)  # (F,) source frame of every output frame
@@ -140,16 +140,13 @@ class Dubber:
             elif self.config.lossless:
                 pictures = map(RgbPicture, source.frames(order))
             pictures = stack.enter_context(closing(prefetch(pictures, READ_AHEAD)))
-            for face, (mel, _), part in zip(faces, mels, parts, strict=True):
-                drawing = Drawing(self.networks, source, tracks[face], mel, stopwatch)
-                pictures = stack.enter_context(closing(drawing.pictures(order, part, pictures)))
+            for drawing in drawings:
+                pictures = stack.enter_context(closing(drawing.pictures(order, pictures)))
             for picture in report(pictures, "write", num_frames, progress):
                 with stopwatch.stage("write"):
                     writer.write(picture.frame)
         remarks += remarks_on(source, track)
-        frames_without_face = 0
-        for face, part in zip(faces, parts, strict=True):
-            frames_without_face += int((~tracks[face].found[order[part]]).sum())
+        frames_without_face = sum(drawing.frames_without_face(order) for drawing in drawings)
         seconds = time.perf_counter() - began
         return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
 
@@ -176,15 +173,16 @@ class Dubber:
         return track
 
 
-def read_mel(audio: Path, remarks: list[str]) -> tuple[np.ndarray, float]:
-    """The mel spectrogram (80, columns) of a sound file, and its length in seconds. Adds what users should know."""
+def read_speech(speaker: Speaker, fps: float, remarks: list[str]) -> tuple[np.ndarray, range]:
+    """The mel spectrogram (80, columns) of a speaker, and the output frames that it covers. Adds remarks for users."""
     notes: list[str] = []
-    wav = read_audio(audio, notes)
-    remarks += [f"{audio}: {line}" for line in notes]
+    wav = read_audio(speaker.audio, notes)
+    remarks += [f"{speaker.audio}: {line}" for line in notes]
     seconds = len(wav) / SAMPLE_RATE
     if seconds < SHORTEST_SOUND:
-        raise UserError(f"{audio}: only {seconds:.3f} s of sound; at least {SHORTEST_SOUND} s are needed")
-    return log_mel(wav), seconds
+        raise UserError(f"{speaker.audio}: only {seconds:.3f} s of sound; at least {SHORTEST_SOUND} s are needed")
+    first = round(speaker.start * fps)
+    return log_mel(wav), range(first, first + math.ceil(round(seconds * fps, 6)))
 
 
 def leave_out_short_shots(track: FaceTrack) -> None:
