@@ -257,7 +257,7 @@ def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
     average = Fraction(stream.average_rate or 0)
     nominal = Fraction(stream.guessed_rate or 0)
     usual = average or nominal
-    if average and nominal and abs(nominal / average - 1) < 0.01:
+    if abs(nominal - usual) < usual / 100:
         usual = nominal
     if not 0 < usual < _MAX_RATE:
         usual = Fraction(FPS)

@@ -241,11 +241,10 @@ class Video:
             return None
         timeline = self._timeline
         for margin in _SEEK_MARGINS:
-            start = timeline.ticks[key] - int(margin / self._time_base)
-            frames = self._decode(start, errors)
+            frames = self._decode(timeline.ticks[key] - int(margin / self._time_base), errors)
             first = next((frame for frame in frames if frame.key_frame), None)  # others lack what they refer to
             position = timeline.find(first.pts) if first else None
-            if position is not None and position <= key and position in timeline.keys:
+            if position in timeline.keys and position <= key:
                 return itertools.chain([first], frames)
         return None
 

@@ -77,7 +77,9 @@ class VideoWriter:
             self._container, self._video = ffmpeg.open_output(
                 self._unfinished, self._rate, size, "lossless" if lossless else codec, crf, matrix
             )
-            stack.callback(self._discard)
+            stack.callback(self._unfinished.unlink, missing_ok=True)
+            stack.enter_context(contextlib.suppress(*ffmpeg.ERRORS))  # of closing it
+            stack.callback(self._container.close)
             self._container.metadata.update(tags or {})
             if isinstance(audio, ndarray):
                 self._sound = ffmpeg.add_sound(self._container, SAMPLE_RATE, 1)
@@ -161,12 +163,6 @@ class VideoWriter:
                     self._container.mux(self._sound.encode(None))
                 self._container.close()
                 os.replace(self._unfinished, self._path)
-
-    def _discard(self) -> None:
-        """Closes and removes the unfinished file, if there is one."""
-        with contextlib.suppress(*ffmpeg.ERRORS):
-            self._container.close()
-        self._unfinished.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:
