@@ -118,7 +118,8 @@ class _TransformerFusion(nn.Module):
         reference = reference + reference_type  # equation 6
         tokens = torch.cat([reference, audio, pose], dim=1)  # z^0
         states = self.encoder(self.dropout(tokens))  # z^L, equation 7
-        return states[:, -2 * num_frames : -num_frames], states[:, -num_frames:]
+        lip_states, jaw_states = states[:, -2 * num_frames :].chunk(2, dim=1)
+        return lip_states, jaw_states
 
 
 class _LSTMFusion(nn.Module):

@@ -173,8 +173,13 @@ def zero_init(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies a function of (B, C, H, W) to all references (B, N, C, H, W) at once."""
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to (h, w)."""
     if x.ndim == 5:
-        return resize(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
+        return map_references(lambda flat: resize(flat, size), x)
     return F.interpolate(x, tuple(size), mode="bilinear")

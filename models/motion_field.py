@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.configs import RendererConfig
-from models.layers import ConvBlock, ModulatedBlock, Spade
+from models.layers import ConvBlock, ModulatedBlock, Spade, map_references
 
 
 class ReferenceFeatures(NamedTuple):
@@ -53,10 +53,9 @@ class ReferenceEncoder(nn.Module):
 
     def forward(self, images: Tensor, sketches: Tensor) -> ReferenceFeatures:
         """Images (B, N, 3, H, W), RGB in [0, 1], and sketches (B, N, S, H, W) in [0, 1] -> features."""
-        batch = images.shape[:2]
-        shallow = self.shallow(torch.cat([images, sketches], dim=2).flatten(0, 1))  # h^1
-        deep = self.deep(shallow)  # h^2
-        return ReferenceFeatures(images, shallow.unflatten(0, batch), deep.unflatten(0, batch))
+        shallow = map_references(self.shallow, torch.cat([images, sketches], dim=2))  # h^1
+        deep = map_references(self.deep, shallow)  # h^2
+        return ReferenceFeatures(images, shallow, deep)
 
 
 class MotionField(nn.Module):
@@ -152,4 +151,4 @@ def average(features: ReferenceFeatures) -> AlignedReferences:
 
 def half_size(grid: Tensor) -> Tensor:
     """(B, N, 2, H, W) -> (B, N, 2, H/2, W/2), the same as bilinear resizing."""
-    return F.avg_pool3d(grid, (1, 2, 2))
+    return map_references(nn.AvgPool2d(2), grid)

@@ -1,11 +1,13 @@
 """Initial motion of each reference: from landmarks, and from the target's visible upper half. Not in the paper."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import resize, zero_init
+from models.layers import map_references, resize, zero_init
 from models.lite.reference_weights import NOISE, ReferenceWeights, alignment_cues, local_mean
 from models.lite.sampling import LITE
 from models.motion_field import Motion
@@ -77,7 +79,7 @@ class InitialMotion(nn.Module):
             flow: from landmarks
             residual: (B, N, 2, 4, 16), motion of the upper half that the flow leaves
         """
-        flow_cells = F.adaptive_avg_pool3d(flow, (2, FLOW_CELLS, FLOW_CELLS))
+        flow_cells = map_references(nn.AdaptiveAvgPool2d(FLOW_CELLS), flow)
         plain = self._correct_cells(flow_cells, residual)
         mirrored = mirror(self._correct_cells(mirror(flow_cells), mirror(residual)))
         return resize((plain + mirrored) / 2, flow.shape[-2:])
@@ -135,7 +137,7 @@ def residual_motion(flow: Tensor, images: Tensor, masked_target: Tensor) -> Tens
     grid = LITE.grid(flow)[..., :middle, :]  # (B, N, 2, S/2, S)
     motion = flow.new_zeros(*flow.shape[:3], *RESIDUAL_CELLS)
     for scale in SCALES:
-        shrink = nn.AvgPool3d((1, scale, scale))
+        shrink = partial(map_references, nn.AvgPool2d(scale))
         shift = resize(motion, (middle, size)) * 2 / size
         warped = shrink(LITE.warp(grey, grid + shift))  # (B, N, 1, h, w)
         motion = motion + _lucas_kanade(warped, shrink(grey_target), scale)
@@ -146,10 +148,10 @@ def _lucas_kanade(warped: Tensor, target: Tensor, scale: int) -> Tensor:
     """A least-squares step (B, N, 2, 4, 16) in pixels, from images (B or 1, N or 1, 1, h, w) shrunk by `scale`."""
     down, right = torch.gradient(warped, spacing=float(scale), dim=(-2, -1))
     error = target - warped
-    robust_weight = 1 / (error.abs() + 2 * NOISE)
     products = (right * right + MIN_SLOPE, right * down, down * down + MIN_SLOPE, right * error, down * error)
-    cells = [F.adaptive_avg_pool3d(robust_weight * product, (1, *RESIDUAL_CELLS)) for product in products]
-    xx, xy, yy, x, y = (local_mean(cell, 3) for cell in cells)  # (B, N, 1, 4, 16) each
+    weighted = torch.cat(products, dim=2) / (error.abs() + 2 * NOISE)
+    cells = local_mean(map_references(nn.AdaptiveAvgPool2d(RESIDUAL_CELLS), weighted), 3)
+    xx, xy, yy, x, y = cells.split(1, dim=2)  # (B, N, 1, 4, 16) each
     solution = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=2) / (xx * yy - xy * xy)
     return solution.clamp(-MAX_STEP, MAX_STEP)
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
-from models.layers import resize, zero_init
+from models.layers import map_references, resize, zero_init
 from models.lite.sampling import LITE
 from models.motion_field import half_size
 
@@ -40,12 +40,11 @@ class ReferenceWeights(nn.Module):
 
     def forward(self, cues: Tensor, size: tuple[int, int]) -> Tensor:
         """`alignment_cues` (B, N, 12, G, G) -> weights that sum to 1 over the references: (B, N, 1, H, W)."""
-        batch = cues.shape[:2]
-        x = F.leaky_relu(self.input(cues.flatten(0, 1)), 0.2)  # (B*N, C, G, G)
+        x = F.leaky_relu(map_references(self.input, cues), 0.2)
         for own, shared in zip(self.own, self.shared, strict=True):
-            mean = shared(x.unflatten(0, batch).mean(1)).repeat_interleave(batch[1], dim=0)
-            x = x + F.leaky_relu(own(x) + mean, 0.2)
-        return resize(self.logits(x), size).unflatten(0, batch).softmax(dim=1)
+            mean = shared(x.mean(1))[:, None]
+            x = x + F.leaky_relu(map_references(own, x) + mean, 0.2)  # (B, N, C, G, G)
+        return resize(map_references(self.logits, x), size).softmax(dim=1)
 
 
 @torch.no_grad()
@@ -119,8 +118,8 @@ def _mean_length(vectors: Tensor) -> Tensor:
 
 def local_mean(x: Tensor, side: int) -> Tensor:
     """The mean of (B, N, C, H, W) over the square of `side` pixels around each, less at the edges."""
-    return F.avg_pool3d(x, (1, side, side), 1, (0, side // 2, side // 2), count_include_pad=False)
+    return map_references(nn.AvgPool2d(side, 1, side // 2, count_include_pad=False), x)
 
 
 def _cells(x: Tensor) -> Tensor:
-    return F.adaptive_avg_pool3d(x, (None, GRID, GRID))
+    return map_references(nn.AdaptiveAvgPool2d(GRID), x)
