@@ -10,7 +10,7 @@ Rows with the same output are speakers of one video. A face moves while its own 
 
 import csv
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +52,12 @@ def read_jobs(path: Path) -> list[Job]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or [])
+            columns = reader.fieldnames or []
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file in UTF-8 ({error})") from error
+    if not set(REQUIRED) <= set(columns) <= set(REQUIRED + OPTIONAL):
+        raise UserError(f"{path}: its first line must be {','.join(REQUIRED + OPTIONAL)}, not {','.join(columns)!r}")
     if not rows:
         raise UserError(f"{path} lists no job; add a line below the names of the columns")
     jobs: dict[Path, Job] = {}
@@ -67,14 +69,6 @@ def read_jobs(path: Path) -> list[Job]:
             raise UserError(f"{where}: {output} is made from {job.video} in an earlier line; give it another name")
         jobs[output] = Job(video, output, (*job.speakers, speaker))
     return list(jobs.values())
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    missing = [name for name in REQUIRED if name not in columns]
-    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
-    if missing or unknown:
-        problem = f"no column {missing[0]}" if missing else f"an unknown column {unknown[0]!r}"
-        raise UserError(f"{path} has {problem}; its first line must be {','.join(REQUIRED + OPTIONAL)}")
 
 
 def _read_row(where: str, row: dict[str, str | None], folder: Path) -> tuple[Path, Path, Speaker]:

@@ -1,6 +1,5 @@
-"""Pictures of the results: a sheet like the paper's Figure 4, a report."""
+"""A picture of the results, like the paper's Figure 4."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,27 +73,3 @@ class Sheet:
             raise UserError(f"--output {self.output}: too large for such a file; use .png or fewer frames")
         write_whole(self.output, content.tobytes())
         print(f"{self.output}: {len(paths)} videos, {len(frames)} frames of each")
-
-
-@dataclass(frozen=True)
-class Report:
-    """Tables and pictures in one Markdown file."""
-
-    tables: tuple[Path, ...]
-    """The .md files of tables."""
-    output: Path
-    """The report (.md)."""
-    sheets: tuple[Path, ...] = ()
-    """Pictures to link to, such as those of `sheet`."""
-
-    def run(self) -> None:
-        """Writes the report."""
-        command_line.check_output(self.output, "--output", (".md",), inputs=self.tables)
-        for path in (*self.tables, *self.sheets):
-            command_line.check_input(path)
-        parts = [path.read_text(encoding="utf-8") for path in self.tables]
-        for path in self.sheets:
-            link = os.path.relpath(path, self.output.parent)
-            parts.append(f"![{path.stem}]({Path(link).as_posix()})\n")
-        write_whole(self.output, "\n".join(parts))
-        print(f"{self.output}: tables: {len(self.tables)}, sheets: {len(self.sheets)}")

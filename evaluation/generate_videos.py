@@ -90,14 +90,6 @@ def make_video(job: Job) -> str:
     return ""
 
 
-def make_videos(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
-    """Yields each job with the reason why it failed, or an empty string."""
-    for folder in {job.output.parent for job in jobs}:
-        for unfinished in folder.glob(".*.part.mp4"):  # of a run that was killed
-            unfinished.unlink(missing_ok=True)
-    return do_all(make_video, jobs, workers)
-
-
 def do_all(work: Callable[[Task], str], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, str]]:
     """Yields each task with the result of `work`, or `WORKER_DIED`; in this process if there is one worker."""
     if workers == 1:

@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 from datasets.splits import match, quoted, read_list
 from evaluation import protocol
-from evaluation.generate_videos import BASELINES, Job, Method, make_videos
+from evaluation.generate_videos import BASELINES, Job, Method, do_all, make_video
 from evaluation.protocol import parse_named
 from evaluation.scoring import Pools, Scorer
-from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, reason_of, summarise
+from evaluation.tables import Row, Table, make_output_folder, published_rows, reason_of, summarise
 from metrics.image_quality import FeaturePool, fid
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime.command_line import UserError, at_least, naming, write_whole
@@ -77,6 +77,8 @@ class Table1:
         with naming("--device"):
             scorer = Scorer(self.device)
         name = type(self).__name__.lower()
+        for unfinished in self.output.rglob(".*.part.mp4"):  # of a run that was killed
+            unfinished.unlink()
         for place, plan in plans.items():
             rows = make_rows(plan, self.workers, scorer)
             notes = describe(rows, place) + scorer.missing
@@ -145,7 +147,7 @@ def find_others(table: Table1, place: str, clips: list[str]) -> Rows:
 
     Raises UserError if a method has no such video, or one folder for two protocols.
     """
-    rows: Rows = {}
+    rows = {}
     for method, folder in parse_named(table.methods).items():
         with naming(f"--methods {method}"):
             own = folder / place
@@ -193,9 +195,9 @@ def plan_table(table: Table1, place: str, videos: dict[str, Path], methods: list
 
 def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
     """Makes the videos, then scores clip by clip through all methods, so that each original is tracked once."""
-    for job, reason in tqdm(make_videos(plan.jobs, workers), "making", len(plan.jobs), unit="video"):
+    for job, reason in tqdm(do_all(make_video, plan.jobs, workers), "making", len(plan.jobs), unit="video"):
         plan.rows[job.method.name][job.clip] = reason or job.output
-    scores: dict[str, list[ClipScore]] = {row: [] for row in plan.rows}
+    scores = {row: [] for row in plan.rows}
     pools = {row: Pools(FeaturePool(), FeaturePool()) for row in plan.rows}
     for clip, (video, sound) in tqdm(plan.originals.items(), "scoring", unit="clip"):
         try:

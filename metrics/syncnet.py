@@ -121,18 +121,18 @@ class SyncScorer:
         self.windows = columns.unfold(1, MFCC_COLUMNS, STEP)[:, :count].transpose(0, 1)[:, None]  # (n, 1, 13, 20)
         self.lips: list[Tensor] = []  # (1, 1024) of each window
         self.sound: list[Tensor] = []
-        self._frames: deque[Tensor] = deque(maxlen=WINDOW)
+        self._frames = deque(maxlen=WINDOW)
 
     @torch.inference_mode()
     def add(self, frame: np.ndarray) -> None:
         """Adds the next frame (H, W, 3), RGB uint8, of which all is seen, as usual for LRS2."""
         number = len(self.lips)
         if len(self._frames) == WINDOW and number < len(self.windows):  # as in public code, without the last window
-            frames = torch.stack(list(self._frames), dim=1)[None]  # (1, 3, 5, 224, 224)
+            frames = torch.stack(list(self._frames), dim=2)  # (1, 3, 5, 224, 224)
             self.lips.append(self.network.embed_lips(frames).cpu())
             self.sound.append(self.network.embed_sound(self.windows[[number]].to(self.device)).cpu())
-        bgr = cv2.resize(frame, (SIDE, SIDE))[..., ::-1].astype(np.float32)
-        self._frames.append(torch.from_numpy(bgr).permute(2, 0, 1).to(self.device))
+        bgr = cv2.dnn.blobFromImage(frame, size=(SIDE, SIDE), swapRB=True)  # (1, 3, 224, 224), 0..255
+        self._frames.append(torch.from_numpy(bgr).to(self.device))
 
     def scores(self) -> dict[str, float]:
         """The clip's scores by column; empty if it has fewer than six frames, as an offset of 0 would mean in sync."""

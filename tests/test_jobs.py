@@ -36,9 +36,9 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(tmp_path:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "no column video"),
+        ("", "its first line must be video,audio,output,face,start, not ''"),
         ("video,audio,output\n", "lists no job"),
-        ("video,audio,output,mouth\nv,a,o,m\n", "unknown column 'mouth'"),
+        ("video,audio,output,mouth\nv,a,o,m\n", "its first line must be .*, not 'video,audio,output,mouth'"),
         ("video,audio,output\nv,,o\n", "line 2: no audio"),
         ("video,audio,output\nv,a\n", "line 2: no output"),
         ("video,audio,output\nv,a,o,left\n", "line 2: more values than columns"),
