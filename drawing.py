@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from numpy import ndarray
 
 from face.compositing import paste_face
 from face.crop import box_around, crop_face, sides, smooth_boxes, to_crop, to_frame
@@ -39,11 +40,11 @@ Picture = RgbPicture | Planes
 class Shot:
     """R consecutive frames of the output that show one shot, and what is drawn into them."""
 
-    frames: np.ndarray  # (R,) of the source
-    moments: np.ndarray  # (R,) of the sound, in 1/25 s
-    windows: np.ndarray  # (R, T) frames of this shot around each
-    boxes: np.ndarray  # (R, 4) of the nearest frame with a face
-    landmarks_in_frame: np.ndarray  # (R, 131, 2) to draw
+    frames: ndarray  # (R,) of the source
+    moments: ndarray  # (R,) of the sound, in 1/25 s
+    windows: ndarray  # (R, T) frames of this shot around each
+    boxes: ndarray  # (R, 4) of the nearest frame with a face
+    landmarks_in_frame: ndarray  # (R, 131, 2) to draw
     references: References
 
 
@@ -51,7 +52,7 @@ class Batch(NamedTuple):
     """B frames of a shot."""
 
     shot: Shot | None  # None: it shows no face
-    places: np.ndarray  # (B,) of these frames in the shot
+    places: ndarray  # (B,) of these frames in the shot
     pictures: list[Picture]
 
 
@@ -62,7 +63,7 @@ class Drawing:
     networks: Networks
     source: Video
     track: FaceTrack
-    mel: np.ndarray  # (80, columns)
+    mel: ndarray  # (80, columns)
     part: range  # frames of the output in which the face is redrawn; the sound begins with the first of them
     stopwatch: Stopwatch
 
@@ -73,7 +74,7 @@ class Drawing:
         self.openness = lip_openness(to_crop(track.landmarks_in_frame, track.boxes), 1.0)  # (F,)
         self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
 
-    def pictures(self, order: np.ndarray, pictures: Iterator[Picture]) -> Generator[Picture]:
+    def pictures(self, order: ndarray, pictures: Iterator[Picture]) -> Generator[Picture]:
         """Yields the finished frames of the output.
 
         Args:
@@ -84,11 +85,11 @@ class Drawing:
             for batch in drawn:
                 yield from batch
 
-    def frames_without_face(self, order: np.ndarray) -> int:
+    def frames_without_face(self, order: ndarray) -> int:
         """How many frames should be redrawn, but do not show the face; see `pictures`."""
         return int((~self.track.found[order[self.part]]).sum())
 
-    def batches(self, order: np.ndarray, pictures: Iterator[Picture]) -> Iterator[Batch]:
+    def batches(self, order: ndarray, pictures: Iterator[Picture]) -> Iterator[Batch]:
         """Yields the frames to draw, shot by shot; see `pictures`."""
         cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
         edges = np.unique([0, *cuts, self.part.start, self.part.stop, len(order)])
@@ -100,7 +101,7 @@ class Drawing:
             for places in batches(np.arange(len(outputs)), self.networks.config.batch_size):
                 yield Batch(shot, places, list(islice(pictures, len(places))))
 
-    def plan_shot(self, outputs: np.ndarray, frames: np.ndarray) -> Shot | None:
+    def plan_shot(self, outputs: ndarray, frames: ndarray) -> Shot | None:
         """Prepares a shot: frames (R,) of the part that is redrawn, and what they show, source frames (R,).
 
         None if the shot shows no face.
@@ -134,7 +135,7 @@ class Drawing:
             references=references,
         )
 
-    def choose(self, usable: np.ndarray, count: int) -> np.ndarray:
+    def choose(self, usable: ndarray, count: int) -> ndarray:
         """Chooses among the usable frames (F,): spread over how far the mouth is open."""
         return spread_over_openness(np.where(usable, self.openness, np.nan), count)
 
@@ -168,7 +169,7 @@ class Drawing:
                 self.redraw(batch.shot, batch.places, batch.pictures)
         return batch.pictures
 
-    def redraw(self, shot: Shot, places: np.ndarray, pictures: list[Picture]) -> None:
+    def redraw(self, shot: Shot, places: ndarray, pictures: list[Picture]) -> None:
         """Replaces those of the pictures (B,) in which a face was found."""
         with_face = np.flatnonzero(self.track.found[shot.frames[places]])
         if not len(with_face):
@@ -198,7 +199,7 @@ class Drawing:
                 fill_panel(pasted, [marked, sketch, 255 * warped[j], 255 * faces[j]])
             pictures[i] = pictures[i].replace(region, pasted)
 
-    def draw_sketches(self, shot: Shot, places: np.ndarray) -> np.ndarray:
+    def draw_sketches(self, shot: Shot, places: ndarray) -> ndarray:
         """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
         windows = shot.windows[places]  # (B, T)
         drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
@@ -208,12 +209,12 @@ class Drawing:
         return sketches[indices.reshape(windows.shape)]
 
 
-def with_panel(frame: np.ndarray) -> RgbPicture:
+def with_panel(frame: ndarray) -> RgbPicture:
     """A frame (H, W, 3) with a black column at its right, for four square cells."""
     return RgbPicture(cv2.copyMakeBorder(frame, 0, 0, 0, len(frame) // 4, cv2.BORDER_CONSTANT))
 
 
-def fill_panel(frame: np.ndarray, cells: list[np.ndarray]) -> None:
+def fill_panel(frame: ndarray, cells: list[ndarray]) -> None:
     """Draws landmarks, sketch, aligned reference and drawn face into the column."""
     side = len(frame) // 4
     for row, cell in enumerate(cells):

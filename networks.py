@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy import ndarray
+from torch import Tensor
 
 from face import fingerprint
 from face.crop import lower_half, sides
@@ -94,16 +96,16 @@ class References(NamedTuple):
     """M encoded reference frames."""
 
     features: ReferenceFeatures
-    landmarks_in_crop: np.ndarray  # (M, 131, 2)
-    images: np.ndarray  # (M, S, S, 3) uint8 RGB
-    large_images: np.ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, whose detail the drawn faces take
+    landmarks_in_crop: ndarray  # (M, 131, 2)
+    images: ndarray  # (M, S, S, 3) uint8 RGB
+    large_images: ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, whose detail the drawn faces take
 
 
-def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
+def batches(indices: ndarray, size: int) -> list[ndarray]:
     return np.split(indices, range(size, len(indices), size))
 
 
-def to_tensor(images: np.ndarray) -> torch.Tensor:
+def to_tensor(images: ndarray) -> Tensor:
     """(..., H, W, 3) uint8 or float in [0, 255] -> (..., 3, H, W) float32 in [0, 1]."""
     channels_first = np.moveaxis(images, -1, -3)
     return torch.from_numpy(np.ascontiguousarray(channels_first, dtype=np.float32)) / 255
@@ -129,12 +131,12 @@ class LandmarkPredictor:
     @torch.inference_mode()
     def predict_landmarks(
         self,
-        landmarks_in_crop: np.ndarray,
-        references: np.ndarray,
-        mel: np.ndarray,
+        landmarks_in_crop: ndarray,
+        references: ndarray,
+        mel: ndarray,
         fps: float = FPS,
         first: int = 0,
-    ) -> np.ndarray:
+    ) -> ndarray:
         """Predicts lips and jaw of a clip from its sound; the pose stays (stage 1, paper section 3.2).
 
         Each frame is predicted in every window that holds it, and the predictions are averaged. (The released code
@@ -172,7 +174,7 @@ class LandmarkPredictor:
         windows_of_frame = np.bincount(frames.ravel())  # (F,) number of windows that hold each frame
         return with_content(landmarks_in_crop, total / windows_of_frame[:, None, None])
 
-    def _encode_audio(self, mel: np.ndarray, moments: np.ndarray) -> torch.Tensor:
+    def _encode_audio(self, mel: ndarray, moments: ndarray) -> Tensor:
         """Audio tokens (B, T, d) of the sound at `moments` (B, T) in 1/25 s.
 
         Windows overlap, and all moments between two mel columns have the same mel window: each is encoded once.
@@ -223,7 +225,7 @@ class Networks(LandmarkPredictor):
         fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), str(path))
         return cls(landmark_generator, renderer, config or DubConfig())
 
-    def draw_sketches(self, landmarks_in_crop: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def draw_sketches(self, landmarks_in_crop: ndarray, boxes: ndarray) -> ndarray:
         """Draws landmarks (K, 131, 2) of boxes (K, 4): (K, S, S, 3) float32 in [0, 224]."""
         widths, heights = sides(boxes).T.tolist()
         faces = zip(landmarks_in_crop, heights, widths, strict=True)
@@ -232,10 +234,10 @@ class Networks(LandmarkPredictor):
     @torch.inference_mode()
     def encode_references(
         self,
-        images: np.ndarray,
-        landmarks_in_crop: np.ndarray,
-        boxes: np.ndarray,
-        large_images: np.ndarray | None = None,
+        images: ndarray,
+        landmarks_in_crop: ndarray,
+        boxes: ndarray,
+        large_images: ndarray | None = None,
     ) -> References:
         """Computes the features of reference images, once for all frames that use them.
 
@@ -256,12 +258,12 @@ class Networks(LandmarkPredictor):
     @torch.inference_mode()
     def draw_faces(
         self,
-        faces: np.ndarray,
-        landmarks_in_crop: np.ndarray,
-        sketches: np.ndarray,
+        faces: ndarray,
+        landmarks_in_crop: ndarray,
+        sketches: ndarray,
         references: References,
-        mel: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        mel: ndarray,
+    ) -> tuple[ndarray, ndarray]:
         """Draws a batch of faces (stage 2, paper section 3.3).
 
         Args:
@@ -301,6 +303,6 @@ class Networks(LandmarkPredictor):
         return to_images(drawn), to_images(output.warped_reference)
 
 
-def to_images(batch: torch.Tensor) -> np.ndarray:
+def to_images(batch: Tensor) -> ndarray:
     """(B, 3, H, W) -> (B, H, W, 3) float32."""
     return batch.float().cpu().permute(0, 2, 3, 1).numpy()

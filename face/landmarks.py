@@ -8,6 +8,7 @@ import zlib
 from itertools import pairwise
 
 import numpy as np
+from numpy import ndarray
 
 _RIGHT_CHEEK = (162, 127, 234, 93)  # downwards
 _LEFT_CHEEK = (323, 454, 356, 389)  # upwards
@@ -42,7 +43,7 @@ CONTENT = slice(NUM_POSE, NUM_FULL)  # jaw and lips: what the pose does not tell
 _POSITION = {mesh_index: position for position, mesh_index in enumerate(FULL)}
 
 
-def _positions(*mesh_indices: int) -> np.ndarray:
+def _positions(*mesh_indices: int) -> ndarray:
     """Positions in the order of FULL of some mesh indices."""
     return np.array([_POSITION[i] for i in mesh_indices])
 
@@ -53,7 +54,7 @@ def _mirrored(ring: tuple[int, ...]) -> tuple[int, ...]:
     return ring[half::-1] + ring[:half:-1]
 
 
-def _flip() -> np.ndarray:
+def _flip() -> ndarray:
     """For every point, where the one is that takes its place in a mirrored face."""
     images = {}
     for points, mirrored in (
@@ -87,7 +88,7 @@ OUTER_LIPS, INNER_LIPS = (
 MOUTH_CORNERS = (_POSITION[61], _POSITION[291])
 
 
-def with_content(landmarks: np.ndarray, content: np.ndarray) -> np.ndarray:
+def with_content(landmarks: ndarray, content: ndarray) -> ndarray:
     """Faces (F, 131, 2) with other jaws and lips (F, 57, 2)."""
     result = np.array(landmarks, dtype=np.float32)
     result[:, CONTENT] = content

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from media import ffmpeg, pictures
 
@@ -31,21 +32,21 @@ def matrix_of(frame: ffmpeg.VideoFrame) -> int | None:
 class Region(NamedTuple):
     """A part of a picture, around a box."""
 
-    corner: np.ndarray  # (2,) x, y of its upper left pixel in the picture
-    rgb: np.ndarray  # (h, w, 3) uint8
-    box: np.ndarray  # (4,) in the region
+    corner: ndarray  # (2,) x, y of its upper left pixel in the picture
+    rgb: ndarray  # (h, w, 3) uint8
+    box: ndarray  # (4,) in the region
 
 
 class RgbPicture(NamedTuple):
     """A picture that is RGB throughout: one region."""
 
-    frame: np.ndarray  # (H, W, 3) uint8
+    frame: ndarray  # (H, W, 3) uint8
 
-    def around(self, box: np.ndarray) -> Region:
+    def around(self, box: ndarray) -> Region:
         """The region to change in order to change `box` (4,)."""
         return Region(np.zeros(2, int), self.frame, box)
 
-    def replace(self, region: Region, rgb: np.ndarray) -> "RgbPicture":
+    def replace(self, region: Region, rgb: ndarray) -> "RgbPicture":
         """The picture with other pixels `rgb` in the box of a region."""
         return RgbPicture(rgb)
 
@@ -56,7 +57,7 @@ class Planes(NamedTuple):
     frame: ffmpeg.VideoFrame
     matrix: int
 
-    def around(self, box: np.ndarray) -> Region:
+    def around(self, box: ndarray) -> Region:
         size = [self.frame.width, self.frame.height]
         low = np.clip((box[:2] - MARGIN) // 2 * 2, 0, size)
         high = np.clip((box[2:] + MARGIN + 1) // 2 * 2, 0, size)
@@ -67,7 +68,7 @@ class Planes(NamedTuple):
             target[:] = source[inside]
         return Region(low, ffmpeg.Converter(threads=1).to_rgb(part, width, height), box - np.tile(low, 2))
 
-    def replace(self, region: Region, rgb: np.ndarray) -> "Planes":
+    def replace(self, region: Region, rgb: ndarray) -> "Planes":
         part = ffmpeg.Converter(threads=1).from_rgb(rgb, "yuv420p", self.matrix)
         frame = ffmpeg.VideoFrame(self.frame.width, self.frame.height, "yuv420p")
         low = region.box[:2]
@@ -81,7 +82,7 @@ class Planes(NamedTuple):
         return Planes(frame, self.matrix)
 
 
-def samples(frame: ffmpeg.VideoFrame) -> list[np.ndarray]:
+def samples(frame: ffmpeg.VideoFrame) -> list[ndarray]:
     """Views of a frame's luma (H, W) and of its two colour planes (H/2, W/2)."""
     planes = []
     for plane in frame.planes:
@@ -90,7 +91,7 @@ def samples(frame: ffmpeg.VideoFrame) -> list[np.ndarray]:
     return planes
 
 
-def slices(low: np.ndarray, high: np.ndarray) -> list[tuple[slice, slice]]:
+def slices(low: ndarray, high: ndarray) -> list[tuple[slice, slice]]:
     """Where the samples of the box from `low` to `high` (x, y) are in the planes of luma and colours."""
     luma = (slice(low[1], high[1]), slice(low[0], high[0]))
     first = (low + 1) // 2
