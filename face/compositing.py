@@ -20,7 +20,6 @@ SEAM_CHEEK = 0.16
 GRID = 32  # cells per side of the grid on which colours are compared
 MIN_SKIN = GRID / 2  # cells; with less skin than this no colour is corrected
 MAX_GAIN = 1.5  # the largest colour correction, as a factor of each channel (or its inverse)
-OUTLIER = 0.15  # log ratio: a cell this far from the median is rather a feature of the face than a tint
 
 
 def paste_face(
@@ -34,7 +33,7 @@ def paste_face(
 
     The mask is the convex hull of the face in the frame and the drawn jaw, so that an opened mouth is not cut. It ends
     inside the box. Unlike in the released code, the upper half, which the renderer only copies (and blurs), stays the
-    frame's own, and slowly varying differences of colour are corrected.
+    frame's own, and a tint is taken off.
 
     Args:
         frame: (H, W, 3) uint8 RGB; not changed.
@@ -57,9 +56,7 @@ def paste_face(
     mask = contour(old, new, size) * fade_y[:, None] * fade_x * _seam(old, new, size)
 
     face = face.astype(np.float32)
-    gain = 255 * _colour_gain(target, face, old, new)
-    gain = cv2.resize(gain, size, interpolation=cv2.INTER_LINEAR)
-    drawn = cv2.multiply(resize_face(face, size, detail=True), gain)
+    drawn = resize_face(face * 255 * _tint(target, face, old, new), size, detail=True)
     difference = cv2.subtract(drawn, target, dtype=cv2.CV_32F)
     change = cv2.multiply(difference, cv2.merge([mask, mask, mask]))
     result = frame.copy()
@@ -121,33 +118,23 @@ def _smoothstep(x: ndarray) -> ndarray:
     return x * x * (3 - 2 * x)
 
 
-def _colour_gain(target: ndarray, face: ndarray, old: ndarray, new: ndarray) -> ndarray:
-    """(GRID, GRID, 3) f32 factors that give the skin of `face` the colour that it has in the frame.
-
-    They vary slowly. Colours are compared where frame and drawn face show the same skin (see `_common_skin`).
-    """
+def _tint(target: ndarray, face: ndarray, old: ndarray, new: ndarray) -> ndarray:
+    """(3,) f32 factors that give the skin of `face` the colour that it has in the frame, where both show the same."""
     skin = _common_skin(old, new)
     if skin.sum() < MIN_SKIN:
-        return np.ones((GRID, GRID, 3), np.float32)
+        return np.ones(3, np.float32)
     step = max(1, min(target.shape[:2]) // (4 * GRID))  # a few pixels per cell are enough
     actual = cv2.resize(target[::step, ::step], (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     drawn = cv2.resize(face, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    ratio = np.log((actual + 0.02) / (np.maximum(drawn, 0) + 0.02))
-    median = np.median(ratio[skin > 0], axis=0)
-    residual = ratio - median
-    weight = skin * np.exp(-np.square(residual / OUTLIER).mean(axis=2))
-    weighted = np.dstack([residual * weight[..., None], weight])
-    smooth = cv2.GaussianBlur(weighted, (0, 0), GRID / 6)
-    local = smooth[..., :3] / (smooth[..., 3:] + 0.05)
-    limit = np.log(MAX_GAIN)
-    return np.exp(np.clip(median + local, -limit, limit)).astype(np.float32)
+    ratio = (actual + 0.02) / (np.maximum(drawn, 0) + 0.02)
+    return np.median(ratio[skin], axis=0).clip(1 / MAX_GAIN, MAX_GAIN)
 
 
 def _common_skin(old: ndarray, new: ndarray) -> ndarray:
-    """(GRID, GRID) f32, 1 in cells of cheeks and nose in the lower half; mouth and chin are meant to change."""
+    """(GRID, GRID) bool: cells of cheeks and nose in the lower half; mouth and chin are meant to change."""
     left, top, right, _ = GRID * _mouth(old, new)
     y, x = np.mgrid[:GRID, :GRID] + 0.5
     mouth_and_chin = (y > top - 1) & (x > left - 1) & (x < right + 1)
     both = _hull(old[OVAL], (GRID, GRID)) & _hull(new[OVAL], (GRID, GRID))
-    skin = cv2.erode(both, np.ones((3, 3), np.uint8)).astype(np.float32)
-    return skin * ((y > KNOWN * GRID) & ~mouth_and_chin)
+    skin = cv2.erode(both, np.ones((3, 3), np.uint8)) > 0
+    return skin & (y > KNOWN * GRID) & ~mouth_and_chin
