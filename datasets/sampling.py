@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from scipy.interpolate import interp1d
 from scipy.ndimage import gaussian_filter1d
 from torch.utils.data import Dataset
 
@@ -128,9 +129,9 @@ class Augmentation:
         noise = self.rng.normal(size=len(landmarks_in_crop) + 2 * margin)
         smooth = gaussian_filter1d(noise, STRETCH_FRAMES)[margin:-margin]
         smooth *= np.sqrt(2 * np.sqrt(np.pi) * STRETCH_FRAMES)  # standard deviation 1
-        vertical = np.exp(self.config.stretch * smooth)
-        factor = np.stack([np.ones_like(vertical), vertical], axis=-1)  # (T, 2)
-        return (landmarks_in_crop * factor[:, None]).astype(np.float32)
+        stretched = landmarks_in_crop.copy()
+        stretched[..., 1] *= np.exp(self.config.stretch * smooth)[:, None]
+        return stretched
 
     def change_sound(self, mel_windows: np.ndarray) -> np.ndarray:
         """Changes mel windows (..., 80, 16) as another recording would; timing stays, and so does silence."""
@@ -141,10 +142,7 @@ class Augmentation:
         bands = mel_windows.shape[-2]
         # Another voice: formants at other frequencies.
         source = np.arange(bands) * (1 + 0.12 * strength * rng.uniform(-1, 1))
-        source = np.clip(source, 0, bands - 1)
-        low = np.minimum(source.astype(int), bands - 2)
-        share = (source - low).astype(np.float32)[:, None]
-        shifted = mel_windows[..., low, :] * (1 - share) + mel_windows[..., low + 1, :] * share
+        shifted = interp1d(np.arange(bands), mel_windows, axis=-2)(np.minimum(source, bands - 1))
         # Another microphone and room: tone curve, loudness, noise floor.
         position = np.linspace(-1, 1, bands)
         curve = rng.normal(0, 0.3, 6)  # at so many frequencies, interpolated between them

@@ -37,11 +37,10 @@ def find_videos(root: Path) -> list[Source]:
     visited: set[Path] = set()
     real_root = root.resolve()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        real_folder = Path(folder).resolve()
-        if real_folder in visited:
+        if Path(folder).resolve() in visited:
             subfolders.clear()
             continue
-        visited.add(real_folder)
+        visited.add(Path(folder).resolve())
         subfolders[:] = [name for name in sorted(subfolders) if not _links_into(Path(folder, name), real_root)]
         for file in sorted(files):
             path = Path(folder, file)

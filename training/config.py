@@ -21,7 +21,7 @@ class TrainConfig:
     # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
     CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
         {"cache", "run", "config", "minutes", "steps", "workers", "device", "compile", "precision", "log_every"}
-        | {"validate_every", "dry_run", "learning_rate", "clip_norm"}
+        | {"validate_every", "dry_run", "profile", "learning_rate", "clip_norm"}
     )
     # Numbers, and groups of numbers, that may be 0.
     MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset(
@@ -71,6 +71,8 @@ class TrainConfig:
     """Steps between validations, each followed by a checkpoint."""
     overfit: int = 0
     """Train and validate on this many fixed samples: the loss must fall to almost 0."""
+    profile: bool = False
+    """Write what the first steps spend their time on to RUN/trace.json, for Perfetto or chrome://tracing."""
     dry_run: bool = False
     """Print sizes, time and memory of a step, and stop without writing anything."""
 

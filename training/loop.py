@@ -103,8 +103,10 @@ class Trainer(ABC):
             self._restore(state)
         engine.catch_signals()
         batches = self.batches()
-        began = time.monotonic()
         stop = self.step >= config.steps
+        began = time.monotonic()
+        if config.profile and not stop:
+            self._profile(batches)
 
         while not stop:
             # Train the networks on a batch, and average the weights.
@@ -164,6 +166,15 @@ class Trainer(ABC):
         self.unreported.append((self.step, norms, []))
         self.step += 1
         self.average.update(self.step)
+
+    def _profile(self, batches: Iterator[list[Batch]]) -> None:
+        """Traces two steps, after one that chooses kernels; they count like others."""
+        self.train_step(next(batches))
+        with torch.profiler.profile() as profiler:
+            self.train_step(next(batches))
+            self.train_step(next(batches))
+        if self.engine.is_main:
+            profiler.export_chrome_trace(str(self.run.path / "trace.json"))
 
     def dry_run(self) -> None:
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""

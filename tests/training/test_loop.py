@@ -155,6 +155,15 @@ def test_disk_full_while_saving_keeps_the_older_checkpoint(tmp_path: Path) -> No
     assert_same(last(tmp_path / "run"), last(tmp_path / "whole"))
 
 
+def test_profile_writes_a_trace_of_steps_that_count(tmp_path: Path) -> None:
+    train(tmp_path / "traced", profile=True)
+    events = json.loads((tmp_path / "traced" / "trace.json").read_text())["traceEvents"]
+    assert any("Optimizer.step#Adam" in event.get("name", "") for event in events)
+    train(tmp_path / "plain")
+    states = [last(tmp_path / name)["networks"] for name in ("traced", "plain")]
+    assert_same(*states)
+
+
 def test_disk_full_while_logging_is_one_line(tmp_path: Path) -> None:
     train(tmp_path / "run", steps=2, validate_every=1000)
     size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
