@@ -1,4 +1,4 @@
-"""python -m benchmarks.preprocessing: speed and memory of preprocessing, and what the datasets deliver."""
+"""python -m benchmarks.preprocessing: speed of preprocessing, beside detection alone, and of the datasets."""
 
 import tempfile
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from benchmarks.machine import Row, print_table, run
+from benchmarks.machine import Row, print_table
 from benchmarks.portrait import write_portrait
 from datasets.clip_cache import ClipCache
 from datasets.landmark_dataset import LandmarkDataset
@@ -25,16 +25,15 @@ CLIPS = 20
 SAMPLES = 500
 LRS2_SIZE = (160, 160)
 LRS2_SECONDS = 2.2  # mean length of a clip
-MEMORY_MINUTES = (0.5, 2)  # of 1080p video
 
 
 @dataclass(frozen=True)
 class PreprocessingBenchmarkConfig:
-    """Measures preprocessing of a video of LRS2's size, both datasets, and memory, on this machine."""
+    """Measures preprocessing of a video of LRS2's size, and both datasets, on one core of this machine."""
 
 
 def main(config: PreprocessingBenchmarkConfig) -> None:
-    """Prints a table of speeds and one of memory."""
+    """Prints a table."""
     cv2.setNumThreads(1)  # as in a worker process; threads that wait for each other would count as work
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,14 +49,6 @@ def main(config: PreprocessingBenchmarkConfig) -> None:
         for dataset in (LandmarkDataset(clips, 5, 15, SamplingConfig()), RenderDataset(clips, 5, 3, SamplingConfig())):
             speeds.append(measure(type(dataset).__name__, dataset.__getitem__, SAMPLES))
         print_table("One core", speeds)
-        memory = []
-        for minutes in MEMORY_MINUTES:
-            long = folder / f"{minutes:g}"
-            long.mkdir()
-            write_portrait(long / "portrait.mp4", 60 * minutes, (1920, 1080))
-            usage = run("-m", "preprocess", "--videos", long, "--cache", long / "cache", "--workers", "1")
-            memory.append({"1080p, minutes": minutes, "peak memory, MiB": usage.peak_memory})
-        print_table("Memory", memory)
 
 
 def measure(name: str, work: Callable[[int], object], times: int) -> Row:
