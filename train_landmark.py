@@ -168,7 +168,7 @@ def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     green = draw_sketches(truth[frames], SIZE, SIZE, 2 * SIZE)  # (3, S, S)
     red = draw_sketches(predicted[frames], SIZE, SIZE, 2 * SIZE)
     colours = np.stack([red, green, np.zeros_like(red)], axis=-1)  # (3, S, S, 3)
-    return np.hstack(list(colours)).astype(np.uint8)
+    return np.concatenate(colours, axis=1).astype(np.uint8)
 
 
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:

@@ -147,13 +147,11 @@ class InitialMotionTrainer(Trainer):
     def losses(self, motion: nn.Module, batch: Batch) -> dict[str, Tensor]:
         images = batch["reference_images"]
         output: Motion = motion(batch["landmarks"], batch["reference_landmarks"], images, batch["masked_target"])
-        target = batch["target"]
-        middle = target.shape[-1] // 2
-        warped = LITE.warp(images, LITE.grid(output.flow)[..., middle:, :])  # (B, N, 3, S/2, S)
+        lower = np.s_[..., images.shape[-1] // 2 :, :]
         loss = initial_motion_loss(
-            warped,
-            output.weight[..., middle:, :],
-            target[..., middle:, :],
+            LITE.warp(images, LITE.grid(output.flow)[lower]),  # (B, N, 3, S/2, S)
+            output.weight[lower],
+            batch["target"][lower],
             self.correction.weight,
             self.config.initial_motion_decay,
         )
@@ -193,8 +191,8 @@ class RenderTrainer(Trainer):
         if config.model.use_warping and config.loss.warp:
             epochs = config.loss.warmup_epochs * len(self.data) / config.batch
             self.warm_up_steps = math.ceil(epochs) if config.alignment_steps is None else config.alignment_steps
-        if self.warm_up_steps and engine.is_main:
-            print(f"the first {self.warm_up_steps} steps train the alignment alone")
+        if self.warm_up_steps:
+            self.say(f"the first {self.warm_up_steps} steps train the alignment alone")
         vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
         discriminator = None
         if config.loss.needs_discriminator:
@@ -257,8 +255,8 @@ def picture_row(batch: Batch, output: RendererOutput) -> np.ndarray:
     if output.motion:
         pictures += [*flow_to_image(output.motion.flow[0].float()) / 255]
     pictures += [output.warped_reference[0], output.face[0], batch["target"][0]]
-    row = torch.cat([picture.float() for picture in pictures], dim=2).clamp(0, 1) * 255  # (3, H, W * n)
-    return row.round().byte().permute(1, 2, 0).cpu().numpy()
+    row = torch.cat(pictures, dim=2).clamp(0, 1) * 255  # (3, H, W * n)
+    return row.byte().permute(1, 2, 0).cpu().numpy()
 
 
 def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:

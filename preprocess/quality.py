@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from face.crop import sides
 from face.tracking import FaceTrack
 from media.audio import FPS, SAMPLE_RATE
 
@@ -48,14 +49,13 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
         silent: (n,) bool, see `silent_frames`.
         sharpness: of each crop, see `sharpness_of`.
     """
-    boxes = track.boxes[track.found]
-    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    shorter_sides = sides(track.boxes[track.found]).min(axis=1)
     silent = silent[: len(track.found)]
     silence = silent.mean() if len(silent) else 1.0
     return {
         "found": round(track.found.mean(), 4),
         "several": round((track.several > 1).mean(), 4),
-        "face": np.median(sides),
+        "face": np.median(shorter_sides),
         "cuts": int(track.cuts.sum()),
         "silence": round(silence, 4),
         "sharpness": round(float(np.median(sharpness)), 1),

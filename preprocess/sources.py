@@ -69,10 +69,10 @@ def select_listed(sources: Sequence[Source], lists: Sequence[Path]) -> list[Sour
     Raises:
         UserError: a list cannot be read, or no entry is a clip.
     """
-    by_name = {source.name: source for source in sources}
     entries = [entry for path in lists for entry in read_list(path)]
-    names = set(match(entries, by_name, " and ".join(map(str, lists))).values())
-    return [by_name[name] for name in sorted(names)]
+    names = match(entries, [source.name for source in sources], " and ".join(map(str, lists)))
+    listed = set(names.values())
+    return [source for source in sources if source.name in listed]
 
 
 def shift_sounds(sources: Sequence[Source], path: Path) -> list[Source]:

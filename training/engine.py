@@ -38,7 +38,7 @@ class Engine:
         torch.manual_seed(config.seed)  # before the networks are made
         self.config = config
         self.deadline = time.monotonic() + 60 * (config.minutes or math.inf)
-        self.signal: signal.Signals | None = None
+        self.signal = 0  # the number of one that has come
         self.rank = int(os.environ.get("RANK", "0"))
         self.is_main = self.rank == 0
         self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -123,18 +123,14 @@ class Engine:
             dist.destroy_process_group()
 
     def catch_signals(self) -> None:
-        for number in SIGNALS:
-            signal.signal(number, self._note_signal)
-
-    def _note_signal(self, number: int, _: object) -> None:
         """The first signal lets the step end; a second one ends the process at once."""
-        self.signal = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL)
 
+        def note(number: int, _: object) -> None:
+            self.signal = number
+            signal.signal(number, signal.SIG_DFL)
 
-def lost_another(error: Exception) -> bool:
-    """Whether the error comes from an exchange with a process that has ended."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+        for number in SIGNALS:
+            signal.signal(number, note)
 
 
 class MovingAverage:

@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, default_collate
 
 from runtime.command_line import SettingError, UserError
 from runtime.device import memory_gib, out_of_memory, wait
-from training.batches import Batch, ignore_signals, part_indices, spread, to_device
+from training.batches import Batch, ignore_signals, part_indices, to_device
 from training.config import Config, TrainConfig
-from training.engine import Engine, MovingAverage, lost_another
+from training.engine import Engine, MovingAverage
 from training.run_folder import RunFolder
 
-NUM_PICTURES = 6  # validation examples shown in TensorBoard
+SHOWN = 10  # every tenth validation example is shown in TensorBoard
 Validation = tuple[dict[str, float], dict[str, np.ndarray]]  # numbers and pictures by name
 
 
@@ -105,8 +105,12 @@ class Trainer(ABC):
         batches = self.batches()
         stop = self.step >= config.steps
         began = time.monotonic()
-        if config.profile and not stop:
-            self._profile(batches)
+        if config.profile and not stop:  # steps that count like others
+            with torch.profiler.profile() as profiler:
+                for _ in range(3):
+                    self.train_step(next(batches))
+            if engine.is_main:
+                profiler.export_chrome_trace(str(self.run.path / "trace.json"))
 
         while not stop:
             # Train the networks on a batch, and average the weights.
@@ -134,7 +138,7 @@ class Trainer(ABC):
         is_done = self.step >= config.steps
         status = "done" if is_done else "stopped, the same command continues"
         best = f"best {self.best:.5g}" if self.best < math.inf else "not validated yet"
-        self._say(f"step {self.step}: {status}; {best}, see {self.run.path}")
+        self.say(f"step {self.step}: {status}; {best}, see {self.run.path}")
         return is_done
 
     def batches(self) -> Iterator[list[Batch]]:
@@ -167,20 +171,11 @@ class Trainer(ABC):
         self.step += 1
         self.average.update(self.step)
 
-    def _profile(self, batches: Iterator[list[Batch]]) -> None:
-        """Traces two steps, after one that chooses kernels; they count like others."""
-        self.train_step(next(batches))
-        with torch.profiler.profile() as profiler:
-            self.train_step(next(batches))
-            self.train_step(next(batches))
-        if self.engine.is_main:
-            profiler.export_chrome_trace(str(self.run.path / "trace.json"))
-
     def dry_run(self) -> None:
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
         for name, network in self.networks.items():
-            self._say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-        self._say(f"{len(self.data)} samples, {len(self.data) / self.config.batch:.1f} steps an epoch")
+            self.say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+        self.say(f"{len(self.data)} samples, {len(self.data) / self.config.batch:.1f} steps an epoch")
         self.step = self.warm_up_steps
         memory = []
         for num_samples in (4, 8):
@@ -193,8 +188,8 @@ class Trainer(ABC):
         peak = memory[0] + (memory[1] - memory[0]) / 4 * (self.engine.part_size - 4)
         parts = f" in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
         steps = self.config.steps
-        self._say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {peak:.2g} GiB a process")
-        self._say(f"{steps} steps: about {seconds * steps / 3600:.3g} hours")
+        self.say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {peak:.2g} GiB a process")
+        self.say(f"{steps} steps: about {seconds * steps / 3600:.3g} hours")
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Takes everything that the next step depends on from a checkpoint."""
@@ -207,7 +202,7 @@ class Trainer(ABC):
             raise SettingError("run", message) from error
         self.step = state["step"]
         self.best = state["best"]
-        self._say(f"continuing {self.run.path} after step {self.step}")
+        self.say(f"continuing {self.run.path} after step {self.step}")
 
     def _save(self) -> None:
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.saved.items()}
@@ -219,18 +214,17 @@ class Trainer(ABC):
         network = self.average.module
         columns: dict[str, list[float]] = defaultdict(list)
         pictures = {}
-        shown = spread(len(self.examples), NUM_PICTURES)
         for number, example in enumerate(self.examples):
             with torch.no_grad():
                 scores, views = self.validate(network, to_device(example, self.engine.device))
             for name, score in scores.items():
                 if math.isfinite(score):  # lips may never close or move
                     columns[name].append(score)
-            if number in shown:
+            if number % SHOWN == 0:
                 pictures |= views
         numbers = {name: float(np.mean(scores)) for name, scores in columns.items()}
         self.run.log(self.step, "validation", numbers, pictures)
-        self._say(f"step {self.step} validation  {_line(numbers)}")
+        self.say(f"step {self.step} validation  {_line(numbers)}")
         about = {"step": self.step, "validation": numbers}
         self.export(network, self.run.path / f"{self.name}_last.safetensors", about)
         selection = numbers.get("selection", math.inf)
@@ -261,7 +255,7 @@ class Trainer(ABC):
         if self.engine.is_main:
             self.run.log(self.step, "train", numbers, {})
         time_left = timedelta(seconds=round((self.config.steps - self.step) * seconds))
-        self._say(f"step {self.step}  {_line(numbers)}  {time_left} left")
+        self.say(f"step {self.step}  {_line(numbers)}  {time_left} left")
 
     def _name_the_clips(self) -> None:
         for step, scalars, clips in self.unreported:
@@ -272,7 +266,7 @@ class Trainer(ABC):
                         "lower the learning rate or clip the gradients (clip-norm)"
                     )
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         if self.engine.is_main:
             with contextlib.suppress(OSError):  # a lost terminal is no reason to lose the run
                 print(line, flush=True)
@@ -289,7 +283,7 @@ def train(trainers: Callable[[Config, Engine], Iterable[Trainer]], config: Confi
         run_in_turn(trainers(config, engine))
         engine.close()
     except (MemoryError, RuntimeError) as error:
-        if lost_another(error):
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
             raise UserError("another process of this training has ended; its own line says why") from error
         if "DataLoader worker" in str(error):  # killed: too little memory for what it loads
             raise SettingError("workers", f"{error}; use fewer of them, or a smaller batch") from error

@@ -54,7 +54,7 @@ class RunFolder:
             step = 0
             if state:
                 step = state["step"]
-                self._check(state.get("settings", {}))
+                self._compare(state.get("settings", {}))
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
             self._board = SummaryWriter(self.path / "tensorboard", purge_step=step + 1)
         versions = {"torch": torch.__version__, "git": commit()}
@@ -63,7 +63,7 @@ class RunFolder:
         write_whole(self.path / "metrics.jsonl", "".join(kept))
         return state
 
-    def _check(self, saved: dict[str, Any]) -> None:
+    def _compare(self, saved: dict[str, Any]) -> None:
         """Compares the settings with those of the run that is to be continued; older ones lack newer settings."""
         for name, value in self.fixed.items():
             if saved.get(name, value) != value:
