@@ -1,27 +1,20 @@
-"""python -m benchmarks.training: samples a second of both training loops in each precision, data included."""
+"""python -m benchmarks.training: time and memory of a step of both trainings, as the preset computes and in float32."""
 
-import tempfile
-import time
-from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import train_landmark
-import train_render
-from benchmarks.machine import Row, describe, print_table
+from benchmarks.machine import print_table, run
 from runtime import command_line
-from runtime.device import wait
-from training.engine import Engine
-from training.loop import Trainer
 
-STEPS = 20  # that are timed
-WARM_UP = 3  # steps before the clock starts: choice of kernels, first batches
+SCRIPTS = ("train_landmark.py", "train_render.py")
+STEP = re.compile(r"about (\S+) s, (\S+) GiB")  # of a dry run
 
 
 @dataclass(frozen=True)
 class TrainingBenchmarkConfig:
-    """Times whole training steps of both stages, in the precision that the device is fastest in, and in float32."""
+    """Compares dry runs of both training scripts in the preset's precision and in float32."""
 
     cache: Path
     """Clips to train on."""
@@ -31,40 +24,13 @@ class TrainingBenchmarkConfig:
 def main(config: TrainingBenchmarkConfig) -> None:
     """Prints a table."""
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for script in (train_landmark, train_render):
-            preset = script.PRESETS[config.preset]
-            for precision in (preset.precision, "fp32"):
-                run = Path(folder) / script.__name__ / precision
-                settings: Any = replace(preset, cache=config.cache, run=run, precision=precision)
-                with redirect_stdout(None):  # the number of clips
-                    *_, trainer = script.trainers(settings, Engine(settings))
-                rows.append(measure(trainer))
-    print_table(f"{config.preset}: {describe(trainer.engine.device)}", rows)
-
-
-def measure(trainer: Trainer) -> Row:
-    """Samples a second of the loop's own steps, and the share of the time in which it waits for data."""
-    trainer.step = trainer.warm_up_steps  # now all networks train
-    batches = trainer.batches()
-    for _ in range(WARM_UP):
-        trainer.train_step(next(batches))
-    wait(trainer.engine.device)
-    waiting = 0.0
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        before = time.perf_counter()
-        batch = next(batches)
-        waiting += time.perf_counter() - before
-        trainer.train_step(batch)
-    wait(trainer.engine.device)
-    whole = time.perf_counter() - start
-    return {
-        "network": trainer.name,
-        "precision": trainer.config.precision,
-        "samples/s": STEPS * trainer.config.batch / whole,
-        "waiting for data": waiting / whole,
-    }
+    for script in SCRIPTS:
+        for precision in ((), ("--precision", "fp32")):
+            flags = ("--cache", config.cache, "--run", config.cache / "unused", "--preset", config.preset, *precision)
+            [(seconds, memory)] = STEP.findall(run(script, *flags, "--dry-run").output)
+            name = " ".join((script, *precision))
+            rows.append({config.preset: name, "a step, s": float(seconds), "memory, GiB": float(memory)})
+    print_table("Training", rows)
 
 
 if __name__ == "__main__":

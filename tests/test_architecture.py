@@ -34,8 +34,7 @@ ALLOWED: dict[str, set[str]] = {
         "runtime", "checkpoints", "media", "face", "datasets", "metrics", "networks", "inference",
     },
     "benchmarks": {
-        "runtime", "media", "face", "datasets", "models", "training", "networks", "preprocess", "inference",
-        "train_landmark", "train_render",
+        "runtime", "media", "face", "datasets", "models", "networks", "preprocess", "inference",
     },
 }  # fmt: skip
 MOST_TOKENS = 86_000  # to come down to 72,000

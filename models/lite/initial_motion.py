@@ -22,7 +22,6 @@ MIN_SLOPE = 5e-5  # squared gradient below which a cell has no structure
 FLOW_CELLS = 8  # cells a side of the flow that the correction reads
 CORRECTION_CELLS = 16  # cells a side of the correction
 INPUT_UNIT = 1 / 64  # of the crop's side: unit of the correction's input
-MIN_WEIGHT = 1e-6
 OUTPUT_UNIT = 1 / 16  # of the crop's side: unit of its output; the longer, the faster it learns
 
 
@@ -64,14 +63,13 @@ class InitialMotion(nn.Module):
             off_mouth = off_mouth_mask(landmarks, masked_target)  # (B, 1, S, S)
             flow = landmark_flow(landmarks, reference_landmarks, size)  # (B, N, 2, S, S)
             residual = residual_motion(flow, images, masked_target)
-            correction = self.correct(flow / size, residual / size) * size
-            flow = flow + correction * off_mouth[:, None]
+            flow = flow + self.correct(flow, residual) * off_mouth[:, None]
             cues = alignment_cues(flow, landmarks, reference_landmarks, images, masked_target, off_mouth)
-            weight = self.reference_weights(cues, flow.shape[-2:])
-            return Motion(flow, decide(weight, mouth_decision * (1 - off_mouth)[:, None]))
+            decision = mouth_decision * (1 - off_mouth)[:, None]
+            return Motion(flow, self.reference_weights(cues, decision))
 
     def correct(self, flow: Tensor, residual: Tensor) -> Tensor:
-        """The correction (B, N, 2, S, S) of a flow (B, N, 2, S, S), all in crop sides.
+        """The correction (B, N, 2, S, S) of a flow (B, N, 2, S, S), all in pixels.
 
         The linear layer is averaged with its mirror image: half as many weights to learn, and 0.03 dB better.
 
@@ -79,21 +77,16 @@ class InitialMotion(nn.Module):
             flow: from landmarks
             residual: (B, N, 2, 4, 16), motion of the upper half that the flow leaves
         """
+        size = flow.shape[-1]
         flow_cells = map_references(nn.AdaptiveAvgPool2d(FLOW_CELLS), flow)
-        plain = self._correct_cells(flow_cells, residual)
-        mirrored = mirror(self._correct_cells(mirror(flow_cells), mirror(residual)))
-        return resize((plain + mirrored) / 2, flow.shape[-2:])
+        plain = self._correct_cells(flow_cells, residual, size)
+        mirrored = mirror(self._correct_cells(mirror(flow_cells), mirror(residual), size))
+        return resize((plain + mirrored) / 2, (size, size))
 
-    def _correct_cells(self, flow: Tensor, residual: Tensor) -> Tensor:
-        """The linear layer, (B, N, 2, 8, 8) and (B, N, 2, 4, 16) -> (B, N, 2, 16, 16)."""
-        inputs = torch.cat([residual.flatten(2), flow.flatten(2)], dim=2) / INPUT_UNIT
-        return OUTPUT_UNIT * self.correction(inputs).unflatten(-1, (2, CORRECTION_CELLS, CORRECTION_CELLS))
-
-
-def decide(weight: Tensor, decision: Tensor) -> Tensor:
-    """Weights (B, N, 1, H, W) whose sum over N is 1, raised to 1 + decision (B, 1, 1, H, W), with the same sum."""
-    logits = weight.clamp_min(MIN_WEIGHT).log()
-    return (logits * (1 + decision)).softmax(dim=1)
+    def _correct_cells(self, flow: Tensor, residual: Tensor, size: int) -> Tensor:
+        """The linear layer: (B, N, 2, 8, 8) and (B, N, 2, 4, 16) -> (B, N, 2, 16, 16)."""
+        inputs = torch.cat([residual.flatten(2), flow.flatten(2)], dim=2) / (INPUT_UNIT * size)
+        return OUTPUT_UNIT * size * self.correction(inputs).unflatten(-1, (2, CORRECTION_CELLS, CORRECTION_CELLS))
 
 
 def mirror(motion: Tensor) -> Tensor:

@@ -38,13 +38,19 @@ class ReferenceWeights(nn.Module):
     def _dilated_layers() -> nn.ModuleList:
         return nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=d, dilation=d) for d in DILATIONS)
 
-    def forward(self, cues: Tensor, size: tuple[int, int]) -> Tensor:
-        """`alignment_cues` (B, N, 12, G, G) -> weights that sum to 1 over the references: (B, N, 1, H, W)."""
+    def forward(self, cues: Tensor, decision: Tensor) -> Tensor:
+        """Weights that sum to 1 over the references: (B, N, 1, H, W).
+
+        Args:
+            cues: `alignment_cues` (B, N, 12, G, G)
+            decision: (B, 1, 1, H, W); where it is not 0, the weights are raised to 1 + decision
+        """
         x = F.leaky_relu(map_references(self.input, cues), 0.2)
         for own, shared in zip(self.own, self.shared, strict=True):
             mean = shared(x.mean(1))[:, None]
             x = x + F.leaky_relu(map_references(own, x) + mean, 0.2)  # (B, N, C, G, G)
-        return resize(map_references(self.logits, x), size).softmax(dim=1)
+        logits = resize(map_references(self.logits, x), decision.shape[-2:])
+        return (logits * (1 + decision)).softmax(dim=1)
 
 
 @torch.no_grad()

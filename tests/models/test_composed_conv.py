@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.composed_conv import composition_pays, two_convolutions
+from models.composed_conv import WIDE, two_convolutions
 from models.layers import Spade, instance_norm
 
 
@@ -18,7 +18,7 @@ def convs(inputs: int = 3, hidden: int = 32, outputs: int = 12) -> tuple[nn.Conv
 def test_composition_is_exact_up_to_the_border(shape: tuple[int, ...]) -> None:
     first, second = convs()
     x = torch.randn(shape)
-    assert composition_pays(first, second)
+    assert first.out_channels >= WIDE * first.in_channels
     torch.testing.assert_close(two_convolutions(first, second, x), second(first(x)), rtol=0, atol=1e-5)
 
 
@@ -36,8 +36,6 @@ def test_spade_is_the_same_with_and_without_gradient() -> None:
     torch.manual_seed(0)
     spade = Spade(channels=8, maps=3, hidden=64)
     maps = torch.randn(2, 3, 16, 16)
-    wide = Spade(channels=64, maps=32, hidden=32)
-    assert composition_pays(spade.hidden, spade.affine) and not composition_pays(wide.hidden, wide.affine)
     with torch.no_grad():
         value = spade(maps)
     torch.testing.assert_close(value, spade(maps).detach(), rtol=0, atol=1e-5)

@@ -27,6 +27,10 @@ def example(count: int = 3, size: int = 128) -> dict[str, Tensor]:
     }
 
 
+def no_decision(size: int) -> Tensor:
+    return torch.zeros(1, 1, 1, size, size)
+
+
 def test_references_equal_to_the_target_have_zero_cues() -> None:
     cues = alignment_cues(**example())
     assert cues.shape == (1, 3, CUES, GRID, GRID)
@@ -62,19 +66,34 @@ def test_cues_ignore_the_lower_half_of_the_target() -> None:
 def test_weights_are_equal_at_first_then_learned_for_any_order() -> None:
     torch.manual_seed(0)
     network, cues = ReferenceWeights(), torch.randn(2, 3, CUES, GRID, GRID)
-    torch.testing.assert_close(network(cues, (64, 64)), torch.full((2, 3, 1, 64, 64), 1 / 3))
+    torch.testing.assert_close(network(cues, no_decision(64)), torch.full((2, 3, 1, 64, 64), 1 / 3))
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     for _ in range(60):  # the reference with the largest cue 5 is right
         cues = torch.randn(2, 3, CUES, 1, 1).expand(-1, -1, -1, GRID, GRID)
-        right = network(cues, (GRID, GRID)).gather(1, cues[:, :, 5:6].argmax(1, keepdim=True))
+        right = network(cues, no_decision(GRID)).gather(1, cues[:, :, 5:6].argmax(1, keepdim=True))
         optimiser.zero_grad()
         (-right.log().mean()).backward()
         optimiser.step()
     cues = torch.randn(1, 5, CUES, 1, 1).expand(-1, -1, -1, GRID, GRID)
-    weight, order = network(cues, (64, 64)), torch.tensor([4, 2, 0, 1, 3])
+    weight, order = network(cues, no_decision(64)), torch.tensor([4, 2, 0, 1, 3])
     assert weight.mean((2, 3, 4)).argmax() == cues[0, :, 5, 0, 0].argmax()
     torch.testing.assert_close(weight.sum(1), torch.ones(1, 1, 64, 64))
-    torch.testing.assert_close(network(cues[:, order], (64, 64)), weight[:, order])
+    torch.testing.assert_close(network(cues[:, order], no_decision(64)), weight[:, order])
+
+
+@torch.no_grad()
+def test_mouth_decision_favours_the_best_reference_in_the_mouth_only() -> None:
+    torch.manual_seed(0)
+    network, cues = ReferenceWeights(), 3 * torch.randn(1, 3, CUES, GRID, GRID)
+    torch.nn.init.normal_(network.logits.weight)
+    decision = no_decision(64)
+    weight = network(cues, decision)
+    decision[..., 32:] = 1.0  # inside the mouth
+    decided = network(cues, decision)
+    torch.testing.assert_close(decided[..., :32], weight[..., :32], rtol=0, atol=0)
+    squared = weight[..., 32:] ** 2
+    torch.testing.assert_close(decided[..., 32:], squared / squared.sum(1, keepdim=True))
+    assert decided.amax(1).mean() > weight.amax(1).mean() + 0.02
 
 
 def test_training_the_initial_motion_trains_the_weights() -> None:
@@ -98,7 +117,7 @@ def shipped_weights(data: dict[str, Tensor]) -> Tensor:
     renderer = models.load(SHIPPED_WEIGHTS / "renderer.safetensors", "render")
     assert isinstance(renderer, LiteRenderer) and renderer.initial_motion is not None
     with torch.inference_mode():
-        return renderer.initial_motion.reference_weights(alignment_cues(**data), (128, 128))[0, :, 0]
+        return renderer.initial_motion.reference_weights(alignment_cues(**data), no_decision(128))[0, :, 0]
 
 
 def smooth_example(count: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.lite.initial_motion import decide, landmark_flow
+from models.lite.initial_motion import landmark_flow
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.lite.sampling import LITE
 from models.motion_field import Motion, ReferenceFeatures, align
@@ -172,12 +172,3 @@ def test_larger_references_sharpen_the_lower_half() -> None:
     averaged = 0.75 * pictures[:, 0] + 0.25 * pictures[:, 1]
     assert torch.allclose(sharp[:, :, 12:, :18], (averaged[:, :, 12:, 6:] - 0.1).clamp(min=0), atol=1e-4)
     assert torch.allclose(sharp[:, :, :12], torch.tensor(0.4))
-
-
-def test_mouth_decision_favours_the_best_reference_in_the_mouth_only() -> None:
-    weight = torch.tensor([0.5, 0.3, 0.2]).view(1, 3, 1, 1, 1).expand(1, 3, 1, 1, 2)
-    decision = torch.tensor([0.0, 1.0]).view(1, 1, 1, 1, 2)  # outside the mouth, inside
-    outside, inside = decide(weight, decision)[0, :, 0, 0].unbind(-1)
-    torch.testing.assert_close(outside, torch.tensor([0.5, 0.3, 0.2]))
-    torch.testing.assert_close(inside, torch.tensor([0.25, 0.09, 0.04]) / 0.38)
-    assert decide(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1), decision[..., 1:]).isfinite().all()
