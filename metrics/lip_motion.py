@@ -90,7 +90,8 @@ def closed_f1(output: ndarray, target: ndarray) -> float:
     closed = _finite_pairs(output, target) < CLOSED
     if not closed[1].any():
         return np.nan
-    return float(2 * closed.all(axis=0).sum() / closed.sum())
+    common = closed.all(axis=0).sum()
+    return float(2 * common / closed.sum())
 
 
 def silent_frames(mel: ndarray, num_frames: int) -> ndarray:
@@ -118,7 +119,10 @@ def jitter(landmarks: ndarray) -> float:
 
 
 def motion_scores(
-    output: FaceSequence, target: FaceSequence, silent: ndarray, same_speech: bool = True
+    output: FaceSequence,
+    target: FaceSequence,
+    silent: ndarray,
+    same_speech: bool = True,
 ) -> dict[str, float]:
     """Table columns that describe the motion of the lips, beside the original's.
 
@@ -142,5 +146,6 @@ def motion_scores(
     if same_speech:
         scores["LipLMD"] = nan_mean(landmark_distance(lips, true_lips))
         scores["openness r"] = correlation(openness, true_openness)
-        scores["closed F1"] = closed_f1(output.openness(INNER_LIPS), target.openness(INNER_LIPS))
+        gap = output.openness(INNER_LIPS)
+        scores["closed F1"] = closed_f1(gap, target.openness(INNER_LIPS))
     return scores

@@ -94,12 +94,15 @@ class RealMouths:
         if lpips is None or not len(frames):
             return None
         chosen = evenly_spaced(len(frames), MAX_REAL_MOUTHS)
-        return cls(mouth_crops(read_frames(frames[chosen]), landmarks[chosen]), frames[chosen], lpips)
+        pictures = read_frames(frames[chosen])
+        crops = mouth_crops(pictures, landmarks[chosen])
+        return cls(crops, frames[chosen], lpips)
 
     def _embed(self, crops: ndarray) -> torch.Tensor:
         device = next(self.lpips.parameters()).device
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
-        return torch.cat([self.lpips.embed(batch.to(device) / 255) for batch in images.split(BATCH)])
+        vectors = [self.lpips.embed(batch.to(device) / 255) for batch in images.split(BATCH)]
+        return torch.cat(vectors)
 
     def distances_to(self, crops: ndarray) -> ndarray:
         """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
@@ -118,7 +121,8 @@ class RealMouths:
         """
         distances = self.distances_to(crops)
         distance = distances.min(axis=1)
-        scores = {"mouth sharpness": laplacian_energy(crops) / self.energies[distances.argmin(axis=1)].clip(1e-6)}
+        nearest_energies = self.energies[distances.argmin(axis=1)]
+        scores = {"mouth sharpness": laplacian_energy(crops) / nearest_energies.clip(1e-6)}
         if len(self.distances):
             scores["mouth distance"] = distance / self.distances.mean()
             scores["mouth outliers"] = distance > np.quantile(self.distances, OUTLIER)

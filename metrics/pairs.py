@@ -1,10 +1,11 @@
 """Scores of images beside the true ones, collected by table column."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from torch import Tensor
 
 from metrics.image_quality import psnr, ssim
@@ -20,9 +21,11 @@ class PairScorer:
     """
 
     def __init__(self, networks: dict[str, Any], real_mouths: RealMouths | None) -> None:
-        lpips = {column: network for column, network in networks.items() if column.startswith("LPIPS")}
-        self.metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"PSNR": psnr, "SSIM": ssim, **lpips}
-        self.values: dict[str, list[float]] = defaultdict(list)
+        self.metrics: dict[str, Any] = {"PSNR": psnr, "SSIM": ssim}
+        for column, network in networks.items():
+            if column.startswith("LPIPS"):
+                self.metrics[column] = network
+        self.values = defaultdict(list)
         self.real_mouths = real_mouths
 
     def add(self, output: Tensor, target: Tensor, suffix: str = "") -> None:
@@ -30,7 +33,7 @@ class PairScorer:
         for column, metric in self.metrics.items():
             self.values[column + suffix] += metric(output, target).tolist()
 
-    def add_mouths(self, frames: Iterable[np.ndarray], landmarks: np.ndarray) -> None:
+    def add_mouths(self, frames: Iterable[ndarray], landmarks: ndarray) -> None:
         """Scores the mouths in n images, RGB uint8, with landmarks (n, 131, 2) in pixels."""
         if self.real_mouths:
             crops = mouth_crops(frames, landmarks)

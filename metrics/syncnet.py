@@ -22,19 +22,26 @@ MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
 EMBEDDING = 1024
 
 
-def _audio_layers(
-    inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, padding: int = 1
-) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding)
+def _sound_layers(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 def _lip_layers(
-    inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 1, depth: int = 1
+    inputs: int,
+    outputs: int,
+    side: int,
+    stride: int = 1,
+    padding: int = 1,
+    depth: int = 1,
 ) -> tuple[nn.Module, ...]:
     kernel = (depth, side, side)
     convolution = nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), (0, padding, padding))
     return convolution, nn.BatchNorm3d(outputs), nn.ReLU()
+
+
+def _lip_pooling(padding: int = 0) -> nn.Module:
+    return nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, padding, padding))
 
 
 def _projection() -> nn.Sequential:
@@ -52,25 +59,27 @@ class SyncNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.netcnnaud = nn.Sequential(
-            *_audio_layers(1, 64),
+            *_sound_layers(1, 64),
             nn.MaxPool2d(1, 1),
-            *_audio_layers(64, 192),
+            *_sound_layers(64, 192),
             nn.MaxPool2d(3, stride=(1, 2)),
-            *_audio_layers(192, 384),
-            *_audio_layers(384, 256),
-            *_audio_layers(256, 256),
+            *_sound_layers(192, 384),
+            *_sound_layers(384, 256),
+            *_sound_layers(256, 256),
             nn.MaxPool2d(3, stride=2),
-            *_audio_layers(256, 512, kernel=(5, 4), padding=0),
+            nn.Conv2d(256, 512, (5, 4)),
+            nn.BatchNorm2d(512),
+            nn.ReLU(),
         )
         self.netcnnlip = nn.Sequential(
             *_lip_layers(3, 96, 7, stride=2, padding=0, depth=5),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            _lip_pooling(),
             *_lip_layers(96, 256, 5, stride=2),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            _lip_pooling(padding=1),
             *_lip_layers(256, 256, 3),
             *_lip_layers(256, 256, 3),
             *_lip_layers(256, 256, 3),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            _lip_pooling(),
             *_lip_layers(256, 512, 6, padding=0),
         )
         self.netfcaud = _projection()
@@ -118,7 +127,8 @@ class SyncScorer:
         self.device = next(network.parameters()).device
         count = max(0, len(wav) * FPS // SAMPLE_RATE - WINDOW)
         columns = nn.functional.pad(mfcc_columns(wav), (0, MFCC_COLUMNS))
-        self.windows = columns.unfold(1, MFCC_COLUMNS, STEP)[:, :count].transpose(0, 1)[:, None]  # (n, 1, 13, 20)
+        windows = columns.unfold(1, MFCC_COLUMNS, STEP)[:, :count]  # (13, n, 20)
+        self.windows = windows.transpose(0, 1)[:, None]  # (n, 1, 13, 20)
         self.lips: list[Tensor] = []  # (1, 1024) of each window
         self.sound: list[Tensor] = []
         self._frames = deque(maxlen=WINDOW)
@@ -130,13 +140,16 @@ class SyncScorer:
         if len(self._frames) == WINDOW and number < len(self.windows):  # as in public code, without the last window
             frames = torch.stack(list(self._frames), dim=2)  # (1, 3, 5, 224, 224)
             self.lips.append(self.network.embed_lips(frames).cpu())
-            self.sound.append(self.network.embed_sound(self.windows[[number]].to(self.device)).cpu())
+            sound = self.windows[[number]].to(self.device)
+            self.sound.append(self.network.embed_sound(sound).cpu())
         bgr = cv2.dnn.blobFromImage(frame, size=(SIDE, SIDE), swapRB=True)  # (1, 3, 224, 224), 0..255
         self._frames.append(torch.from_numpy(bgr).to(self.device))
 
     def scores(self) -> dict[str, float]:
         """The clip's scores by column; empty if it has fewer than six frames, as an offset of 0 would mean in sync."""
-        return score(torch.cat(self.lips), torch.cat(self.sound)) if self.lips else {}
+        if not self.lips:
+            return {}
+        return score(torch.cat(self.lips), torch.cat(self.sound))
 
 
 def score(lips: Tensor, sound: Tensor) -> dict[str, float]:
