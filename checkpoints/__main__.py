@@ -20,14 +20,14 @@ class CheckpointsConfig:
 
 def main(config: CheckpointsConfig) -> None:
     """Downloads what is asked for, then lists every file; exits with 2 after a failure, or if a hash differs."""
-    keys = config.download if config.download != () else tuple(registry.FILES)
+    keys = list(registry.FILES) if config.download == () else config.download or ()
     failed = False
-    for key in keys or ():
+    for key in keys:
         if key not in registry.FILES:
             raise UserError(f"--download {key}: choose from {', '.join(registry.FILES)}, or give no name for all")
     for folder in registry.folders():
         print(f"searched: {folder}{'' if folder.is_dir() else ' (no such folder)'}")
-    for key in keys or ():
+    for key in keys:
         try:
             if not registry.find(key):
                 registry.download(key)

@@ -13,7 +13,6 @@ from scipy import linalg
 from skimage.transform import estimate_transform
 
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
-from media.audio import FPS
 from metrics.image_quality import FeaturePool
 from networks import Networks, References
 
@@ -72,8 +71,9 @@ class RidgeRegression:
             inputs = windows.reshape(len(windows), -1)
             num_inputs = inputs.shape[1]
             pool.add(np.hstack([inputs, content.reshape(len(windows), -1)]))
-        mean = pool.statistics()["mu"]
-        covariance = pool.statistics()["sigma"]
+        statistics = pool.statistics()
+        mean = statistics["mu"]
+        covariance = statistics["sigma"]
         of_inputs = covariance[:num_inputs, :num_inputs]
         penalty = PENALTY * np.trace(of_inputs) / num_inputs * np.eye(num_inputs)
         self.weight = linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:], assume_a="pos")
@@ -113,9 +113,7 @@ def paste_nearest(
 class StaticLips(Networks):
     """A mouth that never moves in place of stage 1: what stage 2 alone makes of a face."""
 
-    def predict_landmarks(
-        self, landmarks_in_crop: ndarray, references: ndarray, mel: ndarray, fps: float = FPS, first: int = 0
-    ) -> ndarray:
+    def predict_landmarks(self, landmarks_in_crop: ndarray, references: ndarray, *_: object, **__: object) -> ndarray:
         return static_lips(landmarks_in_crop, references)
 
 

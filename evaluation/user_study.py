@@ -6,7 +6,7 @@ import secrets
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,6 @@ INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # raise
 
 
 @dataclass(frozen=True)
-class Key:
-    """What `study` keeps from the participants."""
-
-    id: str
-    trials: dict[str, tuple[str, str]]  # number -> method, clip
-
-
-@dataclass(frozen=True)
 class Study:
     """The user study: one self-contained page from folders of videos. It doesn't show which method is which."""
 
@@ -57,15 +49,15 @@ class Study:
             raise UserError(f"--output: {key_path} belongs to an earlier study, which needs it; choose another name")
         videos = self.choose_videos()
         trials = {secrets.token_hex(5): video for video in videos}
-        key = Key(secrets.token_hex(6), trials)
+        study = secrets.token_hex(6)
         page = {
-            "id": key.id,
+            "id": study,
             "questions": list(QUESTIONS.values()),
             "trials": [{"id": number, "video": encode_video(videos[trials[number]])} for number in sorted(trials)],
         }
         script = json.dumps(page).replace("</", "<\\/")
         write_whole(self.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, script))
-        write_whole(key_path, json.dumps(asdict(key)))
+        write_whole(key_path, json.dumps({"id": study, "trials": trials}))
         print(f"{self.output}: videos: {len(videos)}, {len(script) / 1e6:.1f} MB; keep {key_path} to yourself")
 
     def choose_videos(self) -> dict[tuple[str, str], Path]:
@@ -109,16 +101,17 @@ class Table2:
         """Prints and writes the table."""
         make_output_folder(self.output)
         try:
-            key = Key(**json.loads(self.key.read_text(encoding="utf-8")))
+            key = json.loads(self.key.read_text(encoding="utf-8"))
+            study = str(key["id"])
+            methods = {number: method for number, (method, _) in key["trials"].items()}
         except INVALID as error:
             raise UserError(f"--key: {self.key} is no key of a study ({error})") from error
-        people = read_answers(self.answers, key)
+        people = read_answers(self.answers, study, list(methods))
         if not people:
-            raise UserError(f"--answers: no usable file of answers to study {key.id}")
-        methods = [method for method, _ in key.trials.values()]
+            raise UserError(f"--answers: no usable file of answers to study {study}")
         rows = []
-        for method in dict.fromkeys(methods):
-            own = np.array(methods) == method
+        for method in dict.fromkeys(methods.values()):
+            own = np.array(list(methods.values())) == method
             scores = []
             for number, ratings in enumerate(people, start=1):  # without names
                 means = {question: nan_mean(ratings[own, k]) for k, question in enumerate(QUESTIONS)}
@@ -129,33 +122,33 @@ class Table2:
         Table("table2", [*rows, *published_rows("table2")], notes).publish(self.output)
 
 
-def read_ratings(content: dict, key: Key) -> np.ndarray:
+def read_ratings(content: dict, study: str, trials: list[str]) -> np.ndarray:
     """One participant's ratings (trials, questions), 1 to 5, NaN for none.
 
     Raises one of `INVALID` if the file holds something else.
     """
-    if content["study"] != key.id:
-        raise ValueError(f"another study's: {content['study']}, not {key.id}")
-    ratings = np.full((len(key.trials), len(QUESTIONS)), np.nan)
+    if content["study"] != study:
+        raise ValueError(f"another study's: {content['study']}, not {study}")
+    ratings = np.full((len(trials), len(QUESTIONS)), np.nan)
     for item, values in content["answers"].items():
         given = np.array(values, dtype=float)  # null becomes NaN
         if ((given < 1) | (given > 5)).any():
             raise ValueError("an answer is not from 1 to 5")
-        ratings[list(key.trials).index(item), : len(given)] = given
+        ratings[trials.index(item), : len(given)] = given
     return ratings
 
 
-def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
+def read_answers(paths: tuple[Path, ...], study: str, trials: list[str]) -> list[np.ndarray]:
     """Ratings (trials, questions) of every participant, NaN for none: the last of his files that can be used."""
     files = []
     for path in paths:
         files += sorted(path.glob("*.json")) if path.is_dir() else [path]
-    latest: dict[tuple[str, str], tuple[str, np.ndarray]] = {}  # participant -> when saved, ratings
+    latest = {}  # participant -> when saved, ratings
     for path in files:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             participant = (str(content["participant"]), str(content.get("started")))  # two people may have one name
-            answers = (str(content.get("saved")), read_ratings(content, key))
+            answers = (str(content.get("saved")), read_ratings(content, study, trials))
         except INVALID as error:
             print(f"{path} is left out: it holds no answers to this study ({error})", file=sys.stderr)
             continue

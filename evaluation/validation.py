@@ -160,10 +160,6 @@ class ClipFaces:
         self.openness = self.true.openness(MIDDLE)  # (F,)
         self.references = spread_over_openness(self.openness, NUM_LANDMARK_REFERENCES)  # (15,) positions in `frames`
 
-    def sequence(self, landmarks_in_frame: ndarray) -> FaceSequence:
-        """Other landmarks (F, 131, 2) in the boxes of these faces."""
-        return FaceSequence(landmarks_in_frame, self.true.boxes)
-
     def crops(self, frames: ndarray) -> ndarray:
         """True face crops (n, S, S, 3) uint8 of frames (n,) of the clip."""
         return np.stack([self.clip.face(frame) for frame in frames])
@@ -178,7 +174,8 @@ class ClipFaces:
     def static(self) -> FaceSequence:
         """A mouth that never moves."""
         landmarks = self.true.landmarks_in_frame
-        return self.sequence(baselines.static_lips(landmarks, landmarks[self.references]))
+        still = baselines.static_lips(landmarks, landmarks[self.references])
+        return FaceSequence(still, self.true.boxes)
 
     def example(self) -> tuple[ndarray, ndarray]:
         """What the ridge regression gets, mel windows (F, 1, 80, 16), and what it predicts, (F, 57, 2)."""
@@ -221,7 +218,7 @@ def predict(
     predicted = predicted[faces.frames]
     if other_pose:
         predicted = with_content(own, baselines.transfer_content(predicted, own))
-    return faces.sequence(to_frame(predicted, faces.true.boxes))
+    return FaceSequence(to_frame(predicted, faces.true.boxes), faces.true.boxes)
 
 
 def score_lips(predictor: LandmarkPredictor, ridge: baselines.RidgeRegression | None, faces: ClipFaces) -> Scores:
@@ -235,7 +232,7 @@ def score_lips(predictor: LandmarkPredictor, ridge: baselines.RidgeRegression | 
     if ridge:
         windows, _ = faces.example()
         content = to_frame(static.landmarks_in_crop[:, CONTENT] + ridge(windows), static.boxes)
-        rows["ridge regression"] = faces.sequence(with_content(static.landmarks_in_frame, content))
+        rows["ridge regression"] = FaceSequence(with_content(static.landmarks_in_frame, content), static.boxes)
     rows["original"] = faces.true
     return {row: faces.score(face) for row, face in rows.items()}
 

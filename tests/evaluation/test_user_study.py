@@ -17,7 +17,6 @@ import pytest
 from evaluation.user_study import (
     SLOT,
     TEMPLATE,
-    Key,
     Study,
     Table2,
     read_answers,
@@ -284,7 +283,7 @@ def test_namesakes_and_unfinished_files_count(key: Path, tmp_path: Path) -> None
     for i, wrong in enumerate(({"t1": [1, 2, 3, 4]}, {"t1": [9, 1, 1]}, {"t1": ["x"]}, {"t1": 5}, [])):
         files.append(tmp_path / f"wrong{i}.json")
         files[-1].write_text(json.dumps(answers("bob", wrong)))  # pyright: ignore
-    people = read_answers(tuple(files), Key(**json.loads(key.read_text())))
+    people = read_answers(tuple(files), "s", ["t1", "t2"])
     nan = np.nan
     np.testing.assert_array_equal(people, [[[5, nan, 4], [nan, nan, nan]], [[1, 2, nan], [2, 2, 2]]])
     Table2(key, tuple(files), tmp_path / "out").run()

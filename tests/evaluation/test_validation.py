@@ -216,7 +216,7 @@ def true_lips(_: LandmarkPredictor, faces: ClipFaces, mel: np.ndarray) -> FaceSe
     lips = np.roll(faces.true.landmarks_in_frame, shift, axis=0)
     if faces.clip.name == "dan/noise":
         lips = lips + np.random.default_rng(shift + 5).normal(0, 80, lips.shape)
-    return faces.sequence(lips)
+    return FaceSequence(lips, faces.true.boxes)
 
 
 @pytest.fixture
