@@ -206,8 +206,8 @@ class ClipCache:
         self.names = sorted(file.relative_to(self.root).as_posix().removesuffix(ARRAYS) for file in files)
         if not self.names:
             raise UserError(f"there is no clip in {self.root}; make some with python -m preprocess")
-        size = size or read_metadata(self.root, self.names[0])["settings"]["crop.size"]
-        self.settings = fingerprint.current(size)
+        first = read_metadata(self.root, self.names[0])
+        self.settings = fingerprint.current(size or first["settings"]["crop.size"])
 
     def open(self, name: str) -> Clip:
         """Opens a clip; raises UserError if it is damaged or was made with other settings."""

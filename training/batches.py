@@ -54,5 +54,7 @@ def spread(length: int, count: int) -> list[int]:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device; names and such stay."""
-    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-    return batch | {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+    moved = {}
+    for name, value in batch.items():
+        moved[name] = value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+    return moved
