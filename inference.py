@@ -98,13 +98,13 @@ class Dubber:
         stopwatch = Stopwatch()
         began = time.perf_counter()
         command_line.check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
-        remarks: list[str] = []
+        remarks = []
         source = Video(video, fps=None if self.config.keep_fps else FPS)
         with stopwatch.stage("audio"):
             speeches = [read_speech(speaker, source.fps, remarks) for speaker in speakers]
         sound_frames = max(frames.stop for _, frames in speeches)
         frames_to_track = None if self.config.keep_length else sound_frames
-        tracks: dict[str, FaceTrack] = {}
+        tracks = {}
         drawings = []
         with stopwatch.stage("track"):
             for speaker, (mel, frames) in zip(speakers, speeches, strict=True):
@@ -175,7 +175,7 @@ class Dubber:
 
 def read_speech(speaker: Speaker, fps: float, remarks: list[str]) -> tuple[np.ndarray, range]:
     """The mel spectrogram (80, columns) of a speaker, and the output frames that it covers. Adds remarks for users."""
-    notes: list[str] = []
+    notes = []
     wav = read_audio(speaker.audio, notes)
     remarks += [f"{speaker.audio}: {line}" for line in notes]
     seconds = len(wav) / SAMPLE_RATE

@@ -55,7 +55,7 @@ class FaceDetector:
         """
         height, width = frame.shape[:2]
         whole = np.array([0, 0, width, height])
-        faces: list[ndarray] = []
+        faces = []
         with _silence():
             rough_meshes = _meshes(self._search, frame, whole)  # good for the place, not for the mesh
             self._add_faces(faces, frame, [*map(extent, rough_meshes), *self._places(frame, whole)])

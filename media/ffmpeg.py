@@ -71,6 +71,7 @@ class Source:
         sounds: all sound that can be decoded.
         sound: the default one of these, or the first, if there is one.
         zero: the time in the container, in seconds, that counts as zero for both its pictures and its sound.
+        part: number of the part that was read last, if the file is several joined end to end.
     """
 
     def __init__(self, path: Path, container: InputContainer) -> None:
@@ -83,6 +84,7 @@ class Source:
         self.sounds = [s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate]
         self.sound = max(self.sounds, key=_is_default, default=None)
         self.zero = self._zero()
+        self.part = 0
 
     def _picture(self) -> av.VideoStream | None:
         """A cover picture attached to a sound file is none, nor is the thumbnail of a phone's HEIC made of tiles."""
@@ -137,10 +139,10 @@ class Source:
         is_aac = "mp4" in self.container.format.name and sound.codec_context.name == "aac"
         if not is_aac or sound.channels > 2 or sound.start_time != 0 or self.zero != 0:
             return None
-        return (packet for _, packet in self._packets(sound) if packet.size)
+        return (packet for packet in self._packets(sound) if packet.size)
 
-    def _packets(self, stream: Stream) -> Iterator[tuple[int, av.Packet]]:
-        """The packets of a stream, each with the number of its part. A part begins where time restarts (joined files).
+    def _packets(self, stream: Stream) -> Iterator[av.Packet]:
+        """The packets of a stream. A part of the file begins where time restarts (joined files).
 
         It goes on where pictures and sound have come to, whichever is later, by the same shift for both, which would
         drift apart if each went on by itself. A time that is not credible is left out.
@@ -172,10 +174,11 @@ class Source:
                 packet.pts += shift
                 end = max(end, (packet.pts + (packet.duration or 0)) * tick)
             if index == stream.index:
-                yield parts[index], packet
+                self.part = parts[index]
+                yield packet
 
-    def decode(self, stream: Stream, errors: list[str]) -> Iterator[tuple[int, Any]]:
-        """The frames of a stream, each with the number of its part. What cannot be decoded is noted in `errors`."""
+    def decode(self, stream: Stream, errors: list[str]) -> Iterator[Any]:
+        """The frames of a stream. What cannot be decoded is noted in `errors`."""
         decoder: Any = stream.codec_context
         every_sample_counts = decoder.name.startswith("pcm_")
         if stream.metadata.get("alpha_mode") == "1" and decoder.name in _ALPHA_DECODERS:
@@ -183,7 +186,7 @@ class Source:
         packets = self._packets(stream)
         while True:
             try:
-                part, packet = next(packets)
+                packet = next(packets)
                 if packet.is_corrupt and not every_sample_counts:
                     errors.append("cut off")
                     continue
@@ -193,8 +196,11 @@ class Source:
             except FFmpegError as error:
                 errors.append(reason(error))
                 continue
-            for frame in frames:
-                yield part, frame
+            yield from frames
+
+    def _sound_format(self, frame: av.AudioFrame) -> tuple[int, str, str, int]:
+        """What one resampler can take: the same sample rate, sample format, layout and part."""
+        return frame.sample_rate, frame.format.name, frame.layout.name, self.part
 
     def sound_pieces(self, rate: int, layout: str, errors: list[str]) -> Iterator[ndarray]:
         """The sound from zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
@@ -204,14 +210,13 @@ class Source:
         """
         assert self.sound
         samples = 0
-        decoded = self.decode(self.sound, errors)
-        for (_, source_rate, *_), group in itertools.groupby(decoded, _sound_format):
+        for (source_rate, *_), group in itertools.groupby(self.decode(self.sound, errors), self._sound_format):
             # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without
             # one PyAV passes on sound that needs no conversion, whatever its time.
             start = str(samples * source_rate // rate)
             options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": str(_MAX_DRIFT)}
             resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
-            for _, frame in itertools.chain(group, [(0, None)]):  # None asks for the rest
+            for frame in itertools.chain(group, [None]):  # which asks for the rest
                 if frame and frame.pts is not None:
                     frame.pts -= round(self.zero / frame.time_base)
                 try:
@@ -263,12 +268,6 @@ def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
         usual = Fraction(FPS)
     highest = nominal if usual < nominal < _MAX_RATE else usual
     return usual, highest
-
-
-def _sound_format(decoded: tuple[int, av.AudioFrame]) -> tuple[int, int, str, str]:
-    """What one resampler can take: the same part, sample rate, sample format and layout."""
-    part, frame = decoded
-    return part, frame.sample_rate, frame.format.name, frame.layout.name
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -100,7 +100,7 @@ class Video:
             if stream is None:
                 raise UserError(f"{path} {_NO_PICTURE if source.is_picture else _NO_VIDEO}")
             stream.codec_context.thread_count = threads
-            first = next((frame for _, frame in source.decode(stream, [])), None)
+            first = next(source.decode(stream, []), None)
             if first is None or first.width * first.height == 0:
                 raise UserError(f"{path}: {_UNREADABLE_PICTURE if source.is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first)
@@ -217,7 +217,7 @@ class Video:
 
         New frames join the timeline, which is complete at the end.
         """
-        errors: list[str] = []
+        errors = []
         frames = self._seek(key, errors) or self._decode(None, errors)
         position = -1
         for frame in frames:
@@ -258,8 +258,8 @@ class Video:
             if start is not None:
                 with contextlib.suppress(*ffmpeg.ERRORS):
                     source.container.seek(start, stream=stream)
-            for part, frame in source.decode(stream, errors):
-                self._joined |= part > 0
+            for frame in source.decode(stream, errors):
+                self._joined |= source.part > 0
                 yield frame
 
     def _finish(self, errors: list[str]) -> None:
@@ -303,7 +303,7 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
     """
     remarks = [] if remarks is None else remarks
     samples = array("f")  # grows in place: joining pieces at the end would hold a long sound twice
-    errors: list[str] = []
+    errors = []
     has_cancelled = False
     with ffmpeg.open_input(Path(path)) as source:
         stream = source.sound
