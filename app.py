@@ -292,7 +292,7 @@ def check_length(path: Path, max_seconds: float) -> None:
     with ffmpeg.open_input(path) as source:
         if source.sound is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
-        for piece in source.sound_pieces(SAMPLE_RATE, "mono", []):
+        for piece in source.sound_pieces(SAMPLE_RATE, "mono"):
             samples += piece.shape[-1]
             if samples > max_seconds * SAMPLE_RATE:
                 raise UserError(f"{path}: longer than the {max_seconds:.0f} s that are accepted here; cut it")

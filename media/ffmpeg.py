@@ -71,6 +71,7 @@ class Source:
         sounds: all sound that can be decoded.
         sound: the default one of these, or the first, if there is one.
         zero: the time in the container, in seconds, that counts as zero for both its pictures and its sound.
+        errors: what could not be decoded so far.
         part: number of the part that was read last, if the file is several joined end to end.
     """
 
@@ -85,6 +86,7 @@ class Source:
         self.sound = max(self.sounds, key=_is_default, default=None)
         self.zero = self._zero()
         self.part = 0
+        self.errors: list[str] = []
 
     def _picture(self) -> av.VideoStream | None:
         """A cover picture attached to a sound file is none, nor is the thumbnail of a phone's HEIC made of tiles."""
@@ -177,8 +179,8 @@ class Source:
                 self.part = parts[index]
                 yield packet
 
-    def decode(self, stream: Stream, errors: list[str]) -> Iterator[Any]:
-        """The frames of a stream. What cannot be decoded is noted in `errors`."""
+    def decode(self, stream: Stream) -> Iterator[Any]:
+        """The frames of a stream."""
         decoder: Any = stream.codec_context
         every_sample_counts = decoder.name.startswith("pcm_")
         if stream.metadata.get("alpha_mode") == "1" and decoder.name in _ALPHA_DECODERS:
@@ -188,13 +190,13 @@ class Source:
             try:
                 packet = next(packets)
                 if packet.is_corrupt and not every_sample_counts:
-                    errors.append("cut off")
+                    self.errors.append("cut off")
                     continue
                 frames = decoder.decode(packet)
             except (StopIteration, EOFError):
                 return
             except FFmpegError as error:
-                errors.append(reason(error))
+                self.errors.append(reason(error))
                 continue
             yield from frames
 
@@ -202,15 +204,14 @@ class Source:
         """What one resampler can take: the same sample rate, sample format, layout and part."""
         return frame.sample_rate, frame.format.name, frame.layout.name, self.part
 
-    def sound_pieces(self, rate: int, layout: str, errors: list[str]) -> Iterator[ndarray]:
+    def sound_pieces(self, rate: int, layout: str) -> Iterator[ndarray]:
         """The sound from zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
 
-        Silence fills what is missing at the start and in between; what lies before zero is cut. What cannot be decoded
-        is noted in `errors`.
+        Silence fills what is missing at the start and in between; what lies before zero is cut.
         """
         assert self.sound
         samples = 0
-        for (source_rate, *_), group in itertools.groupby(self.decode(self.sound, errors), self._sound_format):
+        for (source_rate, *_), group in itertools.groupby(self.decode(self.sound), self._sound_format):
             # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without
             # one PyAV passes on sound that needs no conversion, whatever its time.
             start = str(samples * source_rate // rate)

@@ -100,7 +100,7 @@ class Video:
             if stream is None:
                 raise UserError(f"{path} {_NO_PICTURE if source.is_picture else _NO_VIDEO}")
             stream.codec_context.thread_count = threads
-            first = next(source.decode(stream, []), None)
+            first = next(source.decode(stream), None)
             if first is None or first.width * first.height == 0:
                 raise UserError(f"{path}: {_UNREADABLE_PICTURE if source.is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first)
@@ -217,8 +217,7 @@ class Video:
 
         New frames join the timeline, which is complete at the end.
         """
-        errors = []
-        frames = self._seek(key, errors) or self._decode(None, errors)
+        frames = self._seek(key) or self._decode(None)
         position = -1
         for frame in frames:
             match = self._timeline.find(frame.pts)
@@ -229,9 +228,9 @@ class Video:
                 self._timeline.append(frame.pts, frame.key_frame, duration)
             yield position, frame
         if not self._complete:
-            self._finish(errors)
+            self._finish()
 
-    def _seek(self, key: int, errors: list[str]) -> Iterator[Any] | None:
+    def _seek(self, key: int) -> Iterator[Any] | None:
         """Decodes from a known key frame at position `key` or before; None where seeking leads to no such frame.
 
         Some containers land behind the time asked for, some with other times than before (MPEG program streams), and
@@ -241,16 +240,15 @@ class Video:
             return None
         timeline = self._timeline
         for margin in _SEEK_MARGINS:
-            frames = self._decode(timeline.ticks[key] - int(margin / self._time_base), errors)
+            frames = self._decode(timeline.ticks[key] - int(margin / self._time_base))
             first = next((frame for frame in frames if frame.key_frame), None)  # others lack what they refer to
             position = timeline.find(first.pts) if first else None
             if position in timeline.keys and position <= key:
                 return itertools.chain([first], frames)
         return None
 
-    def _decode(self, start: int | None, errors: list[str]) -> Iterator[Any]:
-        """The frames from about `start` ticks on, or from the beginning; what cannot be decoded is put in `errors`."""
-        errors.clear()
+    def _decode(self, start: int | None) -> Iterator[Any]:
+        """The frames from about `start` ticks on, or from the beginning."""
         with ffmpeg.open_input(self.path) as source:
             stream: Any = source.picture
             stream.thread_type = "AUTO"
@@ -258,11 +256,12 @@ class Video:
             if start is not None:
                 with contextlib.suppress(*ffmpeg.ERRORS):
                     source.container.seek(start, stream=stream)
-            for frame in source.decode(stream, errors):
+            for frame in source.decode(stream):
                 self._joined |= source.part > 0
                 yield frame
+            self._errors = source.errors
 
-    def _finish(self, errors: list[str]) -> None:
+    def _finish(self) -> None:
         """Sets what is known only at the end: the number of frames, and what is damaged."""
         timeline = self._timeline
         if not len(timeline):
@@ -272,8 +271,8 @@ class Video:
         self.num_frames = 1 if is_still else timeline.num_output_frames
         seconds = float((timeline.end - timeline.ticks[0]) * self._time_base)
         damages = []
-        if errors:
-            damages.append(f"{len(errors)} of its packets cannot be decoded ({errors[0]})")
+        if self._errors:
+            damages.append(f"{len(self._errors)} of its packets cannot be decoded ({self._errors[0]})")
         if self._stated_seconds - seconds > _SHORTER:
             damages.append(f"its pictures end after {seconds:.1f} of {self._stated_seconds:.1f} s")
         self.damage = "; ".join(damages) or None
@@ -303,7 +302,6 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
     """
     remarks = [] if remarks is None else remarks
     samples = array("f")  # grows in place: joining pieces at the end would hold a long sound twice
-    errors = []
     has_cancelled = False
     with ffmpeg.open_input(Path(path)) as source:
         stream = source.sound
@@ -312,7 +310,7 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
         stated = source.stated_end()  # seconds
         is_headerless = source.container.format.name in _HEADERLESS
         layout = "mono" if stream.channels == 1 else "stereo"
-        for channels in source.sound_pieces(SAMPLE_RATE, layout, errors):
+        for channels in source.sound_pieces(SAMPLE_RATE, layout):
             mono = channels.mean(axis=0)
             energies = np.square(channels).sum(axis=1)
             if np.square(mono).sum() < _CANCELLED * energies.max():
@@ -325,8 +323,8 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
         wav = wav[: round(stated * SAMPLE_RATE)]
     if not len(wav):
         raise UserError(f"{path} has no sound that can be decoded")
-    if errors:
-        remarks.append(f"{len(errors)} packets of its sound cannot be decoded ({errors[0]})")
+    if source.errors:
+        remarks.append(f"{len(source.errors)} packets of its sound cannot be decoded ({source.errors[0]})")
     if not is_headerless and _SHORTER < stated - seconds < math.inf:
         remarks.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
     if has_cancelled:

@@ -106,7 +106,7 @@ class VideoWriter:
         rate = self._sound.rate
         layout = self._sound.layout
         for source, (_, start) in zip(sources, files, strict=True):
-            pieces = source.sound_pieces(rate, layout.name, [])
+            pieces = source.sound_pieces(rate, layout.name)
             self._sounds.append(blocks(pieces, round(start * rate), layout.nb_channels))
 
     def __enter__(self) -> Self:
