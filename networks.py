@@ -77,8 +77,7 @@ class DubConfig:
     """Folder where the face found in a video is kept, so that a second sound for it needs no second search."""
 
     def __post_init__(self) -> None:
-        at_least(1, num_references=self.num_references, batch_size=self.batch_size)
-        at_least(1, num_candidates=self.num_candidates)
+        at_least(1, num_references=self.num_references, num_candidates=self.num_candidates, batch_size=self.batch_size)
         if not 0 <= self.start < math.inf:
             raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
         if self.reference_share is not None and not 0 < self.reference_share <= 1:

@@ -159,13 +159,11 @@ class Video:
         if self.matrix is None:
             yield from map(RgbPicture, self.frames(indices))
             return
-        converter = ffmpeg.Converter(self._threads)
         for frame in self._walk(indices, self._keep(indices)):
             if matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size:
                 yield Planes(frame, self.matrix)
             else:  # a stream may change on the way
-                rgb = converter.to_rgb(frame, *self._stored_size)
-                yield Planes(converter.from_rgb(rgb, "yuv420p", self.matrix), self.matrix)
+                yield from map(RgbPicture, self._to_rgb([frame]))
 
     def _keep(self, indices: Sequence[int] | ndarray) -> int:
         """How many decoded frames to keep: enough for playing backward, if these frames do."""
