@@ -75,7 +75,9 @@ class FaceDetector:
         Frames must come in order; `forget` starts afresh. With `alone` false the window is narrow, so that it holds no
         other face.
         """
-        if not self._window_fits(frame, box):
+        needed = _around(box, KEEP_WINDOW, frame)
+        is_inside = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
+        if not is_inside or not 1 / KEEP_SCALE < sides(box).max() / self._side < KEEP_SCALE:
             self._cut_window(frame, box, WINDOW if alone else NARROW_WINDOW)
         faces = _meshes(self._track, frame, self._window, self._shrink)
         if not faces:
@@ -88,12 +90,6 @@ class FaceDetector:
         self._window = np.zeros(4, int)  # holds no face, so that the next look cuts one
         self._side = 1.0  # of the face box for which the window was cut
         self._shrink = 1
-
-    def _window_fits(self, frame: ndarray, box: ndarray) -> bool:
-        needed = _around(box, KEEP_WINDOW, frame)
-        inside = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
-        growth = sides(box).max() / self._side
-        return bool(inside and 1 / KEEP_SCALE < growth < KEEP_SCALE)
 
     def _cut_window(self, frame: ndarray, box: ndarray, zoom: float) -> None:
         self._side = float(sides(box).max())

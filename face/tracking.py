@@ -236,16 +236,12 @@ def _picked(faces: list[ndarray], pick: Pick, required: bool) -> ndarray | None:
     if isinstance(pick, tuple):  # on the face or within half a face of it
         distances = (np.abs(centres - pick) / sides(boxes)).max(axis=1)
         candidates = [faces[distances.argmin()]] if distances.min() <= 1 else []
-        name = f"at {pick[0]},{pick[1]}"
     else:
         candidates = faces[pick:]
-        name = f"number {pick}"
-    if candidates:
-        return candidates[0]
-    if required:
+    if not candidates and required:
         places = [f"{number} at {x:.0f},{y:.0f}" for number, (x, y) in enumerate(centres)]
-        raise UserError(f"no face {name} in the first frame that shows faces; there are {'; '.join(places)}")
-    return None
+        raise UserError(f"no face {pick} in the first frame that shows faces; there are {'; '.join(places)}")
+    return candidates[0] if candidates else None
 
 
 def _structure(picture: ndarray) -> ndarray:
