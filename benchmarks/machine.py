@@ -1,8 +1,8 @@
 """What a machine can do, and what a process takes of it: shared by the benchmarks."""
 
-import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -51,7 +51,7 @@ class Usage(NamedTuple):
 
     output: str
     seconds: float  # wall time
-    peak_memory: float  # MiB of its largest process
+    peak_memory: float  # MiB of the largest process that was run so far
 
 
 def run(*arguments: str | Path) -> Usage:
@@ -60,13 +60,10 @@ def run(*arguments: str | Path) -> Usage:
     A process begins with the memory of its parent, so that the peak is right only above this process's own memory.
     """
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, arguments
+    process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    seconds = time.perf_counter() - start
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return Usage(output, time.perf_counter() - start, usage.ru_maxrss / unit)
+    return Usage(process.stdout, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit)
 
 
 @contextmanager

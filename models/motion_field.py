@@ -4,7 +4,7 @@ Paper, section 3.2.1, equations 13 to 15.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,19 +87,16 @@ class MotionField(nn.Module):
         return Motion(self.flow(x).unflatten(0, batch), self.weight(x).unflatten(0, batch))
 
 
-Interpolation = Literal["bilinear", "bicubic"]
-
-
 @dataclass(frozen=True)
 class Sampling:
     """How references are sampled where the motion field points."""
 
     border: float
     """Pixels from the centre of an edge pixel to the border of the regular grid; 0.5 makes zero flow the identity."""
-    outside: Literal["zeros", "border"]
-    """What lies outside a reference."""
-    images: Interpolation
-    """Of the images; features are always bilinear."""
+    outside: str
+    """What lies outside a reference: zeros, or its border."""
+    images: str
+    """Interpolation of the images, bilinear or bicubic; that of the features is always bilinear."""
 
     def grid(self, flow: Tensor, top: int = 0) -> Tensor:
         """Positions in [-1, 1] (align_corners=False) of a flow (..., 2, H, W) in pixels, `top` rows below the edge."""
@@ -110,7 +107,7 @@ class Sampling:
         span = flow.new_tensor([width, top + height])[:, None, None] - 1 + 2 * self.border
         return torch.addcmul(2 * (pixels + self.border) / span - 1, flow, 2 / span)
 
-    def warp(self, source: Tensor, grid: Tensor, mode: Interpolation = "bilinear") -> Tensor:
+    def warp(self, source: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
         """Samples a source (1 or B, N, C, H, W) by a grid (B, N, 2, h, w): (B, N, C, h, w); bicubic stays in [0, 1]."""
         sources = source.expand(len(grid), -1, -1, -1, -1).flatten(0, 1)
         positions = grid.flatten(0, 1).permute(0, 2, 3, 1)
@@ -119,7 +116,7 @@ class Sampling:
             warped = warped.clamp(0, 1)
         return warped.unflatten(0, grid.shape[:2])
 
-    def aggregate(self, source: Tensor, grid: Tensor, weight: Tensor, mode: Interpolation = "bilinear") -> Tensor:
+    def aggregate(self, source: Tensor, grid: Tensor, weight: Tensor, mode: str = "bilinear") -> Tensor:
         """Mean (B, C, h, w) of warped references by their weights (B, N, 1, h, w); the rest as in `warp`.
 
         One reference after the other saves memory, and a source of batch 1 serves all B targets without being copied.
