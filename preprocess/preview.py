@@ -57,8 +57,8 @@ def strip(clip: Clip) -> np.ndarray:
     for frame, points, cell in zip(frames, clip.crop_landmarks(frames), cells, strict=True):
         if clip.found[frame]:
             cell[:] = cv2.resize(clip.face(frame), (CELL, CELL))
-            x, y = np.clip(points * CELL, 0, CELL - 1).astype(int).T
-            cell[y, x] = (90, 200, 255)
+            dots = list((points * CELL).astype(np.int32)[:, None])
+            cv2.polylines(cell, dots, isClosed=True, color=(90, 200, 255), thickness=2)
     return cv2.putText(row, ascii(clip.name), (3, 15), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255))
 
 
