@@ -1,5 +1,6 @@
-"""A picture of the results, like the paper's Figure 4."""
+"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from evaluation.protocol import parse_named
 from face.crop import crop_face
 from face.tracking import FaceTrack, track_faces
 from media.video import Video
+from media.writer import WRITTEN, VideoWriter
 from metrics.mouth import mouth_crop
 from runtime import command_line
 from runtime.command_line import UserError, naming, write_whole
@@ -73,3 +75,58 @@ class Sheet:
             raise UserError(f"--output {self.output}: too large for such a file; use .png or fewer frames")
         write_whole(self.output, content.tobytes())
         print(f"{self.output}: {len(paths)} videos, {len(frames)} frames of each")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """A video of videos side by side, in step, with their names and the sound of the first that has any."""
+
+    videos: tuple[str, ...]
+    """NAME=VIDEO of each."""
+    output: Path
+    """The video (.mp4)."""
+
+    def run(self) -> None:
+        """Writes the video, as long as the shortest and as high as the first."""
+        with naming("--videos"):
+            paths = parse_named(self.videos)
+            if not paths:
+                raise UserError("name at least one, as NAME=VIDEO")
+        command_line.check_output(self.output, "--output", WRITTEN, inputs=paths.values())
+        videos = [Video(path) for path in paths.values()]
+        sound = next((video.path for video in videos if video.has_audio), None)
+        height = videos[0].height
+        widths = [max(1, round(video.width * height / video.height)) for video in videos]
+        num_frames = 0
+        with VideoWriter(self.output, videos[0].fps, (sum(widths), LABEL_HEIGHT + height), sound) as writer:
+            for pictures in zip(*videos, strict=False):
+                cells = []
+                for name, width, picture in zip(paths, widths, pictures, strict=True):
+                    cells.append(labelled(name, cv2.resize(picture, (width, height))))
+                writer.write(np.hstack(cells))
+                num_frames += 1
+        print(f"{self.output}: {len(videos)} videos side by side, {num_frames} frames")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables and pictures in one Markdown file."""
+
+    tables: tuple[Path, ...]
+    """The .md files of tables."""
+    output: Path
+    """The report (.md)."""
+    sheets: tuple[Path, ...] = ()
+    """Pictures to link to, such as those of `sheet`."""
+
+    def run(self) -> None:
+        """Writes the report."""
+        command_line.check_output(self.output, "--output", (".md",), inputs=self.tables)
+        for path in (*self.tables, *self.sheets):
+            command_line.check_input(path)
+        parts = [path.read_text(encoding="utf-8") for path in self.tables]
+        for path in self.sheets:
+            link = os.path.relpath(path, self.output.parent)
+            parts.append(f"![{path.stem}]({Path(link).as_posix()})\n")
+        write_whole(self.output, "\n".join(parts))
+        print(f"{self.output}: tables: {len(self.tables)}, sheets: {len(self.sheets)}")

@@ -6,7 +6,7 @@ import secrets
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,18 @@ QUESTIONS = {
     "lip sync": "How well do the lips follow the speech?",
     "identity": "How much does the face stay the same person?",
 }
+CHECKS = 2  # attention checks
 CRF = 20  # quality of the videos in the page
 INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # raised by reading files of another content
+
+
+@dataclass(frozen=True)
+class Key:
+    """What `study` keeps from the participants."""
+
+    id: str
+    trials: dict[str, tuple[str, str]]  # number -> method, clip
+    checks: dict[str, int]  # name -> the right answer
 
 
 @dataclass(frozen=True)
@@ -49,15 +59,17 @@ class Study:
             raise UserError(f"--output: {key_path} belongs to an earlier study, which needs it; choose another name")
         videos = self.choose_videos()
         trials = {secrets.token_hex(5): video for video in videos}
-        study = secrets.token_hex(6)
+        checks = {f"check{i}": 1 + secrets.randbelow(5) for i in range(CHECKS)}
+        key = Key(secrets.token_hex(6), trials, checks)
         page = {
-            "id": study,
+            "id": key.id,
+            "checks": [{"id": check, "value": value} for check, value in checks.items()],
             "questions": list(QUESTIONS.values()),
             "trials": [{"id": number, "video": encode_video(videos[trials[number]])} for number in sorted(trials)],
         }
         script = json.dumps(page).replace("</", "<\\/")
         write_whole(self.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, script))
-        write_whole(key_path, json.dumps({"id": study, "trials": trials}))
+        write_whole(key_path, json.dumps(asdict(key)))
         print(f"{self.output}: videos: {len(videos)}, {len(script) / 1e6:.1f} MB; keep {key_path} to yourself")
 
     def choose_videos(self) -> dict[tuple[str, str], Path]:
@@ -101,17 +113,16 @@ class Table2:
         """Prints and writes the table."""
         make_output_folder(self.output)
         try:
-            key = json.loads(self.key.read_text(encoding="utf-8"))
-            study = str(key["id"])
-            methods = {number: method for number, (method, _) in key["trials"].items()}
+            key = Key(**json.loads(self.key.read_text(encoding="utf-8")))
         except INVALID as error:
             raise UserError(f"--key: {self.key} is no key of a study ({error})") from error
-        people = read_answers(self.answers, study, list(methods))
+        people = read_answers(self.answers, key)
         if not people:
-            raise UserError(f"--answers: no usable file of answers to study {study}")
+            raise UserError(f"--answers: no usable file of answers to study {key.id}")
+        methods = [method for method, _ in key.trials.values()]
         rows = []
-        for method in dict.fromkeys(methods.values()):
-            own = np.array(list(methods.values())) == method
+        for method in dict.fromkeys(methods):
+            own = np.array(methods) == method
             scores = []
             for number, ratings in enumerate(people, start=1):  # without names
                 means = {question: nan_mean(ratings[own, k]) for k, question in enumerate(QUESTIONS)}
@@ -122,36 +133,44 @@ class Table2:
         Table("table2", [*rows, *published_rows("table2")], notes).publish(self.output)
 
 
-def read_ratings(content: dict, study: str, trials: list[str]) -> np.ndarray:
-    """One participant's ratings (trials, questions), 1 to 5, NaN for none.
+def read_ratings(content: dict, key: Key) -> np.ndarray | None:
+    """One participant's ratings (trials, questions), 1 to 5, NaN for none; None after a failed attention check.
 
     Raises one of `INVALID` if the file holds something else.
     """
-    if content["study"] != study:
-        raise ValueError(f"another study's: {content['study']}, not {study}")
-    ratings = np.full((len(trials), len(QUESTIONS)), np.nan)
+    if content["study"] != key.id:
+        raise ValueError(f"another study's: {content['study']}, not {key.id}")
+    items = [*key.trials, *key.checks]
+    ratings = np.full((len(items), len(QUESTIONS)), np.nan)
     for item, values in content["answers"].items():
-        given = np.array(values, dtype=float)  # null becomes NaN
-        if ((given < 1) | (given > 5)).any():
-            raise ValueError("an answer is not from 1 to 5")
-        ratings[trials.index(item), : len(given)] = given
-    return ratings
+        ratings[items.index(item), : len(values)] = np.array(values, dtype=float)  # null becomes NaN
+    if ((ratings < 1) | (ratings > 5)).any():
+        raise ValueError("an answer is not from 1 to 5")
+    trials, checks = np.split(ratings, [len(key.trials)])
+    expected = np.array(list(key.checks.values()))[:, None]
+    failed = np.isfinite(checks) & (checks != expected)
+    return None if failed.any() else trials
 
 
-def read_answers(paths: tuple[Path, ...], study: str, trials: list[str]) -> list[np.ndarray]:
-    """Ratings (trials, questions) of every participant, NaN for none: the last of his files that can be used."""
+def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
+    """Ratings (trials, questions) of every participant, NaN for none.
+
+    The last of a participant's files counts; those who failed an attention check are named and left out.
+    """
     files = []
     for path in paths:
         files += sorted(path.glob("*.json")) if path.is_dir() else [path]
-    latest = {}  # participant -> when saved, ratings
+    found = []
     for path in files:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             participant = (str(content["participant"]), str(content.get("started")))  # two people may have one name
-            answers = (str(content.get("saved")), read_ratings(content, study, trials))
+            found.append((str(content.get("saved")), participant, read_ratings(content, key)))
         except INVALID as error:
             print(f"{path} is left out: it holds no answers to this study ({error})", file=sys.stderr)
-            continue
-        if participant not in latest or answers[0] >= latest[participant][0]:
-            latest[participant] = answers
-    return [ratings for _, ratings in latest.values()]
+    found.sort(key=lambda answers: answers[0])
+    latest = {participant: ratings for _, participant, ratings in found}
+    for (name, _), ratings in latest.items():
+        if ratings is None:
+            print(f"{name} failed an attention check and is left out", file=sys.stderr)
+    return [ratings for ratings in latest.values() if ratings is not None]

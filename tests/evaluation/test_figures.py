@@ -1,4 +1,4 @@
-"""Sheets of synthetic clips."""
+"""Sheets and side-by-side videos of synthetic clips."""
 
 from pathlib import Path
 
@@ -6,10 +6,33 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.figures import CELL, Sheet
+from evaluation.figures import CELL, Compare, Sheet
+from media.video import Video
 from runtime.command_line import UserError
 
 from .conftest import frame, write
+
+
+def test_videos_stand_side_by_side_with_names_and_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    colours = {"red": (250, 0, 0), "blue": (0, 0, 250)}
+    for count, (name, colour) in zip((4, 6), colours.items(), strict=True):
+        write(tmp_path / f"{name}.mp4", [np.full((100, 80, 3), colour, np.uint8)] * count)
+    videos = tuple(f"{name}={tmp_path / name}.mp4" for name in colours)
+    Compare(videos, tmp_path / "both.mp4").run()
+    assert "both.mp4: 2 videos side by side, 4 frames" in capsys.readouterr().out
+    pictures = list(Video(tmp_path / "both.mp4"))
+    assert len(pictures) == 4, "as long as the shorter video"
+    assert pictures[0].shape[1] == 160
+    for x, colour in ((40, (250, 0, 0)), (120, (0, 0, 250))):
+        assert np.abs(pictures[2][-20, x].astype(int) - colour).max() < 25
+    assert pictures[0][:24].max() > 200, "a strip with the names"
+    assert Video(tmp_path / "both.mp4").has_audio
+    with pytest.raises(UserError, match="NAME="):
+        Compare(("red.mp4",), tmp_path / "both.mp4").run()
+    before = (tmp_path / "red.mp4").read_bytes()
+    with pytest.raises(UserError, match=r"--output: .*would overwrite"):
+        Compare(videos, tmp_path / "red.mp4").run()
+    assert (tmp_path / "red.mp4").read_bytes() == before
 
 
 @pytest.mark.slow

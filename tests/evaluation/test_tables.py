@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.figures import Report
 from evaluation.tables import (
     COLUMNS,
     PUBLISHED,
@@ -87,6 +88,15 @@ def test_wrong_files_and_folders_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--output"):
         make_output_folder(tmp_path / "file")
+    example_table().publish(tmp_path)
+    with pytest.raises(UserError, match=r"nothing\.png cannot be opened"):
+        Report((tmp_path / "t.md",), tmp_path / "report.md", (tmp_path / "nothing.png",)).run()
+    with pytest.raises(UserError, match=r"nothing\.md cannot be opened"):
+        Report((tmp_path / "nothing.md",), tmp_path / "report.md").run()
+    with pytest.raises(UserError, match=r"--output.*md"):
+        Report((tmp_path / "t.md",), tmp_path / "t.json").run()
+    with pytest.raises(UserError, match=r"--output.*would overwrite"):
+        Report((tmp_path / "t.md",), tmp_path / "t.md").run()
 
 
 def test_published_figures_have_known_columns() -> None:
@@ -99,3 +109,12 @@ def test_published_figures_have_known_columns() -> None:
     for rows in PUBLISHED.values():
         for cells in rows.values():
             assert cells.keys() <= COLUMNS.keys()
+
+
+def test_report_holds_tables_and_links_sheets(tmp_path: Path) -> None:
+    example_table().publish(tmp_path)
+    (tmp_path / "faces.png").write_bytes(b"picture")
+    Report((tmp_path / "t.md",), tmp_path / "report.md", (tmp_path / "faces.png",)).run()
+    text = (tmp_path / "report.md").read_text()
+    assert "22.50" in text
+    assert "![faces](faces.png)" in text

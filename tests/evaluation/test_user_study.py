@@ -17,6 +17,7 @@ import pytest
 from evaluation.user_study import (
     SLOT,
     TEMPLATE,
+    Key,
     Study,
     Table2,
     read_answers,
@@ -157,13 +158,13 @@ def test_answers_by_keyboard_and_click_survive_closing_the_page(page: Path, brow
     key = json.loads(key_of(page).read_text())
     begin(browser, page, "Zoë 1")
     order = browser.run("return state.order")
-    assert sorted(order) == sorted(key["trials"])
+    assert sorted(order) == sorted([*key["trials"], *key["checks"]])
     assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth"), "fits a phone"
     given: dict[str, int] = {}
 
     def reply() -> None:
         trial = current(browser)
-        given[trial] = 5 if key["trials"][trial][0] == "Ours" else 2
+        given[trial] = key["checks"].get(trial) or (5 if key["trials"][trial][0] == "Ours" else 2)
         browser.press(*[str(given[trial])] * 3)
 
     assert browser.run("return document.getElementById('next').disabled"), "an answer is needed to go on"
@@ -218,6 +219,8 @@ def test_a_skipped_question_stays_open_after_reopening(page: Path, browser: Brow
 @pytest.mark.slow
 def test_videos_play(page: Path, browser: Browser) -> None:
     begin(browser, page, "viewer")
+    while current(browser).startswith("check"):
+        browser.press("1", "1", "1", "ArrowRight")
     for _ in range(100):
         if browser.run("const v = document.getElementById('video'); return v.readyState >= 2 || v.error !== null"):
             break
@@ -237,17 +240,19 @@ def answers(name: str, values: dict[str, list[int]], study_id: str = "s", saved:
 def key(tmp_path: Path) -> Path:
     trials = {"t1": ["Ours", "a"], "t2": ["Theirs", "a"]}
     path = tmp_path / "page.key.json"
-    path.write_text(json.dumps({"id": "s", "trials": trials}))
+    path.write_text(json.dumps({"id": "s", "trials": trials, "checks": {"check0": 3}}))
     return path
 
 
 def test_known_answers_give_known_scores(key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "answers"
     folder.mkdir()
+    check = {"check0": [3, 3, 3]}
     for file, content in {
-        "1": answers("ann", {"t1": [5, 4, 4], "t2": [2, 2, 2]}),
-        "2": answers("bob", {"t1": [4, 4, 5], "t2": [1, 3, 2]}),
-        "3": answers("bob", {"t1": [1, 1, 1], "t2": [1, 1, 1]}, saved="2025-01-01"),  # an older file
+        "1": answers("ann", {"t1": [5, 4, 4], "t2": [2, 2, 2], **check}),
+        "2": answers("bob", {"t1": [4, 4, 5], "t2": [1, 3, 2], **check}),
+        "3": answers("bob", {"t1": [1, 1, 1], "t2": [1, 1, 1], **check}, saved="2025-01-01"),  # an older file
+        "4": answers("eve", {"t1": [1, 1, 1], "t2": [5, 5, 5], "check0": [1, 1, 1]}),
         "5": answers("dan", {"t1": [1, 1, 1]}, study_id="another"),
     }.items():
         (folder / f"{file}.json").write_text(json.dumps(content))
@@ -259,7 +264,7 @@ def test_known_answers_give_known_scores(key: Path, tmp_path: Path, capsys: pyte
     assert rows["IP-LAP (paper)"]["lip sync"] == [4.56]
     printed = capsys.readouterr()
     assert "people: 2, answers: 12" in printed.out
-    for word in ("another study", "6.json is left out"):
+    for word in ("eve failed", "another study", "6.json is left out"):
         assert word in printed.err
     Table2(key, (folder / "1.json",)).run()
     printed = capsys.readouterr()
@@ -277,13 +282,13 @@ def test_known_answers_give_known_scores(key: Path, tmp_path: Path, capsys: pyte
 
 def test_namesakes_and_unfinished_files_count(key: Path, tmp_path: Path) -> None:
     files = []
-    for i, given in enumerate(({"t1": [5, None, 4]}, {"t1": [1, 2], "t2": [2, 2, 2]})):
+    for i, given in enumerate(({"t1": [5, None, 4], "check0": [3, None]}, {"t1": [1, 2], "t2": [2, 2, 2]})):
         files.append(tmp_path / f"{i}.json")
         files[-1].write_text(json.dumps(answers("ann", given) | {"started": f"2026-01-0{i + 1}"}))  # pyright: ignore
     for i, wrong in enumerate(({"t1": [1, 2, 3, 4]}, {"t1": [9, 1, 1]}, {"t1": ["x"]}, {"t1": 5}, [])):
         files.append(tmp_path / f"wrong{i}.json")
         files[-1].write_text(json.dumps(answers("bob", wrong)))  # pyright: ignore
-    people = read_answers(tuple(files), "s", ["t1", "t2"])
+    people = read_answers(tuple(files), Key(**json.loads(key.read_text())))
     nan = np.nan
     np.testing.assert_array_equal(people, [[[5, nan, 4], [nan, nan, nan]], [[1, 2, nan], [2, 2, 2]]])
     Table2(key, tuple(files), tmp_path / "out").run()
