@@ -44,7 +44,7 @@ class Shot:
     moments: ndarray  # (R,) of the sound, in 1/25 s
     windows: ndarray  # (R, T) frames of this shot around each
     boxes: ndarray  # (R, 4) of the nearest frame with a face
-    landmarks_in_frame: ndarray  # (R, 131, 2) to draw
+    landmarks_in_crop: ndarray  # (R, 131, 2) to draw, of these boxes
     references: References
 
 
@@ -120,6 +120,7 @@ class Drawing:
                 self.source.fps,
                 outputs[0],
             )
+            landmarks_in_frame = to_frame(predicted, self.whole_boxes[nearest])
         with self.stopwatch.stage("references"):
             count = self.networks.num_candidates
             share = self.networks.config.reference_share
@@ -131,7 +132,7 @@ class Drawing:
             moments=outputs * FPS / self.source.fps,
             windows=window_frames(len(outputs), self.networks.renderer.config.num_frames, self.source.fps),
             boxes=track.boxes[nearest],
-            landmarks_in_frame=to_frame(predicted, self.whole_boxes[nearest]),
+            landmarks_in_crop=to_crop(landmarks_in_frame, track.boxes[nearest]),
             references=references,
         )
 
@@ -178,17 +179,16 @@ class Drawing:
         places = places[with_face]
         boxes = shot.boxes[places]
         regions = [pictures[i].around(box) for i, box in zip(with_face, boxes, strict=True)]
+        old = to_crop(self.track.landmarks_in_frame[shot.frames[places]], boxes)  # (B, 131, 2)
+        new = shot.landmarks_in_crop[places]
         sketches = self.draw_sketches(shot, places)
         faces, warped = self.networks.draw_faces(
             np.stack([crop_face(region.rgb, region.box, size) for region in regions]),
-            to_crop(shot.landmarks_in_frame[places], boxes),
+            new,
             sketches,
             shot.references,
             mel_windows(self.mel, shot.moments[places]),
         )
-        corners = np.stack([region.corner for region in regions])[:, None]  # (B, 1, 2)
-        old = self.track.landmarks_in_frame[shot.frames[places]] - corners  # (B, 131, 2)
-        new = shot.landmarks_in_frame[places] - corners
         for j, i in enumerate(with_face):
             region = regions[j]
             pasted = paste_face(region.rgb, faces[j], region.box, old[j], new[j])
@@ -203,9 +203,7 @@ class Drawing:
         """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
         windows = shot.windows[places]  # (B, T)
         drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
-        boxes = shot.boxes[drawn]
-        landmarks_in_crop = to_crop(shot.landmarks_in_frame[drawn], boxes)
-        sketches = self.networks.draw_sketches(landmarks_in_crop, boxes)
+        sketches = self.networks.draw_sketches(shot.landmarks_in_crop[drawn], shot.boxes[drawn])
         return sketches[indices.reshape(windows.shape)]
 
 

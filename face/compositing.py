@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-from face.crop import MARGIN, SIZE, extent, lower_half, resize_face, to_crop
+from face.crop import MARGIN, SIZE, extent, lower_half, resize_face
 from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
 
 BLUR_KERNEL = 21  # pixels, blur of the mask's edge as in the released code,
@@ -26,8 +26,8 @@ def paste_face(
     frame: ndarray,
     face: ndarray,
     box: ndarray,
-    old_landmarks_in_frame: ndarray,
-    new_landmarks_in_frame: ndarray,
+    old: ndarray,
+    new: ndarray,
 ) -> ndarray:
     """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
 
@@ -39,8 +39,8 @@ def paste_face(
         frame: (H, W, 3) uint8 RGB; not changed.
         face: (S, S, 3) float RGB in [0, 1], of any size.
         box: (4,) int x0, y0, x1, y1 that the face was cropped from.
-        old_landmarks_in_frame: (131, 2) found in the frame.
-        new_landmarks_in_frame: (131, 2) that the face was drawn from.
+        old: (131, 2) landmarks found in the frame, in coordinates of the crop.
+        new: (131, 2) landmarks that the face was drawn from, as well.
 
     Returns:
         (H, W, 3) uint8 RGB: a new frame, equal to the old one outside the box.
@@ -48,8 +48,6 @@ def paste_face(
     x0, y0, x1, y1 = map(int, box)
     target = frame[y0:y1, x0:x1]
     size = (x1 - x0, y1 - y0)
-    old = to_crop(old_landmarks_in_frame, box)
-    new = to_crop(new_landmarks_in_frame, box)
 
     fade_x = _fade(x0, x1, frame.shape[1])
     fade_y = _fade(y0, y1, frame.shape[0])

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 
 from face.compositing import EDGE, paste_face
-from face.crop import box_around, crop_face, smooth_boxes
+from face.crop import box_around, crop_face, smooth_boxes, to_crop
 from face.landmarks import FULL, INNER_LIPS, JAW_SLICE, LIP_SLICE, LOWER_LIP, UPPER_LIP
 from tests.face.conftest import grey
 
 Place = Callable[..., np.ndarray]
+
+
+def paste(frame: np.ndarray, face: np.ndarray, box: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Pastes by landmarks in the frame."""
+    return paste_face(frame, face, box, to_crop(old, box), to_crop(new, box))
 
 
 class Scene:
@@ -24,7 +29,7 @@ class Scene:
         self.face = crop_face(frame, self.box, size).astype(np.float32) / 255
 
     def paste(self, face: np.ndarray) -> np.ndarray:
-        return paste_face(self.frame, face, self.box, self.points, self.points)
+        return paste(self.frame, face, self.box, self.points, self.points)
 
     def inside(self, picture: np.ndarray) -> np.ndarray:
         x0, y0, x1, y1 = self.box
@@ -106,8 +111,8 @@ def test_an_opened_mouth_and_a_closed_one_are_not_cut(scene: Scene) -> None:
     flat.box = scene.box
     just_inside = chin - [0, 0.06 * height]  # inside the old chin, outside the drawn one
     for old, new in ((scene.points, higher), (higher, scene.points)):
-        result = paste_face(flat.frame, face, flat.box, old, new)
-        cut = paste_face(flat.frame, face, flat.box, higher, higher)
+        result = paste(flat.frame, face, flat.box, old, new)
+        cut = paste(flat.frame, face, flat.box, higher, higher)
         assert flat.pixel(result, just_inside)[0] > flat.pixel(cut, just_inside)[0] + 5
 
 
@@ -138,7 +143,7 @@ def test_a_mouth_that_differs_is_not_taken_for_a_tint(scene: Scene) -> None:
 def test_odd_boxes_and_landmarks_anywhere(box: tuple[int, ...]) -> None:
     frame = grey(48, 64)
     points = np.random.default_rng(0).uniform(-1e4, 1e4, (131, 2)).astype(np.float32)
-    result = paste_face(frame, np.zeros((128, 128, 3), np.float32), np.array(box), points, points)
+    result = paste(frame, np.zeros((128, 128, 3), np.float32), np.array(box), points, points)
     assert result.shape == frame.shape
 
 
