@@ -96,7 +96,7 @@ class VideoWriter:
             sources.append(stack.enter_context(ffmpeg.open_input(path)))
             if sources[-1].sound is None:
                 raise UserError(f"{path} has no sound")
-        if copy_sound and files[0][1] == 0 and len(files) == 1 and self._path.suffix != ".mkv":
+        if copy_sound and files[0][1] == 0 and len(files) == 1 and self._unfinished.suffix != ".mkv":
             self._copied = sources[0].sound_to_copy()
         if self._copied:
             self._sound = self._container.add_stream_from_template(sources[0].sound)
