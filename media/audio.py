@@ -41,14 +41,14 @@ def _mel_basis() -> ndarray:
     """(80, 401) from the bins of the STFT to Slaney's mel bands: triangles of equal area."""
     lowest = FMIN * 15 / 1000  # mel: Slaney's scale is linear up to 1000 Hz = 15 mel, and logarithmic above
     highest = 15 + _MELS_PER_E * math.log(FMAX / 1000)
-    mels = np.linspace(lowest, highest, N_MELS + 2)[:, None]  # (82, 1)
+    mels = np.linspace(lowest, highest, N_MELS + 2)
     edges = np.where(mels < 15, mels * 1000 / 15, 1000 * np.exp((mels - 15) / _MELS_PER_E))  # Hz
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    rising = (bins - low) / (centre - low)
-    falling = (high - bins) / (high - centre)
-    triangles = np.clip(np.minimum(rising, falling), 0, None)
-    return (triangles * 2 / (high - low)).astype(np.float32)
+    triangles = []
+    for band in range(N_MELS):
+        low, centre, high = edges[band : band + 3]
+        triangles.append(np.interp(bins, [low, centre, high], [0, 2 / (high - low), 0]))
+    return np.array(triangles, np.float32)
 
 
 def log_mel(wav: ndarray) -> ndarray:
