@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 from numpy import ndarray
-from scipy import linalg
 from skimage.transform import estimate_transform
 
 from face.landmarks import CONTENT, LIP_SLICE, POSE_SLICE, with_content
@@ -75,8 +74,8 @@ class RidgeRegression:
         mean = statistics["mu"]
         covariance = statistics["sigma"]
         of_inputs = covariance[:num_inputs, :num_inputs]
-        penalty = PENALTY * np.trace(of_inputs) / num_inputs * np.eye(num_inputs)
-        self.weight = linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:], assume_a="pos")
+        penalty = PENALTY * of_inputs.diagonal().mean() * np.eye(num_inputs)
+        self.weight = np.linalg.solve(of_inputs + penalty, covariance[:num_inputs, num_inputs:])
         self.bias = mean[num_inputs:] - mean[:num_inputs] @ self.weight
 
     def __call__(self, windows: ndarray) -> ndarray:

@@ -20,14 +20,8 @@ ORIGINAL = "original"
 UNTOUCHED = "untouched video, new sound"
 NO_VIDEO = "no video of that name"
 VARIANTS = {
-    "reconstruction": [
-        "images: face box; LipLMD: mesh points, relative to its side; CSIM: aligned, frame by frame",
-        "LSE: whole frames; [95 % interval over clips]",
-    ],
-    "dubbing": [
-        "articulation, jitter: relative to the source video, which says something else",
-        "LSE: whole frames; [95 % interval over clips]",
-    ],
+    "reconstruction": "images: face box; LipLMD: mesh points, relative to its side; CSIM: aligned, frame by frame",
+    "dubbing": "articulation, jitter: relative to the source video, which says something else",
 }
 
 Protocol = Literal["reconstruction", "dubbing", "both"]
@@ -81,7 +75,12 @@ class Table1:
             unfinished.unlink()
         for place, plan in plans.items():
             rows = make_rows(plan, self.workers, scorer)
-            notes = describe(rows, place) + scorer.missing
+            frames = sum(clip.frames for clip in rows[0].clips)
+            notes = [
+                f"clips: {len(rows[0].clips)}, frames: {frames} [95 % interval over clips]; LSE: whole frames",
+                VARIANTS[place],
+                *scorer.missing,
+            ]
             paper = published_rows(f"{name} {self.paper}, {place}")
             if paper:
                 notes.append(f"(paper): {name} {self.paper} as printed; it names neither its clips nor its variants")
@@ -207,11 +206,3 @@ def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
         for row, videos in plan.rows.items():
             scores[row].append(scorer.score(clip, original, videos.get(clip, NO_VIDEO), pools[row]))
     return [summarise(row, clips, fid(*pools[row])) for row, clips in scores.items()]
-
-
-def describe(rows: list[Row], place: str) -> list[str]:
-    """The lines below a table that say how it was scored."""
-    clips = rows[0].clips
-    frames = sum(score.frames for score in clips)
-    faceless = ", ".join(f"{row.name} {sum(score.faceless for score in row.clips)}" for row in rows)
-    return [f"clips: {len(clips)}, frames: {frames}; frames without a face: {faceless}", *VARIANTS[place]]

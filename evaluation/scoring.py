@@ -24,7 +24,7 @@ from face.tracking import FaceTrack, track_faces
 from media.audio import FPS, frames_for_samples, log_mel
 from media.video import Video
 from metrics import syncnet
-from metrics.identity import FaceEmbedder, align, csim
+from metrics.identity import FaceEmbedder, align
 from metrics.image_quality import LPIPS, FeaturePool, Inception
 from metrics.lip_motion import FaceSequence, motion_scores, silent_frames
 from metrics.mouth import RealMouths
@@ -160,7 +160,8 @@ class Scorer:
                 features.append(networks["FID"](torch.cat([image, true_image])).cpu().numpy())
             if "CSIM" in networks:
                 aligned = [align(picture, landmarks), align(true, faces.original.landmarks_in_frame[i])]
-                pairs.values["CSIM"].append(csim(*networks["CSIM"](np.stack(aligned))))
+                embedding, true_embedding = networks["CSIM"](np.stack(aligned))
+                pairs.values["CSIM"].append(embedding @ true_embedding)
         result.values |= pairs.scores()
         if sync:
             result.values |= sync.scores()
@@ -190,7 +191,8 @@ def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> FaceP
             width, height = track.frame_size
             result.notes.append(f"framed otherwise, {width} x {height}, compared by its own face boxes")
     result.frames = int(found.sum())
-    result.faceless = len(found) - result.frames
+    if result.frames < len(found):
+        result.notes.append(f"{len(found) - result.frames} frames without a face, not scored")
     if not result.frames:
         raise UserError(f"no frame shows a face{' in both output and original' if original.compare else ''}")
     output = FaceSequence(track.landmarks_in_frame[:end], boxes[:end])

@@ -31,7 +31,6 @@ class ClipScore:
     expected: int = 0  # frames that the sound lasts; 0 if unknown
     produced: int = 0  # of the expected frames
     frames: int = 0  # scored
-    faceless: int = 0  # frames without a face in output or original, ignored by all metrics of faces
     reason: str = ""
     notes: list[str] = field(default_factory=list)  # printed below the table
 

@@ -40,7 +40,7 @@ class FaceEmbedder:
             self.input_name = self.session.get_inputs()[0].name
 
     def __call__(self, faces: ndarray) -> ndarray:
-        """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512)."""
+        """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512). The product of two is their CSIM."""
         images = cv2.dnn.blobFromImages(list(faces), 1 / 127.5, mean=(127.5, 127.5, 127.5))  # (n, 3, 112, 112)
         embeddings = np.asarray(self.session.run(None, {self.input_name: images})[0])
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -57,8 +57,3 @@ def align(frame: ndarray, landmarks_in_frame: ndarray) -> ndarray:
     """The face (112, 112, 3), aligned as in ArcFace's training: a similarity moves its five points to the template."""
     similarity = estimate_transform("similarity", five_points(landmarks_in_frame), TEMPLATE)
     return cv2.warpAffine(frame, similarity.params[:2], (SIDE, SIDE))
-
-
-def csim(output: ndarray, target: ndarray) -> float:
-    """Cosine similarity of two unit vectors (512,): the same frame of output and original."""
-    return float(output @ target)

@@ -24,7 +24,7 @@ from .conftest import read_table
 
 CLIPS = [
     ClipScore("a", {"PSNR": 30.0, "LipLMD": 0.01}, expected=100, produced=100, frames=100),
-    ClipScore("b", {"PSNR": 20.0, "LipLMD": 0.03}, expected=320, produced=300, frames=300, faceless=2),
+    ClipScore("b", {"PSNR": 20.0, "LipLMD": 0.03}, expected=320, produced=300, frames=300),
     ClipScore("c", expected=80, reason="no video of that name"),
 ]
 
