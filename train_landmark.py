@@ -132,7 +132,6 @@ class LandmarkTrainer(Trainer):
         true_face = FaceSequence(to_frame(truth, boxes), boxes)
         motion = motion_scores(face, true_face, silent=np.zeros(len(boxes), bool))
         scores = {
-            "selection": losses["L"].item(),
             "L": losses["L"].item(),
             "L_1": losses["L_1"].item(),
             "landmark_error_px": SIZE * error.mean(),
@@ -201,8 +200,8 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     data = dataset(clips.train)
     examples: list[Any] = []
     if config.overfit:
-        examples = [default_collate([data[i]]) for i in range(min(config.overfit, len(data)))]
-    elif engine.is_main:  # which alone validates
+        examples = [default_collate([data[i]]) for i in range(config.overfit)]
+    else:
         for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
     yield LandmarkTrainer(model, data, examples, config, engine, [*clips.val, "", *clips.test])

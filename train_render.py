@@ -158,8 +158,7 @@ class InitialMotionTrainer(Trainer):
         return {"L": loss}
 
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        loss = self.losses(network, batch)["L"].item()
-        return {"selection": loss, "L": loss}, {}
+        return {"L": self.losses(network, batch)["L"].item()}, {}
 
 
 class Generator(nn.Module):
@@ -291,7 +290,7 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     data = dataset(clips.train, config.sampling)
     num_examples = config.overfit or config.val_samples
     fixed = data if config.overfit else dataset(val, SamplingConfig(samples_per_epoch=num_examples))
-    examples = [default_collate([fixed[i]]) for i in range(min(num_examples, len(fixed)))]  # few, and always the same
+    examples = [default_collate([fixed[i]]) for i in range(num_examples)]  # few, and always the same
 
     motion = getattr(model, "initial_motion", None)
     if motion is not None:

@@ -91,7 +91,7 @@ def _leaves(state: dict) -> list[torch.Tensor]:
 def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     main(config)
     best = config.run / "landmark_generator.safetensors"
-    best_step = min(rows_of(config, "validation"), key=lambda row: row["selection"])["step"]
+    best_step = min(rows_of(config, "validation"), key=lambda row: row["L"])["step"]
     for path, step in ((best, best_step), (config.run / "landmark_generator_last.safetensors", 4)):
         exported = models.load(path)
         assert isinstance(exported, LandmarkGenerator)

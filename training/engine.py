@@ -43,7 +43,6 @@ class Engine:
         self.is_main = self.rank == 0
         self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
-        self.replicas: list[DistributedDataParallel] = []
         self.part_size, remainder = divmod(config.batch, self.num_processes * config.accumulate)
         if remainder or self.part_size < 2:  # a single sample has no batch statistics
             shares = f"{self.num_processes} processes and {config.accumulate} accumulated parts"
@@ -74,14 +73,7 @@ class Engine:
             return module
         if self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(module)  # in place
-        replica = DistributedDataParallel(module, find_unused_parameters=partly_trained)
-        self.replicas.append(replica)
-        return replica
-
-    def exchange_gradients(self, exchange: bool) -> None:
-        """Whether the next backward passes average the gradients over processes: only those of a batch's last part."""
-        for replica in self.replicas:
-            replica.require_backward_grad_sync = exchange
+        return DistributedDataParallel(module, find_unused_parameters=partly_trained)
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of one of the batch's `accumulate` parts."""
@@ -118,7 +110,6 @@ class Engine:
     def close(self) -> None:
         """Ends Gloo's threads, which could abort the end of the process. Nothing else may hold the replicas by then."""
         if self.num_processes > 1:
-            self.replicas.clear()
             gc.collect()
             dist.destroy_process_group()
 

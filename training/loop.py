@@ -85,7 +85,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        """Scores of an example, of which "selection" (lower is better) picks the best network; pictures of it."""
+        """Scores of an example, of which "selection", else "L", picks the best network (lower is better); pictures."""
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:  # noqa: B027 (may do nothing)
         """Writes the weights that others load, if there are any, and what there is to say about them."""
@@ -161,8 +161,7 @@ class Trainer(ABC):
         """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
         key = (self.config.seed, self.step, self.engine.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        for number, part in enumerate(parts, start=1):
-            self.engine.exchange_gradients(number == len(parts))
+        for part in parts:
             losses = self.train_batch(part)
             losses = {name: value.detach().float() for name, value in losses.items()}
             self.unreported.append((self.step, losses, part["name"]))
@@ -227,7 +226,7 @@ class Trainer(ABC):
         self.say(f"step {self.step} validation  {_line(numbers)}")
         about = {"step": self.step, "validation": numbers}
         self.export(network, self.run.path / f"{self.name}_last.safetensors", about)
-        selection = numbers.get("selection", math.inf)
+        selection = numbers.get("selection", numbers.get("L", math.inf))
         if selection < self.best:
             self.best = selection
             self.export(network, self.run.path / f"{self.name}.safetensors", about)
