@@ -47,8 +47,7 @@ class Engine:
         if remainder or self.part_size < 2:  # a single sample has no batch statistics
             shares = f"{self.num_processes} processes and {config.accumulate} accumulated parts"
             raise SettingError("batch", f"{config.batch} cannot be shared evenly by {shares}, at least 2 samples each")
-        is_auto = config.precision == "auto"
-        self.half = config.precision == "bf16" or (is_auto and computes_in_bf16(self.device))
+        self.half = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(self.device))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
