@@ -29,17 +29,15 @@ def apply_similarity(points: ndarray, source: ndarray, target: ndarray) -> ndarr
     source = _as_complex(source)
     target = _as_complex(target)
     source_mean = source.mean(axis=-1, keepdims=True)
-    target_mean = target.mean(axis=-1, keepdims=True)
     centred = source - source_mean
     power = (np.abs(centred) ** 2).sum(axis=-1, keepdims=True)
     scaled_rotation = (centred.conj() * target).sum(axis=-1, keepdims=True) / power.clip(1e-12)
-    moved = scaled_rotation * (points - source_mean) + target_mean
+    moved = scaled_rotation * (points - source_mean) + target.mean(axis=-1, keepdims=True)
     return np.stack([moved.real, moved.imag], axis=-1)
 
 
 def _as_complex(points: ndarray) -> ndarray:
-    points = np.asarray(points, dtype=np.float64)
-    return points[..., 0] + 1j * points[..., 1]
+    return np.asarray(points, dtype=np.float64) @ np.array([1, 1j])
 
 
 def transfer_content(source: ndarray, target: ndarray) -> ndarray:

@@ -183,13 +183,13 @@ def plan_table(table: Table1, place: str, videos: dict[str, Path], methods: list
         paths[clip] = videos[name]
     rows: Rows = {UNTOUCHED if place == "dubbing" else ORIGINAL: dict(paths)}
     rows |= find_others(table, place, clips)
+    originals = {clip: (paths[clip], paths[sound]) for clip, sound in sounds.items()}
     jobs = []
     for method in methods:  # one after the other: a process keeps the networks of one
         rows[method.name] = {}
-        for clip, sound in sounds.items():
-            output = table.output / place / method.name / f"{clip}.mp4"
-            jobs.append(Job(method, clip, paths[clip], paths[sound], output))
-    return Plan({clip: (paths[clip], paths[sound]) for clip, sound in sounds.items()}, rows, jobs)
+        for clip, (video, sound) in originals.items():
+            jobs.append(Job(method, clip, video, sound, table.output / place / method.name / f"{clip}.mp4"))
+    return Plan(originals, rows, jobs)
 
 
 def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
