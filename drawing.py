@@ -164,7 +164,7 @@ class Drawing:
 
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
-        torch.set_num_threads(max(1, available_cores() // WORKERS))
+        torch.set_num_threads(available_cores() // WORKERS)
         with self.stopwatch.stage("draw"):
             if batch.shot is not None:
                 self.redraw(batch.shot, batch.places, batch.pictures)

@@ -275,7 +275,7 @@ def jobs_of(command: DubCommand) -> list[Job]:
     if command.video is None or command.audio is None or command.output is None:
         raise UserError("--video, --audio and --output are needed, or --jobs")
     command_line.check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
-    return [Job(command.video, command.output, (Speaker(command.audio, start=command.start),))]
+    return [Job(command.video, command.output, [Speaker(command.audio, start=command.start)])]
 
 
 def dub_job(dubber: Dubber, job: Job) -> str:

@@ -38,7 +38,7 @@ class Job:
 
     video: Path
     output: Path
-    speakers: tuple[Speaker, ...]
+    speakers: list[Speaker]
 
 
 def read_jobs(path: Path) -> list[Job]:
@@ -64,10 +64,10 @@ def read_jobs(path: Path) -> list[Job]:
     for line, row in rows:
         where = f"{path}, line {line}"
         video, output, speaker = _read_row(where, row, path.parent)
-        job = jobs.setdefault(output, Job(video, output, ()))
+        job = jobs.setdefault(output, Job(video, output, []))
         if job.video != video:
             raise UserError(f"{where}: {output} is made from {job.video} in an earlier line; give it another name")
-        jobs[output] = Job(video, output, (*job.speakers, speaker))
+        job.speakers.append(speaker)
     return list(jobs.values())
 
 

@@ -22,7 +22,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.lite.renderer import LiteRenderer
 from models.motion_field import ReferenceFeatures
 from models.renderer import Renderer
-from runtime.command_line import SettingError, at_least
+from runtime.command_line import SettingError, at_least_one
 from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
@@ -77,7 +77,7 @@ class DubConfig:
     """Folder where the face found in a video is kept, so that a second sound for it needs no second search."""
 
     def __post_init__(self) -> None:
-        at_least(1, num_references=self.num_references, num_candidates=self.num_candidates, batch_size=self.batch_size)
+        at_least_one(num_references=self.num_references, num_candidates=self.num_candidates, batch_size=self.batch_size)
         if not 0 <= self.start < math.inf:
             raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
         if self.reference_share is not None and not 0 < self.reference_share <= 1:

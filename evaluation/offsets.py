@@ -21,7 +21,7 @@ from face.references import MIDDLE
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
-from runtime.command_line import at_least, check_output, naming, write_whole
+from runtime.command_line import at_least_one, check_output, naming, write_whole
 
 MOST = 5  # frames that sound may be off
 MIN_FRAMES = 60  # with a face; shorter clips are left as they are
@@ -58,7 +58,7 @@ class Offsets:
     def run(self) -> None:
         """Adds the missing clips to the list."""
         check_output(self.output, "--output", (".txt",))
-        at_least(1, workers=self.workers)
+        at_least_one(workers=self.workers)
         with naming("--shard"):
             names = select_shard(ClipCache(self.cache, None).names, self.shard)
         with naming("--weights"):

@@ -14,7 +14,7 @@ from evaluation.scoring import Pools, Scorer
 from evaluation.tables import Row, Table, make_output_folder, published_rows, reason_of, summarise
 from metrics.image_quality import FeaturePool, fid
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
-from runtime.command_line import UserError, at_least, naming, write_whole
+from runtime.command_line import UserError, at_least_one, naming, write_whole
 
 ORIGINAL = "original"
 UNTOUCHED = "untouched video, new sound"
@@ -59,7 +59,7 @@ class Table1:
 
     def run(self) -> None:
         """Prints and writes the table, one for each protocol."""
-        at_least(1, workers=self.workers)
+        at_least_one(workers=self.workers)
         if self.output.resolve().is_relative_to(self.videos.resolve()):
             raise UserError(f"--output: {self.output} lies in --videos, where its videos would pass for originals")
         make_output_folder(self.output)

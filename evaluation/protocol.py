@@ -11,7 +11,7 @@ import numpy as np
 
 from media.audio import FPS, SAMPLE_RATE
 from media.video import SUFFIXES, Video, read_audio, sound_file
-from runtime.command_line import UserError, at_least
+from runtime.command_line import UserError, at_least_one
 
 SEED = 2023
 COUNT = 45
@@ -19,7 +19,7 @@ COUNT = 45
 
 def choose_clips(names: Iterable[str], count: int = COUNT) -> list[str]:
     """Chooses `count` of the names by the rule above, sorted; all of them if there are not more."""
-    at_least(1, count=count)
+    at_least_one(count=count)
     ordered = sorted(names)
     permutation = np.random.default_rng(SEED).permutation(len(ordered))
     return sorted(ordered[i] for i in permutation[:count])

@@ -44,7 +44,7 @@ from networks import (
     load_landmark_generator,
     to_tensor,
 )
-from runtime.command_line import UserError, at_least, naming
+from runtime.command_line import UserError, at_least_one, naming
 
 NOTES = {
     "stage 1": f"LipLMD: 40 mesh points over the crop's side; Landmark Error: 57 points, pixels of the {SIZE} crop",
@@ -75,7 +75,7 @@ class Validate:
 
     def run(self) -> None:
         """Prints and writes a table for each stage."""
-        at_least(1, frames=self.frames)
+        at_least_one(frames=self.frames)
         make_output_folder(self.output)
         config = replace(DubConfig.for_tables(), device=self.device)
         networks = None

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import numpy as np
 from PIL import Image
 
 from media.video import Video
@@ -15,8 +16,7 @@ if __name__ == "__main__":
     rows = []
     for frame in islice(Video("outputs/panel.mp4"), 125):
         dubbed = Image.fromarray(frame)
-        row = Image.new("RGB", (3 * SIDE, SIDE))
-        for number, part in enumerate([source, dubbed.crop(SKETCH), dubbed.crop(FACE)]):
-            row.paste(part.resize((SIDE, SIDE), Image.Resampling.BICUBIC), (number * SIDE, 0))
-        rows.append(row)
+        parts = (source, dubbed.crop(SKETCH), dubbed.crop(FACE))
+        pictures = [np.asarray(part.resize((SIDE, SIDE))) for part in parts]
+        rows.append(Image.fromarray(np.hstack(pictures)))
     rows[0].save("assets/dub.webp", save_all=True, append_images=rows[1:], duration=40, quality=75)

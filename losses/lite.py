@@ -67,16 +67,18 @@ def lite_landmark_loss(
     return {**paper, **terms, "L": paper["L"] + torch.stack(weighted).sum()}
 
 
-def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Predicted and true opening (B, T, K) of each pair, along the true lips' mean direction of opening in the window.
+def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Predicted and true opening of each pair, along the true lips' mean direction of opening in the window.
 
     Plain distances also grow when lips are sheared instead of opened.
+
+    Returns:
+        (2, B, T, K)
     """
-    pairs = torch.tensor(lip_pairs)
-    gap = lip[:, :, pairs].float().diff(dim=3)  # (B, T, K, 1, 2), from the upper to the lower lip
-    true_gap = true_lip[:, :, pairs].float().diff(dim=3)
-    direction = F.normalize(true_gap.mean(dim=(1, 2), keepdim=True), dim=-1)  # (B, 1, 1, 1, 2)
-    return (gap * direction).sum((3, 4)), (true_gap * direction).sum((3, 4))
+    both = torch.stack([lip, true_lip]).float()  # (2, B, T, 40, 2)
+    gaps = both[..., torch.tensor(lip_pairs), :].diff(dim=-2)  # (2, B, T, K, 1, 2), from the upper to the lower lip
+    direction = F.normalize(gaps[1].mean(dim=(1, 2), keepdim=True), dim=-1)  # (B, 1, 1, 1, 2)
+    return (gaps * direction).sum((-2, -1))
 
 
 def _spread(opening: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ class VGG19(nn.Module):
     [-1, 1], but the released losses have it and the published loss weights were tuned with it.
     """
 
-    mean: Tensor
-    std: Tensor
+    statistics: Tensor  # (2, 3, 1, 1): mean and standard deviation of ImageNet's colours
 
     def __init__(self, state: Mapping[str, Tensor], layers: Sequence[int] = LAYERS):
         """`state` is torchvision's state dict, `features.N.weight` and `.bias`; the classifier may be missing."""
@@ -28,13 +27,14 @@ class VGG19(nn.Module):
         names = [_RELUS[layer - 1] for layer in sorted(layers)]
         self.features = create_feature_extractor(make_layers(cfgs["E"]), names)
         self.features.load_state_dict({name: state[f"features.{name}"] for name in self.features.state_dict()})
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        statistics = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+        self.register_buffer("statistics", statistics[..., None, None], persistent=False)
         self.requires_grad_(False).to(memory_format=torch.channels_last)  # faster, on CPU and GPU
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> a feature map of each chosen layer, from shallow to deep."""
-        return list(self.features(((images + 1) / 2 - self.mean) / self.std).values())
+        mean, deviation = self.statistics
+        return list(self.features(((images + 1) / 2 - mean) / deviation).values())
 
 
 def perceptual(features: list[Tensor], target: list[Tensor]) -> Tensor:

@@ -38,7 +38,6 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
-        self.config = config
         self.scales = nn.ModuleList(PatchDiscriminator(config.width) for _ in range(SCALES))
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:

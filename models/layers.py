@@ -13,6 +13,7 @@ from models.composed_conv import two_convolutions
 VECTOR = 16  # channels below which group_norm is slow in bfloat16 on CPU
 
 Stride = int | tuple[int, int]
+Function = Callable[[Tensor], Tensor]
 
 
 class Network(nn.Module):
@@ -36,7 +37,7 @@ class ConvBlock(nn.Module):
         dimensions: int = 2,
         residual: bool = False,
         bias: bool = True,
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: Function = F.relu,
     ):
         super().__init__()
         conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dimensions == 1 else (nn.Conv2d, nn.BatchNorm2d)
@@ -56,7 +57,7 @@ def encoder(
     channels: int,
     stages: Sequence[tuple[int, Stride, int]],
     out: int,
-    activation: Callable[[Tensor], Tensor],
+    activation: Function,
     dimensions: int = 2,
     last_residual: bool = False,
 ) -> nn.Sequential:
@@ -82,7 +83,7 @@ def encoder(
     return nn.Sequential(*blocks)
 
 
-def audio_encoder(width: int, out: int, activation: Callable[[Tensor], Tensor]) -> nn.Sequential:
+def audio_encoder(width: int, out: int, activation: Function) -> nn.Sequential:
     """Mel windows (B, 1, 80, 16) -> embeddings (B, out, 1, 1), similar to Wav2Lip's encoder.
 
     The activation of the last block is tanh in stage 1, ReLU in stage 2.
@@ -173,13 +174,12 @@ def zero_init(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def map_references(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def map_references(function: Function, x: Tensor) -> Tensor:
     """Applies a function of (B, C, H, W) to all references (B, N, C, H, W) at once."""
     return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to (h, w)."""
-    if x.ndim == 5:
-        return map_references(lambda flat: resize(flat, size), x)
-    return F.interpolate(x, tuple(size), mode="bilinear")
+    resized = F.interpolate(x.flatten(0, -4), tuple(size), mode="bilinear")
+    return resized.unflatten(0, x.shape[:-3])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.configs import RendererConfig
-from models.layers import Network
+from models.layers import Network, channels_last
 from models.motion_field import (
     RELEASED,
     AlignedReferences,
@@ -90,8 +90,7 @@ class Renderer(Network):
             mel: (B, 1, 80, 16), the window of the target frame
             landmarks: (B, 131, 2) in the crop, which the middle sketch shows; for subclasses
         """
-        sketches = target_sketches[:, :, : self.config.sketch_channels].flatten(1, 2)  # (B, T*S, H, W)
-        sketches = sketches.contiguous(memory_format=torch.channels_last)
+        sketches = channels_last(target_sketches[:, :, : self.config.sketch_channels].flatten(1, 2))  # (B, T*S, H, W)
         motion = self.predict_motion(features, sketches, masked_target, landmarks)  # equation 13
         references = align(features, motion, self.sampling) if motion else average(features)  # equations 14 and 15
         face = self.translate(masked_target, sketches, references, mel)  # equation 16

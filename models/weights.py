@@ -57,7 +57,7 @@ def save(
     state = {}
     for name, value in module.state_dict().items():
         stored = value.half() if half and value.is_floating_point() else value
-        state[name] = stored.cpu().contiguous()
+        state[name] = stored.contiguous()
     [(stage, family)] = [key for key, (network, _) in _NETWORKS.items() if network is type(module)]
     metadata = {
         "stage": stage,

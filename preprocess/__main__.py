@@ -56,7 +56,7 @@ def main(config: PreprocessConfig) -> None:
     Raises:
         UserError: a flag is wrong, or the cache folder has other settings or cannot be written.
     """
-    command_line.at_least(1, workers=config.workers, size=config.size)
+    command_line.at_least_one(workers=config.workers, size=config.size)
     with naming("--videos"):
         sources = find_videos(config.videos)
     if config.audio_shift:

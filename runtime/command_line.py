@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +21,10 @@ class UserError(Exception):
 
 
 class SettingError(UserError):
-    """A setting of a config has an impossible value. `setting` is its field, such as "model.num_frames"."""
+    """A setting of a config has an impossible value. Arguments: its field, as "model.num_frames", and the problem."""
 
-    def __init__(self, setting: str, problem: str) -> None:
-        super().__init__(f"{setting}: {problem}")
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 @contextmanager
@@ -61,7 +60,7 @@ def run(
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
-            signal.signal(number, _exit)
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and many file names
@@ -72,7 +71,7 @@ def run(
         main(tyro.cli(config, prog=prog, default=default))
         sys.stdout.flush()
     except SettingError as error:
-        setting, problem = str(error).split(": ", maxsplit=1)
+        setting, problem = error.args
         fail(f"--{setting.replace('_', '-')}: {problem}")
     except UserError as error:
         fail(str(error))
@@ -84,15 +83,11 @@ def run(
         sys.exit(130)
 
 
-def _exit(number: int, _: object) -> NoReturn:
-    sys.exit(128 + number)
-
-
-def at_least(lowest: int, **numbers: float | None) -> None:
-    """Raises a SettingError if one of these settings is below `lowest`; None stands for no number."""
+def at_least_one(**numbers: float | None) -> None:
+    """Raises a SettingError if one of these settings is below 1; None stands for no number."""
     for name, number in numbers.items():
-        if number is not None and number < lowest:
-            raise SettingError(name, f"at least {lowest} is needed, not {number}")
+        if number is not None and number < 1:
+            raise SettingError(name, f"at least 1 is needed, not {number}")
 
 
 @contextmanager
@@ -126,14 +121,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def check_input(path: Path) -> None:
     """Raises a UserError unless `path` is a file that can be read and has something in it."""
     try:
-        status = path.stat()
+        size = path.stat().st_size
     except (OSError, ValueError) as error:  # also a loop of links, a name that is too long
         raise UserError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    if stat.S_ISDIR(status.st_mode):
+    if path.is_dir():
         raise UserError(f"{path} is a folder; give a file")
-    if not stat.S_ISREG(status.st_mode):
+    if not path.is_file():
         raise UserError(f"{path} is a pipe or a device; give a file")
-    if status.st_size == 0:
+    if size == 0:
         raise UserError(f"{path} is empty (0 bytes)")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} cannot be read: permission denied")

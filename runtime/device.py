@@ -13,7 +13,7 @@ M_MMAP_MAX = -4
 M_ARENA_MAX = -8
 
 
-def pick_device(name: str = "auto", local: int | None = None) -> torch.device:
+def pick_device(name: str, local: int | None = None) -> torch.device:
     """`auto` is a GPU if there is one, else the CPU; `cuda` is GPU number `local` where that is given.
 
     Raises:

@@ -17,14 +17,14 @@ def write(folder: Path, text: str) -> Path:
 def test_rows_become_jobs(tmp_path: Path) -> None:
     path = write(tmp_path, 'output,video,audio,face\none.mp4,"a, b.mp4",speech.wav,left\n/two.mp4,c.mp4,d.wav,\n')
     first, second = read_jobs(path)
-    assert first == Job(tmp_path / "a, b.mp4", tmp_path / "one.mp4", (Speaker(tmp_path / "speech.wav", "left"),))
-    assert second == Job(tmp_path / "c.mp4", Path("/two.mp4"), (Speaker(tmp_path / "d.wav"),))
+    assert first == Job(tmp_path / "a, b.mp4", tmp_path / "one.mp4", [Speaker(tmp_path / "speech.wav", "left")])
+    assert second == Job(tmp_path / "c.mp4", Path("/two.mp4"), [Speaker(tmp_path / "d.wav")])
 
 
 def test_rows_with_the_same_output_are_speakers_of_one_video(tmp_path: Path) -> None:
     path = write(tmp_path, "video,audio,output,face,start\nv.mp4,a.wav,o.mp4,left,\nv.mp4,b.wav,o.mp4,right,4.2\n")
     (job,) = read_jobs(path)
-    assert job.speakers == (Speaker(tmp_path / "a.wav", "left"), Speaker(tmp_path / "b.wav", "right", 4.2))
+    assert job.speakers == [Speaker(tmp_path / "a.wav", "left"), Speaker(tmp_path / "b.wav", "right", 4.2)]
 
 
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_jobs_go_on_after_an_error_and_what_is_there_is_not_done_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("done", "broken", "last")
-    jobs = [Job(tmp_path / "v.mp4", tmp_path / f"{name}.mp4", (Speaker(tmp_path / "a.wav"),)) for name in names]
+    jobs = [Job(tmp_path / "v.mp4", tmp_path / f"{name}.mp4", [Speaker(tmp_path / "a.wav")]) for name in names]
     jobs[0].output.touch()
     dubbed: list[str] = []
 

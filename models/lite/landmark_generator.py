@@ -66,8 +66,7 @@ def move_with_pose(reference: Tensor, pose: Tensor) -> Tensor:
     with torch.autocast(reference.device.type, enabled=False):
         points = F.pad(reference.float(), (0, 1), value=1.0)  # (B, N, 131, 3)
         source = points[..., :NUM_POSE, :]
-        transposed = source.transpose(-1, -2)
-        normal = transposed @ source + 1e-6 * torch.eye(3, device=source.device)
+        normal = source.mT @ source + 1e-6 * torch.eye(3, device=source.device)
         # Least squares: map = inverse(source^T source) source^T pose, so that all points are linear in the pose.
-        from_pose = points @ torch.linalg.solve(normal, transposed)  # (B, N, 131, 74)
+        from_pose = points @ torch.linalg.solve(normal, source.mT)  # (B, N, 131, 74)
         return from_pose.mean(1, keepdim=True) @ pose.float()
