@@ -10,7 +10,6 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from face import fingerprint
 from face.crop import lower_half, sides
 from face.landmarks import CONTENT, POSE_SLICE, with_content
 from face.references import nearest_references
@@ -112,10 +111,7 @@ def to_tensor(images: ndarray) -> Tensor:
 
 def load_landmark_generator(folder: str | Path) -> LandmarkGenerator:
     """Loads the network of stage 1 from a folder. Raises UserError as `Networks.from_weights` does."""
-    path = Path(folder) / LANDMARK_FILE
-    network = load(path, stage="landmark")
-    fingerprint.check(network.settings, fingerprint.current(), str(path))  # which fits crops of any size
-    return network
+    return load(Path(folder) / LANDMARK_FILE, "landmark")
 
 
 class LandmarkPredictor:
@@ -219,9 +215,7 @@ class Networks(LandmarkPredictor):
             UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
         """
         landmark_generator = load_landmark_generator(folder)
-        path = Path(folder) / RENDERER_FILE
-        renderer = load(path, stage="render")
-        fingerprint.check(renderer.settings, fingerprint.current(renderer.config.size), str(path))
+        renderer = load(Path(folder) / RENDERER_FILE, "render")
         return cls(landmark_generator, renderer, config or DubConfig())
 
     def draw_sketches(self, landmarks_in_crop: ndarray, boxes: ndarray) -> ndarray:

@@ -173,9 +173,8 @@ def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
     if config.init:
-        model = weights.load(config.init, "landmark")
         with command_line.naming("--init"):
-            fingerprint.check(model.settings, fingerprint.current(), str(config.init))
+            model = weights.load(config.init, "landmark")
         config = with_sizes_of(config, PRESETS[config.preset], model.config)
     else:
         model = weights.build(config.model)

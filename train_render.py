@@ -261,10 +261,9 @@ def picture_row(batch: Batch, output: RendererOutput) -> np.ndarray:
 def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     """First the initial motion (lite), then the renderer. Raises UserError if data and networks don't fit together."""
     if config.init:
-        model = weights.load(config.init, "render")
-        config = with_sizes_of(config, PRESETS[config.preset], model.config)
         with command_line.naming("--init"):
-            fingerprint.check(model.settings, fingerprint.current(config.model.size), str(config.init))
+            model = weights.load(config.init, "render")
+        config = with_sizes_of(config, PRESETS[config.preset], model.config)
     else:
         model = weights.build(config.model)
     model.requires_grad_(True)

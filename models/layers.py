@@ -19,7 +19,6 @@ Function = Callable[[Tensor], Tensor]
 class Network(nn.Module):
     """A network that comes from a weight file."""
 
-    settings: Mapping[str, str | int | float] = {}  # landmark, mel and crop settings of its training
     extra: Mapping[str, Any] = {}  # what else the file records: step, ...
 
 

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from face import fingerprint
+from face.crop import SIZE
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
 from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
@@ -72,10 +74,11 @@ def save(
 def load(path: str | Path, stage: Stage | None = None) -> Any:
     """Loads a network from a file of `save`: on the CPU, in float32, in eval mode, without gradients.
 
-    Its attributes `config`, `settings` and `extra` hold what the file records.
+    Its attributes `config` and `extra` hold what the file records.
 
     Raises:
-        UserError: the file is missing, damaged or foreign, or holds the weights of another stage than `stage`
+        UserError: the file is missing, damaged or foreign, holds the weights of another stage than `stage`, or was made
+            with other landmark, mel or crop settings
     """
     path = Path(path)
     if not path.is_file():
@@ -99,7 +102,8 @@ def load(path: str | Path, stage: Stage | None = None) -> Any:
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds {NAMES[found]} which this version cannot load: {last_line(error)}") from error
-    module.settings = settings
+    size = sizes.get("size", SIZE)  # landmarks fit crops of any size
+    fingerprint.check(settings, fingerprint.current(size), str(path))
     module.extra = extra
     return module.eval().requires_grad_(False)
 

@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "media": {"runtime"},
     "face": {"runtime", "media"},
     "losses": set(),
-    "models": {"runtime", "face.landmarks"},
+    "models": {"runtime", "face.crop", "face.fingerprint", "face.landmarks"},
     "metrics": {"checkpoints", "media", "face"},
     "datasets": {"runtime", "media", "face"},
     "training": {"runtime"},
