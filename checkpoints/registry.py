@@ -82,7 +82,7 @@ def verify(key: str, path: Path) -> str:
     return f"DIFFERS: sha256 {digest}, published {file.sha256}; remove it and download it again"
 
 
-def download(key: str) -> Path:
+def download(key: str) -> None:
     """Downloads a file into checkpoints/; it gets its name only after its hash has been checked.
 
     Raises:
@@ -98,4 +98,3 @@ def download(key: str) -> Path:
         reason = str(error).split("\n")[0]
         raise UserError(f"{file.source} could not be downloaded ({reason}); put it into {FOLDER} by hand") from error
     print(f"{path}: {verify(key, path)}")
-    return path

@@ -109,8 +109,6 @@ class LiteRenderLossConfig(RenderLossConfig):
 class LiteRenderLoss(RenderLoss):
     """The paper's terms on the lower half and some layers, and a pixel term; the upper half is the target's own."""
 
-    config: LiteRenderLossConfig
-
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
         terms = super().terms(face, warped, target, warming_up)
         pictures = []

@@ -178,7 +178,7 @@ def map_references(function: Function, x: Tensor) -> Tensor:
     return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to (h, w)."""
-    resized = F.interpolate(x.flatten(0, -4), tuple(size), mode="bilinear")
+def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to a square or to (h, w)."""
+    resized = F.interpolate(x.flatten(0, -4), size, mode="bilinear")
     return resized.unflatten(0, x.shape[:-3])

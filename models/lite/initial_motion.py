@@ -60,7 +60,7 @@ class InitialMotion(nn.Module):
         with torch.autocast(landmarks.device.type, enabled=False):
             images = images.float()
             size = images.shape[-1]
-            off_mouth = off_mouth_mask(landmarks, masked_target)  # (B, 1, S, S)
+            off_mouth = off_mouth_mask(landmarks, size)  # (B, 1, S, S)
             flow = landmark_flow(landmarks, reference_landmarks, size)  # (B, N, 2, S, S)
             residual = residual_motion(flow, images, masked_target)
             flow = flow + self.correct(flow, residual) * off_mouth[:, None]
@@ -81,7 +81,7 @@ class InitialMotion(nn.Module):
         flow_cells = map_references(nn.AdaptiveAvgPool2d(FLOW_CELLS), flow)
         plain = self._correct_cells(flow_cells, residual, size)
         mirrored = mirror(self._correct_cells(mirror(flow_cells), mirror(residual), size))
-        return resize((plain + mirrored) / 2, (size, size))
+        return resize((plain + mirrored) / 2, size)
 
     def _correct_cells(self, flow: Tensor, residual: Tensor, size: int) -> Tensor:
         """The linear layer: (B, N, 2, 8, 8) and (B, N, 2, 4, 16) -> (B, N, 2, 16, 16)."""
@@ -109,7 +109,7 @@ def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
     weights = F.normalize(weights, p=1, dim=-1)  # (B, G*G, 131)
     displacement = (references - target[:, None]) * size  # (B, N, 131, 2)
     coarse = torch.einsum("bgk,bnkc->bncg", weights, displacement).unflatten(-1, (GRID, GRID))
-    return resize(coarse, (size, size))
+    return resize(coarse, size)
 
 
 @torch.no_grad()
@@ -149,11 +149,11 @@ def _lucas_kanade(warped: Tensor, target: Tensor, scale: int) -> Tensor:
     return solution.clamp(-MAX_STEP, MAX_STEP)
 
 
-def off_mouth_mask(landmarks: Tensor, like: Tensor) -> Tensor:
-    """Mask (B, 1, H, W), 0 at the lips of landmarks (B, 131, 2), 1 far from them; H and W as of `like`."""
+def off_mouth_mask(landmarks: Tensor, size: int) -> Tensor:
+    """Mask (B, 1, S, S) of side `size`, 0 at the lips of landmarks (B, 131, 2), 1 far from them."""
     from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, GRID, GRID)
     mouth = torch.exp(-((from_lips / MOUTH_RADIUS) ** 2))
-    return 1 - resize(mouth, like.shape[-2:])
+    return 1 - resize(mouth, size)
 
 
 def _distances(points: Tensor) -> Tensor:

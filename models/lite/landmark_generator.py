@@ -30,8 +30,6 @@ class LiteLandmarkGeneratorConfig(LandmarkGeneratorConfig):
 class LiteLandmarkGenerator(LandmarkGenerator):
     """Predicts the difference to the references' lips and jaws in the frame's pose, starting from zero difference."""
 
-    config: LiteLandmarkGeneratorConfig
-
     def __init__(self, config: LiteLandmarkGeneratorConfig):
         super().__init__(config)
         # Horizontal only: the upper face's vertical motion would leak how far the original mouth is open.

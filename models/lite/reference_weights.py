@@ -39,17 +39,17 @@ class ReferenceWeights(nn.Module):
         return nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=d, dilation=d) for d in DILATIONS)
 
     def forward(self, cues: Tensor, decision: Tensor) -> Tensor:
-        """Weights that sum to 1 over the references: (B, N, 1, H, W).
+        """Weights that sum to 1 over the references: (B, N, 1, S, S).
 
         Args:
             cues: `alignment_cues` (B, N, 12, G, G)
-            decision: (B, 1, 1, H, W); where it is not 0, the weights are raised to 1 + decision
+            decision: (B, 1, 1, S, S); where it is not 0, the weights are raised to 1 + decision
         """
         x = F.leaky_relu(map_references(self.input, cues), 0.2)
         for own, shared in zip(self.own, self.shared, strict=True):
             mean = shared(x.mean(1))[:, None]
             x = x + F.leaky_relu(map_references(own, x) + mean, 0.2)  # (B, N, C, G, G)
-        logits = resize(map_references(self.logits, x), decision.shape[-2:])
+        logits = resize(map_references(self.logits, x), decision.shape[-1])
         return (logits * (1 + decision)).softmax(dim=1)
 
 

@@ -97,12 +97,12 @@ class LiteRenderer(Renderer):
         grid = LITE.grid(flow, top=size // 2)
         aligned = LITE.aggregate(pictures, grid, weight, LITE.images)
         change = enlarge_lower_half(output.face - output.warped_reference, size)
-        upper = resize(output.face, (size, size))[..., : size // 2, :]
+        upper = resize(output.face, size)[..., : size // 2, :]
         return torch.cat([upper, (aligned + change).clamp(0, 1)], dim=2)
 
 
 def enlarge_lower_half(x: Tensor, size: int) -> Tensor:
-    """The lower half of `resize(x, (size, size))`: (..., S, S) -> (..., size/2, size)."""
+    """The lower half of `resize(x, size)`: (..., S, S) -> (..., size/2, size)."""
     rows = x.shape[-2] // 2 + 1  # and one more, for interpolation
     enlarged = resize(x[..., -rows:, :], (rows * size // x.shape[-2], size))
     return enlarged[..., -size // 2 :, :]
