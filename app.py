@@ -458,7 +458,7 @@ class App:
                 raise UserError("too little memory for this video; try a smaller one") from error
         lines = [
             f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.frames / summary.seconds:.1f} frames/s. "
-            f"{summary.frames_without_face} without the face were left as they are."
+            f"{summary.frames_without_face} without the face, or with a hand before the mouth, were left as they are."
         ]
         remarks = [remark.replace(str(source_path), source_path.name) for remark in summary.remarks]
         remarks = [remark.replace(str(sound_path), sound_path.name) for remark in remarks]

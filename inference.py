@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from drawing import Drawing, with_panel
+from face.detector import HandDetector
 from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, parse_pick, track_faces
 from jobs import Job, Speaker, read_jobs, run_jobs
@@ -81,8 +82,9 @@ class Dubber:
     ) -> Summary:
         """Writes `output`: persons of `video` saying their `audio`, as long as the last sound.
 
-        A video shorter than that runs forward and backward. Frames without a face stay as they are, and so do shots of
-        one or two frames, such as flashes, in which a new mouth would only flicker.
+        A video shorter than that runs forward and backward. Frames without a face, or with a hand before the mouth,
+        stay as they are, and so do shots of one or two frames, such as flashes, in which a new mouth would only
+        flicker.
 
         Args:
             video: a video or a picture with a face in it.
@@ -159,12 +161,15 @@ class Dubber:
         track = None
         path = None
         if self.config.track_cache:
-            path = track_path(self.config.track_cache, source.path, source.fps, face)
+            settings = f"{face} {self.config.keep_hands}"
+            path = track_path(self.config.track_cache, source.path, source.fps, settings)
             track = load_track(path, num_frames)
         if track is None:
             expected = min(num_frames or source.num_frames, source.num_frames)
-            with closing(prefetch(islice(source, num_frames), READ_AHEAD)) as frames:
-                track = track_faces(report(frames, "track", expected, progress), face)
+            with ExitStack() as stack:
+                hands = stack.enter_context(closing(HandDetector())) if self.config.keep_hands else None
+                frames = stack.enter_context(closing(prefetch(islice(source, num_frames), READ_AHEAD)))
+                track = track_faces(report(frames, "track", expected, progress), face, hands=hands)
             if path:
                 save_track(path, track, complete=num_frames is None or len(track.found) < num_frames)
         if not track.found.any():
@@ -290,7 +295,8 @@ def dub_job(dubber: Dubber, job: Job) -> str:
             flags = f"--batch-size {dubber.config.batch_size}, --num-candidates {dubber.config.num_candidates}"
             raise UserError(f"{flags}: too little memory on {device}; try smaller numbers") from error
     line = (
-        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} without the face (left as is), "
+        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} without the face or with a hand before "
+        "the mouth (left as is), "
         f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {device}"
     )
     return "\n".join([line, *summary.remarks])

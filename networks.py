@@ -51,6 +51,8 @@ class DubConfig:
     for weights trained to choose (lite)."""
     face: str = "largest"
     """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
+    keep_hands: bool = True
+    """Leave frames as they are in which a hand is before the mouth."""
     keep_fps: bool = False
     """Keep the video's own frame rate instead of the networks' 25 frames a second."""
     keep_length: bool = False
@@ -87,7 +89,7 @@ class DubConfig:
     @classmethod
     def for_tables(cls) -> Self:
         """For the paper's tables: references and pictures as in training, in float32, written without loss."""
-        return cls(num_candidates=None, half=False, detail=False, lossless=True)
+        return cls(num_candidates=None, keep_hands=False, half=False, detail=False, lossless=True)
 
 
 class References(NamedTuple):

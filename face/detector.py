@@ -24,6 +24,9 @@ TILES = 0.7  # side of a search tile, in shorter sides of the frame
 SMALLEST_TILED = 96  # pixels of the frame's shorter side
 BORDER = 0.5  # width of the border around a supposed close-up, in longer sides of the frame
 MAX_FACES = 5  # that a search returns
+HAND_WINDOW = 1.6  # side of the window in which hands are searched, in sides of the face box
+HAND_PIXELS = 256  # of that window
+HAND_CONFIDENCE = 0.8  # with less, cheeks and shoulders pass for hands
 
 
 class FaceDetector:
@@ -121,6 +124,34 @@ class FaceDetector:
                 middle = centre(extent(face))
                 if _is_within(middle, box) and not _is_known(middle, faces):
                     faces.append(face)
+
+
+class HandDetector:
+    """Sees whether a hand is before a mouth."""
+
+    def __init__(self) -> None:
+        with _silence():
+            import mediapipe as mp
+
+            solutions: Any = mp.solutions
+            self._network = solutions.hands.Hands(static_image_mode=True, min_detection_confidence=HAND_CONFIDENCE)
+            self._network.process(np.zeros((16, 16, 3), np.uint8))  # waits until it has started
+
+    def close(self) -> None:
+        self._network.close()
+
+    def covers(self, frame: ndarray, box: ndarray, lips: ndarray) -> bool:
+        """Whether a hand lies over one of the lips' points (40, 2), in a frame with a face at `box` (4,)."""
+        window = _around(box, HAND_WINDOW, frame)
+        picture = _cut(frame, window, max(1, int(sides(window).max()) // HAND_PIXELS))
+        with _silence():
+            hands = self._network.process(picture).multi_hand_landmarks or []
+        for hand in hands:
+            points = np.array([(point.x, point.y) for point in hand.landmark], np.float32)  # in [0, 1]
+            hull = cv2.convexHull(to_frame(points, window).astype(np.float32))
+            if any(cv2.pointPolygonTest(hull, (float(x), float(y)), measureDist=False) >= 0 for x, y in lips):
+                return True
+        return False
 
 
 def _is_within(point: ndarray, box: ndarray) -> bool:

@@ -9,14 +9,14 @@ import numpy as np
 from face.tracking import FaceTrack
 from runtime.command_line import write_whole, writing
 
-VERSION = 2  # of the tracker; to be raised when it gives other landmarks
+VERSION = 3  # of the tracker; to be raised when it gives other landmarks
 
 
-def track_path(folder: Path, video: Path, fps: float, pick: str) -> Path:
+def track_path(folder: Path, video: Path, fps: float, settings: str) -> Path:
     """The file for the track of a video: its name stands for the video's content and the settings."""
     with video.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    digest.update(f"{VERSION} {fps} {pick}".encode())
+    digest.update(f"{VERSION} {fps} {settings}".encode())
     return folder / f"{digest.hexdigest()[:32]}.npz"
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from numpy import ndarray
 
 from face.crop import SAME_FACE, box_around, centre, extent, overlap, sides, smooth_boxes
-from face.detector import FaceDetector
-from face.landmarks import FULL, NUM_FULL
+from face.detector import FaceDetector, HandDetector
+from face.landmarks import FULL, LIP_SLICE, NUM_FULL
 from runtime.command_line import UserError
 
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found
+HAND_CHECK = 6  # frames between two searches for a hand before the mouth
 # Similarity of neighbouring frames, and of forehead and eyes in them (a hand may come before the mouth), below which
 # the shot has changed. In 56 clips neighbouring eyes give 0.71 or more, also with a hand painted over the mouth, and
 # another person in the same place less than 0.65 in 81 % of all pairs.
@@ -77,13 +78,16 @@ class Tracker:
     Args:
         pick: whom to follow if there are several: see `parse_pick`.
         detector: finds the faces; only one tracker at a time may use it.
+        hands: if given, a frame with a hand before the mouth counts as one without the face.
 
     Raises:
         UserError: `pick` names no face.
     """
 
-    def __init__(self, pick: str, detector: FaceDetector) -> None:
+    def __init__(self, pick: str, detector: FaceDetector, hands: HandDetector | None = None) -> None:
         self._pick: Pick = parse_pick(pick)
+        self._hands = hands
+        self._covered: list[int] = []  # frames in which a hand was seen before the mouth
         self._detector = detector
         self._detector.forget()
         self._landmarks = array("f")  # takes the most memory: four bytes a number
@@ -123,6 +127,9 @@ class Tracker:
             landmarks = mesh[list(FULL)]
             self._box = box_around(landmarks, self._frame_size)
             view = view._replace(box=self._box, eyes=_eyes(frame, self._box))
+            number = len(self._shots)
+            if self._hands and number % HAND_CHECK == 0 and self._hands.covers(frame, self._box, landmarks[LIP_SLICE]):
+                self._covered.append(number)
         self._landmarks.frombytes(landmarks.tobytes())
         shot = len(self._views) if jumped and not is_cut else self._shot_of(frame, view)
         self._views[shot] = view
@@ -135,7 +142,13 @@ class Tracker:
 
     def finish(self) -> FaceTrack:
         """The track of all frames; no frame can be added any more."""
-        return self._track(np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2))
+        landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
+        covered = np.zeros(len(landmarks), bool)
+        for number in self._covered:
+            covered[max(0, number - HAND_CHECK + 1) : number + HAND_CHECK] = True
+        if np.isfinite(landmarks[~covered]).any():  # else the hand is there all the time, or what looks like one
+            landmarks[covered] = np.nan
+        return self._track(landmarks)
 
     def _track(self, landmarks: ndarray) -> FaceTrack:
         several = np.array(self._counts[-len(landmarks) :], int)
@@ -199,10 +212,15 @@ class Tracker:
         return int(np.argmax(similarities)) if max(similarities) >= 0 else len(similarities)
 
 
-def track_faces(frames: Iterable[ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
+def track_faces(
+    frames: Iterable[ndarray],
+    pick: str = "largest",
+    detector: FaceDetector | None = None,
+    hands: HandDetector | None = None,
+) -> FaceTrack:
     """Follows one person through all frames: see `Tracker`. Without a detector it makes one, which takes a moment."""
     with nullcontext(detector) if detector else closing(FaceDetector()) as usable_detector:
-        tracker = Tracker(pick, usable_detector)
+        tracker = Tracker(pick, usable_detector, hands)
         for frame in frames:
             tracker.add(frame)
         return tracker.finish()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import astuple
+from pathlib import Path
 from typing import cast
 
 import cv2
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from face.crop import box_around, extent, overlap
-from face.detector import FaceDetector
+from face.detector import FaceDetector, HandDetector
 from face.landmarks import FULL
-from face.tracking import LOST, SURVEY, Tracker, parse_pick, track_faces
+from face.tracking import HAND_CHECK, LOST, SURVEY, Tracker, parse_pick, track_faces
+from media.video import Video
 from runtime.command_line import UserError
 from tests.face.conftest import grey, noise
 
@@ -200,3 +202,50 @@ def test_the_same_clip_gives_the_same_answer(place: Place, pair: np.ndarray) -> 
     track_faces([pair] * 2, "right")
     for a, b in zip(astuple(first), astuple(track_faces(iter(frames))), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class _Hands(HandDetector):
+    """Sees hands in the given searches."""
+
+    def __init__(self, *searches: int) -> None:
+        self.searches = searches
+        self.count = -1
+
+    def covers(self, frame: np.ndarray, box: np.ndarray, lips: np.ndarray) -> bool:
+        assert lips.shape == (40, 2)
+        assert ((lips > box[:2]) & (lips < box[2:])).all()
+        self.count += 1
+        return self.count in self.searches
+
+
+def test_frames_around_a_hand_count_as_without_the_face(place: Place) -> None:
+    frames = [place(grey(420, 640), 40, 30)] * (4 * HAND_CHECK)
+    track = track_faces(frames, hands=_Hands(2))
+    covered = range(HAND_CHECK + 1, 3 * HAND_CHECK)  # from after the search before to before the one after
+    np.testing.assert_array_equal(np.flatnonzero(~track.found), covered)
+    assert not track.cuts.any()
+
+
+def test_hand_in_all_frames_is_ignored(place: Place) -> None:
+    frames = [place(grey(420, 640), 40, 30)] * (HAND_CHECK + 1)
+    assert track_faces(frames, hands=_Hands(0, 1)).found.all()
+
+
+@pytest.mark.slow
+def test_real_hand_before_the_mouth_is_seen(shared: Path) -> None:
+    clip = shared / "clips/more/fi/fi30/RlUuWWWFrhM_005.mp4"
+    hands = HandDetector()
+    frames = list(Video(clip))[190:265]  # he wipes his mouth
+    track = track_faces(frames, hands=hands)
+    assert track.found[:5].all() and track.found[-5:].all()
+    assert not track.found[20:50].any()
+    hands.close()
+
+
+@pytest.mark.slow
+def test_faces_without_hands_are_not_covered(shared: Path) -> None:
+    hands = HandDetector()
+    for name in ("vox_00098", "edtalk_obama_20s", "hdtf_katiehill"):
+        frames = list(Video(next((shared / "clips").glob(f"{name}.*"))))[:75]
+        assert track_faces(frames, hands=hands).found.all()
+    hands.close()
