@@ -152,7 +152,7 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
     """A clip's frames in windows of `length`, end to end or (a long clip's) spread over it: the same at every call."""
     starts = window_starts(clip.found, length)
     starts = starts[(starts - starts[0]) % length == 0]  # (B,)
-    samples: list[Any] = []
+    samples = []
     for start in starts[spread(len(starts), MAX_WINDOWS)]:
         window = np.arange(start, start + length)
         rng = np.random.default_rng(int(start))
@@ -197,13 +197,13 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
         )
 
     data = dataset(clips.train)
-    examples: list[Any] = []
+    examples = []
     if config.overfit:
         examples = [default_collate([data[i]]) for i in range(config.overfit)]
     else:
         for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
-    yield LandmarkTrainer(model, data, examples, config, engine, [*clips.val, "", *clips.test])
+    yield LandmarkTrainer(model, data, examples, config, engine)
 
 
 def main(config: TrainLandmarkConfig) -> None:

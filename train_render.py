@@ -272,7 +272,6 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     clips = split(cache.names, config.split)
     if engine.is_main:
         print(clips)
-    held_out = [*clips.val, "", *clips.test]
     val = clips.val or clips.train  # a single clip serves for both
 
     def dataset(names: list[str], sampling: SamplingConfig) -> RenderDataset:
@@ -295,11 +294,11 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     if motion is not None:
         if config.initial_motion_steps and not config.overfit:
             motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
-            trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine, held_out)
+            trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine)
             yield trainer
             motion.load_state_dict(trainer.average.module.state_dict())
         motion.requires_grad_(False)  # the renderer trains on top of it
-    yield RenderTrainer(model, data, examples, config, engine, held_out)
+    yield RenderTrainer(model, data, examples, config, engine)
 
 
 def main(config: TrainRenderConfig) -> None:

@@ -28,10 +28,11 @@ class LandmarkDataset(SampledClips):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
-        augmentation = Augmentation(rng, self.config.augment)
+        augment = self.config.augment
+        augmentation = Augmentation(rng, augment)
         tempo = 1.0  # how many times faster somebody speaks
-        if self.config.augment.tempo:
-            tempo += self.config.augment.tempo * rng.uniform(-1, 1)
+        if augment.tempo:
+            tempo += augment.tempo * rng.uniform(-1, 1)
         length = 1 + math.ceil(tempo * (self.num_frames - 1))
         if length > clip.longest_run:  # too short to be sped up
             tempo = 1.0
@@ -49,9 +50,8 @@ def make_sample(
     stretched = augmentation.stretch(landmarks_at(clip, window))
     target = augmentation.move_landmarks(stretched, augmentation.draw_move())  # (T, 131, 2)
     reference = augmentation.move_landmarks(clip.crop_landmarks(references), augmentation.draw_move())  # (N, 131, 2)
-    mel = augmentation.change_sound(mel_windows(clip.mel, window, tempo))
     return {
-        "mel": mel,
+        "mel": augmentation.change_sound(mel_windows(clip.mel, window, tempo)),
         "pose": target[:, POSE_SLICE],
         "reference": reference,
         "lip": target[:, LIP_SLICE],

@@ -53,7 +53,7 @@ class SamplingConfig:
 
 
 @dataclass(eq=False)
-class SampledClips(Dataset[dict[str, Any]]):
+class SampledClips(Dataset[Any]):
     """A map-style dataset whose item is a function of (seed, epoch, index) and nothing else.
 
     Indices of `len(self)` and more belong to later epochs, so that a sampler can count on without new workers.
@@ -79,9 +79,9 @@ class SampledClips(Dataset[dict[str, Any]]):
         if not usable:
             frames = f"{needed} frames with a face, {self.num_frames} of them in a row"
             raise UserError(f"none of the {len(self.clips)} clips can be trained on: that takes {frames}")
-        excluded = len(self.clips) - len(usable)
-        if excluded:
-            print(f"{excluded} of {len(self.clips)} clips left out: too few frames with a face", file=sys.stderr)
+        if len(usable) < len(self.clips):
+            left_out = f"{len(self.clips) - len(usable)} of {len(self.clips)} clips left out"
+            print(f"{left_out}: too few frames with a face", file=sys.stderr)
         self.clips = usable
         weights = np.ones(len(usable))
         if self.config.balance == "speaker":
@@ -109,7 +109,7 @@ class Augmentation:
         self.rng = rng
         self.config = config
         self.flip = config.flip > 0 and rng.random() < config.flip
-        self.table: np.ndarray | None = None  # (1, 256, 3): new value of each value of each channel
+        self.table = None  # (1, 256, 3): new value of each value of each channel
         if config.colour > 0:
             gain = 1 + config.colour * rng.uniform(-1, 1, 3)
             gamma = np.exp(config.colour * LARGEST_GAMMA * rng.uniform(-1, 1))

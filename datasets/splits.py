@@ -4,16 +4,15 @@ import re
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TypeVar
+from typing import Any
 
 from media.video import SUFFIXES
 from runtime.command_line import UserError
 
 SHARE = 0.03  # of the speakers for validation, and for test, where no list says
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
     return entries
 
 
-def select_shard(items: Sequence[Item], shard: str) -> list[Item]:
+def select_shard(items: list[Any], shard: str) -> list[Any]:
     """The items of shard "i/n", i from 1 to n: item k belongs to shard 1 + k % n.
 
     Raises:
@@ -88,7 +87,7 @@ def select_shard(items: Sequence[Item], shard: str) -> list[Item]:
     """
     index, _, count = shard.partition("/")
     if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
-        return list(items[int(index) - 1 :: int(count)])
+        return items[int(index) - 1 :: int(count)]
     raise UserError(f"{shard} is no shard: give i/n with i from 1 to n, such as 1/8")
 
 
@@ -110,7 +109,7 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
     """
     entries = list(entries)
     names = list(names)
-    by_ending: dict[str, list[str]] = defaultdict(list)
+    by_ending = defaultdict(list)
     for name in names:
         for ending in _endings(name):
             by_ending[ending].append(name)
@@ -165,7 +164,7 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
     names = sorted(names)
     speakers = {name: speaker_of(name) for name in names}
     lists = {"train": config.train_list, "val": config.val_list, "test": config.test_list}
-    parts: dict[str, str] = {}  # by clip
+    parts = {}  # by clip
     for part, path in lists.items():
         if path is None:
             continue

@@ -7,7 +7,6 @@ import json
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -91,7 +90,7 @@ def main(config: PreprocessConfig) -> None:
 
 def _claim_cache(config: PreprocessConfig) -> None:
     """Makes the cache folder, or checks that it has the same settings, so that different clips never mix."""
-    settings: dict[str, Any] = {**fingerprint.current(config.size), "jpeg": list(JPEG)}
+    settings = {**fingerprint.current(config.size), "jpeg": list(JPEG)}
     for name, limit in vars(config.filters).items():
         if limit is not None:
             settings[f"filters.{name}"] = limit

@@ -89,7 +89,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     with _unusable("not a video"):
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
     stated_frames = video.num_frames
-    sound_notes: list[str] = []
+    sound_notes = []
     with _unusable("no sound"):
         wav = shift_sound(read_audio(sound_file(video), sound_notes), source.sound_shift)
     if not len(wav):
@@ -138,7 +138,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
 def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
     """Tracks and crops the face of each frame (None where there is none), while a few frames are in memory."""
     frames = iter(frames)
-    waiting: deque[np.ndarray] = deque()
+    waiting = deque()
     at_end = False
     while not at_end:
         chunk = list(islice(frames, CHUNK))

@@ -1,6 +1,5 @@
 """python -m preprocess.preview: a contact sheet of some clips of a cache, and a summary of all of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def main(config: PreviewConfig) -> None:
         cache = ClipCache(config.cache, None)
     indices = np.linspace(0, len(cache.names) - 1, NUM_CLIPS, dtype=int)  # sorted, so spread over speakers
     names = [cache.names[index] for index in np.unique(indices)]
-    text = describe(list(cache), config.cache)
+    text = describe(cache)
     sheet = np.concatenate([strip(cache.open(name)) for name in names])
     with command_line.writing(f"--output: {config.output}"):
         config.output.mkdir(parents=True, exist_ok=True)
@@ -62,8 +61,9 @@ def strip(clip: Clip) -> np.ndarray:
     return cv2.putText(row, ascii(clip.name), (3, 15), cv2.FONT_HERSHEY_PLAIN, 1, (255, 255, 255))
 
 
-def describe(clips: Sequence[Clip], cache: Path) -> str:
+def describe(cache: ClipCache) -> str:
     """Summarises a cache: speakers, hours, lengths, face sizes, clips with missing faces, failures by reason."""
+    clips = list(cache)
     frames = np.array([clip.num_frames for clip in clips])
     found = np.array([clip.num_found for clip in clips])
     faces = [clip.metadata["measures"]["face"] for clip in clips]
@@ -75,7 +75,7 @@ def describe(clips: Sequence[Clip], cache: Path) -> str:
     ]
     for index in np.argsort(found / frames, kind="stable")[:WORST]:
         lines.append(f"{found[index] / frames[index]:7.1%} with a face: {clips[index].name}")
-    lines.append(summary(read_all(cache).values()))
+    lines.append(summary(read_all(cache.root).values()))
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 

@@ -70,7 +70,7 @@ def read_all(root: Path) -> dict[str, Record]:
 
 def read(paths: Iterable[Path]) -> dict[str, Record]:
     """The records of report files by name, the last of each. Half a line, left by a killed run, is skipped."""
-    records: dict[str, Record] = {}
+    records = {}
     for path in paths:
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):

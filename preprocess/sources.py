@@ -33,8 +33,8 @@ def find_videos(root: Path) -> list[Source]:
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; give the folder that contains the videos")
-    sources: dict[str, Source] = {}
-    visited: set[Path] = set()
+    sources = {}
+    visited = set()
     real_root = root.resolve()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         if Path(folder).resolve() in visited:

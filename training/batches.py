@@ -20,9 +20,9 @@ def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: i
     indices = sample_indices(length, config, first_step * config.batch)
     while True:
         batch = list(itertools.islice(indices, config.batch))
-        share = batch[engine.rank :: engine.num_processes]
-        for start in range(0, len(share), engine.part_size):
-            yield share[start : start + engine.part_size]
+        num_parts = engine.num_processes * config.accumulate
+        for part in range(engine.rank, num_parts, engine.num_processes):
+            yield batch[part::num_parts]
 
 
 def sample_indices(length: int, config: TrainConfig, first: int) -> Iterator[int]:

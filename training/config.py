@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -19,12 +19,12 @@ class TrainConfig:
     """Settings of a run. Raises SettingError for a number that is out of range."""
 
     # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
-    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
+    CHANGEABLE = frozenset(
         {"cache", "run", "config", "minutes", "steps", "workers", "device", "compile", "precision", "log_every"}
         | {"validate_every", "dry_run", "profile", "learning_rate", "clip_norm"}
     )
     # Numbers, and groups of numbers, that may be 0.
-    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset(
+    MAY_BE_ZERO = frozenset(
         {"warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"} | {"loss", "sampling.augment"}
     )
 
@@ -92,7 +92,7 @@ class TrainConfig:
 
 def flatten(config: Any, group: str = "") -> dict[str, Any]:
     """A dataclass as {"model.width": 512, ...} with plain JSON values."""
-    flat: dict[str, Any] = {}
+    flat = {}
     for name, value in vars(config).items():
         if is_dataclass(value):
             flat |= flatten(value, f"{group}{name}.")

@@ -37,7 +37,6 @@ class Trainer(ABC):
             `optimiser` as a group with their name.
         data: a map-style dataset with the samples of an epoch.
         examples: fixed batches or samples to validate on.
-        held_out: names of what is not trained on, which may not change while a run is continued.
 
     Raises:
         SettingError: the data cannot fill a batch.
@@ -47,13 +46,7 @@ class Trainer(ABC):
     warm_up_steps = 0  # steps at the start that train a part of the network
 
     def __init__(
-        self,
-        network: nn.Module,
-        data: Any,
-        examples: Sequence[Batch],
-        config: TrainConfig,
-        engine: Engine,
-        held_out: Sequence[str] = (),
+        self, network: nn.Module, data: Any, examples: Sequence[Batch], config: TrainConfig, engine: Engine
     ) -> None:
         length = len(data)
         if config.batch > length and not config.overfit and not config.dry_run:
@@ -69,7 +62,7 @@ class Trainer(ABC):
         self.examples = examples
         self.config = config
         self.engine = engine
-        self.run = RunFolder(config, held_out)
+        self.run = RunFolder(config)
         self.networks = nn.ModuleDict({self.name: network})
         group = {"name": self.name, "params": network.parameters()}
         self.optimiser = Adam([group], fused=engine.device.type == "cuda")
@@ -77,7 +70,7 @@ class Trainer(ABC):
         self.saved = {"networks": self.networks, "optimiser": self.optimiser, "average": self.average.module}
         self.step = 0
         self.best = math.inf
-        self.unreported: list[Any] = []  # step, scalars by name and clips of each part of a batch
+        self.unreported = []  # step, scalars by name and clips of each part of a batch
 
     @abstractmethod
     def train_batch(self, batch: Batch) -> dict[str, Tensor]:
@@ -186,9 +179,8 @@ class Trainer(ABC):
             memory.append(memory_gib(self.engine.device))
         peak = memory[0] + (memory[1] - memory[0]) / 4 * (self.engine.part_size - 4)
         parts = f" in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
-        steps = self.config.steps
         self.say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {peak:.2g} GiB a process")
-        self.say(f"{steps} steps: about {seconds * steps / 3600:.3g} hours")
+        self.say(f"{self.config.steps} steps: about {seconds * self.config.steps / 3600:.3g} hours")
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Takes everything that the next step depends on from a checkpoint."""
@@ -204,14 +196,13 @@ class Trainer(ABC):
         self.say(f"continuing {self.run.path} after step {self.step}")
 
     def _save(self) -> None:
-        state: dict[str, Any] = {name: part.state_dict() for name, part in self.saved.items()}
-        state |= {"step": self.step, "best": self.best, "settings": self.run.fixed}
-        self.run.save(state)
+        states = {name: part.state_dict() for name, part in self.saved.items()}
+        self.run.save({"step": self.step, "best": self.best, **states})
 
     def _validate(self) -> None:
         """Validates and exports the averaged weights: the last ones, and the best so far."""
         network = self.average.module
-        columns: dict[str, list[float]] = defaultdict(list)
+        columns = defaultdict(list)
         pictures = {}
         for number, example in enumerate(self.examples):
             with torch.no_grad():
@@ -237,7 +228,7 @@ class Trainer(ABC):
         Raises:
             UserError: one of them is not finite; the message names the clips of the first such step.
         """
-        columns: dict[str, list[Tensor]] = defaultdict(list)
+        columns = defaultdict(list)
         for _, scalars, _ in self.unreported:
             for name, value in scalars.items():
                 columns[name].append(value)

@@ -5,8 +5,6 @@ import io
 import json
 import subprocess
 import sys
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,11 @@ KEPT = 2  # checkpoints: the one before is there in case the last is damaged
 class RunFolder:
     """Writes what happens. All processes have one, only the main one opens it and writes."""
 
-    def __init__(self, config: TrainConfig, held_out: Sequence[str] = ()) -> None:
-        """`held_out`: names of what is not trained on, which may not change while a run is continued."""
+    def __init__(self, config: TrainConfig) -> None:
         self.path = config.run
         self.checkpoints = self.path / "checkpoints"
-        names = "\n".join(held_out).encode(errors="surrogateescape")
-        clips = f"{len(held_out)} clips held out for validation and test ({zlib.crc32(names):08x})"
-        self._settings = flatten(config) | {"val_list": clips}
-        self.fixed = {name: value for name, value in self._settings.items() if name not in config.CHANGEABLE}
+        self._settings = flatten(config)
+        self._fixed = {name: value for name, value in self._settings.items() if name not in config.CHANGEABLE}
         self._lock = filelock.FileLock(self.path / "lock")
 
     def open(self) -> dict[str, Any] | None:
@@ -65,7 +60,7 @@ class RunFolder:
 
     def _compare(self, saved: dict[str, Any]) -> None:
         """Compares the settings with those of the run that is to be continued; older ones lack newer settings."""
-        for name, value in self.fixed.items():
+        for name, value in self._fixed.items():
             if saved.get(name, value) != value:
                 problem = f"{self.path} was started with {saved[name]}, not {value}; use that value or another folder"
                 raise SettingError(name, problem)
@@ -79,7 +74,7 @@ class RunFolder:
             UserError: the disk is full or cannot be written; earlier checkpoints stay.
         """
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({"settings": self._fixed, **state}, buffer)
         path = path_of(self.checkpoints, state["step"])
         write_whole(path, buffer.getvalue())
         kept = sorted(other for other in self.checkpoints.glob("step_*.pt") if other <= path)[-KEPT:]
