@@ -97,30 +97,31 @@ class Dubber:
                 Nothing is left behind.
         """
         video, output = Path(video), Path(output)
+        config = self.config
         stopwatch = Stopwatch()
         began = time.perf_counter()
         command_line.check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
         remarks = []
-        source = Video(video, fps=None if self.config.keep_fps else FPS)
+        source = Video(video, fps=None if config.keep_fps else FPS)
         with stopwatch.stage("audio"):
             speeches = [read_speech(speaker, source.fps, remarks) for speaker in speakers]
         sound_frames = max(frames.stop for _, frames in speeches)
-        frames_to_track = None if self.config.keep_length else sound_frames
+        frames_to_track = None if config.keep_length else sound_frames
         tracks = {}
         drawings = []
         with stopwatch.stage("track"):
             for speaker, (mel, frames) in zip(speakers, speeches, strict=True):
-                face = speaker.face or self.config.face
+                face = speaker.face or config.face
                 if face not in tracks:
                     tracks[face] = self.track(source, face, frames_to_track, progress)
                 drawings.append(Drawing(self.networks, source, tracks[face], mel, frames, stopwatch))
         track = drawings[0].track
         num_frames = sound_frames
-        if self.config.keep_length:
+        if config.keep_length:
             num_frames = max(num_frames, len(track.found))
         order = ping_pong(len(track.found), num_frames)  # (F,) source frame of every output frame
         width, height = track.frame_size
-        if self.config.panel:
+        if config.panel:
             width += height // 4
         with ExitStack() as stack:
             writer = VideoWriter(
@@ -128,18 +129,18 @@ class Dubber:
                 source.fps,
                 (width, height),
                 [(speaker.audio, speaker.start) for speaker in speakers],
-                self.config.crf,
-                self.config.codec,
-                self.config.lossless,
+                config.crf,
+                config.codec,
+                config.lossless,
                 source.matrix or BT709,
                 read_tags(video) | {"comment": SYNTHETIC},
                 copy_sound=num_frames == sound_frames,
             )
             stack.enter_context(writer)
             pictures = source.pictures(order)
-            if self.config.panel:
+            if config.panel:
                 pictures = map(with_panel, source.frames(order))
-            elif self.config.lossless:
+            elif config.lossless:
                 pictures = map(RgbPicture, source.frames(order))
             pictures = stack.enter_context(closing(prefetch(pictures, READ_AHEAD)))
             for drawing in drawings:

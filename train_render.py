@@ -140,25 +140,24 @@ class InitialMotionTrainer(Trainer):
         self.correction = network.correction
 
     def train_batch(self, batch: Batch) -> dict[str, Tensor]:
-        losses = self.losses(self.motion, batch)
-        self.engine.backward(losses["L"])
-        return losses
+        loss = self.loss(self.motion, batch)
+        self.engine.backward(loss)
+        return {"L": loss}
 
-    def losses(self, motion: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, motion: nn.Module, batch: Batch) -> Tensor:
         images = batch["reference_images"]
         output: Motion = motion(batch["landmarks"], batch["reference_landmarks"], images, batch["masked_target"])
         lower = np.s_[..., images.shape[-1] // 2 :, :]
-        loss = initial_motion_loss(
+        return initial_motion_loss(
             LITE.warp(images, LITE.grid(output.flow)[lower]),  # (B, N, 3, S/2, S)
             output.weight[lower],
             batch["target"][lower],
             self.correction.weight,
             self.config.initial_motion_decay,
         )
-        return {"L": loss}
 
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        return {"L": self.losses(network, batch)["L"].item()}, {}
+        return {"L": self.loss(network, batch).item()}, {}
 
 
 class Generator(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from face.landmarks import NUM_JAW, NUM_LIP
 from models.configs import LandmarkGeneratorConfig
-from models.layers import Network, audio_encoder, encoder
+from models.layers import audio_encoder, encoder
 
 
 class LandmarkOutput(NamedTuple):
@@ -17,7 +17,7 @@ class LandmarkOutput(NamedTuple):
     jaw: Tensor  # (B, T, 17, 2)
 
 
-class LandmarkGenerator(Network):
+class LandmarkGenerator(nn.Module):
     """Predicts lips and jaws of T adjacent frames. The number N of reference landmarks is free."""
 
     def __init__(self, config: LandmarkGeneratorConfig):

@@ -1,8 +1,7 @@
 """Building blocks: encoder convolutions, and blocks whose normalisation is modulated (SPADE, AdaIN)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,6 @@ VECTOR = 16  # channels below which group_norm is slow in bfloat16 on CPU
 
 Stride = int | tuple[int, int]
 Function = Callable[[Tensor], Tensor]
-
-
-class Network(nn.Module):
-    """A network that comes from a weight file."""
-
-    extra: Mapping[str, Any] = {}  # what else the file records: step, ...
 
 
 class ConvBlock(nn.Module):

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.configs import RendererConfig
-from models.layers import Network, channels_last
+from models.layers import channels_last
 from models.motion_field import (
     RELEASED,
     AlignedReferences,
@@ -28,7 +28,7 @@ class RendererOutput(NamedTuple):
     motion: Motion | None  # None without warping
 
 
-class Renderer(Network):
+class Renderer(nn.Module):
     """Draws a face from its sketches, its unmasked upper half, the audio and N reference images; N is free.
 
     RGB in and out; the caller masks the target.

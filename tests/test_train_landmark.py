@@ -94,9 +94,9 @@ def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConf
     best_step = min(rows_of(config, "validation"), key=lambda row: row["L"])["step"]
     for path, step in ((best, best_step), (config.run / "landmark_generator_last.safetensors", 4)):
         exported = models.load(path)
+        assert exported.extra["step"] == step
         assert isinstance(exported, LandmarkGenerator)
         state = torch.load(path_of(config.run / "checkpoints", step), weights_only=True)
-        assert exported.extra["step"] == step
         for name, value in exported.state_dict().items():
             torch.testing.assert_close(value, state["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)
     other = replace(config, run=tmp_path / "more", init=best, steps=1)

@@ -145,10 +145,10 @@ def test_initial_motion_pays_for_weights_that_change_nothing(lite_config: TrainR
     trainer: Any = start(lite_config)[0]
     batch = {"target": picture, "masked_target": picture, "reference_images": picture[:, None]}
     batch |= {"landmarks": points, "reference_landmarks": points[:, None]}  # nothing is off, so nothing is corrected
-    without = trainer.losses(trainer.network, batch)["L"]
+    without = trainer.loss(trainer.network, batch)
     weight = trainer.network.correction.weight
     torch.nn.init.constant_(weight, 0.1)
-    cost = (trainer.losses(trainer.network, batch)["L"] - without).item()
+    cost = (trainer.loss(trainer.network, batch) - without).item()
     assert cost == pytest.approx(lite_config.initial_motion_decay * 0.01 * weight.numel(), rel=1e-3)
 
 

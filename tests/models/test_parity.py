@@ -36,7 +36,7 @@ def convert(reference: Path, folder: Path, name: str) -> Path:
 @torch.inference_mode()
 def test_landmark_generator(reference: Path, folder: Path) -> None:
     network = models.load(convert(reference, folder, "landmark_generator"), "landmark")
-    assert isinstance(network, LandmarkGenerator) and network.extra["step"] == 12
+    assert network.extra["step"] == 12 and isinstance(network, LandmarkGenerator)
     z = case(reference, "landmark_generator")
     faces = torch.cat([z["reference_pose"], z["reference_content"]], dim=-1).transpose(-1, -2)
     lip, jaw = network(z["mel"], z["pose"].transpose(-1, -2), faces)
