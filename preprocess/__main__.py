@@ -78,9 +78,8 @@ def main(config: PreprocessConfig) -> None:
     print(f"{len(sources)} clips, {len(complete)} in the cache, {failed} failed before")
     work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
     died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
-    results = each(work, remaining, config.workers)
     try:
-        for source, result in tqdm(results, total=len(remaining), unit="clip"):
+        for source, result in tqdm(each(work, remaining, config.workers), total=len(remaining), unit="clip"):
             report.add(result or {"name": source.name, **died})
     finally:
         report.finish()

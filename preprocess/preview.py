@@ -34,9 +34,8 @@ def main(config: PreviewConfig) -> None:
     with naming("--cache"):
         cache = ClipCache(config.cache, None)
     indices = np.linspace(0, len(cache.names) - 1, NUM_CLIPS, dtype=int)  # sorted, so spread over speakers
-    names = [cache.names[index] for index in np.unique(indices)]
     text = describe(cache)
-    sheet = np.concatenate([strip(cache.open(name)) for name in names])
+    sheet = np.concatenate([strip(cache.open(cache.names[index])) for index in np.unique(indices)])
     with command_line.writing(f"--output: {config.output}"):
         config.output.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(config.output / "contact_sheet.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

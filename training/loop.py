@@ -92,7 +92,7 @@ class Trainer(ABC):
         engine = self.engine
         config = self.config
         state = engine.from_main(self.run.open() if engine.is_main else None)
-        if state:
+        if state["step"]:
             self._restore(state)
         engine.catch_signals()
         batches = self.batches()
@@ -178,8 +178,8 @@ class Trainer(ABC):
             seconds = (time.monotonic() - began) / num_samples * self.engine.part_size * self.config.accumulate
             memory.append(memory_gib(self.engine.device))
         peak = memory[0] + (memory[1] - memory[0]) / 4 * (self.engine.part_size - 4)
-        parts = f" in {self.config.accumulate} parts" if self.config.accumulate > 1 else ""
-        self.say(f"a step of {self.config.batch} samples{parts}: about {seconds:.3g} s, {peak:.2g} GiB a process")
+        samples = f"{self.config.batch} samples, {self.engine.part_size} at a time"
+        self.say(f"a step of {samples}: about {seconds:.3g} s, {peak:.2g} GiB a process")
         self.say(f"{self.config.steps} steps: about {seconds * self.config.steps / 3600:.3g} hours")
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -29,10 +29,10 @@ class RunFolder:
         self._fixed = {name: value for name, value in self._settings.items() if name not in config.CHANGEABLE}
         self._lock = filelock.FileLock(self.path / "lock")
 
-    def open(self) -> dict[str, Any] | None:
+    def open(self) -> dict[str, Any]:
         """Makes the folder and keeps other trainings out until `close` or the end of this process, however it ends.
 
-        What is logged after the last checkpoint is dropped. Returns that checkpoint, if there is one.
+        What is logged after the last checkpoint is dropped. Returns that checkpoint; without one, {"step": 0}.
 
         Raises:
             SettingError: a training is at work here, or the folder holds a run with another setting that matters.
@@ -45,13 +45,10 @@ class RunFolder:
             except filelock.Timeout:
                 message = f"another training is at work in {self.path}; wait for it to end, or use another folder"
                 raise SettingError("run", message) from None
-            state = load_latest(self.checkpoints)
-            step = 0
-            if state:
-                step = state["step"]
-                self._compare(state.get("settings", {}))
-            kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step]
-            self._board = SummaryWriter(self.path / "tensorboard", purge_step=step + 1)
+            state = load_latest(self.checkpoints) or {"step": 0}
+            self._compare(state.get("settings", {}))
+            kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= state["step"]]
+            self._board = SummaryWriter(self.path / "tensorboard", purge_step=state["step"] + 1)
         versions = {"torch": torch.__version__, "git": commit()}
         about = {"config": self._settings, "versions": versions, "command": sys.argv}
         write_whole(self.path / "config.json", json.dumps(about, indent=1))
@@ -132,7 +129,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def commit() -> str:
     """The git commit of this code; empty where git does not know it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     with contextlib.suppress(OSError):
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return ""
