@@ -119,7 +119,7 @@ def load_landmark_generator(folder: str | Path) -> LandmarkGenerator:
 class LandmarkPredictor:
     """Stage 1 on one device."""
 
-    def __init__(self, landmark_generator: LandmarkGenerator, device: str = "auto") -> None:
+    def __init__(self, landmark_generator: LandmarkGenerator, device: str) -> None:
         """Raises UserError if this machine lacks the device."""
         self.device = pick_device(device)
         keep_memory()

@@ -57,7 +57,7 @@ def how_to_get(key: str) -> str:
 
 
 @contextmanager
-def reading(path: Path | str, network: str) -> Iterator[None]:
+def reading(path: Path, network: str) -> Iterator[None]:
     """Turns any error while the weights of `network` are loaded from `path` into one `UserError`."""
     try:
         yield

@@ -25,8 +25,8 @@ class LandmarkGenerator(nn.Module):
         self.config = c = config
         self.audio_encoder = audio_encoder(c.audio_width, c.width, torch.tanh)
         self.audio_encoder.to(memory_format=torch.channels_last)  # on CPU a quarter faster
-        self.reference_encoder = _landmark_encoder(c.landmark_width, c.width, first_stride=2, last_residual=False)
-        self.pose_encoder = _landmark_encoder(c.landmark_width, c.width, first_stride=1, last_residual=True)
+        self.reference_encoder = _landmark_encoder(c, first_stride=2, last_residual=False)
+        self.pose_encoder = _landmark_encoder(c, first_stride=1, last_residual=True)
         self.token_norm = nn.LayerNorm(c.width)
         self.fusion = _TransformerFusion(c) if c.architecture == "transformer" else _LSTMFusion(c)
         self.lip_head = nn.Linear(self.fusion.width, NUM_LIP * 2)
@@ -85,12 +85,13 @@ class LandmarkGenerator(nn.Module):
         return self.token_norm(embeddings).unflatten(0, x.shape[:2])
 
 
-def _landmark_encoder(width: int, out: int, first_stride: int, last_residual: bool) -> nn.Sequential:
-    """Landmarks (B, 2, K) -> (B, out, 1): `width` channels first, doubled six times."""
+def _landmark_encoder(config: LandmarkGeneratorConfig, first_stride: int, last_residual: bool) -> nn.Sequential:
+    """Landmarks (B, 2, K) -> (B, d, 1): `landmark_width` channels first, doubled six times."""
+    width = config.landmark_width
     stages = [(width, 1, 0), (2 * width, first_stride, 2)]
     stages += [(width * 2**doubling, 2, 2) for doubling in range(2, 6)]
     stages.append((64 * width, 2, 2 if last_residual else 1))
-    return encoder(2, stages, out, torch.tanh, dimensions=1, last_residual=last_residual)
+    return encoder(2, stages, config.width, torch.tanh, dimensions=1, last_residual=last_residual)
 
 
 class _TransformerFusion(nn.Module):

@@ -39,7 +39,7 @@ def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
 
 def save(
     module: LandmarkGenerator | Renderer,
-    path: str | Path,
+    path: Path,
     settings: Mapping[str, str | int | float],
     extra: Mapping[str, Any] | None = None,
     half: bool = False,
@@ -68,7 +68,7 @@ def save(
         "settings": json.dumps(settings),
         "extra": json.dumps(extra or {}),
     }
-    write_whole(Path(path), to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
+    write_whole(path, to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
 
 
 def load(path: str | Path, stage: Stage | None = None) -> Any:
