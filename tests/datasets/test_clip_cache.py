@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,16 +101,20 @@ def test_a_disk_full_of_faces_leaves_nothing(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes exist on Unix only")
 def test_arrays_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="limits of file sizes exist on Unix only")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(OSError) as caught:
-            write_clip(tmp_path, "a", 30, missing=tuple(range(30)))  # no faces, 30 KB of landmarks
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert caught.value.errno == errno.EFBIG
+    code = """if True:
+        import errno, pathlib, resource, sys
+        from tests.datasets.made_up import write_clip
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            write_clip(pathlib.Path(sys.argv[1]), "a", 30, missing=tuple(range(30)))  # 30 KB of landmarks
+        except OSError as error:
+            sys.exit(3 if error.errno == errno.EFBIG else 4)
+    """
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+    assert process.returncode == 3
     assert not os.listdir(tmp_path)
 
 
