@@ -79,7 +79,7 @@ def as_png(path: Path) -> io.BytesIO | None:
             copy = io.BytesIO()
             upright = picture if is_animated else ImageOps.exif_transpose(picture)
             upright.save(copy, "PNG", save_all=is_animated, duration=durations, compress_level=1)
-    except (OSError, Image.DecompressionBombError):
+    except Exception:  # damaged, or far too large: Pillow's decoders have errors of many kinds
         return None
     copy.seek(0)
     return copy

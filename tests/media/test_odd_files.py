@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -253,3 +254,13 @@ def test_pictures_that_cannot_be_read_say_what_to_convert_to(tmp_path: Path, mon
     monkeypatch.setattr(ffmpeg.Source, "_picture", lambda _: None)  # as where all streams are tiles
     with pytest.raises(UserError, match=r"HEIC.*convert it to JPEG or PNG"):
         Video(tmp_path / "tiles.avif")
+
+
+def test_png_with_a_damaged_chunk_is_one_error(tmp_path: Path) -> None:
+    _, encoded = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
+    start, *chunks = encoded.tobytes().split(b"IDAT")
+    assert len(chunks) > 1
+    path = tmp_path / "a.png"
+    path.write_bytes(start + b"IDAT" + chunks[0] + b"\xb9\xb7\xbcy" + b"IDAT".join(chunks[1:]))
+    with pytest.raises(UserError, match=r"a\.png"):
+        list(Video(path))
