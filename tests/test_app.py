@@ -202,7 +202,7 @@ def test_choose_dub_play_and_download(open_page: Callable[..., Page], material: 
     assert length == pytest.approx(SECONDS, abs=0.1)
     play = "const video = document.querySelector('#result video'); video.play(); return video.currentTime"
     assert wait_for(lambda: page.driver.execute_script(play) > 0.1)
-    command = page.text("#command")
+    command = wait_for(lambda: page.text("#command"))
     assert "--video 'one face.png'" in command
     assert "--audio speech.wav" in command
     assert page.fetch(address) == 200
@@ -240,7 +240,7 @@ def test_recording_of_the_camera_is_taken(open_page: Callable[..., Page], materi
     wait_for(lambda: page.find(WAVE_FORM))
     page.dub()
     page.wait_for_result()
-    assert ".webm" in page.text("#command")
+    wait_for(lambda: ".webm" in page.text("#command"))
 
 
 def test_clicked_face_is_the_one_that_is_dubbed(open_page: Callable[..., Page], material: Path) -> None:
@@ -261,7 +261,8 @@ def test_clicked_face_is_the_one_that_is_dubbed(open_page: Callable[..., Page], 
         picture = wait_for(lambda: page.find("#faces img"))
     page.dub()
     page.wait_for_result()
-    x = float(page.text("#command").split("--face ")[1].split(",")[0])
+    command = wait_for(lambda: page.text("#command"))
+    x = float(command.split("--face ")[1].split(",")[0])
     assert x > 260
 
 
