@@ -31,7 +31,8 @@ from runtime.threads import available_cores
 
 MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
 GREEN = (0, 255, 0)
-WORKERS = min(available_cores(), 4)  # threads that draw
+CORES = available_cores()
+WORKERS = min(CORES, 4)  # threads that draw
 
 Picture = RgbPicture | Planes
 
@@ -164,7 +165,7 @@ class Drawing:
 
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
-        torch.set_num_threads(available_cores() // WORKERS)
+        torch.set_num_threads(CORES // WORKERS)
         with self.stopwatch.stage("draw"):
             if batch.shot is not None:
                 self.redraw(batch.shot, batch.places, batch.pictures)

@@ -200,7 +200,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     examples = []
     if config.overfit:
         examples = [default_collate([data[i]]) for i in range(config.overfit)]
-    else:
+    elif engine.is_main:  # which alone validates
         for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
     yield LandmarkTrainer(model, data, examples, config, engine)

@@ -147,8 +147,7 @@ class HandDetector:
         with _silence():
             hands = self._network.process(picture).multi_hand_landmarks or []
         for hand in hands:
-            points = np.array([(point.x, point.y) for point in hand.landmark], np.float32)  # in [0, 1]
-            hull = cv2.convexHull(to_frame(points, window).astype(np.float32))
+            hull = cv2.convexHull(_points(hand, window))
             if any(cv2.pointPolygonTest(hull, (float(x), float(y)), measureDist=False) >= 0 for x, y in lips):
                 return True
         return False
@@ -166,9 +165,14 @@ def _meshes(network: Any, frame: ndarray, window: ndarray, shrink: int = 1) -> l
     """The meshes (478, 2), in pixels of the frame, that a mesh network sees in a window (4,) of the frame."""
     meshes = []
     for face in network.process(_cut(frame, window, shrink)).multi_face_landmarks or []:
-        points = [(point.x, point.y) for point in face.landmark]  # in [0, 1]
-        meshes.append(to_frame(np.array(points, np.float32), window))
+        meshes.append(_points(face, window))
     return meshes
+
+
+def _points(landmarks: Any, window: ndarray) -> ndarray:
+    """MediaPipe's landmarks in a window (4,) of the frame: (n, 2) in pixels of the frame."""
+    points = [(point.x, point.y) for point in landmarks.landmark]  # in [0, 1]
+    return to_frame(np.array(points, np.float32), window)
 
 
 def _around(box: ndarray, zoom: float, frame: ndarray) -> ndarray:
