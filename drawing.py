@@ -113,10 +113,9 @@ class Drawing:
             return None
         nearest = fill_gaps(usable)[frames]  # (R,) the nearest frames with a face
         with self.stopwatch.stage("landmarks"):
-            landmarks_in_crop = to_crop(track.landmarks_in_frame, self.whole_boxes)  # (F, 131, 2)
             predicted = self.networks.predict_landmarks(
-                landmarks_in_crop[nearest],
-                landmarks_in_crop[self.choose(usable, NUM_LANDMARK_REFERENCES)],
+                self.in_whole_crop(nearest),
+                self.in_whole_crop(self.choose(usable, NUM_LANDMARK_REFERENCES)),
                 self.mel,
                 self.source.fps,
                 outputs[0],
@@ -136,6 +135,10 @@ class Drawing:
             landmarks_in_crop=to_crop(landmarks_in_frame, track.boxes[nearest]),
             references=references,
         )
+
+    def in_whole_crop(self, frames: ndarray) -> ndarray:
+        """The landmarks that were found in some frames (n,), in crops that may end outside them: (n, 131, 2)."""
+        return to_crop(self.track.landmarks_in_frame[frames], self.whole_boxes[frames])
 
     def choose(self, usable: ndarray, count: int) -> ndarray:
         """Chooses among the usable frames (F,): spread over how far the mouth is open."""
