@@ -20,18 +20,22 @@ from datasets.clip_cache import Clip, ClipCache
 from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
-from datasets.windows import sample_references, window_starts
+from datasets.windows import sample_references, shown_frames, window_starts
 from face import fingerprint
 from face.crop import SIZE, to_frame
 from face.landmarks import INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.sketch import draw_sketches
 from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
+from media.audio import COLUMNS_PER_SECOND, FPS
+from media.griffin_lim import invert_log_mel
+from media.writer import VideoWriter
 from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores
 from models import weights
 from models.configs import LandmarkGeneratorConfig
 from models.landmark_generator import LandmarkGenerator
 from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
+from networks import LandmarkPredictor
 from runtime import command_line
 from runtime.command_line import SettingError
 from training.batches import Batch, spread
@@ -39,6 +43,8 @@ from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
 
+VIDEO_FRAMES = 100  # of the video that each validation writes
+SHOWN_SIZE = 2 * SIZE  # pixels of a sketch that is shown
 MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
 LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # whose distance is the openness
 
@@ -101,8 +107,10 @@ class LandmarkTrainer(Trainer):
     name = "landmark_generator"
     config: TrainLandmarkConfig
 
-    def __init__(self, network: LandmarkGenerator, *others: Any) -> None:
+    def __init__(self, network: LandmarkGenerator, shown: Clip, *others: Any) -> None:
+        """`shown`: of which a video is made at each validation."""
         super().__init__(network, *others)
+        self.shown = shown
         self.generator = self.engine.parallel(network)
 
     def train_batch(self, batch: Batch) -> dict[str, Tensor]:
@@ -137,7 +145,24 @@ class LandmarkTrainer(Trainer):
             "landmark_error_px": SIZE * error.mean(),
             **{name.replace(" ", "_"): score for name, score in motion.items()},
         }
-        return scores, {f"true green, predicted red/{batch['name'][0]} {batch['frame'][0]}": draw(truth, predicted)}
+        shown = len(truth) * np.arange(1, 4) // 4
+        picture = np.concatenate(draw(truth[shown], predicted[shown]), axis=1)
+        return scores, {f"true green, predicted red/{batch['name'][0]} {batch['frame'][0]}": picture}
+
+    def write_video(self, network: Any, path: Path) -> None:
+        """True sketches in green and predicted ones in red, with the sound."""
+        clip = self.shown
+        frames = shown_frames(clip.found, VIDEO_FRAMES)
+        references = sample_references(np.random.default_rng(0), clip.found, frames, self.config.num_references)
+        truth = clip.crop_landmarks(frames)
+        reference = clip.crop_landmarks(references)
+        predictor = LandmarkPredictor(network, str(self.engine.device))
+        predicted = predictor.predict_landmarks(truth, reference, clip.mel, first=int(frames[0]))
+        start, end = np.array([frames[0], frames[-1] + 1]) * COLUMNS_PER_SECOND // FPS
+        sound = invert_log_mel(clip.mel[:, start : end + 1])
+        with VideoWriter(path, FPS, (SHOWN_SIZE, SHOWN_SIZE), sound) as writer:
+            for picture in draw(truth, predicted):
+                writer.write(picture)
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
         weights.save(network, path, fingerprint.current(), about, half=True)
@@ -162,12 +187,10 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
 
 
 def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Sketches of three frames of landmarks (F, 131, 2), side by side: uint8 RGB, true green, predicted red."""
-    frames = len(truth) * np.arange(1, 4) // 4
-    green = draw_sketches(truth[frames], SIZE, SIZE, 2 * SIZE)  # (3, S, S)
-    red = draw_sketches(predicted[frames], SIZE, SIZE, 2 * SIZE)
-    colours = np.stack([red, green, np.zeros_like(red)], axis=-1)  # (3, S, S, 3)
-    return np.concatenate(colours, axis=1).astype(np.uint8)
+    """Sketches of landmarks (F, 131, 2), true ones green, predicted ones red: (F, S, S, 3) uint8 RGB."""
+    green = draw_sketches(truth, SIZE, SIZE, SHOWN_SIZE)  # (F, S, S)
+    red = draw_sketches(predicted, SIZE, SIZE, SHOWN_SIZE)
+    return np.stack([red, green, np.zeros_like(red)], axis=-1).astype(np.uint8)
 
 
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
@@ -197,13 +220,16 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
         )
 
     data = dataset(clips.train)
+    shown = data
     examples = []
     if config.overfit:
         examples = [default_collate([data[i]]) for i in range(config.overfit)]
     elif engine.is_main:  # which alone validates
-        for clip in dataset([val[i] for i in spread(len(val), config.val_clips)]).clips:
+        shown = dataset([val[i] for i in spread(len(val), config.val_clips)])
+        for clip in shown.clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
-    yield LandmarkTrainer(model, data, examples, config, engine)
+    longest = max(shown.clips, key=lambda clip: clip.longest_run)
+    yield LandmarkTrainer(model, longest, data, examples, config, engine)
 
 
 def main(config: TrainLandmarkConfig) -> None:

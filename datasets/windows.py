@@ -19,6 +19,13 @@ def window_starts(found: np.ndarray, length: int) -> np.ndarray:
     return np.flatnonzero(sliding_window_view(found, length).all(axis=1))
 
 
+def shown_frames(found: np.ndarray, most: int) -> np.ndarray:
+    """Up to `most` frames in a row, from the start of the longest run; at least half of it is left for references."""
+    length = longest_run(found)
+    start = window_starts(found, length)[0]
+    return start + np.arange(min(most, (length + 1) // 2))
+
+
 def sample_references(rng: np.random.Generator, found: np.ndarray, excluded: np.ndarray, count: int) -> np.ndarray:
     """Draws `count` frames with a face that are not in `excluded`; they repeat only if there are too few.
 

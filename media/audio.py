@@ -37,7 +37,7 @@ assert (2 * _LEAD + 1) * COLUMNS_PER_SECOND == MEL_COLUMNS * FPS
 
 
 @cache
-def _mel_basis() -> ndarray:
+def mel_basis() -> ndarray:
     """(80, 401) from the bins of the STFT to Slaney's mel bands: triangles of equal area."""
     lowest = FMIN * 15 / 1000  # mel: Slaney's scale is linear up to 1000 Hz = 15 mel, and logarithmic above
     highest = 15 + _MELS_PER_E * math.log(FMAX / 1000)
@@ -88,9 +88,15 @@ def _log_mel(samples: ndarray) -> ndarray:
     """Pre-emphasised samples (N_FFT + n * HOP,) -> (80, 1 + n)."""
     windows = sliding_window_view(samples, WINDOW)[::HOP]  # (1 + n, 800)
     spectrum = np.fft.rfft(windows * _HANN).T  # (401, 1 + n)
-    mel = _mel_basis() @ np.abs(spectrum)
+    mel = mel_basis() @ np.abs(spectrum)
     decibel = 20 * np.log10(np.maximum(10 ** (_FLOOR_DB / 20), mel)) - _REFERENCE_DB
     return np.interp(decibel, [_FLOOR_DB, 0], [SILENCE, _LOUDEST])
+
+
+def mel_magnitudes(mel: ndarray) -> ndarray:
+    """The magnitude in each mel band of a log-mel spectrogram (80, C), as before the logarithm."""
+    decibel = np.interp(mel, [SILENCE, _LOUDEST], [_FLOOR_DB, 0]) + _REFERENCE_DB
+    return 10 ** (decibel / 20)
 
 
 def first_columns(frames: ndarray) -> ndarray:

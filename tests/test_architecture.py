@@ -26,7 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "jobs": {"runtime"},
     "drawing": {"runtime", "media", "face", "networks"},
     "inference": {"runtime", "media", "face", "networks", "drawing", "jobs"},
-    "train_landmark": {"runtime", "face", "datasets", "losses", "models", "metrics.lip_motion", "training"},
+    "train_landmark": {
+        "runtime", "media", "face", "datasets", "losses", "models", "metrics.lip_motion", "networks", "training",
+    },
     "train_render": {
         "runtime", "checkpoints", "face", "datasets", "losses", "models", "metrics.image_quality", "training",
     },

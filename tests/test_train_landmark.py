@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from datasets.sampling import SamplingConfig
+from media.video import Video, read_audio
 from models import weights
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
@@ -82,6 +83,17 @@ def test_stopped_run_continues_as_if_never_stopped(config: TrainLandmarkConfig, 
     assert [row["L"] for row in rows] == [row["L"] for row in more]
     assert len({row["L"] for row in rows}) == 4
     assert all(row["L"] == pytest.approx(row["L_1"] + row["L_c"], rel=1e-5) for row in rows)
+
+
+def test_each_validation_writes_a_video_with_sound(config: TrainLandmarkConfig) -> None:
+    main(replace(config, steps=2))
+    path = config.run / "landmark_generator.mp4"
+    video = Video(path)
+    assert len(list(video)) == 15  # half of the clip: the rest are references
+    assert (video.width, video.height) == (256, 256)
+    assert len(read_audio(path)) >= 15 * 640
+    main(config)
+    assert len(list(Video(path))) == 15
 
 
 def _leaves(state: dict) -> list[torch.Tensor]:

@@ -83,6 +83,9 @@ class Trainer(ABC):
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:  # noqa: B027 (may do nothing)
         """Writes the weights that others load, if there are any, and what there is to say about them."""
 
+    def write_video(self, network: Any, path: Path) -> None:  # noqa: B027 (may do nothing)
+        """Writes an mp4 that shows and sounds what the network does, if there is something to see."""
+
     def fit(self) -> bool:
         """Trains until the steps are done, or until a signal or the minutes stop it earlier. Returns which.
 
@@ -215,6 +218,7 @@ class Trainer(ABC):
         numbers = {name: float(np.mean(scores)) for name, scores in columns.items()}
         self.run.log(self.step, "validation", numbers, pictures)
         self.say(f"step {self.step} validation  {_line(numbers)}")
+        self.write_video(network, self.run.path / f"{self.name}.mp4")
         about = {"step": self.step, "validation": numbers}
         self.export(network, self.run.path / f"{self.name}_last.safetensors", about)
         selection = numbers.get("selection", numbers.get("L", math.inf))

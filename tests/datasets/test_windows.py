@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.windows import longest_run, sample_references, window_starts
+from datasets.windows import longest_run, sample_references, shown_frames, window_starts
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -15,6 +15,13 @@ def test_window_starts_and_longest_run(seed: int) -> None:
         assert window_starts(found, length).tolist() == starts
     runs = "".join("x" if f else " " for f in found).split()
     assert longest_run(found) == max(map(len, runs), default=0)
+
+
+@pytest.mark.parametrize(("most", "frames"), [(4, [10, 11, 12, 13]), (20, [10, 11, 12, 13, 14, 15])])
+def test_shown_frames_leave_half_of_the_longest_run(most: int, frames: list[int]) -> None:
+    found = np.ones(30, dtype=bool)
+    found[[3, 9, 21]] = False
+    assert shown_frames(found, most).tolist() == frames
 
 
 def test_references_are_distinct_and_outside_the_window() -> None:
