@@ -152,19 +152,18 @@ class Drawing:
         detail = 1
         if networks.detail:
             detail = min(MAX_DETAIL, int(np.ceil(np.median(sides(boxes)) / networks.size)))
-        images = []
-        large_images = []
-        for picture, box in zip(self.source.pictures(chosen), boxes, strict=True):
+        size = networks.size
+        images = np.empty((len(chosen), size, size, 3), np.uint8)
+        large_images = None
+        if detail > 1:
+            large_images = np.empty((len(chosen), detail * size, detail * size, 3), np.uint8)
+        for i, (picture, box) in enumerate(zip(self.source.pictures(chosen), boxes, strict=True)):
             region = picture.around(box)
-            images.append(crop_face(region.rgb, region.box, networks.size))
-            if detail > 1:
-                large_images.append(crop_face(region.rgb, region.box, detail * networks.size, detail=True))
-        return networks.encode_references(
-            np.stack(images),
-            to_crop(self.track.landmarks_in_frame[chosen], boxes),
-            boxes,
-            np.stack(large_images) if large_images else None,
-        )
+            images[i] = crop_face(region.rgb, region.box, size)
+            if large_images is not None:
+                large_images[i] = crop_face(region.rgb, region.box, detail * size, detail=True)
+        landmarks_in_crop = to_crop(self.track.landmarks_in_frame[chosen], boxes)
+        return networks.encode_references(images, landmarks_in_crop, boxes, large_images)
 
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""

@@ -26,6 +26,7 @@ from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
 CHUNK = 64  # frames that stage 1 takes at once
+REFERENCES_AT_ONCE = 16  # that are encoded: all together take much memory
 LANDMARK_FILE = "landmark_generator.safetensors"
 RENDERER_FILE = "renderer.safetensors"
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
@@ -226,6 +227,10 @@ class Networks(LandmarkPredictor):
         faces = zip(landmarks_in_crop, heights, widths, strict=True)
         return np.stack([draw_sketch(*face, self.size) for face in faces])
 
+    def autocast(self) -> torch.autocast:
+        """Context in which the renderer computes in bfloat16, if it is to."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
     @torch.inference_mode()
     def encode_references(
         self,
@@ -242,12 +247,17 @@ class Networks(LandmarkPredictor):
             boxes: (M, 4) of the same frames.
             large_images: (M, k*S, k*S, 3), the same crops in more detail; faces are then drawn at that size.
         """
-        sketches = self.draw_sketches(landmarks_in_crop, boxes)
-        features = self.renderer.encode_references(
-            to_tensor(images).to(self.device)[None],
-            to_tensor(sketches).to(self.device)[None],
-            torch.from_numpy(landmarks_in_crop).to(self.device)[None],
-        )
+        parts = []
+        for chunk in batches(np.arange(len(images)), REFERENCES_AT_ONCE):
+            sketches = self.draw_sketches(landmarks_in_crop[chunk], boxes[chunk])
+            with self.autocast():
+                part = self.renderer.encode_references(
+                    to_tensor(images[chunk]).to(self.device)[None],
+                    to_tensor(sketches).to(self.device)[None],
+                    torch.from_numpy(landmarks_in_crop[chunk]).to(self.device)[None],
+                )
+            parts.append(part)
+        features = ReferenceFeatures(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
         return References(features, landmarks_in_crop, images, large_images)
 
     @torch.inference_mode()
@@ -283,7 +293,7 @@ class Networks(LandmarkPredictor):
                 large_images = large_images[nearest]  # (B, N, k*S, k*S, 3)
         masked_faces = to_tensor(faces)  # (B, 3, S, S)
         masked_faces[:, :, lower_half(self.size)] = 0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with self.autocast():
             output = self.renderer.render(
                 masked_faces.to(self.device),
                 to_tensor(sketches).to(self.device),
