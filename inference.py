@@ -84,7 +84,7 @@ class Dubber:
 
         A video shorter than that runs forward and backward. Frames without a face, or with a hand before the mouth,
         stay as they are, and so do shots of one or two frames, such as flashes, in which a new mouth would only
-        flicker.
+        flicker. `keep_spans` of the configuration stay, too.
 
         Args:
             video: a video or a picture with a face in it.
@@ -176,6 +176,9 @@ class Dubber:
         if not track.found.any():
             raise UserError(f"{source.path}: no face was found in any frame; choose a video where the face is seen")
         leave_out_short_shots(track)
+        seconds = np.arange(len(track.found)) / source.fps
+        for start, end in self.config.keep_spans:
+            track.found &= (seconds < start) | (seconds >= end)
         return track
 
 
@@ -296,8 +299,8 @@ def dub_job(dubber: Dubber, job: Job) -> str:
             flags = f"--batch-size {dubber.config.batch_size}, --num-candidates {dubber.config.num_candidates}"
             raise UserError(f"{flags}: too little memory on {device}; try smaller numbers") from error
     line = (
-        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} without the face or with a hand before "
-        "the mouth (left as is), "
+        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} left as they are (no face, or "
+        "something before the mouth), "
         f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {device}"
     )
     return "\n".join([line, *summary.remarks])

@@ -54,6 +54,9 @@ class DubConfig:
     """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
     keep_hands: bool = True
     """Leave frames as they are in which a hand is before the mouth."""
+    keep_spans: tuple[tuple[float, float], ...] = ()
+    """Seconds of the video, from and to, in which frames are left as they are: 3.5 5 for a microphone before the mouth,
+    3.5 5 20 21.5 if there are two such spans."""
     keep_fps: bool = False
     """Keep the video's own frame rate instead of the networks' 25 frames a second."""
     keep_length: bool = False
@@ -82,6 +85,9 @@ class DubConfig:
         at_least_one(num_references=self.num_references, num_candidates=self.num_candidates, batch_size=self.batch_size)
         if not 0 <= self.start < math.inf:
             raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
+        for start, end in self.keep_spans:
+            if not 0 <= start < end:
+                raise SettingError("keep_spans", f"{start} to {end} is no span of seconds; the first must be smaller")
         if self.reference_share is not None and not 0 < self.reference_share <= 1:
             raise SettingError("reference_share", f"{self.reference_share} is not above 0 and at most 1")
         if not 0 <= self.crf <= 51:

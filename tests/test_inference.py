@@ -34,6 +34,7 @@ from models.renderer import Renderer
 from models.weights import save
 from networks import LANDMARK_FILE, RENDERER_FILE, DubConfig, Networks
 from runtime import command_line
+from runtime.command_line import SettingError
 from runtime.device import computes_in_bf16
 from tests.media.made_up import write as write_media
 
@@ -236,6 +237,20 @@ def test_speech_may_start_later_and_end_before_the_video(weights: Path, tmp_path
     assert np.abs(read_audio(tmp_path / "out.mkv")[: int(0.07 * SAMPLE_RATE)]).max() < 0.01
 
 
+def test_named_spans_stay_as_they_are(weights: Path, tmp_path: Path) -> None:
+    video = two_people(tmp_path / "two.mkv")
+    wav = write_wav(tmp_path / "speech.wav", speech(0.4))
+    spans = ((0.0, 0.04), (0.16, 0.24))
+    summary = dubber_of(weights, num_references=1, lossless=True, face="left", keep_spans=spans).dub(
+        video, wav, tmp_path / "out.mkv"
+    )
+    expected = [False] + [True] * 3 + [False] * 2 + [True] * 4
+    assert changes(video, tmp_path / "out.mkv", slice(None)) == expected
+    assert summary.frames_without_face == 3
+    with pytest.raises(SettingError, match=r"2.0 to 1.0 is no span"):
+        DubConfig(keep_spans=((2.0, 1.0),))
+
+
 def test_whole_aac_sound_is_copied(video: Path, weights: Path, tmp_path: Path) -> None:
     aac = write_media(tmp_path / "speech.m4a", [], sound=speech(0.4)[None], sound_rate=SAMPLE_RATE)
 
@@ -358,7 +373,7 @@ def test_picture_is_dubbed_with_a_panel(weights: Path, tmp_path: Path, monkeypat
     flags = ["--video", PORTRAIT, "--audio", wav, "--output", tmp_path / "o.mp4", "--weights", weights, "--panel"]
     call(monkeypatch, *flags)
     assert Video(tmp_path / "o.mp4").width == 512 + 128
-    assert "8 frames, 0 without the face" in capsys.readouterr().out
+    assert "8 frames, 0 left as they are" in capsys.readouterr().out
 
 
 def test_damage_of_the_video_is_reported(
