@@ -1,7 +1,7 @@
 """How good are these weights? Each stage beside baselines that need no network, from the clip cache alone.
 
-Stage 1: lips, against static lips and a ridge regression; and with the pose of another moment, as in dubbing. Stage 2:
-the face crop, against the aligned nearest reference, with true, predicted and static landmarks.
+Stage 1: lips, against static lips; and with the pose of another moment, as in dubbing. Stage 2: the face crop, against
+the aligned nearest reference, with true, predicted and static landmarks.
 This is quick enough to choose between training runs; the paper's tables score finished videos.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from datasets.clip_cache import Clip, ClipCache
 from datasets.splits import SplitConfig, match, read_list, split
-from evaluation import baselines
+from evaluation.baselines import NearestReference, static_lips, transfer_content
 from evaluation.protocol import parse_named
 from evaluation.scoring import load_networks
 from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, summarise
@@ -69,7 +69,7 @@ class Validate:
     """cpu, cuda, mps or auto."""
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     """Which clips to score: those of --val-list (speaker=NAME after a clip groups it by person), or those that a
-    training with the same flags validates on. With --train-list, a ridge regression learns from its clips."""
+    training with the same flags validates on."""
     output: Path | None = None
     """Folder for the tables as Markdown and JSON, with the values of every clip."""
 
@@ -77,26 +77,23 @@ class Validate:
         """Prints and writes a table for each stage."""
         at_least_one(frames=self.frames)
         make_output_folder(self.output)
-        config = replace(DubConfig.for_tables(), device=self.device)
-        networks = None
+        scorers = {}
+        size = None  # stage 1 fits any
         with naming("--weights"):
             if self.stage == "1":
                 predictor = LandmarkPredictor(load_landmark_generator(self.weights), self.device)
             else:
-                predictor = networks = Networks.from_weights(self.weights, config)
-        cache = ClipCache(self.cache, networks.size if networks else None)  # stage 1 fits any
+                config = replace(DubConfig.for_tables(), device=self.device)
+                predictor = Networks.from_weights(self.weights, config)
+                size = predictor.size
+                networks, _ = load_networks(["LPIPS"], predictor.device)
+                scorers["stage 2"] = partial(score_faces, predictor, networks, self.frames)
+        if self.stage != "2":
+            scorers = {"stage 1": partial(score_lips, predictor)} | scorers
+        cache = ClipCache(self.cache, size)
         parts = split(cache.names, self.split)
         if not self.split.val_list:
             print(f"no --val-list: {parts}, as in a training with the same flags")
-        scorers = {}
-        if self.stage != "2":
-            ridge = None
-            if self.split.train_list:
-                clips = map(cache.open, parts.train)
-                ridge = baselines.RidgeRegression(ClipFaces(clip).example() for clip in clips if clip.num_found > 1)
-            scorers["stage 1"] = partial(score_lips, predictor, ridge)
-        if networks:
-            scorers["stage 2"] = FaceScorer(networks, self.frames).score
         for stage, score in scorers.items():
             rows, left_out = score_clips(cache, parts.val, score, parts.speakers)
             if not rows:
@@ -164,23 +161,17 @@ class ClipFaces:
         """True face crops (n, S, S, 3) uint8 of frames (n,) of the clip."""
         return np.stack([self.clip.face(frame) for frame in frames])
 
+    def static(self) -> FaceSequence:
+        """A mouth that never moves."""
+        landmarks = self.true.landmarks_in_frame
+        return FaceSequence(static_lips(landmarks, landmarks[self.references]), self.true.boxes)
+
     def score(self, face: FaceSequence) -> dict[str, float]:
         """Stage 1: table columns of other landmarks against the true ones."""
         silent = silent_frames(self.clip.mel, self.clip.num_frames)[self.frames]
         scores = motion_scores(face, self.true, silent)
         error = landmark_distance(face.landmarks_in_crop[:, CONTENT], self.true.landmarks_in_crop[:, CONTENT])
         return {**scores, "Landmark Error": SIZE * nan_mean(error)}
-
-    def static(self) -> FaceSequence:
-        """A mouth that never moves."""
-        landmarks = self.true.landmarks_in_frame
-        still = baselines.static_lips(landmarks, landmarks[self.references])
-        return FaceSequence(still, self.true.boxes)
-
-    def example(self) -> tuple[ndarray, ndarray]:
-        """What the ridge regression gets, mel windows (F, 1, 80, 16), and what it predicts, (F, 57, 2)."""
-        change = self.true.landmarks_in_crop - self.static().landmarks_in_crop
-        return mel_windows(self.clip.mel, self.frames, baselines.TEMPO), change[:, CONTENT]
 
 
 def score_clips(
@@ -217,84 +208,75 @@ def predict(
     predicted = predictor.predict_landmarks(landmarks, own[faces.references], clip.mel if mel is None else mel)
     predicted = predicted[faces.frames]
     if other_pose:
-        predicted = with_content(own, baselines.transfer_content(predicted, own))
+        content = [transfer_content(*pair) for pair in zip(predicted, own, strict=True)]
+        predicted = with_content(own, np.stack(content))
     return FaceSequence(to_frame(predicted, faces.true.boxes), faces.true.boxes)
 
 
-def score_lips(predictor: LandmarkPredictor, ridge: baselines.RidgeRegression | None, faces: ClipFaces) -> Scores:
-    """Stage 1: scores predicted lips and jaws and simple answers against the true ones."""
-    static = faces.static()
+def score_lips(predictor: LandmarkPredictor, faces: ClipFaces) -> Scores:
+    """Stage 1: scores predicted lips and jaws and static ones against the true ones."""
     rows = {
         "ours": predict(predictor, faces),
         "ours, pose of another moment": predict(predictor, faces, other_pose=True),
-        "static lips": static,
+        "static lips": faces.static(),
+        "original": faces.true,
     }
-    if ridge:
-        windows, _ = faces.example()
-        content = to_frame(static.landmarks_in_crop[:, CONTENT] + ridge(windows), static.boxes)
-        rows["ridge regression"] = FaceSequence(with_content(static.landmarks_in_frame, content), static.boxes)
-    rows["original"] = faces.true
     return {row: faces.score(face) for row, face in rows.items()}
 
 
-class FaceScorer:
-    """Stage 2: draws face crops of a clip and scores them against the true ones.
+def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, faces: ClipFaces) -> Scores:
+    """Stage 2: draws face crops with true, predicted and static landmarks and scores them against the true ones.
 
     Scored are the whole crop and what dubbing pastes: the lower half inside the face's soft contour (around the face
     the crop shows a background that does not move with it).
+
+    Args:
+        networks: to draw with; the nearest of their reference frames is scored, too.
+        metrics: column -> network of LPIPS, if it is available.
+        num_frames: how many to draw, at most.
+        faces: of the clip.
+
+    Raises:
+        UserError: all frames serve as references.
     """
+    nearest = NearestReference(networks.landmark_generator, networks.renderer, networks.config)
+    clip = faces.clip
+    size = networks.size
+    true = faces.true.landmarks_in_crop
+    chosen = spread_over_openness(faces.openness, networks.num_candidates)
+    references = networks.encode_references(faces.crops(faces.frames[chosen]), true[chosen], faces.true.boxes[chosen])
+    positions = np.setdiff1d(np.arange(len(true)), chosen)
+    if not len(positions):
+        raise UserError("all its frames serve as references")
+    positions = positions[evenly_spaced(len(positions), num_frames)]
+    windows = window_frames(clip.num_frames, networks.renderer.config.num_frames, FPS)[faces.frames]
+    windows = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (F, T) positions of the nearest faces
+    mouths = RealMouths.read(faces.frames, true * size, faces.crops, metrics.get("LPIPS"))
+    rows = {"true": faces.true, "predicted": predict(networks, faces), "static": faces.static()}
+    scorers = defaultdict(lambda: PairScorer(metrics, mouths))
+    for batch in batches(positions, networks.config.batch_size):
+        crops = faces.crops(faces.frames[batch])
+        mel = mel_windows(clip.mel, faces.frames[batch])
+        target = to_tensor(crops).to(networks.device)
+        for row, face in rows.items():
+            drawn = face.landmarks_in_crop
+            sketches = np.stack(
+                [networks.draw_sketches(drawn[window], face.boxes[window]) for window in windows[batch]]
+            )
+            opacity = pasted_opacity(true[batch], drawn[batch], size).to(target)
+            for name, drawer in (("nearest reference", nearest), ("ours", networks)):
+                images, _ = drawer.draw_faces(crops, drawn[batch], sketches, references, mel)
+                pixels = 255 * images
+                output = to_tensor(pixels).to(target)
+                scorer = scorers[f"{name}, {row} landmarks"]
+                scorer.add(output, target)
+                scorer.add(target + opacity * (output - target), target, " pasted")
+                scorer.add_mouths(pixels.round().astype(np.uint8), drawn[batch] * size)
+    return {row: scorer.scores() for row, scorer in scorers.items()}
 
-    def __init__(self, networks: Networks, num_frames: int) -> None:
-        self.networks = networks
-        self.num_frames = num_frames
-        self.lpips, _ = load_networks(["LPIPS"], networks.device)
-        config = replace(networks.config, num_references=baselines.CANDIDATES)
-        nearest = baselines.NearestReference(networks.landmark_generator, networks.renderer, config)
-        self.drawers: dict[str, Networks] = {"nearest reference": nearest, "ours": networks}
 
-    def score(self, faces: ClipFaces) -> Scores:
-        """Scores every drawer with true, predicted and static landmarks.
-
-        Raises UserError if all frames serve as references.
-        """
-        clip = faces.clip
-        true = faces.true.landmarks_in_crop
-        size = self.networks.size
-        positions = np.arange(len(faces.frames))
-        references = {}
-        for name, drawer in self.drawers.items():
-            chosen = spread_over_openness(faces.openness, drawer.num_candidates)
-            positions = np.setdiff1d(positions, chosen)
-            crops = faces.crops(faces.frames[chosen])
-            references[name] = drawer.encode_references(crops, true[chosen], faces.true.boxes[chosen])
-        if not len(positions):
-            raise UserError("all its frames serve as references")
-        positions = positions[evenly_spaced(len(positions), self.num_frames)]
-        windows = window_frames(clip.num_frames, self.networks.renderer.config.num_frames, FPS)[faces.frames]
-        windows = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (F, T) positions of the nearest faces
-        mouths = RealMouths.read(faces.frames, true * size, faces.crops, self.lpips.get("LPIPS"))
-        rows = {"true": faces.true, "predicted": predict(self.networks, faces), "static": faces.static()}
-        scorers = defaultdict(lambda: PairScorer(self.lpips, mouths))
-        for batch in batches(positions, self.networks.config.batch_size):
-            crops = faces.crops(faces.frames[batch])
-            mel = mel_windows(clip.mel, faces.frames[batch])
-            target = to_tensor(crops).to(self.networks.device)
-            for row, face in rows.items():
-                drawn = face.landmarks_in_crop
-                sketches = [self.networks.draw_sketches(drawn[window], face.boxes[window]) for window in windows[batch]]
-                opacity = self.opacity(true[batch], drawn[batch]).to(target)
-                for name, drawer in self.drawers.items():
-                    images, _ = drawer.draw_faces(crops, drawn[batch], np.stack(sketches), references[name], mel)
-                    output = torch.from_numpy(images).permute(0, 3, 1, 2).to(target)
-                    scorer = scorers[f"{name}, {row} landmarks"]
-                    scorer.add(output, target)
-                    scorer.add(target + opacity * (output - target), target, " pasted")
-                    scorer.add_mouths((images * 255).round().astype(np.uint8), drawn[batch] * size)
-        return {row: scorer.scores() for row, scorer in scorers.items()}
-
-    def opacity(self, true: ndarray, drawn: ndarray) -> torch.Tensor:
-        """Opacity (B, 1, S, S) of what dubbing pastes, from true and drawn landmarks in crop (B, 131, 2)."""
-        size = self.networks.size
-        masks = np.stack([contour(*pair, (size, size)) for pair in zip(true, drawn, strict=True)])
-        masks[:, : lower_half(size).start] = 0
-        return torch.from_numpy(masks)[:, None]
+def pasted_opacity(true: ndarray, drawn: ndarray, size: int) -> torch.Tensor:
+    """Opacity (B, 1, S, S) of what dubbing pastes, from true and drawn landmarks in crop (B, 131, 2)."""
+    masks = np.stack([contour(*pair, (size, size)) for pair in zip(true, drawn, strict=True)])
+    masks[:, : lower_half(size).start] = 0
+    return torch.from_numpy(masks)[:, None]
