@@ -10,9 +10,9 @@ from datasets.splits import match, quoted, read_list
 from evaluation import protocol
 from evaluation.generate_videos import BASELINES, Job, Method, do_all, make_video
 from evaluation.protocol import parse_named
-from evaluation.scoring import Pools, Scorer
-from evaluation.tables import Row, Table, make_output_folder, published_rows, reason_of, summarise
-from metrics.image_quality import FeaturePool, fid
+from evaluation.scoring import Scorer
+from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, reason_of, summarise
+from metrics.image_quality import FeaturePool
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime.command_line import UserError, at_least_one, naming, write_whole
 
@@ -197,12 +197,14 @@ def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
     for job, reason in tqdm(do_all(make_video, plan.jobs, workers), "making", len(plan.jobs), unit="video"):
         plan.rows[job.method.name][job.clip] = reason or job.output
     scores = {row: [] for row in plan.rows}
-    pools = {row: Pools(FeaturePool(), FeaturePool()) for row in plan.rows}
+    pools = {row: FeaturePool() for row in plan.rows}
     for clip, (video, sound) in tqdm(plan.originals.items(), "scoring", unit="clip"):
         try:
             original = scorer.open(video, sound)
         except Exception as error:
-            original = reason_of(error)
+            for clips in scores.values():
+                clips.append(ClipScore(clip, reason=reason_of(error)))
+            continue
         for row, videos in plan.rows.items():
             scores[row].append(scorer.score(clip, original, videos.get(clip, NO_VIDEO), pools[row]))
-    return [summarise(row, clips, fid(*pools[row])) for row, clips in scores.items()]
+    return [summarise(row, clips, pools[row].fid()) for row, clips in scores.items()]

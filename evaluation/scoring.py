@@ -7,14 +7,13 @@ counted, a clip that cannot be scored has a reason, and a column whose network i
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
 from checkpoints import registry
 from evaluation.protocol import read_sound
@@ -69,21 +68,6 @@ class Original(NamedTuple):
     mouths: RealMouths | None = None  # None without LPIPS or without a face
 
 
-class Pools(NamedTuple):
-    """FID's features of all frames of a method and of their originals."""
-
-    output: FeaturePool
-    original: FeaturePool
-
-
-class FacePair(NamedTuple):
-    """The faces of a video and of its original, which in dubbing may have another number of frames."""
-
-    found: ndarray  # (F,) whether a frame is scored: both (in dubbing: the output) show a face
-    output: FaceSequence
-    original: FaceSequence
-
-
 class Scorer:
     """The available networks, loaded once; `missing` says which columns are left out and why."""
 
@@ -102,79 +86,77 @@ class Scorer:
         mouths = RealMouths.read(frames, track.landmarks_in_frame[frames], video.frames, self.networks.get("LPIPS"))
         return Original(path, track, wav, compare, mouths)
 
-    def score(self, clip: str, original: Original | str, output: Path | str, pools: Pools) -> ClipScore:
+    def score(self, clip: str, original: Original, output: Path | str, pool: FeaturePool) -> ClipScore:
         """Scores `output`, a video of any framing. If it has another size, its own face boxes are used.
 
-        It is read twice, because boxes are smoothed over later frames.
+        It is read more than once, because boxes are smoothed over later frames.
 
         Args:
             clip: its name in the tables.
             original: from `open`, the video that `output` is meant to equal or, in dubbing, only to resemble.
-            output: the video. Either may be the reason why there is none.
-            pools: of the method; the clip's features are added.
+            output: the video, or the reason why there is none.
+            pool: of the method; the clip's features are added.
         """
-        if isinstance(original, str):
-            return ClipScore(clip, reason=original)
         result = ClipScore(clip, expected=frames_for_samples(len(original.wav)))
-        if isinstance(output, str):
-            result.reason = output
-            return result
         try:
+            if isinstance(output, str):
+                raise UserError(output)
             track = original.track if output == original.path else track_faces(Video(output))
             result.produced = min(len(track.found), result.expected)
             rate = Video(output, fps=None).fps
             if abs(rate - FPS) > 0.01:
                 result.notes.append(f"{rate:.4g} frames a second, read at {FPS}")
-            faces = pair_faces(result, track, original)
-            silent = silent_frames(log_mel(original.wav), len(faces.found))
+            frames, face, true_face = pair_faces(result, track, original)
+            silent = silent_frames(log_mel(original.wav), len(face.boxes))
             silent[result.expected :] = False  # beyond the end of the sound nothing is known
-            result.values |= motion_scores(faces.output, faces.original, silent, original.compare)
-            features = self._score_frames(result, faces, output, original)
-            if features:
-                for pool, of_frames in zip(pools, np.stack(features, axis=1), strict=True):
-                    pool.add(of_frames)
+            result.values |= motion_scores(face, true_face, silent, original.compare)
+            if "LSE-C" in self.networks:
+                embeddings = syncnet.embed(self.networks["LSE-C"], Video(output), original.wav)
+                result.values |= syncnet.score(*embeddings)
+            pairs = PairScorer(self.networks, original.mouths)
+            pairs.add_mouths(Video(output).frames(frames), face.landmarks_in_frame[frames])
+            if original.compare:
+                self._compare(pairs, pool, frames, (output, original.path), (face, true_face))
+            result.values |= pairs.scores()
         except Exception as error:
             result.reason = reason_of(error)
         return result
 
-    def _score_frames(self, result: ClipScore, faces: FacePair, output: Path, original: Original) -> list[ndarray]:
-        """Returns Inception's features (2, 2048) of output and original for each frame."""
-        networks = self.networks
-        pairs = PairScorer(networks, original.mouths)
-        sync = syncnet.SyncScorer(networks["LSE-C"], original.wav) if "LSE-C" in networks else None
-        features = []
-        originals = Video(original.path) if original.compare else repeat(None)
-        for i, picture, true in zip(range(len(faces.found)), Video(output), originals, strict=False):
-            if sync:
-                sync.add(picture)
-            if not faces.found[i]:
-                continue
-            landmarks = faces.output.landmarks_in_frame[i]
-            pairs.add_mouths([picture], landmarks[None])
-            if true is None:
-                continue
-            image = self._crop(picture, faces.output.boxes[i])
-            true_image = self._crop(true, faces.original.boxes[i])
-            pairs.add(image, true_image)
-            if "FID" in networks:
-                features.append(networks["FID"](torch.cat([image, true_image])).cpu().numpy())
-            if "CSIM" in networks:
-                aligned = [align(picture, landmarks), align(true, faces.original.landmarks_in_frame[i])]
-                embedding, true_embedding = networks["CSIM"](np.stack(aligned))
-                pairs.values["CSIM"].append(embedding @ true_embedding)
-        result.values |= pairs.scores()
-        if sync:
-            result.values |= sync.scores()
-        return features
-
-    def _crop(self, picture: ndarray, box: ndarray) -> Tensor:
-        return to_tensor(crop_face(picture, box)[None]).to(self.device)
+    def _compare(
+        self,
+        scorer: PairScorer,
+        pool: FeaturePool,
+        frames: ndarray,
+        paths: tuple[Path, Path],
+        faces: tuple[FaceSequence, FaceSequence],
+    ) -> None:
+        """Scores the faces in some frames of two videos, output and original."""
+        features = []  # (2, 2048) of each frame
+        videos = [Video(path).frames(frames) for path in paths]
+        for frame, *pictures in zip(frames, *videos, strict=True):
+            pair = list(zip(pictures, faces, strict=True))
+            crops = [crop_face(picture, face.boxes[frame]) for picture, face in pair]
+            images = to_tensor(np.stack(crops)).to(self.device)  # (2, 3, S, S)
+            scorer.add(images[:1], images[1:])
+            if "FID" in self.networks:
+                features.append(self.networks["FID"](images).cpu().numpy())
+            if "CSIM" in self.networks:
+                aligned = [align(picture, face.landmarks_in_frame[frame]) for picture, face in pair]
+                embedding, true_embedding = self.networks["CSIM"](np.stack(aligned))
+                scorer.values["CSIM"].append(embedding @ true_embedding)
+        if features:  # at the end, so that a clip that fails on the way adds nothing
+            pool.add(np.stack(features, axis=1))
 
 
-def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> FacePair:
+def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> tuple[ndarray, FaceSequence, FaceSequence]:
     """Pairs the faces of a video with those of its original, and notes in `result` whatever is special about them.
 
-    Raises UserError if no frame can be scored.
+    Returns:
+        The frames (n,) that are scored, where both (in dubbing: the output) show a face, and all faces of output and
+        original, whose numbers of frames may differ in dubbing.
+
+    Raises:
+        UserError: no frame can be scored.
     """
     true = original.track
     found = track.found
@@ -190,10 +172,11 @@ def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> FaceP
         else:
             width, height = track.frame_size
             result.notes.append(f"framed otherwise, {width} x {height}, compared by its own face boxes")
-    result.frames = int(found.sum())
-    if result.frames < len(found):
-        result.notes.append(f"{len(found) - result.frames} frames without a face, not scored")
-    if not result.frames:
+    frames = np.flatnonzero(found)
+    result.frames = len(frames)
+    if len(frames) < len(found):
+        result.notes.append(f"{len(found) - len(frames)} frames without a face, not scored")
+    if not len(frames):
         raise UserError(f"no frame shows a face{' in both output and original' if original.compare else ''}")
-    output = FaceSequence(track.landmarks_in_frame[:end], boxes[:end])
-    return FacePair(found, output, FaceSequence(true.landmarks_in_frame[:end], true.boxes[:end]))
+    face = FaceSequence(track.landmarks_in_frame[:end], boxes[:end])
+    return frames, face, FaceSequence(true.landmarks_in_frame[:end], true.boxes[:end])

@@ -16,8 +16,7 @@ RESAMPLES = 2000  # of the bootstrap
 FOLDER = Path(__file__).parent
 # Column -> which values are better, and decimals.
 COLUMNS: dict[str, tuple[str, int]] = json.loads((FOLDER / "columns.json").read_bytes())
-# Means over frames, or over the answers of the user study; the other columns are means over clips.
-MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg", "image quality", "lip sync", "identity"}
+MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # the other columns are means over clips
 # Table -> row -> column -> the printed value.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads((FOLDER / "published.json").read_bytes())
 
@@ -117,8 +116,7 @@ class Table:
             cells = [format_cell(row.cells.get(column, []), COLUMNS[column][1]) for column in columns]
             status = f"{failed} of {len(row.clips)}" if row.clips else "-"
             body.append([row.name.replace("|", r"\|"), *cells, status])
-        alignment = ["left"] + ["right"] * (len(header) - 1)
-        table = tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+        table = tabulate(body, header, "pipe", disable_numparse=True, stralign="right", colalign=["left"])
         return "\n".join([f"**{self.title}**", "", table, "", *(f"- {remark}" for remark in remarks)]) + "\n"
 
     def publish(self, folder: Path | None) -> None:

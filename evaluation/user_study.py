@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -119,24 +120,25 @@ class Table2:
         people = read_answers(self.answers, key)
         if not people:
             raise UserError(f"--answers: no usable file of answers to study {key.id}")
-        methods = [method for method, _ in key.trials.values()]
+        methods = np.array([method for method, _ in key.trials.values()])
         rows = []
-        for method in dict.fromkeys(methods):
-            own = np.array(methods) == method
+        for method in dict.fromkeys(methods.tolist()):
             scores = []
             for number, ratings in enumerate(people, start=1):  # without names
-                means = {question: nan_mean(ratings[own, k]) for k, question in enumerate(QUESTIONS)}
-                scores.append(ClipScore(f"person {number}", means, frames=int(np.isfinite(ratings[own]).sum())))
+                means = map(nan_mean, ratings[methods == method].T)
+                scores.append(ClipScore(f"person {number}", dict(zip(QUESTIONS, means, strict=True))))
             rows.append(summarise(method, scores))
-        answers = sum(np.isfinite(ratings).sum() for ratings in people)
-        notes = [f"people: {len(people)}, answers: {answers}, from 1 to 5; [95 % interval over people]"]
+        answers = np.isfinite(people).sum()
+        notes = [
+            f"people: {len(people)}, answers: {answers}, from 1 to 5; means over people [95 % interval over people]"
+        ]
         Table("table2", [*rows, *published_rows("table2")], notes).publish(self.output)
 
 
-def read_ratings(content: dict, key: Key) -> np.ndarray | None:
-    """One participant's ratings (trials, questions), 1 to 5, NaN for none; None after a failed attention check.
+def read_ratings(content: dict, key: Key) -> np.ndarray:
+    """One participant's ratings (trials, questions), 1 to 5, NaN for none.
 
-    Raises one of `INVALID` if the file holds something else.
+    Raises one of `INVALID` if the file holds something else, or a wrong answer to an attention check.
     """
     if content["study"] != key.id:
         raise ValueError(f"another study's: {content['study']}, not {key.id}")
@@ -148,14 +150,15 @@ def read_ratings(content: dict, key: Key) -> np.ndarray | None:
         raise ValueError("an answer is not from 1 to 5")
     trials, checks = np.split(ratings, [len(key.trials)])
     expected = np.array(list(key.checks.values()))[:, None]
-    failed = np.isfinite(checks) & (checks != expected)
-    return None if failed.any() else trials
+    if (np.isfinite(checks) & (checks != expected)).any():
+        raise ValueError(f"{content['participant']} failed an attention check")
+    return trials
 
 
 def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
     """Ratings (trials, questions) of every participant, NaN for none.
 
-    The last of a participant's files counts; those who failed an attention check are named and left out.
+    Files that cannot be used are named and left out; of a participant's other files the last counts.
     """
     files = []
     for path in paths:
@@ -168,9 +171,6 @@ def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
             found.append((str(content.get("saved")), participant, read_ratings(content, key)))
         except INVALID as error:
             print(f"{path} is left out: it holds no answers to this study ({error})", file=sys.stderr)
-    found.sort(key=lambda answers: answers[0])
+    found.sort(key=itemgetter(0))
     latest = {participant: ratings for _, participant, ratings in found}
-    for (name, _), ratings in latest.items():
-        if ratings is None:
-            print(f"{name} failed an attention check and is left out", file=sys.stderr)
-    return [ratings for ratings in latest.values() if ratings is not None]
+    return list(latest.values())

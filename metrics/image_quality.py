@@ -4,7 +4,6 @@ Images are batches (n, 3, H, W), RGB, float in [0, 1]. Every metric gives one nu
 compares two pools of images.
 """
 
-import io
 import warnings
 from pathlib import Path
 
@@ -61,11 +60,9 @@ class LPIPS(nn.Module):
         backbone = self.distance.net
         with registry.reading(path, f"torchvision's {network} network"):
             published = torch.load(path, map_location="cpu", weights_only=True)
-            weights = {}
-            for key in backbone.state_dict():  # slice2.3.weight is torchvision's features.3.weight
-                _, layer = key.split(".", 1)
-                weights[key] = published[f"features.{layer}"].float()
-            backbone.load_state_dict(weights)
+            for name, parameter in backbone.named_parameters():  # slice2.3.weight is torchvision's features.3.weight
+                _, layer = name.split(".", 1)
+                parameter.data.copy_(published[f"features.{layer}"])
         self.requires_grad_(False).eval()
 
     @torch.inference_mode()
@@ -93,12 +90,9 @@ class Inception(nn.Module):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         super().__init__()
-        file = io.BytesIO()
         with registry.reading(path, "FID's Inception"):
-            state = torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle it
-            torch.save(state, file)
-            file.seek(0)
-            self.network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=file)
+            torch.load(path, weights_only=True)  # refuses a file with code, which torch-fidelity would run
+            self.network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=path)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
@@ -108,32 +102,32 @@ class Inception(nn.Module):
 
 
 class FeaturePool:
-    """Mean and covariance of a pool of features (n, d), in float64, without keeping the features."""
+    """Means and covariances of the features of outputs and of their originals, in float64, without keeping features."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.sum = np.zeros(1)  # broadcasts to (d,)
-        self.products = np.zeros(1)  # broadcasts to (d, d)
+        self.sum = np.zeros(1)  # broadcasts to (2, d)
+        self.products = np.zeros(1)  # broadcasts to (2, d, d)
 
     def add(self, features: np.ndarray) -> None:
-        """`features`: (n, d)."""
+        """`features`: (2, n, d), of outputs and of originals."""
         values = features.astype(np.float64)
-        self.count += len(values)
-        self.sum = self.sum + values.sum(axis=0)
-        self.products = self.products + values.T @ values
+        self.count += values.shape[1]
+        self.sum = self.sum + values.sum(axis=1)
+        self.products = self.products + values.swapaxes(1, 2) @ values
 
-    def statistics(self) -> dict[str, np.ndarray]:
-        """Mean "mu" (d,) and unbiased covariance "sigma" (d, d)."""
-        mean = self.sum / self.count
-        scatter = self.products - self.count * np.outer(mean, mean)
-        return {"mu": mean, "sigma": scatter / (self.count - 1)}
+    def statistics(self) -> list[dict[str, np.ndarray]]:
+        """Mean "mu" (d,) and unbiased covariance "sigma" (d, d) of outputs and of originals."""
+        statistics = []
+        for mean, products in zip(self.sum / self.count, self.products, strict=True):
+            scatter = products - self.count * np.outer(mean, mean)
+            statistics.append({"mu": mean, "sigma": scatter / (self.count - 1)})
+        return statistics
 
+    def fid(self) -> float:
+        """Fréchet distance of outputs and originals; NaN with fewer than two. It depends on the number of images."""
+        from torch_fidelity import metric_fid
 
-def fid(first: FeaturePool, second: FeaturePool) -> float:
-    """Fréchet distance between two pools; NaN with fewer than two images. It depends on the number of images."""
-    from torch_fidelity import metric_fid
-
-    if min(first.count, second.count) < 2:
-        return np.nan
-    distance = metric_fid.fid_statistics_to_metric(first.statistics(), second.statistics(), verbose=False)
-    return distance[metric_fid.KEY_METRIC_FID]
+        if self.count < 2:
+            return np.nan
+        return metric_fid.fid_statistics_to_metric(*self.statistics(), verbose=False)[metric_fid.KEY_METRIC_FID]

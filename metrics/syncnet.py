@@ -4,12 +4,16 @@ The network loads the public file syncnet_v2.model, a state dict, unchanged.
 """
 
 from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation, Conv3dNormActivation
 
 from checkpoints import registry
 from media.audio import FPS, SAMPLE_RATE
@@ -20,28 +24,6 @@ STEP = 100 // FPS  # columns a frame: python_speech_features gives 100 a second
 MFCC_COLUMNS = 20  # of a window, 0.2 s
 MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
 EMBEDDING = 1024
-
-
-def _sound_layers(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
-    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
-
-
-def _lip_layers(
-    inputs: int,
-    outputs: int,
-    side: int,
-    stride: int = 1,
-    padding: int = 1,
-    depth: int = 1,
-) -> tuple[nn.Module, ...]:
-    kernel = (depth, side, side)
-    convolution = nn.Conv3d(inputs, outputs, kernel, (1, stride, stride), (0, padding, padding))
-    return convolution, nn.BatchNorm3d(outputs), nn.ReLU()
-
-
-def _lip_pooling(padding: int = 0) -> nn.Module:
-    return nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, padding, padding))
 
 
 def _projection() -> nn.Sequential:
@@ -58,29 +40,30 @@ class SyncNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        sound = partial(Conv2dNormActivation, bias=True)  # three modules: convolution, batch norm, ReLU
         self.netcnnaud = nn.Sequential(
-            *_sound_layers(1, 64),
+            *sound(1, 64),
             nn.MaxPool2d(1, 1),
-            *_sound_layers(64, 192),
-            nn.MaxPool2d(3, stride=(1, 2)),
-            *_sound_layers(192, 384),
-            *_sound_layers(384, 256),
-            *_sound_layers(256, 256),
-            nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(256, 512, (5, 4)),
-            nn.BatchNorm2d(512),
-            nn.ReLU(),
+            *sound(64, 192),
+            nn.MaxPool2d(3, (1, 2)),
+            *sound(192, 384),
+            *sound(384, 256),
+            *sound(256, 256),
+            nn.MaxPool2d(3, 2),
+            *sound(256, 512, (5, 4), padding=0),
         )
+        lips = partial(Conv3dNormActivation, bias=True)
+        half = (1, 2, 2)  # stride: all frames, half the resolution
         self.netcnnlip = nn.Sequential(
-            *_lip_layers(3, 96, 7, stride=2, padding=0, depth=5),
-            _lip_pooling(),
-            *_lip_layers(96, 256, 5, stride=2),
-            _lip_pooling(padding=1),
-            *_lip_layers(256, 256, 3),
-            *_lip_layers(256, 256, 3),
-            *_lip_layers(256, 256, 3),
-            _lip_pooling(),
-            *_lip_layers(256, 512, 6, padding=0),
+            *lips(3, 96, (5, 7, 7), half, padding=0),
+            nn.MaxPool3d((1, 3, 3), half),
+            *lips(96, 256, (1, 5, 5), half, padding=(0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), half, padding=(0, 1, 1)),
+            *lips(256, 256, (1, 3, 3)),
+            *lips(256, 256, (1, 3, 3)),
+            *lips(256, 256, (1, 3, 3)),
+            nn.MaxPool3d((1, 3, 3), half),
+            *lips(256, 512, (1, 6, 6), padding=0),
         )
         self.netfcaud = _projection()
         self.netfclip = _projection()
@@ -114,49 +97,42 @@ def mfcc_columns(wav: np.ndarray) -> Tensor:
     return torch.from_numpy(coefficients.T.astype(np.float32))
 
 
-class SyncScorer:
-    """Scores the frames of one clip against its sound; only the frames of one window are kept.
+@torch.inference_mode()
+def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Embeds the windows of a clip and their sound: lips and sound (n, 1024).
+
+    As in the public code, there is no window for the last five frames. Only the frames of one window are kept.
 
     Args:
         network: from `load`.
-        wav: (S,) sound at 16 kHz. As in the public code, no window starts in the last five frames of the sound.
+        frames: (H, W, 3), RGB uint8, of which all is seen, as usual for LRS2.
+        wav: (S,) at 16 kHz; frames beyond its end are left out.
     """
-
-    def __init__(self, network: SyncNet, wav: np.ndarray) -> None:
-        self.network = network
-        self.device = next(network.parameters()).device
-        count = max(0, len(wav) * FPS // SAMPLE_RATE - WINDOW)
-        columns = nn.functional.pad(mfcc_columns(wav), (0, MFCC_COLUMNS))
-        windows = columns.unfold(1, MFCC_COLUMNS, STEP)[:, :count]  # (13, n, 20)
-        self.windows = windows.transpose(0, 1)[:, None]  # (n, 1, 13, 20)
-        self.lips: list[Tensor] = []  # (1, 1024) of each window
-        self.sound: list[Tensor] = []
-        self._frames = deque(maxlen=WINDOW)
-
-    @torch.inference_mode()
-    def add(self, frame: np.ndarray) -> None:
-        """Adds the next frame (H, W, 3), RGB uint8, of which all is seen, as usual for LRS2."""
-        number = len(self.lips)
-        if len(self._frames) == WINDOW and number < len(self.windows):  # as in public code, without the last window
-            frames = torch.stack(list(self._frames), dim=2)  # (1, 3, 5, 224, 224)
-            self.lips.append(self.network.embed_lips(frames).cpu())
-            sound = self.windows[[number]].to(self.device)
-            self.sound.append(self.network.embed_sound(sound).cpu())
+    device = next(network.parameters()).device
+    recent = deque(maxlen=WINDOW)
+    lips = []
+    for frame in islice(frames, len(wav) * FPS // SAMPLE_RATE):
+        if len(recent) == WINDOW:
+            window = torch.stack(list(recent), dim=2)  # (1, 3, 5, 224, 224)
+            lips.append(network.embed_lips(window))
         bgr = cv2.dnn.blobFromImage(frame, size=(SIDE, SIDE), swapRB=True)  # (1, 3, 224, 224), 0..255
-        self._frames.append(torch.from_numpy(bgr).to(self.device))
-
-    def scores(self) -> dict[str, float]:
-        """The clip's scores by column; empty if it has fewer than six frames, as an offset of 0 would mean in sync."""
-        if not self.lips:
-            return {}
-        return score(torch.cat(self.lips), torch.cat(self.sound))
+        recent.append(torch.from_numpy(bgr).to(device))
+    if not lips:
+        nothing = torch.empty(0, EMBEDDING)
+        return nothing, nothing
+    windows = mfcc_columns(wav).unfold(1, MFCC_COLUMNS, STEP)[:, : len(lips)]  # (13, n, 20)
+    sound = [network.embed_sound(window[None, None].to(device)) for window in windows.unbind(1)]
+    return torch.cat(lips).cpu(), torch.cat(sound).cpu()
 
 
 def score(lips: Tensor, sound: Tensor) -> dict[str, float]:
     """Scores embeddings (n, 1024) by their mean distance at every shift; beyond its ends the sound is zero.
 
-    "LSE-D" is the smallest distance, "LSE-C" how far it lies below the median, "offset" its shift in frames.
+    "LSE-D" is the smallest distance, "LSE-C" how far it lies below the median, "offset" its shift in frames. No scores
+    of no windows (a clip of fewer than six frames), as an offset of 0 would mean in sync.
     """
+    if not len(lips):
+        return {}
     padded = nn.functional.pad(sound, (0, 0, MAX_SHIFT, MAX_SHIFT))
     shifted = padded.unfold(0, len(lips), 1).transpose(1, 2)  # (31, n, 1024)
     distances = nn.functional.pairwise_distance(lips, shifted).mean(dim=1)

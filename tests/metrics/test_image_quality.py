@@ -12,7 +12,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from skimage import data, metrics
 from torch import Tensor
 
-from metrics.image_quality import LPIPS, FeaturePool, Inception, fid, psnr, ssim
+from metrics.image_quality import LPIPS, FeaturePool, Inception, psnr, ssim
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,31 +147,29 @@ def test_lpips_loads_whole_files_and_vgg(tmp_path: Path) -> None:
 def test_fid_equals_pytorch_fid() -> None:
     random = np.random.default_rng(1)
     first = random.standard_normal((300, 24)) @ random.standard_normal((24, 24))
-    second = random.standard_normal((250, 24)) * 1.3 + 0.2
-    pools = []
-    for features in (first, second):
-        pool = FeaturePool()
-        for batch in np.array_split(features, 7):
-            pool.add(batch)
-        pools.append(pool)
-        statistics = pool.statistics()
+    second = random.standard_normal((300, 24)) * 1.3 + 0.2
+    pool = FeaturePool()
+    for batch in np.array_split(np.stack([first, second]), 7, axis=1):
+        pool.add(batch)
+    for features, statistics in zip((first, second), pool.statistics(), strict=True):
         np.testing.assert_allclose(statistics["mu"], features.mean(0), atol=1e-12)
         np.testing.assert_allclose(statistics["sigma"], np.cov(features, rowvar=False), atol=1e-10)
     theirs = calculate_frechet_distance(
         first.mean(0), np.cov(first, rowvar=False), second.mean(0), np.cov(second, rowvar=False)
     )
-    assert fid(*pools) == pytest.approx(theirs, rel=1e-8)
-    assert fid(pools[0], pools[0]) == pytest.approx(0, abs=1e-8)
-    assert np.isnan(fid(FeaturePool(), pools[0]))
+    assert pool.fid() == pytest.approx(theirs, rel=1e-8)
+    same = FeaturePool()
+    same.add(np.stack([first, first]))
+    assert same.fid() == pytest.approx(0, abs=1e-8)
+    assert np.isnan(FeaturePool().fid())
 
 
 def test_fid_works_with_fewer_images_than_dimensions() -> None:
     """Singular covariances, as in every small test set. A shift by d changes only the mean term, by d^2."""
     features = np.random.default_rng(2).standard_normal((20, 64))
-    first, second = FeaturePool(), FeaturePool()
-    first.add(features)
-    second.add(features + 0.5)
-    assert fid(first, second) == pytest.approx(64 * 0.25, rel=1e-5)
+    pool = FeaturePool()
+    pool.add(np.stack([features, features + 0.5]))
+    assert pool.fid() == pytest.approx(64 * 0.25, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """SyncNet: the public file's shapes, the published evaluation step by step, and known shifts."""
 
 import tracemalloc
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import python_speech_features
 import torch
 from torch import nn
 
-from metrics.syncnet import SyncNet, SyncScorer, load, mfcc_columns, score
+from metrics.syncnet import SyncNet, embed, load, mfcc_columns, score
 from runtime.command_line import UserError
 
 # Key -> shape of every weight of more than one axis in syncnet_v2.model.
@@ -33,13 +32,6 @@ NORMS = [
     "netfcaud.1",
     "netfclip.1",
 ]
-
-
-def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    scorer = SyncScorer(network, wav)
-    for frame in frames:
-        scorer.add(frame)
-    return torch.cat(scorer.lips), torch.cat(scorer.sound)
 
 
 def random_network(seed: int = 0) -> SyncNet:
@@ -97,10 +89,8 @@ def test_embeddings_equal_the_published_evaluation() -> None:
 
 
 def test_clip_shorter_than_a_window_has_no_score() -> None:
-    scorer = SyncScorer(random_network(), np.zeros(16000, np.float32))
-    for frame in np.zeros((5, 224, 224, 3), np.uint8):
-        scorer.add(frame)
-    assert scorer.scores() == {}, "an offset of 0 would count as in step"
+    embeddings = embed(random_network(), np.zeros((5, 224, 224, 3), np.uint8), np.zeros(16000, np.float32))
+    assert score(*embeddings) == {}, "an offset of 0 would count as in step"
 
 
 @pytest.mark.parametrize("shift", [-7, 0, 3])
