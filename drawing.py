@@ -21,7 +21,7 @@ from face.references import lip_openness, spread_over_openness
 from face.sketch import GREY
 from face.tracking import FaceTrack, fill_gaps
 from media.audio import FPS, mel_windows
-from media.planes import Planes, RgbPicture
+from media.planes import Picture, around, replace
 from media.timing import window_frames
 from media.video import Video
 from networks import NUM_LANDMARK_REFERENCES, Networks, References, batches
@@ -33,8 +33,6 @@ MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for
 GREEN = (0, 255, 0)
 CORES = available_cores()
 WORKERS = min(CORES, 4)  # threads that draw
-
-Picture = RgbPicture | Planes
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ class Drawing:
         if detail > 1:
             large_images = np.empty((len(chosen), detail * size, detail * size, 3), np.uint8)
         for i, (picture, box) in enumerate(zip(self.source.pictures(chosen), boxes, strict=True)):
-            region = picture.around(box)
+            region = around(picture, box)
             images[i] = crop_face(region.rgb, region.box, size)
             if large_images is not None:
                 large_images[i] = crop_face(region.rgb, region.box, detail * size, detail=True)
@@ -181,7 +179,7 @@ class Drawing:
         size = self.networks.size
         places = places[with_face]
         boxes = shot.boxes[places]
-        regions = [pictures[i].around(box) for i, box in zip(with_face, boxes, strict=True)]
+        regions = [around(pictures[i], box) for i, box in zip(with_face, boxes, strict=True)]
         old = to_crop(self.track.landmarks_in_frame[shot.frames[places]], boxes)  # (B, 131, 2)
         new = shot.landmarks_in_crop[places]
         sketches = self.draw_sketches(shot, places)
@@ -200,7 +198,7 @@ class Drawing:
                 marked = crop_face(pasted, region.box, size)
                 marked[sketch[..., 0] > GREY / 2] = GREEN
                 fill_panel(pasted, [marked, sketch, 255 * warped[j], 255 * faces[j]])
-            pictures[i] = pictures[i].replace(region, pasted)
+            pictures[i] = replace(pictures[i], region, pasted)
 
     def draw_sketches(self, shot: Shot, places: ndarray) -> ndarray:
         """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
@@ -210,9 +208,9 @@ class Drawing:
         return sketches[indices.reshape(windows.shape)]
 
 
-def with_panel(frame: ndarray) -> RgbPicture:
+def with_panel(frame: ndarray) -> ndarray:
     """A frame (H, W, 3) with a black column at its right, for four square cells."""
-    return RgbPicture(cv2.copyMakeBorder(frame, 0, 0, 0, len(frame) // 4, cv2.BORDER_CONSTANT))
+    return cv2.copyMakeBorder(frame, 0, 0, 0, len(frame) // 4, cv2.BORDER_CONSTANT)
 
 
 def fill_panel(frame: ndarray, cells: list[ndarray]) -> None:

@@ -27,9 +27,9 @@ from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, parse_pick, track_faces
 from jobs import Job, Speaker, read_jobs, run_jobs
 from media.audio import FPS, SAMPLE_RATE, log_mel
-from media.planes import BT709, RgbPicture
+from media.planes import BT709
 from media.timing import ping_pong
-from media.video import Video, read_audio, read_tags
+from media.video import Video, read_audio
 from media.writer import WRITTEN, VideoWriter
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
@@ -133,7 +133,7 @@ class Dubber:
                 config.codec,
                 config.lossless,
                 source.matrix or BT709,
-                read_tags(video) | {"comment": SYNTHETIC},
+                source.tags | {"comment": SYNTHETIC},
                 copy_sound=num_frames == sound_frames,
             )
             stack.enter_context(writer)
@@ -141,13 +141,13 @@ class Dubber:
             if config.panel:
                 pictures = map(with_panel, source.frames(order))
             elif config.lossless:
-                pictures = map(RgbPicture, source.frames(order))
+                pictures = source.frames(order)
             pictures = stack.enter_context(closing(prefetch(pictures, READ_AHEAD)))
             for drawing in drawings:
                 pictures = stack.enter_context(closing(drawing.pictures(order, pictures)))
             for picture in report(pictures, "write", num_frames, progress):
                 with stopwatch.stage("write"):
-                    writer.write(picture.frame)
+                    writer.write(picture)
         remarks += remarks_on(source, track)
         frames_without_face = sum(drawing.frames_without_face(order) for drawing in drawings)
         seconds = time.perf_counter() - began

@@ -20,8 +20,10 @@ def write_portrait(path: Path, length: float, size: tuple[int, int]) -> None:
     top = (size[1] - side) // 2
     left = (size[0] - side) // 2
     portrait = cv2.copyMakeBorder(portrait, top, top, left, left, cv2.BORDER_REFLECT)
-    speech = np.resize(read_audio(ASSETS / "speech.flac"), round(length * SAMPLE_RATE))
-    with VideoWriter(path, FPS, size, speech, crf=23) as writer:
+    speech = ASSETS / "speech.flac"
+    seconds = len(read_audio(speech)) / SAMPLE_RATE
+    sounds = [(speech, start) for start in np.arange(0, length, seconds)]
+    with VideoWriter(path, FPS, size, sounds, crf=23) as writer:
         for frame in range(round(length * FPS)):
             shift = side / 40 * np.array([np.sin(frame / 9), np.cos(frame / 7)])
             writer.write(np.roll(portrait, shift.astype(int), axis=(0, 1)))

@@ -94,11 +94,11 @@ class Compare:
                 raise UserError("name at least one, as NAME=VIDEO")
         command_line.check_output(self.output, "--output", WRITTEN, inputs=paths.values())
         videos = [Video(path) for path in paths.values()]
-        sound = next((video.path for video in videos if video.has_audio), None)
+        sounds = [(video.path, 0.0) for video in videos if video.has_audio]
         height = videos[0].height
         widths = [max(1, round(video.width * height / video.height)) for video in videos]
         num_frames = 0
-        with VideoWriter(self.output, videos[0].fps, (sum(widths), LABEL_HEIGHT + height), sound) as writer:
+        with VideoWriter(self.output, videos[0].fps, (sum(widths), LABEL_HEIGHT + height), sounds[:1]) as writer:
             for pictures in zip(*videos, strict=False):
                 cells = []
                 for name, width, picture in zip(paths, widths, pictures, strict=True):

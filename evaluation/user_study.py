@@ -90,10 +90,10 @@ class Study:
 def encode_video(path: Path) -> str:
     """A video as a data: address, in H.264 4:2:0 and AAC, which every browser plays, without its file's name."""
     video = Video(path, fps=None)
-    sound = path if video.has_audio else None
+    sounds = [(path, 0.0)] if video.has_audio else []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "video.mp4"
-        with VideoWriter(copy, video.fps, (video.width, video.height), sound, crf=CRF) as writer:
+        with VideoWriter(copy, video.fps, (video.width, video.height), sounds, crf=CRF) as writer:
             for frame in video:
                 writer.write(frame)
         return "data:video/mp4;base64," + base64.b64encode(copy.read_bytes()).decode()

@@ -28,15 +28,11 @@ _PICTURE_FORMATS = {"image2", "gif", "apng"}
 _PICTURE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1"}  # of files built like an mp4
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave out transparency
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
-_HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
-_SDR: dict[str, Any] = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _MAX_DRIFT = 0.05  # seconds by which sound may drift from its timestamps before silence is put in or samples are cut
 _MAX_RATE = 1000  # frames a second: more is a clock, not a rate
 _RESTART = 1  # seconds by which time goes back where another file was joined on
-_AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
-_AAC_BIT_RATE = 96000  # bits a second and channel
-_ENCODERS = {"h264": "libx264", "hevc": "libx265", "lossless": "libx264rgb"}
 
 Stream = av.VideoStream | av.AudioStream
 VideoFrame = av.VideoFrame
@@ -101,39 +97,31 @@ class Source:
         """The earlier of the starts, moved by less than a frame so that the first picture falls on the grid of 25
         frames a second: otherwise the few milliseconds of lead-in of sound codecs would make every picture late.
         """
-        picture = _start(self.picture)
-        sound = _start(self.sound)
-        if picture is None or sound is None:
-            return picture or sound or Fraction(0)
-        lead = max(Fraction(0), picture - sound)
+        picture = _start(self.picture, _start(self.sound, Fraction(0)))
+        lead = max(Fraction(0), picture - _start(self.sound, picture))
         return picture - Fraction(math.floor(lead * FPS), FPS)
 
     def duration(self) -> float:
         """Seconds that the header states or the file's size suggests; 0 if unknown."""
-        container = self.container
-        seconds = (container.duration or 0) / av.time_base
-        if container.format.name.startswith("matroska"):
-            return _length(seconds, (container.start_time or 0) / av.time_base)
-        return seconds
+        start = self.container.start_time or 0
+        duration = self.container.duration or 0
+        if self.container.format.name.startswith("matroska") and duration > start:
+            duration -= start  # most programs state as duration the time at which it ends
+        return duration / av.time_base
 
     def latest(self) -> float:
         """Seconds; a later time is damaged, and must not ask for hours of repeated frames or silence."""
         return self.zero + 2 * self.duration() + 10 if self.container.duration else math.inf
 
-    def pixel_aspect(self) -> float:
-        """Width over height of a pixel; 1 where it is close to that or absurd, and for pictures."""
-        if self.is_picture or self.picture is None:
-            return 1.0
-        aspect = float(self.picture.sample_aspect_ratio or 1)
-        return aspect if 0.01 < abs(math.log(aspect)) < 1 else 1.0
-
-    def stated_end(self) -> float:
-        """Seconds from zero to the end of the sound that the header states; infinite if it doesn't."""
-        start = _start(self.sound)
-        stated: Any = self.sound
-        if start is None or stated.duration is None:
-            return math.inf
-        return float(start + stated.duration * stated.time_base - self.zero)
+    def stated_end(self, stream: Any) -> float:
+        """Seconds from zero to the end of a stream that the header states; infinite if it doesn't."""
+        start = _start(stream, self.zero)
+        end = start + (stream.duration or math.inf) * stream.time_base
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+        if tag:  # Matroska, WebM: most programs state as duration the time at which it ends
+            stated = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+            end = stated if stated > start else start + stated
+        return float(end - self.zero)
 
     def sound_to_copy(self) -> Iterator[av.Packet] | None:
         """The packets of sound that can go into an mp4 as it is: AAC from zero on, mono or stereo. Else None."""
@@ -234,25 +222,17 @@ def _is_default(stream: Stream) -> bool:
     return Disposition.default in stream.disposition
 
 
-def _start(stream: Stream | None) -> Fraction | None:
-    """The time of a stream's beginning, in seconds, if it is known."""
-    if stream is None or stream.start_time is None or stream.time_base is None:
-        return None
+def _start(stream: Any, default: Fraction) -> Fraction:
+    """The time of a stream's beginning, in seconds; `default` if that is not known or there is no stream."""
+    if stream is None or stream.start_time is None:
+        return default
     return stream.start_time * stream.time_base
 
 
-def stated_duration(stream: av.VideoStream) -> float:
-    """Seconds of pictures that the header states; 0 if it doesn't."""
-    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska, WebM
-    if tag:
-        end = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-        return _length(end, float(_start(stream) or 0))
-    return float((stream.duration or 0) * (stream.time_base or 0))
-
-
-def _length(end: float, start: float) -> float:
-    """Seconds of a Matroska file, in which most programs state as duration the time at which it ends."""
-    return end - start if end > start > 0 else end
+def pixel_aspect(stream: av.VideoStream) -> float:
+    """Width over height of a pixel; 1 where it is close to that or absurd."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.01 < abs(math.log(aspect)) < 1 else 1.0
 
 
 def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
@@ -273,15 +253,11 @@ def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How a stored picture becomes upright: see `media.pictures.upright`."""
-    matrix = None
+    matrix: Any = np.eye(3, dtype=np.int32)
     with suppress(ValueError):  # PyAV stops at kinds of data that are new to it, such as EXIF
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
+        matrix = frame.side_data.get("DISPLAYMATRIX", matrix)
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
-    if abs(b) > abs(a):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0
+    return abs(b) > abs(a), b + d < 0, a + c < 0
 
 
 class Converter:
@@ -293,19 +269,27 @@ class Converter:
 
     def __init__(self, threads: int = 0) -> None:
         self.has_blended = False
+        self._threads = threads
         self._reformatter = VideoReformatter()
-        self._options: dict[str, Any] = {"interpolation": _SCALING, "threads": threads}
 
     def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> ndarray:
         """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
-        options = dict(self._options)
-        if frame.colorspace not in _KNOWN_MATRICES:
-            options["src_colorspace"] = Colorspace.ITU709 if pictures.is_hd(width, height) else Colorspace.ITU601
-        if frame.color_trc in _HDR:
-            options |= _SDR
+        matrix = frame.colorspace
+        if matrix not in _KNOWN_MATRICES:
+            matrix = Colorspace.ITU709 if pictures.is_hd(width, height) else Colorspace.ITU601
+        is_hdr = frame.color_trc in HDR
         has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
-        pixel_format = "rgba" if has_alpha else "rgb24"
-        picture = self._reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray()
+        picture = self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            "rgba" if has_alpha else "rgb24",
+            src_colorspace=matrix,
+            interpolation=_SCALING,
+            dst_color_trc=ColorTrc.BT709 if is_hdr else None,
+            dst_color_primaries=ColorPrimaries.BT709 if is_hdr else None,
+            threads=self._threads,
+        ).to_ndarray()
         if has_alpha:
             self.has_blended |= bool(picture[..., 3].min() < 255)
             picture = pictures.blend_over_white(picture)
@@ -315,57 +299,27 @@ class Converter:
 
     def from_rgb(self, picture: ndarray, pixel_format: str | None, matrix: int = 1) -> av.VideoFrame:
         """A frame of that pixel format, in limited range and with this colour matrix (BT.709) unless it is RGB."""
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         if pixel_format == "rgb24":
             return frame
         return self._reformatter.reformat(
             frame,
             format=pixel_format,
-            dst_colorspace=Colorspace.ITU709 if matrix == 1 else Colorspace.ITU601,
+            dst_colorspace=matrix,  # 6 is FFmpeg's default
+            interpolation=_SCALING,
             dst_color_range=ColorRange.MPEG,
-            **self._options,
+            threads=self._threads,
         )
 
 
-def open_output(
-    path: Path, rate: Fraction, size: tuple[int, int], codec: str, crf: int, matrix: int
-) -> tuple[OutputContainer, av.VideoStream]:
-    """Creates a file with one stream of pictures: lossless RGB, or h264 or hevc in 4:2:0 with these colours (H.273)."""
-    options = {} if path.suffix == ".mkv" else {"movflags": "+faststart"}
-    container = av.open(f"file:{path}", "w", options=options)
-    is_lossless = codec == "lossless"
-    # "veryfast" takes half the default's time, for files of the same size and 1.7 dB less PSNR.
-    quality = str(0 if is_lossless else crf)
-    settings = {"crf": quality, "preset": "veryfast", "x265-params": "log-level=error"}
-    video: Any = container.add_stream(_ENCODERS[codec], rate, settings)
-    width, height = size
-    video.width = width + width % 2  # H.264 takes even sides only
-    video.height = height + height % 2
-    context = video.codec_context
-    context.time_base = 1 / rate
-    context.pix_fmt = "rgb24" if is_lossless else "yuv420p"
-    if not is_lossless:
-        context.colorspace = matrix
-        context.color_primaries = matrix
-        context.color_trc = 1 if matrix == 1 else 6
-        context.color_range = ColorRange.MPEG
-    if codec == "hevc":
-        context.codec_tag = "hvc1"  # Apple's players know it by this name only
-    return container, video
-
-
-def add_sound(container: OutputContainer, rate: int, channels: int) -> av.AudioStream:
-    """Adds a stream of AAC sound, at `rate` if every player takes that, with one or two channels."""
-    if rate not in _AAC_RATES:
-        rate = 48000
-    channels = min(channels, 2)
-    layout = "mono" if channels == 1 else "stereo"
-    return container.add_stream("aac", rate, layout=layout, bit_rate=_AAC_BIT_RATE * channels)
+def open_output(path: Path) -> OutputContainer:
+    """Creates a file. An mp4's index comes first, so that browsers can begin to play it."""
+    return av.open(f"file:{path}", "w", options={} if path.suffix == ".mkv" else {"movflags": "+faststart"})
 
 
 def sound_frame(samples: ndarray, stream: av.AudioStream, position: int) -> av.AudioFrame:
     """A frame for `stream` of samples (channels, n) float32, `position` samples after the start."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", stream.layout.name)
+    frame = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
     frame.sample_rate = stream.rate
     frame.pts = position
     frame.time_base = Fraction(1, stream.rate)

@@ -11,7 +11,6 @@ from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 WHITE = 255
 _MIN_COMB = 8  # grey levels by which a line of the other field sticks out
-_JPEG_IN_TIFF = {"jpeg", "tiff_jpeg"}
 
 
 def is_hd(width: int, height: int) -> bool:
@@ -43,9 +42,8 @@ def deinterlace(picture: ndarray) -> ndarray:
     above = picture[:-2:2]
     line = picture[1:-1:2]
     below = picture[2::2]
-    brighter = cv2.subtract(line, cv2.max(above, below))
-    darker = cv2.subtract(cv2.min(above, below), line)
-    moved = (cv2.max(brighter, darker) > _MIN_COMB).any(axis=2)
+    between = line.clip(cv2.min(above, below), cv2.max(above, below))
+    moved = (cv2.absdiff(line, between) > _MIN_COMB).any(axis=2)
     mean = cv2.addWeighted(above, 0.5, below, 0.5, 0)
     line[moved] = mean[moved]
     return picture
@@ -59,7 +57,7 @@ def blend_over_white(picture: ndarray) -> ndarray:
 
 
 def as_png(path: Path) -> io.BytesIO | None:
-    """A copy of a picture that FFmpeg reads wrongly: turned by EXIF, animated WebP, JPEG in TIFF, transparent AVIF.
+    """A copy of a picture that FFmpeg reads wrongly: turned by EXIF, animated WebP, TIFF, transparent AVIF.
 
     None if it is none of these, or damaged. The copy is upright and has the same times.
     """
@@ -67,9 +65,8 @@ def as_png(path: Path) -> io.BytesIO | None:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
             is_animated = picture.format == "WEBP" and getattr(picture, "is_animated", False)
-            is_jpeg_in_tiff = picture.format == "TIFF" and picture.info.get("compression") in _JPEG_IN_TIFF
             is_transparent = picture.format == "AVIF" and picture.mode == "RGBA"
-            if not (is_turned or is_animated or is_jpeg_in_tiff or is_transparent):
+            if not (is_turned or is_animated or is_transparent or picture.format == "TIFF"):
                 return None
             durations = []  # milliseconds
             for frame in ImageSequence.Iterator(picture):

@@ -5,12 +5,13 @@ sample s and frame f of a file belong together when s / sample rate = f / frame 
 """
 
 import contextlib
+import functools
 import itertools
 import math
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from numpy import ndarray
 
 from media import ffmpeg, pictures
 from media.audio import FPS, SAMPLE_RATE
-from media.planes import Planes, RgbPicture, matrix_of
+from media.planes import Picture, matrix_of
 from media.timing import Timeline
 from runtime.command_line import UserError
 
@@ -74,12 +75,12 @@ class Video:
 
     Attributes:
         width, height: pixels, upright; a picture (png, jpg, gif, ...) is shrunk to `MAX_PICTURE` pixels.
-        shrunk: whether it was.
         remarks: what was done to the pictures read so far, in one line each.
         fps: frames a second that it yields.
         matrix: of its colours (H.273), if its frames can be used as the decoder gives them: see `pictures`.
         num_frames: how many; estimated from the header until the video has been read to its end once.
         has_audio: whether there is sound that can be decoded.
+        tags: the metadata that a copy should have, too, such as its title and when it was made.
         damage: once it has been read to its end, what could not be decoded, in one line.
 
     Raises:
@@ -95,56 +96,59 @@ class Video:
         self._complete = False  # whether the timeline holds all source frames
         self._joined = False  # whether the file is several joined end to end
         with ffmpeg.open_input(self.path) as source:
-            stream = source.picture
+            stream: Any = source.picture
             self._is_picture = source.is_picture
             if stream is None:
                 raise UserError(f"{path} {_NO_PICTURE if source.is_picture else _NO_VIDEO}")
-            stream.codec_context.thread_count = threads
             first = next(source.decode(stream), None)
-            if first is None or first.width * first.height == 0:
+            if first is None:
                 raise UserError(f"{path}: {_UNREADABLE_PICTURE if source.is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first)
-            self._frame_bytes = 1 + first.width * first.height * first.format.padded_bits_per_pixel // 8
-            self.matrix = matrix_of(first)
-            self._set_size(first.width * source.pixel_aspect(), first.height)
+            frame_bytes = first.width * first.height * first.format.padded_bits_per_pixel / 8
+            self._most_kept = max(8, int(_BUFFER_BYTES / frame_bytes))  # decoded frames
+            self._set_size(first, ffmpeg.pixel_aspect(stream))
 
             source_rate, highest_rate = ffmpeg.frame_rates(stream)
             rate = Fraction(fps).limit_denominator(1001) if fps else source_rate
             self.fps = float(rate)
-            self._time_base = stream.time_base or Fraction(1, 90000)
-            self._timeline = Timeline(self._time_base, source_rate, 1 / highest_rate, rate, source.zero)
+            self._time_base = stream.time_base
+            self._zero = source.zero
+            self._timeline = Timeline(self._time_base, source_rate, 1 / highest_rate, rate, self._zero)
 
+            metadata = source.container.metadata
+            self.tags = {name: value for name, value in metadata.items() if name.lower() in _KEPT_TAGS}
             self.has_audio = source.sound is not None
-            stated = ffmpeg.stated_duration(stream)
-            longest = source.duration()  # of the longest stream, which may be the sound
-            self.num_frames = max(1, round((stated or longest) * rate))
-            self._stated_seconds = stated if stated or self.has_audio else longest
-            start = (stream.start_time or 0) * self._time_base
-            latest_end = start + stated if stated else source.latest()  # seconds
+            stated_end = source.stated_end(stream)  # seconds from zero
+            expected_end = stated_end if stated_end < math.inf else source.duration()  # of the longest stream
+            self.num_frames = max(1, round(expected_end * rate))
+            self._stated_end = stated_end if self.has_audio else expected_end
+            latest_end = min(self._zero + stated_end, source.latest())
             self._latest_end = float(latest_end / self._time_base)  # ticks: no frame is shown longer
 
-    def _set_size(self, width: float, height: int) -> None:
-        """Sets the size from that of the stored picture, in square pixels."""
-        scale = 1.0
-        if self._is_picture:
-            scale = min(1, math.sqrt(MAX_PICTURE / (width * height)))
-        self.shrunk = scale < 1
-        multiple = 2 if self.shrunk else 1  # even sides, so that a video made of it has just these
-        stored_width = multiple * round(width * scale / multiple)
-        stored_height = multiple * round(height * scale / multiple)
-        self._stored_size = (stored_width, stored_height)
-        is_changed = any(self._orientation) or self._stored_size != (width, height)
-        if is_changed or self._is_picture or stored_width % 2 or stored_height % 2:
-            self.matrix = None
+    def _set_size(self, first: ffmpeg.VideoFrame, aspect: float) -> None:
+        """Sets the size in square pixels, and whether the first frame's samples can stay as they are."""
+        width = first.width
+        height = first.height
+        pixels = width * height
+        if not self._is_picture:
+            width = round(width * aspect)
+        elif pixels > MAX_PICTURE:
+            scale = math.sqrt(MAX_PICTURE / pixels) / 2
+            width = 2 * round(width * scale)  # even sides, so that a video made of it has just these
+            height = 2 * round(height * scale)
+        self._stored_size = (width, height)
         is_transposed = self._orientation[0]
         self.width, self.height = self._stored_size[::-1] if is_transposed else self._stored_size
-        if self.shrunk:
+        if height < first.height:
             self.remarks.append(f"shrunk to {self.width} x {self.height} pixels")
+        is_changed = any(self._orientation) or self._stored_size != (first.width, first.height)
+        is_odd = width % 2 or height % 2
+        self.matrix = None if is_changed or is_odd or self._is_picture else matrix_of(first)
 
     def __iter__(self) -> Iterator[ndarray]:
         """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
         with contextlib.suppress(_PastTheEnd):
-            yield from self._to_rgb(self._walk(itertools.count()))
+            yield from map(self._converter(), self._walk(itertools.count(), 2))
 
     def frames(self, indices: Sequence[int] | ndarray) -> Iterator[ndarray]:
         """The frames of these numbers, in any order, as above; neighbours in turn are cheap in both directions.
@@ -152,40 +156,36 @@ class Video:
         Raises:
             IndexError: a number below 0 or past the end.
         """
-        return self._to_rgb(self._walk(indices, self._keep(indices)))
+        return map(self._converter(), self._choose(indices))
 
-    def pictures(self, indices: Sequence[int] | ndarray) -> Iterator[RgbPicture | Planes]:
-        """As `frames`, but with the decoder's own samples if the video has a `matrix`."""
-        if self.matrix is None:
-            yield from map(RgbPicture, self.frames(indices))
-            return
-        for frame in self._walk(indices, self._keep(indices)):
-            if matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size:
-                yield Planes(frame, self.matrix)
-            else:  # a stream may change on the way
-                yield from map(RgbPicture, self._to_rgb([frame]))
+    def pictures(self, indices: Sequence[int] | ndarray) -> Iterator[Picture]:
+        """As `frames`, but as the decoder gives them if the video has a `matrix`."""
+        convert = self._converter()
+        for frame in self._choose(indices):
+            is_same_kind = matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size
+            yield frame if self.matrix and is_same_kind else convert(frame)  # a stream may change on the way
 
-    def _keep(self, indices: Sequence[int] | ndarray) -> int:
-        """How many decoded frames to keep: enough for playing backward, if these frames do."""
+    def _choose(self, indices: Sequence[int] | ndarray) -> Iterator[Any]:
+        """As `_walk`; keeps enough decoded frames for playing backward, if these do."""
         is_backward = (np.diff(indices) < 0).any()
-        return max(8, _BUFFER_BYTES // self._frame_bytes) if is_backward else 2
+        return self._walk(indices, self._most_kept if is_backward else 2)
 
-    def _to_rgb(self, frames: Iterable[Any]) -> Iterator[ndarray]:
-        """The upright pictures (H, W, 3) uint8 of frames; one that is held is converted once."""
+    def _converter(self) -> Callable[[Any], ndarray]:
+        """Turns frames into upright pictures (H, W, 3) uint8; one that is held is converted once."""
         converter = ffmpeg.Converter(self._threads)
-        converted = None
-        picture = np.empty(0)
-        for frame in frames:
-            if frame is not converted:
-                rgb = converter.to_rgb(frame, *self._stored_size)  # a stream may change its size on the way
-                picture = pictures.upright(rgb, self._orientation)
-                picture.flags.writeable = False
-                converted = frame
-                if converter.has_blended and _BLENDED not in self.remarks:
-                    self.remarks.append(_BLENDED)
-            yield picture
 
-    def _walk(self, indices: Iterable[int], keep: int = 2) -> Iterator[Any]:
+        @functools.lru_cache(maxsize=1)
+        def convert(frame: Any) -> ndarray:
+            rgb = converter.to_rgb(frame, *self._stored_size)  # a stream may change its size on the way
+            picture = pictures.upright(rgb, self._orientation)
+            picture.flags.writeable = False
+            if converter.has_blended and _BLENDED not in self.remarks:
+                self.remarks.append(_BLENDED)
+            return picture
+
+        return convert
+
+    def _walk(self, indices: Iterable[int], keep: int) -> Iterator[Any]:
         """FFmpeg's frames for output frames; keeps the `keep` frames that were decoded last."""
         timeline = self._timeline
         kept = deque[tuple[int, Any]](maxlen=keep)  # positions and frames
@@ -267,12 +267,12 @@ class Video:
         self._complete = True
         is_still = self._is_picture and len(timeline) == 1
         self.num_frames = 1 if is_still else timeline.num_output_frames
-        seconds = float((timeline.end - timeline.ticks[0]) * self._time_base)
+        end = float(timeline.end * self._time_base - self._zero)  # seconds
         damages = []
         if self._errors:
             damages.append(f"{len(self._errors)} of its packets cannot be decoded ({self._errors[0]})")
-        if self._stated_seconds - seconds > _SHORTER:
-            damages.append(f"its pictures end after {seconds:.1f} of {self._stated_seconds:.1f} s")
+        if _SHORTER < self._stated_end - end < math.inf:
+            damages.append(f"its pictures end after {end:.1f} of {self._stated_end:.1f} s")
         self.damage = "; ".join(damages) or None
 
 
@@ -280,12 +280,6 @@ def sound_file(video: Video) -> Path:
     """Where a video's sound is: inside or, if it has none, in a .wav of the same name beside it, if there is one."""
     beside = video.path.with_suffix(".wav")
     return beside if not video.has_audio and beside.is_file() else video.path
-
-
-def read_tags(path: Path) -> dict[str, str]:
-    """The metadata of a video that a copy should have, too, such as its title and when it was made."""
-    with ffmpeg.open_input(path) as source:
-        return {name: value for name, value in source.container.metadata.items() if name.lower() in _KEPT_TAGS}
 
 
 def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
@@ -305,7 +299,7 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
         stream = source.sound
         if stream is None:
             raise UserError(f"{path} has no sound; give a sound file, or a video with sound")
-        stated = source.stated_end()  # seconds
+        stated = source.stated_end(stream)  # seconds
         is_headerless = source.container.format.name in _HEADERLESS
         layout = "mono" if stream.channels == 1 else "stereo"
         for channels in source.sound_pieces(SAMPLE_RATE, layout):

@@ -209,7 +209,7 @@ def test_python_examples_run(tmp_path: Path) -> None:
         face = portrait.convert("RGB").crop((130, 0, 330, 200)).resize(size)
     wav = read_audio(ROOT / "assets" / "speech.flac")[:8000]
     wavfile.write(tmp_path / "speech.wav", 16000, wav)
-    with VideoWriter(tmp_path / "talk.mp4", 25, size, audio=tmp_path / "speech.wav") as writer:
+    with VideoWriter(tmp_path / "talk.mp4", 25, size, [(tmp_path / "speech.wav", 0.0)]) as writer:
         for _ in range(12):
             writer.write(np.asarray(face))
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")

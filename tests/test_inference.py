@@ -22,7 +22,6 @@ import inference
 from face import fingerprint, tracking
 from jobs import Speaker
 from media.audio import FPS, SAMPLE_RATE, mel_windows
-from media.planes import samples
 from media.timing import ping_pong, window_frames
 from media.video import Video, read_audio
 from media.writer import VideoWriter
@@ -37,6 +36,7 @@ from runtime import command_line
 from runtime.command_line import SettingError
 from runtime.device import computes_in_bf16
 from tests.media.made_up import write as write_media
+from tests.media.test_planes import planes
 
 FACELESS = 3
 PORTRAIT = Path(__file__).resolve().parents[1] / "assets" / "portrait.png"
@@ -621,7 +621,7 @@ def test_outside_the_face_no_sample_changes_before_encoding(
     write, written = VideoWriter.write, []
 
     def keep(self: VideoWriter, frame: Any) -> None:
-        written.append([plane.copy() for plane in samples(frame)])
+        written.append([plane.copy() for plane in planes(frame)])
         write(self, frame)
 
     monkeypatch.setattr(VideoWriter, "write", keep)
@@ -629,8 +629,8 @@ def test_outside_the_face_no_sample_changes_before_encoding(
     sources = Video(video).pictures(range(15))
     boxes = tracking.track_faces(Video(video)).boxes
     assert len(written) == 15
-    for number, (source, planes, box) in enumerate(zip(sources, written, boxes, strict=True)):
-        for plane, new, step in zip(samples(source.frame), planes, (1, 2, 2), strict=True):  # type: ignore[arg-type]
+    for number, (source, new_planes, box) in enumerate(zip(sources, written, boxes, strict=True)):
+        for plane, new, step in zip(planes(source), new_planes, (1, 2, 2), strict=True):
             differences = np.argwhere(plane != new) * step
             assert (len(differences) > 0) == (number not in range(6, 9))
             if len(differences):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.io import wavfile
 from skimage import data
 
 from evaluation.tables import ClipScore, Row, Table
@@ -54,10 +55,13 @@ def speech(frames: int, seed: int) -> np.ndarray:
 
 def write(path: Path, frames: list[np.ndarray], seed: int = 0, fps: float = FPS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = speech(round(len(frames) * FPS / fps), seed)
-    with VideoWriter(path, fps, (frames[0].shape[1], frames[0].shape[0]), sound, lossless=True) as writer:
+    sound = path.with_suffix(".sound.wav")
+    wavfile.write(sound, SAMPLE_RATE, speech(round(len(frames) * FPS / fps), seed))
+    size = (frames[0].shape[1], frames[0].shape[0])
+    with VideoWriter(path, fps, size, [(sound, 0.0)], lossless=True) as writer:
         for picture in frames:
             writer.write(picture)
+    sound.unlink()
     return path
 
 

@@ -342,7 +342,8 @@ def test_truncated_file_gives_the_frames_before_the_cut(tmp_path):
 
 
 def test_truncated_mp4_with_its_index_in_front(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", 25, (WIDTH, HEIGHT), clicks(4, [0.5], SAMPLE_RATE)[0]) as writer:
+    sound = write(tmp_path / "sound.mkv", [], sound=clicks(4, [0.5]), sound_codec="flac")
+    with VideoWriter(tmp_path / "a.mp4", 25, (WIDTH, HEIGHT), [(sound, 0.0)]) as writer:
         for index in range(100):
             writer.write(numbered(index))
     data = (tmp_path / "a.mp4").read_bytes()

@@ -16,11 +16,16 @@ import soundfile
 
 from media import ffmpeg
 from media.audio import SAMPLE_RATE, frames_for_samples
-from media.video import Video, read_audio, read_tags, sound_file
+from media.video import Video, read_audio, sound_file
 from media.writer import VideoWriter, blocks
 from runtime.command_line import UserError
 from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, numbered, numbers, write
 from tests.media.test_video import COLOURS, colour_card, colours_in
+
+
+def write_wav(path, samples):
+    soundfile.write(path, samples, SAMPLE_RATE, "FLOAT")
+    return path
 
 
 def write_frames(path, count, fps=25.0, **kwargs):
@@ -41,7 +46,8 @@ def test_exactly_the_frames_written_come_back(tmp_path, caplog, ending, fps):
 
 def test_clicks_stay_with_their_frames(tmp_path):
     times = [0.2, 0.6, 1.32]
-    path = write_frames(tmp_path / "a.mp4", 50, audio=clicks(2, times, SAMPLE_RATE)[0])
+    sound = write_wav(tmp_path / "a.wav", clicks(2, times, SAMPLE_RATE)[0])
+    path = write_frames(tmp_path / "a.mp4", 50, sounds=[(sound, 0.0)])
     assert click_times(read_audio(path)) == pytest.approx(times, abs=1e-3)
     with av.open(str(path)) as container:
         assert container.streams.audio[0].rate == SAMPLE_RATE
@@ -50,7 +56,7 @@ def test_clicks_stay_with_their_frames(tmp_path):
 def test_sound_of_a_file_keeps_its_rate_channels_and_zero(tmp_path):
     stereo = clicks(2, [0.5, 1.5], 44100, 2)
     source = write(tmp_path / "a.mkv", [], sound=stereo, sound_codec="flac", sound_rate=44100, sound_layout="stereo")
-    path = write_frames(tmp_path / "a.mp4", 60, audio=source)
+    path = write_frames(tmp_path / "a.mp4", 60, sounds=[(source, 0.0)])
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         assert (stream.rate, stream.channels, stream.codec_context.name) == (44100, 2, "aac")
@@ -60,7 +66,8 @@ def test_sound_of_a_file_keeps_its_rate_channels_and_zero(tmp_path):
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 3])
 def test_sound_is_as_long_as_the_pictures(tmp_path, seconds):
     noise = np.random.default_rng(0).normal(0, 0.1, (round(seconds * SAMPLE_RATE),)).astype(np.float32)
-    wav = read_audio(write_frames(tmp_path / "a.mp4", 33, audio=noise))
+    sounds = [(write_wav(tmp_path / "a.wav", noise), 0.0)]
+    wav = read_audio(write_frames(tmp_path / "a.mp4", 33, sounds=sounds))
     assert abs(len(wav) - 33 * 640) <= 16 and frames_for_samples(len(wav)) == 33
     end = min(len(wav), len(noise))
     if seconds == 0.5:
@@ -69,7 +76,8 @@ def test_sound_is_as_long_as_the_pictures(tmp_path, seconds):
 
 def test_sound_is_written_alongside_the_frames_not_at_the_end(tmp_path):
     """Players and memory both need pictures and sound interleaved."""
-    path = write_frames(tmp_path / "a.mkv", 100, audio=clicks(4, [1.0], SAMPLE_RATE)[0])
+    sound = write_wav(tmp_path / "a.wav", clicks(4, [1.0], SAMPLE_RATE)[0])
+    path = write_frames(tmp_path / "a.mkv", 100, sounds=[(sound, 0.0)])
     with av.open(str(path)) as container:
         packets = [(p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.pts is not None]
     assert max(abs(b[1] - a[1]) for a, b in pairwise(packets)) < 0.5
@@ -122,12 +130,14 @@ def test_odd_sizes_get_a_row_or_column(tmp_path, size):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, UserError])
 def test_nothing_remains_after_an_exception(tmp_path, error):
     path = write_frames(tmp_path / "a.mp4", 5)
+    sound = write_wav(tmp_path / "a.wav", clicks(1, [], SAMPLE_RATE)[0])
     before = path.read_bytes()
-    with pytest.raises(error), VideoWriter(path, 25, (WIDTH, HEIGHT), audio=clicks(1, [])[0]) as writer:
+    with pytest.raises(error), VideoWriter(path, 25, (WIDTH, HEIGHT), [(sound, 0.0)]) as writer:
         for index in range(10):
             writer.write(numbered(index))
         raise error("stop")
-    assert os.listdir(tmp_path) == ["a.mp4"] and path.read_bytes() == before  # the older file is untouched
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "a.wav"]
+    assert path.read_bytes() == before, "the older file is untouched"
 
 
 def test_result_appears_only_at_the_end(tmp_path):
@@ -165,10 +175,10 @@ def test_wrong_use_of_the_writer(tmp_path):
         with pytest.raises(ValueError, match="uint8"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8)) as writer:
             writer.write(wrong)
     silent = write(tmp_path / "silent.mp4", [numbered(0)])
-    with pytest.raises(UserError, match="no sound"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), audio=silent):
+    with pytest.raises(UserError, match="no sound"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), [(silent, 0.0)]):
         pass
     absent = tmp_path / "no.wav"
-    with pytest.raises(UserError, match="No such file"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), audio=absent):
+    with pytest.raises(UserError, match="No such file"), VideoWriter(tmp_path / "a.mp4", 25, (8, 8), [(absent, 0.0)]):
         pass
     assert os.listdir(tmp_path) == ["silent.mp4"]
 
@@ -243,7 +253,7 @@ def test_gap_in_the_sound_is_silence(tmp_path):
 def test_sound_longer_than_stated_is_kept_and_packing_is_cut(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", [], sound=clicks(1, [0.5]))
     assert len(read_audio(path)) == 16000  # and not 16043, which are what 47 packets of 1024 samples hold
-    monkeypatch.setattr(ffmpeg.Source, "stated_end", lambda source: 0.3)
+    monkeypatch.setattr(ffmpeg.Source, "stated_end", lambda *_: 0.3)
     assert len(read_audio(path)) > 16000
 
 
@@ -324,9 +334,9 @@ def test_picture_of_a_phone_is_upright(tmp_path, tag, turns, mirrored):
 def test_a_cameras_picture_is_shrunk_and_a_video_is_not(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((2000, 3000, 3), 77, np.uint8))
     picture, clip = Video(tmp_path / "a.png"), Video(write(tmp_path / "a.mp4", [np.zeros((1200, 1920, 3), np.uint8)]))
-    assert (picture.width, picture.height, picture.shrunk) == (1764, 1176, True)
+    assert (picture.width, picture.height, picture.remarks) == (1764, 1176, ["shrunk to 1764 x 1176 pixels"])
     assert {frame.shape for frame in picture} == {(1176, 1764, 3)}
-    assert (clip.width, clip.height, clip.shrunk) == (1920, 1200, False)
+    assert (clip.width, clip.height, clip.remarks) == (1920, 1200, [])
     cv2.imwrite(str(tmp_path / "b.png"), np.full((2001, 3000, 3), 77, np.uint8))
     picture = Video(tmp_path / "b.png")
     assert (picture.width, picture.height) == (1764, 1176), "1763 x 1176 would be told, and 1764 written"
@@ -344,7 +354,7 @@ def test_not_a_picture(tmp_path):
 def test_writes_what_it_reads_from_a_real_clip(tmp_path, shared):
     source = shared / "clips" / "vox_00067.mp4"
     clip = Video(source)
-    with VideoWriter(tmp_path / "a.mp4", clip.fps, (clip.width, clip.height), audio=source) as writer:
+    with VideoWriter(tmp_path / "a.mp4", clip.fps, (clip.width, clip.height), [(source, 0.0)]) as writer:
         for picture in clip.frames(range(25)):
             writer.write(picture)
     again = list(Video(tmp_path / "a.mp4"))
@@ -399,7 +409,7 @@ def test_codec_quality_and_tags_are_those_asked_for(tmp_path, codec):
             for picture in pictures:
                 writer.write(picture)
         sizes.append(path.stat().st_size)
-        assert read_tags(path) == {"title": "A talk"}, "comments are not copied"
+        assert Video(path).tags == {"title": "A talk"}, "comments are not copied"
         with av.open(path) as container:
             stream = container.streams.video[0]
             assert stream.codec_context.name == codec
@@ -419,7 +429,7 @@ def packets_of(path):
 def test_whole_aac_track_is_copied(tmp_path, ending, rate, layout):
     sound = clicks(2, [0.5, 1.5], rate, 1 if layout == "mono" else 2)
     source = write(tmp_path / "a.m4a", [], sound=sound, sound_rate=rate, sound_layout=layout)
-    path = write_frames(tmp_path / f"b.{ending}", 50, audio=[(source, 0.0)], copy_sound=True)
+    path = write_frames(tmp_path / f"b.{ending}", 50, sounds=[(source, 0.0)], copy_sound=True)
     before, after = packets_of(source), packets_of(path)
     assert [data for _, data in after] == [data for _, data in before]
     assert [float(time) for time, _ in after] == pytest.approx([float(time) for time, _ in before], abs=2e-3)
@@ -432,14 +442,14 @@ def test_other_sounds_are_encoded(tmp_path):
     aac = write(tmp_path / "a.m4a", [], sound=clicks(2, [0.5]))
     late = write(tmp_path / "a.mp4", map(numbered, range(50)), sound=clicks(1, [0.2]), sound_start=0.3)
     for files in ([(flac, 0.0)], [(aac, 0.2)], [(aac, 0.0), (aac, 0.5)], [(late, 0.0)]):
-        path = write_frames(tmp_path / "b.mp4", 75, audio=files, copy_sound=True)
+        path = write_frames(tmp_path / "b.mp4", 75, sounds=files, copy_sound=True)
         assert click_times(read_audio(path))[0] == pytest.approx(files[0][1] + 0.5, abs=1e-3)
         assert len(read_audio(path)) == pytest.approx(3 * SAMPLE_RATE, abs=16), "as long as the pictures"
 
 
 def test_copied_sound_is_written_alongside_the_frames(tmp_path):
     source = write(tmp_path / "a.m4a", [], sound=clicks(4, [1.0], 16000), sound_rate=16000)
-    path = write_frames(tmp_path / "a.mp4", 100, audio=source, copy_sound=True)
+    path = write_frames(tmp_path / "a.mp4", 100, sounds=[(source, 0.0)], copy_sound=True)
     with av.open(str(path)) as container:
         packets = [(p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.pts is not None]
     assert max(abs(b[1] - a[1]) for a, b in pairwise(packets)) < 0.5

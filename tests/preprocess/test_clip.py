@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from datasets.clip_cache import ClipCache
 from face import fingerprint
@@ -127,7 +128,8 @@ def test_a_flash_and_a_click_stay_together(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_truncated_video_is_used_and_the_loss_noted(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", 25, (160, 160), tone(2.0)[0]) as writer:  # its index comes first
+    soundfile.write(tmp_path / "tone.flac", tone(2.0)[0], 16000)
+    with VideoWriter(tmp_path / "a.mp4", 25, (160, 160), [(tmp_path / "tone.flac", 0.0)]) as writer:  # index first
         for k in range(50):
             writer.write(face_frame(k))
     whole = (tmp_path / "a.mp4").read_bytes()
