@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from scipy.io import wavfile
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -27,7 +28,7 @@ from face.landmarks import INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
 from face.sketch import draw_sketches
 from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
-from media.audio import COLUMNS_PER_SECOND, FPS
+from media.audio import COLUMNS_PER_SECOND, FPS, SAMPLE_RATE
 from media.griffin_lim import invert_log_mel
 from media.writer import VideoWriter
 from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores
@@ -159,10 +160,12 @@ class LandmarkTrainer(Trainer):
         predictor = LandmarkPredictor(network, str(self.engine.device))
         predicted = predictor.predict_landmarks(truth, reference, clip.mel, first=int(frames[0]))
         start, end = np.array([frames[0], frames[-1] + 1]) * COLUMNS_PER_SECOND // FPS
-        sound = invert_log_mel(clip.mel[:, start : end + 1])
-        with VideoWriter(path, FPS, (SHOWN_SIZE, SHOWN_SIZE), sound) as writer:
+        sound = path.with_suffix(".wav")
+        wavfile.write(sound, SAMPLE_RATE, invert_log_mel(clip.mel[:, start : end + 1]))
+        with VideoWriter(path, FPS, (SHOWN_SIZE, SHOWN_SIZE), [(sound, 0.0)]) as writer:
             for picture in draw(truth, predicted):
                 writer.write(picture)
+        sound.unlink()
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
         weights.save(network, path, fingerprint.current(), about, half=True)
