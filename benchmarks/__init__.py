@@ -1,3 +1,3 @@
-"""Speed and memory of dubbing, preprocessing and training on this machine."""
+"""Speed and memory of dubbing on this machine."""
 
 import runtime.threads  # noqa: F401 (before PyTorch)

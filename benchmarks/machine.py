@@ -1,4 +1,4 @@
-"""What a machine can do, and what a process takes of it: shared by the benchmarks."""
+"""What a machine can do, and what a process takes of it."""
 
 import platform
 import re

@@ -4,7 +4,7 @@ Videos are lossless. Beside each lies its recipe, a text file that says what it 
 recipe is not made again. Workers are separate processes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pooch
 from scipy.io import wavfile
+from tqdm import tqdm
 
 from evaluation.baselines import NearestReference, StaticLips
 from evaluation.protocol import read_sound
@@ -26,6 +27,8 @@ from runtime.workers import each
 BASELINES = {"nearest reference": NearestReference, "static lips": StaticLips}
 WORKER_DIED = "its process died, as happens when memory is short"
 
+Originals = dict[str, tuple[Path, Path]]  # clip -> its video, and the video whose sound it gets
+Rows = dict[str, dict[str, Path | str]]  # row -> clip -> video, or why there is none
 Task = TypeVar("Task")
 
 
@@ -90,11 +93,22 @@ def make_video(job: Job) -> str:
     return ""
 
 
-def do_all(work: Callable[[Task], str], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, str]]:
+def do_all(
+    work: Callable[[Task], str], tasks: list[Task], workers: int, description: str
+) -> Iterator[tuple[Task, str]]:
     """Yields each task with the result of `work`, or `WORKER_DIED`; in this process if there is one worker."""
-    if workers == 1:
-        for task in tasks:
-            yield task, work(task)
-    else:
-        for task, result in each(work, tasks, workers):
-            yield task, WORKER_DIED if result is None else result
+    results = zip(tasks, map(work, tasks), strict=True) if workers == 1 else each(work, tasks, workers)
+    for task, result in tqdm(results, description, len(tasks)):
+        yield task, WORKER_DIED if result is None else result
+
+
+def make_videos(methods: list[Method], originals: Originals, folder: Path, workers: int) -> Rows:
+    """Makes the rows of methods, one after the other, as a process keeps the networks of one."""
+    jobs = []
+    for method in methods:
+        for clip, (video, audio) in originals.items():
+            jobs.append(Job(method, clip, video, audio, folder / method.name / f"{clip}.mp4"))
+    rows: Rows = {method.name: {} for method in methods}
+    for job, reason in do_all(make_video, jobs, workers, "making"):
+        rows[job.method.name][job.clip] = reason or job.output
+    return rows

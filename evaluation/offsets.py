@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 from scipy import ndimage
-from tqdm import tqdm
 
 from datasets.clip_cache import ClipCache
 from datasets.splits import quoted, read_list, read_words, select_shard
@@ -59,37 +58,44 @@ class Offsets:
         """Adds the missing clips to the list."""
         check_output(self.output, "--output", (".txt",))
         at_least_one(workers=self.workers)
+        cache, _ = _open(self)
         with naming("--shard"):
-            names = select_shard(ClipCache(self.cache, None).names, self.shard)
-        with naming("--weights"):
-            _predictor(self)
+            names = select_shard(cache.names, self.shard)
         text = self.output.read_text(encoding="utf-8") if self.output.exists() else HEAD
-        write_whole(self.output, text[: text.rindex("\n") + 1])  # a killed run may have left half a line
+        write_whole(self.output, text[: text.rfind("\n") + 1])  # a killed run may have left half a line
         finished = {words[0] for words in read_words(self.output)}
         remaining = [name for name in names if name not in finished]
         print(f"{len(names)} clips, {len(names) - len(remaining)} finished before")
-        lines = do_all(partial(estimate, offsets=self), remaining, self.workers)
+        lines = do_all(partial(estimate, offsets=self), remaining, self.workers, "offsets")
         with self.output.open("a", encoding="utf-8") as file:
-            for name, line in tqdm(lines, "offsets", len(remaining), unit="clip"):
+            for name, line in lines:
                 file.write(f"# {name}: {line}\n" if line == WORKER_DIED else line)
                 file.flush()
-        moved = sum(words["frames"] != "0" for words in read_list(self.output).values())
+        moved = sum(words.get("frames", "0") != "0" for words in read_list(self.output).values())
         print(f"{self.output}: {moved} clips have their sound moved")
 
 
 @lru_cache(maxsize=1)
-def _predictor(offsets: Offsets) -> LandmarkPredictor:
-    return LandmarkPredictor(load_landmark_generator(offsets.weights), offsets.device)
+def _open(offsets: Offsets) -> tuple[ClipCache, LandmarkPredictor]:
+    """What each process opens once."""
+    with naming("--weights"):
+        predictor = LandmarkPredictor(load_landmark_generator(offsets.weights), offsets.device)
+    return ClipCache(offsets.cache, None), predictor
 
 
 def estimate(name: str, offsets: Offsets) -> str:
     """The line of the list for a clip."""
-    clip = ClipCache(offsets.cache, None).open(name)
+    cache, predictor = _open(offsets)
+    clip = cache.open(name)
     shift = clip.metadata["sound_shift"]
     if clip.num_found < MIN_FRAMES:
         return f"{quoted(name)} frames={shift} short\n"
     faces = ClipFaces(clip)
-    openness = openness_by_offset(_predictor(offsets), faces)
+    openness = []  # (F,) predicted with the sound moved by each offset
+    for frames in range(-MOST, MOST + 1):
+        columns = round(frames * COLUMNS_PER_SECOND / FPS)
+        moved = predict(predictor, faces, mel=np.roll(clip.mel, columns, axis=1))
+        openness.append(moved.openness(MIDDLE))
     correlations = np.nan_to_num([correlation(row, faces.openness) for row in openness])
     best = best_offset(correlations)
     position = MOST + best
@@ -97,16 +103,6 @@ def estimate(name: str, offsets: Offsets) -> str:
     if sure >= MIN_CERTAINTY:
         shift += best
     return f"{quoted(name)} frames={shift} best={best} correlation={correlations[position]:.2f} sure={sure:.2f}\n"
-
-
-def openness_by_offset(predictor: LandmarkPredictor, faces: ClipFaces) -> ndarray:
-    """Lip openness predicted with the sound moved by up to `MOST` frames: (2 * MOST + 1, F)."""
-    openness = []
-    for frames in range(-MOST, MOST + 1):
-        columns = round(frames * COLUMNS_PER_SECOND / FPS)
-        moved = predict(predictor, faces, mel=np.roll(faces.clip.mel, columns, axis=1))
-        openness.append(moved.openness(MIDDLE))
-    return np.stack(openness)
 
 
 def best_offset(correlations: ndarray) -> int:

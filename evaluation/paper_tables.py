@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datasets.splits import match, quoted, read_list
 from evaluation import protocol
-from evaluation.generate_videos import BASELINES, Job, Method, do_all, make_video
+from evaluation.generate_videos import BASELINES, Method, Originals, Rows, make_videos
 from evaluation.protocol import parse_named
 from evaluation.scoring import Scorer
 from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, reason_of, summarise
@@ -25,7 +25,6 @@ VARIANTS = {
 }
 
 Protocol = Literal["reconstruction", "dubbing", "both"]
-Rows = dict[str, dict[str, Path | str]]  # row -> clip -> video, or why there is none
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,16 @@ class Table1:
         with naming("--videos"):
             videos = protocol.find_videos(self.videos)
         methods = our_methods(self)
-        places = ("reconstruction", "dubbing") if self.protocol == "both" else (self.protocol,)
-        plans = {place: plan_table(self, place, videos, methods) for place in places}
+        places = VARIANTS if self.protocol == "both" else (self.protocol,)
+        plans = {place: plan_table(self, place, videos) for place in places}
         with naming("--device"):
             scorer = Scorer(self.device)
         name = type(self).__name__.lower()
         for unfinished in self.output.rglob(".*.part.mp4"):  # of a run that was killed
             unfinished.unlink()
-        for place, plan in plans.items():
-            rows = make_rows(plan, self.workers, scorer)
+        for place, (originals, existing) in plans.items():
+            made = make_videos(methods, originals, self.output / place, self.workers)
+            rows = score_rows(existing | made, originals, scorer)
             frames = sum(clip.frames for clip in rows[0].clips)
             notes = [
                 f"clips: {len(rows[0].clips)}, frames: {frames} [95 % interval over clips]; LSE: whole frames",
@@ -107,15 +107,6 @@ class Score(Table1):
     """Scores any videos and methods, without the paper's rows."""
 
     protocol: Protocol = "reconstruction"
-
-
-@dataclass
-class Plan:
-    """The rows of one protocol and what they need."""
-
-    originals: dict[str, tuple[Path, Path]]  # clip -> its video, and the video whose sound it gets
-    rows: Rows
-    jobs: list[Job]  # videos to make
 
 
 def our_methods(table: Table1) -> list[Method]:
@@ -159,14 +150,16 @@ def find_others(table: Table1, place: str, clips: list[str]) -> Rows:
     return rows
 
 
-def plan_table(table: Table1, place: str, videos: dict[str, Path], methods: list[Method]) -> Plan:
+def plan_table(table: Table1, place: str, videos: dict[str, Path]) -> tuple[Originals, Rows]:
     """Finds whatever a user may have got wrong, before any video is made. Writes the list of clips and sounds.
 
     Args:
         table: the command.
         place: reconstruction or dubbing.
         videos: clip -> video of the folder.
-        methods: rows to make.
+
+    Returns:
+        The chosen clips, and the rows whose videos are there already.
     """
     names = videos
     if table.clip_list:
@@ -174,37 +167,30 @@ def plan_table(table: Table1, place: str, videos: dict[str, Path], methods: list
             names = read_list(table.clip_list)
     clips = protocol.choose_clips(names, table.count)
     sounds = dict(zip(clips, clips, strict=True))
+    original_row = ORIGINAL
     if place == "dubbing":
         sounds = protocol.exchange_sounds(clips)
+        original_row = UNTOUCHED
     lines = [f"{quoted(clip)} {quoted(sound)}\n" for clip, sound in sounds.items()]
     write_whole(table.output / f"{place}_pairs.txt", "".join(lines))
     paths = {clip: table.videos / clip for clip in clips}  # where a missing one would be: the reason of its failure
     for clip, name in match(clips, videos, "--clip-list").items():
         paths[clip] = videos[name]
-    rows: Rows = {UNTOUCHED if place == "dubbing" else ORIGINAL: dict(paths)}
-    rows |= find_others(table, place, clips)
     originals = {clip: (paths[clip], paths[sound]) for clip, sound in sounds.items()}
-    jobs = []
-    for method in methods:  # one after the other: a process keeps the networks of one
-        rows[method.name] = {}
-        for clip, (video, sound) in originals.items():
-            jobs.append(Job(method, clip, video, sound, table.output / place / method.name / f"{clip}.mp4"))
-    return Plan(originals, rows, jobs)
+    return originals, {original_row: {**paths}, **find_others(table, place, clips)}
 
 
-def make_rows(plan: Plan, workers: int, scorer: Scorer) -> list[Row]:
-    """Makes the videos, then scores clip by clip through all methods, so that each original is tracked once."""
-    for job, reason in tqdm(do_all(make_video, plan.jobs, workers), "making", len(plan.jobs), unit="video"):
-        plan.rows[job.method.name][job.clip] = reason or job.output
-    scores = {row: [] for row in plan.rows}
-    pools = {row: FeaturePool() for row in plan.rows}
-    for clip, (video, sound) in tqdm(plan.originals.items(), "scoring", unit="clip"):
+def score_rows(rows: Rows, originals: Originals, scorer: Scorer) -> list[Row]:
+    """Scores clip by clip through all methods, so that each original is tracked once."""
+    scores = {row: [] for row in rows}
+    pools = {row: FeaturePool() for row in rows}
+    for clip, (video, sound) in tqdm(originals.items(), "scoring", unit="clip"):
         try:
             original = scorer.open(video, sound)
         except Exception as error:
             for clips in scores.values():
                 clips.append(ClipScore(clip, reason=reason_of(error)))
             continue
-        for row, videos in plan.rows.items():
+        for row, videos in rows.items():
             scores[row].append(scorer.score(clip, original, videos.get(clip, NO_VIDEO), pools[row]))
     return [summarise(row, clips, pools[row].fid()) for row, clips in scores.items()]

@@ -20,18 +20,17 @@ COUNT = 45
 def choose_clips(names: Iterable[str], count: int = COUNT) -> list[str]:
     """Chooses `count` of the names by the rule above, sorted; all of them if there are not more."""
     at_least_one(count=count)
-    ordered = sorted(names)
-    permutation = np.random.default_rng(SEED).permutation(len(ordered))
-    return sorted(ordered[i] for i in permutation[:count])
+    permutation = np.random.default_rng(SEED).permutation(sorted(names))
+    return sorted(permutation[:count].tolist())
 
 
 def exchange_sounds(clips: list[str]) -> dict[str, str]:
     """Clip -> the clip whose sound it is dubbed with: the next one in a cyclic order given by `SEED`."""
     if len(clips) < 2:
         raise UserError("dubbing needs two clips or more: each takes the sound of another")
-    order = np.random.default_rng(SEED).permutation(len(clips))
-    following = dict(zip(order, np.roll(order, -1), strict=True))
-    return {clip: clips[following[i]] for i, clip in enumerate(clips)}
+    order = np.random.default_rng(SEED).permutation(clips)
+    sounds = dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True))
+    return {clip: sounds[clip] for clip in clips}
 
 
 def read_sound(video: Path, num_frames: int | None = None) -> np.ndarray:

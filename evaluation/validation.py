@@ -19,7 +19,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from datasets.clip_cache import Clip, ClipCache
-from datasets.splits import SplitConfig, match, read_list, split
+from datasets.splits import SplitConfig, split
 from evaluation.baselines import NearestReference, static_lips, transfer_content
 from evaluation.protocol import parse_named
 from evaluation.scoring import load_networks
@@ -77,20 +77,20 @@ class Validate:
         """Prints and writes a table for each stage."""
         at_least_one(frames=self.frames)
         make_output_folder(self.output)
-        scorers = {}
-        size = None  # stage 1 fits any
+        networks = None
         with naming("--weights"):
             if self.stage == "1":
                 predictor = LandmarkPredictor(load_landmark_generator(self.weights), self.device)
             else:
                 config = replace(DubConfig.for_tables(), device=self.device)
-                predictor = Networks.from_weights(self.weights, config)
-                size = predictor.size
-                networks, _ = load_networks(["LPIPS"], predictor.device)
-                scorers["stage 2"] = partial(score_faces, predictor, networks, self.frames)
+                predictor = networks = Networks.from_weights(self.weights, config)
+        cache = ClipCache(self.cache, networks.size if networks else None)  # stage 1 fits any
+        scorers = {}
         if self.stage != "2":
-            scorers = {"stage 1": partial(score_lips, predictor)} | scorers
-        cache = ClipCache(self.cache, size)
+            scorers["stage 1"] = partial(score_lips, predictor)
+        if networks:
+            metrics, _ = load_networks(["LPIPS"], networks.device)
+            scorers["stage 2"] = partial(score_faces, networks, metrics, self.frames)
         parts = split(cache.names, self.split)
         if not self.split.val_list:
             print(f"no --val-list: {parts}, as in a training with the same flags")
@@ -129,8 +129,7 @@ class Table3:
         make_output_folder(self.output)
         cache = ClipCache(self.cache, None)
         with naming("--clip-list"):
-            entries = read_list(self.clip_list)
-        names = match(entries, cache.names, self.clip_list).values()
+            names = split(cache.names, SplitConfig(val_list=self.clip_list)).val
         predictors = {}
         with naming("--weights"):
             for row, folder in parse_named(self.weights).items():
@@ -164,7 +163,7 @@ class ClipFaces:
     def static(self) -> FaceSequence:
         """A mouth that never moves."""
         landmarks = self.true.landmarks_in_frame
-        return FaceSequence(static_lips(landmarks, landmarks[self.references]), self.true.boxes)
+        return self.true._replace(landmarks_in_frame=static_lips(landmarks, landmarks[self.references]))
 
     def score(self, face: FaceSequence) -> dict[str, float]:
         """Stage 1: table columns of other landmarks against the true ones."""

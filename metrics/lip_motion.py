@@ -4,6 +4,7 @@ Landmarks are (F, K, 2), x then y. Frames without a face hold NaN and are ignore
 Openness is measured over the whole mouth, because a network can move the middle of the lips alone.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,16 +70,18 @@ def correlation(output: ndarray, target: ndarray) -> float:
     return float(np.corrcoef(both)[0, 1])
 
 
-def spread(values: ndarray) -> float:
-    """Standard deviation of the finite values; NaN, without a warning, if there are none."""
-    finite = values[np.isfinite(values)]
-    return float(finite.std()) if finite.size else np.nan
+def ratio(output: float, target: float) -> float:
+    """Output over original; NaN if the original's value is none or nothing."""
+    return output / target if target > 1e-9 else np.nan
 
 
 def articulation_ratio(output: ndarray, target: ndarray) -> float:
     """Standard deviation over time of lip openness (F,), output over original: 1 is as lively as the real mouth."""
-    true_spread = spread(target)
-    return spread(output) / true_spread if true_spread > 1e-9 else np.nan
+    return ratio(_spread(output), _spread(target))
+
+
+def _spread(values: ndarray) -> float:
+    return math.sqrt(nan_mean((values - nan_mean(values)) ** 2))
 
 
 def closed_f1(output: ndarray, target: ndarray) -> float:
@@ -101,9 +104,8 @@ def silent_frames(mel: ndarray, num_frames: int) -> ndarray:
     floor = min(quiet, loud - SPEECH_MARGIN - SILENCE_MARGIN)
     threshold = max(SILENCE, floor) + SILENCE_MARGIN
     starts = np.arange(num_frames + 1) * COLUMNS_PER_SECOND // FPS
-    end = starts[-1]
-    padded = np.pad(level, (0, end), constant_values=SILENCE)
-    loudest = np.maximum.reduceat(padded[:end], starts[:-1])  # (F,)
+    padded = np.pad(level, (0, starts[-1]), constant_values=SILENCE)
+    loudest = np.maximum.reduceat(padded, starts)[:-1]  # (F,)
     return np.logical_not(ndimage.binary_dilation(loudest > threshold, iterations=SILENT_FRAMES))
 
 
@@ -137,11 +139,10 @@ def motion_scores(
     true_openness = target.openness(OUTER_LIPS)
     lips = output.landmarks_in_crop[:, LIP_SLICE]
     true_lips = target.landmarks_in_crop[:, LIP_SLICE]
-    true_jitter = jitter(true_lips)
     scores = {
         "silence": motion_in_silence(openness, silent),
         "articulation": articulation_ratio(openness, true_openness),
-        "jitter": jitter(lips) / true_jitter if true_jitter else np.nan,
+        "jitter": ratio(jitter(lips), jitter(true_lips)),
     }
     if same_speech:
         scores["LipLMD"] = nan_mean(landmark_distance(lips, true_lips))
