@@ -6,13 +6,15 @@ Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmar
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from numpy import ndarray
 from scipy.io import wavfile
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -22,24 +24,22 @@ from datasets.landmark_dataset import LandmarkDataset, make_sample
 from datasets.sampling import Augmentation, AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
 from datasets.windows import sample_references, shown_frames, window_starts
-from face import fingerprint
 from face.crop import SIZE, to_frame
-from face.landmarks import INNER_LIPS, JAW_SLICE, LIP_SLICE, OUTER_LIPS
+from face.landmarks import INNER_LIPS, LIP_SLICE, OUTER_LIPS
 from face.sketch import draw_sketches
 from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
 from media.audio import COLUMNS_PER_SECOND, FPS, SAMPLE_RATE
 from media.griffin_lim import invert_log_mel
 from media.writer import VideoWriter
-from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores
+from metrics.lip_motion import FaceSequence, motion_scores
 from models import weights
 from models.configs import LandmarkGeneratorConfig
-from models.landmark_generator import LandmarkGenerator
 from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from networks import LandmarkPredictor
 from runtime import command_line
 from runtime.command_line import SettingError
-from training.batches import Batch, spread
+from training.batches import Batch, Scalars, spread
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
@@ -56,10 +56,10 @@ class TrainLandmarkConfig(TrainConfig):
 
     MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {"model.dropout"}
 
-    model: LandmarkGeneratorConfig = field(default_factory=LandmarkGeneratorConfig)
-    loss: LandmarkLossConfig = field(default_factory=LandmarkLossConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
+    model: LandmarkGeneratorConfig = LandmarkGeneratorConfig()
+    loss: LandmarkLossConfig = LandmarkLossConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 15
     """Reference faces of a sample, N_l."""
     val_clips: int = 64
@@ -102,40 +102,35 @@ PRESETS = {
 }
 
 
+@dataclass
 class LandmarkTrainer(Trainer):
     """The training step and the validation of stage 1."""
 
+    shown: Clip
+    """Of which a video is made at each validation."""
     name = "landmark_generator"
-    config: TrainLandmarkConfig
+    export = staticmethod(weights.save)  # type: ignore[assignment]
 
-    def __init__(self, network: LandmarkGenerator, shown: Clip, *others: Any) -> None:
-        """`shown`: of which a video is made at each validation."""
-        super().__init__(network, *others)
-        self.shown = shown
-        self.generator = self.engine.parallel(network)
-
-    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Scalars]:
+        """Lips (B, T, 40, 2) and jaws (B, T, 17, 2), the terms of their loss, and the sum of these, "L"."""
         with self.engine.autocast():
-            lip, jaw = self.generator(batch["mel"], batch["pose"], batch["reference"])
-        losses = self.loss(lip, jaw, batch)
+            lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
+        landmarks = lip, jaw, batch["lip"], batch["jaw"]
+        config = self.config.loss
+        if isinstance(config, LiteLandmarkLossConfig):
+            return lip, jaw, lite_landmark_loss(*landmarks, config, LIP_PAIRS)
+        return lip, jaw, landmark_loss(*landmarks, config)
+
+    def train_batch(self, batch: Batch) -> Scalars:
+        _, _, losses = self.predict(self.parallel, batch)
         self.engine.backward(losses["L"])
         return losses
 
-    def loss(self, lip: Tensor, jaw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The terms and their sum, "L"."""
-        config = self.config.loss
-        if isinstance(config, LiteLandmarkLossConfig):
-            return lite_landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config, LIP_PAIRS)
-        return landmark_loss(lip, jaw, batch["lip"], batch["jaw"], config)
-
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        """L1, error in pixels of a 128-pixel crop, lip openness and motion against the truth, of a clip's windows."""
-        with self.engine.autocast():
-            lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
-        losses = self.loss(lip, jaw, batch)
+        """L1, and the lips' opening and motion against the truth, of a clip's windows."""
+        lip, jaw, losses = self.predict(network, batch)
         truth = join(batch["pose"], batch["jaw"], batch["lip"])
         predicted = join(batch["pose"], jaw, lip)
-        error = landmark_distance(predicted[:, JAW_SLICE.start :], truth[:, JAW_SLICE.start :])  # (F,)
         boxes = batch["boxes"].flatten(0, 1).cpu().numpy()  # (F, 4)
         face = FaceSequence(to_frame(predicted, boxes), boxes)
         true_face = FaceSequence(to_frame(truth, boxes), boxes)
@@ -143,12 +138,11 @@ class LandmarkTrainer(Trainer):
         scores = {
             "L": losses["L"].item(),
             "L_1": losses["L_1"].item(),
-            "landmark_error_px": SIZE * error.mean(),
             **{name.replace(" ", "_"): score for name, score in motion.items()},
         }
+        title = f"true green, predicted red/{batch['name'][0]} {batch['frame'][0]}"
         shown = len(truth) * np.arange(1, 4) // 4
-        picture = np.concatenate(draw(truth[shown], predicted[shown]), axis=1)
-        return scores, {f"true green, predicted red/{batch['name'][0]} {batch['frame'][0]}": picture}
+        return scores, lambda: {title: np.concatenate(draw(truth[shown], predicted[shown]), axis=1).transpose(2, 0, 1)}
 
     def write_video(self, network: Any, path: Path) -> None:
         """True sketches in green and predicted ones in red, with the sound."""
@@ -167,11 +161,8 @@ class LandmarkTrainer(Trainer):
                 writer.write(picture)
         sound.unlink()
 
-    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
-        weights.save(network, path, fingerprint.current(), about, half=True)
 
-
-def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> np.ndarray:
+def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> ndarray:
     """Windows of landmarks (B, T, 74 and 17 and 40, 2) -> frames (B*T, 131, 2)."""
     return torch.cat([pose, jaw, lip], dim=2).flatten(0, 1).cpu().numpy()
 
@@ -189,7 +180,7 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
     return default_collate(samples)
 
 
-def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def draw(truth: ndarray, predicted: ndarray) -> ndarray:
     """Sketches of landmarks (F, 131, 2), true ones green, predicted ones red: (F, S, S, 3) uint8 RGB."""
     green = draw_sketches(truth, SIZE, SIZE, SHOWN_SIZE)  # (F, S, S)
     red = draw_sketches(predicted, SIZE, SIZE, SHOWN_SIZE)
@@ -198,41 +189,34 @@ def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
-    if config.init:
-        with command_line.naming("--init"):
-            model = weights.load(config.init, "landmark")
-        config = with_sizes_of(config, PRESETS[config.preset], model.config)
-    else:
-        model = weights.build(config.model)
-    model.requires_grad_(True)
+    with command_line.naming("--init"):
+        model = weights.load(config.init, "landmark") if config.init else weights.build(config.model)
+    config = with_sizes_of(config, PRESETS[config.preset], model.config)
     with command_line.naming("--cache"):
         cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)
     if engine.is_main:
         print(clips)
-    val = clips.val or clips.train  # a single clip serves for both
-
-    def dataset(names: list[str]) -> LandmarkDataset:
-        return LandmarkDataset(
-            [cache.open(name) for name in names],
-            num_frames=config.model.num_frames,
-            num_references=config.num_references,
-            config=config.sampling,
-            seed=config.seed,
-            speakers=clips.speakers,
-        )
-
-    data = dataset(clips.train)
+    dataset = partial(
+        LandmarkDataset,
+        num_frames=config.model.num_frames,
+        num_references=config.num_references,
+        config=config.sampling,
+        seed=config.seed,
+        speakers=clips.speakers,
+    )
+    data = dataset([cache.open(name) for name in clips.train])
     shown = data
     examples = []
     if config.overfit:
         examples = [default_collate([data[i]]) for i in range(config.overfit)]
     elif engine.is_main:  # which alone validates
-        shown = dataset([val[i] for i in spread(len(val), config.val_clips)])
+        val = clips.val or clips.train  # a single clip serves for both
+        shown = dataset([cache.open(val[i]) for i in spread(len(val), config.val_clips)])
         for clip in shown.clips:
             examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
     longest = max(shown.clips, key=lambda clip: clip.longest_run)
-    yield LandmarkTrainer(model, longest, data, examples, config, engine)
+    yield LandmarkTrainer(model, data, examples, config, engine, longest)
 
 
 def main(config: TrainLandmarkConfig) -> None:

@@ -7,9 +7,9 @@ import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,23 +23,21 @@ from datasets.clip_cache import ClipCache
 from datasets.render_dataset import RenderDataset
 from datasets.sampling import AugmentConfig, SamplingConfig
 from datasets.splits import SplitConfig, split
-from face import fingerprint
 from losses.adversarial import discriminator_loss
 from losses.lite import LiteRenderLoss, LiteRenderLossConfig, initial_motion_loss
 from losses.perceptual import LAYERS, VGG19
 from losses.render import RenderLoss, RenderLossConfig
-from metrics.image_quality import LPIPS, psnr, ssim
+from metrics.image_quality import psnr, ssim
 from models import weights
 from models.configs import DiscriminatorConfig, RendererConfig
 from models.discriminator import Discriminator
-from models.lite.initial_motion import InitialMotion
 from models.lite.renderer import LiteRendererConfig
 from models.lite.sampling import LITE
 from models.motion_field import Motion
 from models.renderer import Renderer, RendererOutput
 from runtime import command_line
 from runtime.command_line import SettingError, UserError
-from training.batches import Batch
+from training.batches import Batch, Scalars
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
@@ -58,11 +56,11 @@ class TrainRenderConfig(TrainConfig):
         "model.mouth_decision",
     }
 
-    model: RendererConfig = field(default_factory=RendererConfig)
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    loss: RenderLossConfig = field(default_factory=RenderLossConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
+    model: RendererConfig = RendererConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    loss: RenderLossConfig = RenderLossConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 3
     """Reference images of a sample, N."""
     initial_motion_steps: int = 0
@@ -132,15 +130,9 @@ class InitialMotionTrainer(Trainer):
     """The initial motion of lite, by the PSNR of the lower halves of each warped reference and of their average."""
 
     name = "initial_motion"
-    config: TrainRenderConfig
 
-    def __init__(self, network: InitialMotion, *others: Any) -> None:
-        super().__init__(network, *others)
-        self.motion = self.engine.parallel(network)
-        self.correction = network.correction
-
-    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
-        loss = self.loss(self.motion, batch)
+    def train_batch(self, batch: Batch) -> Scalars:
+        loss = self.loss(self.parallel, batch)
         self.engine.backward(loss)
         return {"L": loss}
 
@@ -152,12 +144,12 @@ class InitialMotionTrainer(Trainer):
             LITE.warp(images, LITE.grid(output.flow)[lower]),  # (B, N, 3, S/2, S)
             output.weight[lower],
             batch["target"][lower],
-            self.correction.weight,
+            self.network.correction.weight,
             self.config.initial_motion_decay,
         )
 
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        return {"L": self.loss(network, batch).item()}, {}
+        return {"L": self.loss(network, batch).item()}, lambda: {}
 
 
 class Generator(nn.Module):
@@ -168,7 +160,7 @@ class Generator(nn.Module):
         self.renderer = renderer
         self.loss = loss
 
-    def forward(self, batch: Batch, warming_up: bool) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(self, batch: Batch, warming_up: bool) -> tuple[Scalars, Tensor]:
         """Returns the losses and, without its graph, the face (B, 3, H, W)."""
         output = draw(self.renderer, batch)
         losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
@@ -179,10 +171,10 @@ class RenderTrainer(Trainer):
     """Generator step, discriminator step and validation of stage 2."""
 
     name = "renderer"
-    config: TrainRenderConfig
+    export = staticmethod(weights.save)  # type: ignore[assignment]
 
-    def __init__(self, network: Renderer, *others: Any) -> None:
-        super().__init__(network, *others)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         config = self.config
         engine = self.engine
         # Without warping, or a loss of it, there is no alignment to warm up: everything trains from the start.
@@ -200,14 +192,10 @@ class RenderTrainer(Trainer):
             self.optimiser.add_param_group(group)
             self.discriminator = engine.parallel(discriminator)
         loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
-        self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)  # type: ignore[arg-type]
-        self.generator = engine.parallel(Generator(network, self.loss), partly_trained=True)
-        self.metrics: dict[str, Any] = {"psnr": psnr, "ssim": ssim}
-        alexnet = registry.find("lpips_alex")
-        if alexnet:  # else there is no LPIPS
-            self.metrics["lpips"] = LPIPS("alex", alexnet).to(engine.device)
+        self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)
+        self.generator = engine.parallel(Generator(self.network, self.loss), partly_trained=True)
 
-    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
+    def train_batch(self, batch: Batch) -> Scalars:
         warming_up = self.step < self.warm_up_steps
         with self.engine.autocast():
             losses, face = self.generator(batch, warming_up)
@@ -219,84 +207,75 @@ class RenderTrainer(Trainer):
         return losses
 
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        """PSNR, SSIM, LPIPS and the loss's distances of a sample; a row of pictures."""
+        """PSNR, SSIM and the loss's distances of a sample; a row of pictures."""
         with self.engine.autocast():
             output = draw(network, batch)
             losses = self.loss(output.face, output.warped_reference, batch["target"])
-        face = output.face.float()
-        scores = {name: metric(face, batch["target"]) for name, metric in self.metrics.items()} | losses
+        pictures = output.face.float(), batch["target"]
+        scores = {"psnr": psnr(*pictures), "ssim": ssim(*pictures), **losses}
         numbers = {name: score.item() for name, score in scores.items() if name not in ("L", "L_g")}
         numbers["selection"] = numbers.get("L_r", -numbers["psnr"])
         title = f"sketch, references, motion, warped, output, target/{batch['name'][0]} frame {batch['frame'][0]}"
-        return numbers, {title: picture_row(batch, output)}
-
-    def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:
-        weights.save(network, path, fingerprint.current(self.config.model.size), about, half=True)
+        return numbers, lambda: {title: picture_row(batch, output)}
 
 
 def draw(renderer: nn.Module, batch: Batch) -> RendererOutput:
     return renderer(
-        masked_target=batch["masked_target"],
-        target_sketches=batch["target_sketches"].expand(-1, -1, 3, -1, -1),
-        reference_images=batch["reference_images"],
-        reference_sketches=batch["reference_sketches"].expand(-1, -1, 3, -1, -1),
-        mel=batch["mel"],
-        landmarks=batch["landmarks"],
-        reference_landmarks=batch["reference_landmarks"],
+        batch["masked_target"],
+        batch["target_sketches"].expand(-1, -1, 3, -1, -1),
+        batch["reference_images"],
+        batch["reference_sketches"].expand(-1, -1, 3, -1, -1),
+        batch["mel"],
+        batch["landmarks"],
+        batch["reference_landmarks"],
     )
 
 
-def picture_row(batch: Batch, output: RendererOutput) -> np.ndarray:
-    """Pictures of the first sample, side by side: uint8 RGB (H, W * n, 3)."""
+def picture_row(batch: Batch, output: RendererOutput) -> Tensor:
+    """Pictures of the first sample, side by side: (3, H, W * n), RGB in [0, 1]."""
     sketches = batch["target_sketches"][0]
     pictures = [sketches[len(sketches) // 2].expand(3, -1, -1), *batch["reference_images"][0]]
     if output.motion:
         pictures += [*flow_to_image(output.motion.flow[0].float()) / 255]
     pictures += [output.warped_reference[0], output.face[0], batch["target"][0]]
-    row = torch.cat(pictures, dim=2).clamp(0, 1) * 255  # (3, H, W * n)
-    return row.byte().permute(1, 2, 0).cpu().numpy()
+    return torch.cat(pictures, dim=2).clamp(0, 1)
 
 
 def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     """First the initial motion (lite), then the renderer. Raises UserError if data and networks don't fit together."""
-    if config.init:
-        with command_line.naming("--init"):
-            model = weights.load(config.init, "render")
-        config = with_sizes_of(config, PRESETS[config.preset], model.config)
-    else:
-        model = weights.build(config.model)
-    model.requires_grad_(True)
+    with command_line.naming("--init"):
+        model = weights.load(config.init, "render") if config.init else weights.build(config.model)
+    config = with_sizes_of(config, PRESETS[config.preset], model.config)
     with command_line.naming("--cache"):
         cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
     if engine.is_main:
         print(clips)
-    val = clips.val or clips.train  # a single clip serves for both
-
-    def dataset(names: list[str], sampling: SamplingConfig) -> RenderDataset:
-        return RenderDataset(
-            [cache.open(name) for name in names],
-            num_frames=config.model.num_frames,
-            num_references=config.num_references,
-            config=sampling,
-            seed=config.seed,
-            speakers=clips.speakers,
-            candidates=getattr(config.model, "candidates", 0),
-        )
-
-    data = dataset(clips.train, config.sampling)
-    num_examples = config.overfit or config.val_samples
-    fixed = data if config.overfit else dataset(val, SamplingConfig(samples_per_epoch=num_examples))
-    examples = [default_collate([fixed[i]]) for i in range(num_examples)]  # few, and always the same
+    dataset = partial(
+        RenderDataset,
+        num_frames=config.model.num_frames,
+        num_references=config.num_references,
+        seed=config.seed,
+        speakers=clips.speakers,
+        candidates=getattr(config.model, "candidates", 0),
+    )
+    data = dataset([cache.open(name) for name in clips.train], config=config.sampling)
+    examples = []
+    if engine.is_main:  # which alone validates
+        fixed = data
+        if not config.overfit:
+            val = clips.val or clips.train  # a single clip serves for both
+            every = SamplingConfig(samples_per_epoch=config.val_samples)
+            fixed = dataset([cache.open(name) for name in val], config=every)
+        for i in range(config.overfit or config.val_samples):  # few, and always the same
+            examples.append(default_collate([fixed[i]]))
 
     motion = getattr(model, "initial_motion", None)
-    if motion is not None:
-        if config.initial_motion_steps and not config.overfit:
-            motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
-            trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine)
-            yield trainer
-            motion.load_state_dict(trainer.average.module.state_dict())
-        motion.requires_grad_(False)  # the renderer trains on top of it
+    if motion is not None and config.initial_motion_steps and not config.overfit:
+        motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
+        trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine)
+        yield trainer
+        motion.load_state_dict(trainer.average.state_dict())  # the renderer trains on top of it, without a gradient
     yield RenderTrainer(model, data, examples, config, engine)
 
 

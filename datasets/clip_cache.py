@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -50,7 +51,7 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
         self.faces.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(f"{self.faces}{UNFINISHED}", "wb")  # noqa: SIM115 (closed by __exit__)
 
-    def add(self, face: np.ndarray | None) -> None:
+    def add(self, face: ndarray | None) -> None:
         """Appends the next frame's crop, (S, S, 3) uint8 RGB, or None for a frame without a face."""
         if face is not None:
             bgr = cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
@@ -58,16 +59,15 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             self._file.write(encoded.data)
         self.offsets.append(self._file.tell())
 
-    def finish(self, track: FaceTrack, mel: np.ndarray, metadata: dict[str, Any]) -> None:
+    def finish(self, track: FaceTrack, mel: ndarray, metadata: dict[str, Any]) -> None:
         """Writes the arrays of all frames (shapes: see `Clip`) and the metadata, which must hold `settings`."""
         arrays = {
             "offsets": np.array(self.offsets, np.int64),
             "landmarks_in_frame": track.landmarks_in_frame,
             "boxes": track.boxes,
             "found": track.found,
-            "mel_columns": mel.T,  # (C, 80)
+            "mel_columns": np.ascontiguousarray(mel.T),  # (C, 80)
         }
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         metadata = metadata | {
             "name": self.name,
             "frame_size": track.frame_size,
@@ -81,10 +81,7 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error), str(self.arrays)) from error
         shutil.copymode(f"{self.faces}{UNFINISHED}", f"{self.arrays}{UNFINISHED}")  # else only its owner may read it
-        with self._file, open(f"{self.arrays}{UNFINISHED}", "rb+") as file:
-            for unfinished in (self._file, file):  # so that the clip survives a power cut
-                unfinished.flush()
-                os.fsync(unfinished.fileno())
+        self._file.close()
         for path in (self.faces, self.arrays):
             os.replace(f"{path}{UNFINISHED}", path)
         _arrays.cache_clear()  # an older clip of this name may be open
@@ -116,11 +113,11 @@ def read_metadata(root: Path, name: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=OPEN_CLIPS)
-def _arrays(root: Path, name: str) -> dict[str, np.ndarray]:
+def _arrays(clip: "Clip") -> dict[str, ndarray]:
     """The arrays of a clip by name, read-only, mapped from disk; `faces` holds the bytes of all crops."""
-    with safe_open(root / (name + ARRAYS), "pt") as file:  # as NumPy arrays they would be copied into memory
+    with safe_open(clip.root / (clip.name + ARRAYS), "pt") as file:  # as NumPy arrays they would be copied into memory
         arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
-    arrays["faces"] = np.memmap(root / (name + FACES), np.uint8, "r")
+    arrays["faces"] = np.memmap(clip.root / (clip.name + FACES), np.uint8, "r")
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
@@ -141,44 +138,37 @@ class Clip:
     """Length of the longest run of frames with a face."""
 
     @property
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return _arrays(self.root, self.name)
-
-    @property
-    def landmarks_in_frame(self) -> np.ndarray:
+    def landmarks_in_frame(self) -> ndarray:
         """(F, 131, 2) float32, pixels of the source frame; NaN where no face was found."""
-        return self._arrays["landmarks_in_frame"]
+        return _arrays(self)["landmarks_in_frame"]
 
     @property
-    def boxes(self) -> np.ndarray:
+    def boxes(self) -> ndarray:
         """(F, 4) int32 x0, y0, x1, y1 in pixels of the source frame."""
-        return self._arrays["boxes"]
+        return _arrays(self)["boxes"]
 
     @property
-    def found(self) -> np.ndarray:
+    def found(self) -> ndarray:
         """(F,) bool."""
-        return self._arrays["found"]
+        return _arrays(self)["found"]
 
     @property
-    def mel(self) -> np.ndarray:
+    def mel(self) -> ndarray:
         """(80, C) float32, see media.audio."""
-        return self._arrays["mel_columns"].T
+        return _arrays(self)["mel_columns"].T
 
-    def crop_landmarks(self, frames: np.ndarray) -> np.ndarray:
+    def crop_landmarks(self, frames: ndarray) -> ndarray:
         """Landmarks of some frames (n,) in crop coordinates, [0, 1] inside the box: (n, 131, 2) float32."""
         return to_crop(self.landmarks_in_frame[frames], self.boxes[frames])
 
-    def face(self, frame: int) -> np.ndarray:
+    def face(self, frame: int) -> ndarray:
         """The face crop of a frame that has a face: (S, S, 3) uint8 RGB.
 
         Raises:
-            IndexError: the frame has no face.
             UserError: the picture is damaged.
         """
-        start, end = self._arrays["offsets"][frame : frame + 2]
-        if start == end:
-            raise IndexError(f"frame {frame} of {self.name} has no face")
-        face = cv2.imdecode(self._arrays["faces"][start:end], cv2.IMREAD_COLOR_RGB)
+        start, end = _arrays(self)["offsets"][frame : frame + 2]
+        face = cv2.imdecode(_arrays(self)["faces"][start:end], cv2.IMREAD_COLOR_RGB)
         if face is None:
             raise UserError(f"{self.root / self.name}{FACES}: the picture of frame {frame} is damaged; {REMEDY}")
         return face

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
@@ -44,7 +45,7 @@ class LandmarkDataset(SampledClips):
 
 
 def make_sample(
-    clip: Clip, window: np.ndarray, references: np.ndarray, augmentation: Augmentation, tempo: float = 1.0
+    clip: Clip, window: ndarray, references: ndarray, augmentation: Augmentation, tempo: float = 1.0
 ) -> dict[str, Any]:
     """Makes a sample of consecutive frames `window` (T,), `tempo` frames apart, and of frames `references` (N,)."""
     stretched = augmentation.stretch(landmarks_at(clip, window))
@@ -62,7 +63,7 @@ def make_sample(
     }
 
 
-def landmarks_at(clip: Clip, moments: np.ndarray) -> np.ndarray:
+def landmarks_at(clip: Clip, moments: ndarray) -> ndarray:
     """Landmarks in the crop at moments (T,), counted in frames and interpolated between two: (T, 131, 2)."""
     before = np.floor(moments).astype(int)
     after = np.ceil(moments).astype(int)

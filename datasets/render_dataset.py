@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from datasets.clip_cache import Clip
 from datasets.sampling import Augmentation, SampledClips
@@ -15,7 +16,7 @@ from media.audio import FPS, mel_windows
 from media.timing import window_frames
 
 
-@dataclass(eq=False)
+@dataclass
 class RenderDataset(SampledClips):
     """Samples of a target frame, T sketches around it, and N references outside that window; see `SampledClips`.
 
@@ -66,7 +67,7 @@ class RenderDataset(SampledClips):
         }
 
 
-def _load_face(clip: Clip, frame: int, window: np.ndarray, augmentation: Augmentation) -> tuple[np.ndarray, ...]:
+def _load_face(clip: Clip, frame: int, window: ndarray, augmentation: Augmentation) -> tuple[ndarray, ...]:
     """Face crop of `frame` (3, S, S), and of the frames `window` (n,) sketches (n, 1, S, S), landmarks (n, 131, 2)."""
     move = augmentation.draw_move()
     face = augmentation.change_face(clip.face(frame), move)

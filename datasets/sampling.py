@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from scipy.interpolate import interp1d
 from scipy.ndimage import gaussian_filter1d
-from torch.utils.data import Dataset
 
 from datasets.clip_cache import Clip
 from datasets.windows import MIN_FRAMES
@@ -17,7 +17,7 @@ from face.landmarks import FLIP
 from media.audio import SILENCE
 from runtime.command_line import UserError
 
-Move = tuple[np.ndarray, np.ndarray]  # scale and shift in crop coordinates, x then y
+Move = tuple[ndarray, ndarray]  # scale and shift in crop coordinates, x then y
 LARGEST_GAMMA = 0.5  # logarithm of the gamma, relative to the strength of the colour jitter
 STRETCH_FRAMES = 2  # how smoothly the stretch changes: sigma of a Gaussian in frames
 
@@ -49,11 +49,11 @@ class SamplingConfig:
     with most of the frames dominates, nor one with a single clip repeats all the time."""
     samples_per_epoch: int | None = None
     """Samples of an epoch; without it, as many as there are clips."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig = AugmentConfig()
 
 
-@dataclass(eq=False)
-class SampledClips(Dataset[Any]):
+@dataclass
+class SampledClips:
     """A map-style dataset whose item is a function of (seed, epoch, index) and nothing else.
 
     Indices of `len(self)` and more belong to later epochs, so that a sampler can count on without new workers.
@@ -80,8 +80,7 @@ class SampledClips(Dataset[Any]):
             frames = f"{needed} frames with a face, {self.num_frames} of them in a row"
             raise UserError(f"none of the {len(self.clips)} clips can be trained on: that takes {frames}")
         if len(usable) < len(self.clips):
-            left_out = f"{len(self.clips) - len(usable)} of {len(self.clips)} clips left out"
-            print(f"{left_out}: too few frames with a face", file=sys.stderr)
+            print(f"only {len(usable)} of {len(self.clips)} clips have enough frames with a face", file=sys.stderr)
         self.clips = usable
         weights = np.ones(len(usable))
         if self.config.balance == "speaker":
@@ -117,7 +116,7 @@ class Augmentation:
             table = 255 * values**gamma * gain
             self.table = np.clip(table + 0.5, 0, 255).astype(np.uint8)[None]
 
-    def stretch(self, landmarks_in_crop: np.ndarray) -> np.ndarray:
+    def stretch(self, landmarks_in_crop: ndarray) -> ndarray:
         """Scales each frame of a window (T, 131, 2) vertically, by a factor that changes about as fast as a mouth.
 
         The box ends at the chin, so that an opening jaw squeezes all other points upwards. Without this augmentation
@@ -133,7 +132,7 @@ class Augmentation:
         stretched[..., 1] *= np.exp(self.config.stretch * smooth)[:, None]
         return stretched
 
-    def change_sound(self, mel_windows: np.ndarray) -> np.ndarray:
+    def change_sound(self, mel_windows: ndarray) -> ndarray:
         """Changes mel windows (..., 80, 16) as another recording would; timing stays, and so does silence."""
         strength = self.config.sound
         if not strength:
@@ -166,13 +165,13 @@ class Augmentation:
             shift = shift * (-1, 1) + (1, 0)
         return scale, shift
 
-    def move_landmarks(self, landmarks_in_crop: np.ndarray, move: Move) -> np.ndarray:
+    def move_landmarks(self, landmarks_in_crop: ndarray, move: Move) -> ndarray:
         """Moves landmarks (..., 131, 2) in crop coordinates; mirrored landmarks swap sides."""
         scale, shift = move
         moved = (landmarks_in_crop * scale + shift).astype(np.float32)
         return moved[..., FLIP, :] if self.flip else moved
 
-    def change_face(self, face: np.ndarray, move: Move) -> np.ndarray:
+    def change_face(self, face: ndarray, move: Move) -> ndarray:
         """Moves a face crop (S, S, 3) uint8 likewise, and changes its colours."""
         scale, shift = move
         pixels = shift * len(face) + (scale - 1) / 2  # from pixel centre to pixel centre

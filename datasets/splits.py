@@ -173,18 +173,25 @@ def split(names: Iterable[str], config: SplitConfig) -> Split:
             if parts.setdefault(name, part) != part:
                 raise UserError(f"{lists[parts[name]]} and {path} both list {name}; a clip may be in only one")
             speakers[name] = entries[entry].get("speaker", speakers[name])
-    train, val, test = ({name for name in parts if parts[name] == part} for part in lists)
     if config.test_list is None:
-        test = {name for name in names if "test" in name.split("/")[:-1] and name not in parts}
-    remaining = train or set(names) - val - test
+        for name in names:
+            if "test" in name.split("/")[:-1]:
+                parts.setdefault(name, "test")
+    test_by_hash = not parts
+    if config.train_list is None:
+        parts = dict.fromkeys(names, "train") | parts
+    remaining = [name for name in names if parts.get(name) == "train"]
     several = len({speakers[name] for name in remaining}) > 1
     hashes = {name: _hash(speakers[name] if several else name) for name in remaining}
-    if config.val_list is None:
-        limit = max(SHARE, min(hashes.values(), default=0))
-        val = {name for name in remaining if hashes[name] <= limit and len(remaining) > 1}
-    if not (parts or test):
-        test = {name for name in remaining - val if hashes[name] >= 1 - SHARE}
-    return Split(sorted(remaining - val - test), sorted(val), sorted(test), speakers)
+    if len(remaining) > 1:
+        lowest = min(hashes.values())
+        for name, number in hashes.items():
+            if config.val_list is None and number <= max(SHARE, lowest):
+                parts[name] = "val"
+            elif test_by_hash and number >= 1 - SHARE:
+                parts[name] = "test"
+    train, val, test = ([name for name in names if parts.get(name) == part] for part in lists)
+    return Split(train, val, test, speakers)
 
 
 def _hash(text: str) -> float:

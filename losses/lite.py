@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.landmark import LandmarkLossConfig, landmark_loss, mean_or_zero
-from losses.perceptual import VGG19
 from losses.render import RenderLoss, RenderLossConfig
 
 SMOOTHING = 1e-4  # opening below which the square root is rounded off, so that still lips have a gradient
@@ -119,8 +118,8 @@ class LiteRenderLoss(RenderLoss):
         terms["pixel"] = torch.stack([F.l1_loss(picture.float(), target) for picture in pictures]).sum()
         return terms
 
-    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[Tensor]:
-        return super().vgg_features(vgg, picture.chunk(2, dim=2)[1])
+    def vgg_features(self, picture: Tensor) -> list[Tensor]:
+        return super().vgg_features(picture.chunk(2, dim=2)[1])
 
 
 def initial_motion_loss(warped: Tensor, weight: Tensor, target: Tensor, correction: Tensor, decay: float) -> Tensor:

@@ -1,13 +1,14 @@
 """Loss of stage 2 (paper, section 3.2.3, equations 17 to 20)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from losses.adversarial import generator_losses
-from losses.perceptual import LAYERS, VGG19, perceptual, style
+from losses.perceptual import LAYERS, perceptual, style
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,11 @@ class RenderLossConfig:
 class RenderLoss:
     """The generator's loss as named scalars. VGG sees each picture once, and the target without a graph."""
 
-    def __init__(
-        self,
-        config: RenderLossConfig,
-        vgg: VGG19 | None,
-        discriminator: nn.Module | None = None,
-        use_warping: bool = True,
-    ):
-        """`vgg` and `discriminator` may be None where none of their terms has a weight.
+    def __init__(self, config: RenderLossConfig, vgg: Any, discriminator: Any = None, use_warping: bool = True):
+        """`vgg`, a VGG19, and `discriminator` may be None where none of their terms has a weight.
 
         `use_warping` False: there is no alignment to train, and the terms of the references are left out (Table 4).
         """
-        if (config.needs_vgg and vgg is None) or (config.needs_discriminator and discriminator is None):
-            raise ValueError("the loss has terms that need VGG-19 or a discriminator, but there is none")
         self.config = config
         self.vgg = vgg
         self.discriminator = discriminator
@@ -88,20 +81,20 @@ class RenderLoss:
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
         """The unweighted terms by name."""
         terms: dict[str, Tensor] = {}
-        if self.vgg is not None:
+        if self.config.needs_vgg:
             with torch.no_grad():
-                true = self.vgg_features(self.vgg, target)
+                true = self.vgg_features(target)
             if self.use_warping:
-                terms["L_w"] = perceptual(self.vgg_features(self.vgg, warped), true)  # equation 17
+                terms["L_w"] = perceptual(self.vgg_features(warped), true)  # equation 17
             if not warming_up:
-                features = self.vgg_features(self.vgg, face)
+                features = self.vgg_features(face)
                 middle = len(features) // 2
                 terms["L_r"] = perceptual(features, true)  # equation 18
                 terms["L_s"] = style(features[:middle], true[:middle])  # equation 19
-        if self.discriminator is not None and not warming_up:
+        if self.config.needs_discriminator and not warming_up:
             terms["L_g"], terms["L_f"] = generator_losses(self.discriminator, face, target)
         return terms
 
-    def vgg_features(self, vgg: VGG19, picture: Tensor) -> list[Tensor]:
+    def vgg_features(self, picture: Tensor) -> list[Tensor]:
         """phi_i of a picture (B, 3, H, W), at full size and then at half size."""
-        return vgg(picture) + vgg(F.avg_pool2d(picture, 2))
+        return self.vgg(picture) + self.vgg(F.avg_pool2d(picture, 2))

@@ -13,7 +13,6 @@ import torch
 import tyro
 from torch import Tensor
 
-from face import landmarks
 from models import weights
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
@@ -21,18 +20,9 @@ from models.renderer import Renderer
 from runtime import command_line
 from runtime.command_line import UserError
 
-# What the released weights were made for, in the names that the rooms give their settings. Their margin was 5 pixels of
-# faces about 100 pixels wide; the integer boxes and the smoothing are those of the released inference.
-SETTINGS: dict[str, str | int | float] = {
-    "audio.sample_rate": 16000, "audio.n_fft": 800, "audio.window": 800, "audio.hop": 200, "audio.n_mels": 80,
-    "audio.fmin": 55, "audio.fmax": 7600, "audio.preemphasis": 0.97, "audio.silence": -4.0, "audio.fps": 25,
-    "audio.mel_columns": 16, "crop.size": 128, "crop.margin": 0.05, "crop.smoothing": 2,
-    "crop.rounding": "nearest, half up", **landmarks.settings(),
-}  # fmt: skip
-
 # Released name -> ours, as regular expressions applied one after the other: of both networks, of stage 1, of stage 2.
 _NAMES = (
-    (r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."),
+    (r"^module\.", ""), (r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."),
     (r"^mel_encoder", "audio_encoder"), (r"^ref_encoder", "reference_encoder"), (r"^Norm\.", "token_norm."),
     (r"^fusion_transformer\.transformer_encoder", "fusion.encoder"),
     (r"^fusion_transformer\.modality\.weight", "fusion.type_embedding"),
@@ -53,35 +43,29 @@ _NAMES = (
     (r"\.conv_1\.", ".convs.0."), (r"\.conv_2\.", ".convs.1."),
     (r"(\.norms\.\d)\.(?:conv1|mlp_shared\.0)\.", r"\1.hidden."), (r"\.mlp_(gamma|beta)\.", r".\1."),
 )  # fmt: skip
-_UNUSED = re.compile(r"^perceptual\.|\.pe$")  # a copy of VGG-19, tables of positions
+_UNUSED = re.compile(r"perceptual\.|\.pe$")  # a copy of VGG-19, tables of positions
 # Layers that see a picture: its channels come first, grey sketches follow.
-_PICTURE_IN = (
-    "reference_encoder.shallow.conv.weight", "translation.shallow.conv.weight",
-    "translation.spade_image.norms.0.hidden.weight", "translation.spade_image.norms.1.hidden.weight",
-)  # fmt: skip
+_SEES_PICTURE = re.compile(r"\.shallow\.conv\.weight|\.spade_image\.norms\.\d\.hidden\.weight")
 
 
 def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
     """Builds the network of a released state dict, recognised by its keys; the renderer then works on RGB.
 
     Raises:
-        UserError: it is neither of the two, or incomplete
+        UserError: it is neither of the two
+        RuntimeError: it is incomplete, or of other sizes
     """
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     renamed = {_rename(name): value for name, value in state.items() if not _UNUSED.search(name)}
-    if "fusion_transformer.modality.weight" in state:
+    if "fusion.type_embedding" in renamed:
         module = LandmarkGenerator(LandmarkGeneratorConfig())
         renamed["fusion.type_embedding"] = renamed["fusion.type_embedding"][1:]  # row 0 is padding
-    elif "flow_module.conv1.weight" in state:
+    elif "reference_encoder.shallow.conv.weight" in renamed:
         module = Renderer(RendererConfig())
         _join_affine(renamed)
         _swap_colours(renamed)
     else:
         raise UserError("by its names neither the released landmark generator nor the released renderer")
-    try:
-        module.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise UserError(f"not the released sizes: {weights.last_line(error)}") from error
+    module.load_state_dict(renamed)
     return module.eval()
 
 
@@ -100,9 +84,9 @@ def _join_affine(state: dict[str, Tensor]) -> None:
 
 def _swap_colours(state: dict[str, Tensor]) -> None:
     """From BGR to RGB, in place."""
-    for name in _PICTURE_IN:
-        state[name] = state[name].clone()
-        state[name][:, :3] = state[name][:, :3].flip(1)
+    for name, value in state.items():
+        if _SEES_PICTURE.search(name):
+            state[name] = torch.cat([value[:, :3].flip(1), value[:, 3:]], dim=1)
     state["translation.to_rgb.weight"] = state["translation.to_rgb.weight"].flip(0)
 
 
@@ -118,19 +102,17 @@ class ConvertConfig:
 
 def main(config: ConvertConfig) -> None:
     command_line.check_output(config.output, "OUTPUT", (".safetensors",))
-    if not config.source.is_file():
-        raise UserError(f"SOURCE: {config.source} is not a file")
-    try:
-        checkpoint: dict[str, Any] = torch.load(config.source, map_location="cpu", weights_only=True)
-        state = checkpoint.get("state_dict", checkpoint)
-    except Exception as error:  # torch has no common class for damaged files
-        raise UserError(f"SOURCE: {config.source} is damaged, or no PyTorch checkpoint") from error
-    try:
-        module = convert(state)
-    except (UserError, KeyError, AttributeError) as error:
-        raise UserError(f"SOURCE: {config.source} is not a released checkpoint: {error}") from error
+    with command_line.naming("SOURCE"):
+        command_line.check_input(config.source)
+        try:
+            checkpoint: dict[str, Any] = torch.load(config.source, map_location="cpu", weights_only=True)
+            module = convert(checkpoint.get("state_dict", checkpoint))
+        except Exception as error:  # torch has no common class for damaged files
+            problem = f"is damaged, or not a released checkpoint ({weights.last_line(error)})"
+            raise UserError(f"{config.source} {problem}") from error
     step = checkpoint.get("global_step") or 0
-    weights.save(module, config.output, SETTINGS, {"step": step, "source": "released IP-LAP weights, converted"})
+    # The settings that `save` records, this project's own, are those of the released code.
+    weights.save(module, config.output, {"step": step, "source": "released IP-LAP weights, converted"}, half=False)
     print(f"{config.output}: {type(module).__name__}, from step {step}")
 
 

@@ -58,12 +58,7 @@ class LandmarkGenerator(nn.Module):
         return self._embed(self.reference_encoder, reference.mT)
 
     def predict(
-        self,
-        audio_tokens: Tensor,
-        pose_tokens: Tensor,
-        reference_tokens: Tensor,
-        pose: Tensor,
-        reference: Tensor,
+        self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
     ) -> LandmarkOutput:
         """Equations 4 to 9.
 

@@ -97,11 +97,7 @@ class Renderer(nn.Module):
         return RendererOutput(face, references.image.expand_as(face), motion)
 
     def predict_motion(
-        self,
-        features: ReferenceFeatures,
-        sketches: Tensor,
-        masked_target: Tensor,
-        landmarks: Tensor | None,
+        self, features: ReferenceFeatures, sketches: Tensor, masked_target: Tensor, landmarks: Tensor | None
     ) -> Motion | None:
         """Motion field F and weight w of each reference (equation 13); None without warping."""
         if self.motion_field is None:

@@ -28,13 +28,7 @@ class Translation(nn.Module):
         self.spade_image = ModulatedBlock(Spade, fine, 3, c.modulation)
         self.to_rgb = nn.Conv2d(fine, 3, c.kernel, padding="same", bias=False)
 
-    def forward(
-        self,
-        masked_target: Tensor,
-        sketches: Tensor,
-        references: AlignedReferences,
-        mel: Tensor,
-    ) -> Tensor:
+    def forward(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
         """The face's logits (B, 3, H, W).
 
         Args:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -19,60 +19,59 @@ from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
 from runtime.command_line import UserError, write_whole
 
-Stage = Literal["landmark", "render"]
 CONVERT = "the released code's PyTorch checkpoints need python -m models.convert_official"
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
-_NETWORKS: dict[tuple[str, str], Any] = {
-    ("landmark", "paper"): (LandmarkGenerator, LandmarkGeneratorConfig),
-    ("landmark", "lite"): (LiteLandmarkGenerator, LiteLandmarkGeneratorConfig),
-    ("render", "paper"): (Renderer, RendererConfig),
-    ("render", "lite"): (LiteRenderer, LiteRendererConfig),
+# By the class of its config: the network, its stage, and whether it is the paper's or lite.
+_NETWORKS: dict[type, Any] = {
+    LandmarkGeneratorConfig: (LandmarkGenerator, "landmark", "paper"),
+    LiteLandmarkGeneratorConfig: (LiteLandmarkGenerator, "landmark", "lite"),
+    RendererConfig: (Renderer, "render", "paper"),
+    LiteRendererConfig: (LiteRenderer, "render", "lite"),
 }
 
 
 def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
     """A new network, of the paper or lite by the class of its config."""
-    networks = {config_class: network for network, config_class in _NETWORKS.values()}
-    return networks[type(config)](config)
+    network, *_ = _NETWORKS[type(config)]
+    return network(config)
 
 
-def save(
-    module: LandmarkGenerator | Renderer,
-    path: Path,
-    settings: Mapping[str, str | int | float],
-    extra: Mapping[str, Any] | None = None,
-    half: bool = False,
-) -> None:
+def input_settings(config: LandmarkGeneratorConfig | RendererConfig) -> dict[str, str | int | float]:
+    """The landmark, mel and crop settings of a network's input."""
+    return fingerprint.current(getattr(config, "size", SIZE))  # landmarks fit crops of any size
+
+
+def save(network: LandmarkGenerator | Renderer, path: Path, about: Mapping[str, Any], half: bool = True) -> None:
     """Writes a weight file, under a temporary name first.
 
     Args:
-        module: the network
+        network: the network
         path: the file, `.safetensors`
-        settings: landmark, mel and crop settings of its training
-        extra: what else to record, as JSON: step, losses, data, ...
+        about: what else to record, as JSON: step, losses, data, ...
         half: store in half precision
 
     Raises:
         UserError: the file cannot be written
     """
     state = {}
-    for name, value in module.state_dict().items():
+    for name, value in network.state_dict().items():
         stored = value.half() if half and value.is_floating_point() else value
         state[name] = stored.contiguous()
-    [(stage, family)] = [key for key, (network, _) in _NETWORKS.items() if network is type(module)]
+    config = network.config
+    _, stage, family = _NETWORKS[type(config)]
     metadata = {
         "stage": stage,
         "family": family,
-        "config": json.dumps(asdict(module.config)),
-        "settings": json.dumps(settings),
-        "extra": json.dumps(extra or {}),
+        "config": json.dumps(asdict(config)),
+        "settings": json.dumps(input_settings(config)),
+        "extra": json.dumps(about),
     }
     write_whole(path, to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
 
 
-def load(path: str | Path, stage: Stage | None = None) -> Any:
-    """Loads a network from a file of `save`: on the CPU, in float32, in eval mode, without gradients.
+def load(path: str | Path, stage: str | None = None) -> Any:
+    """Loads a network from a file of `save`: on the CPU, in float32, in eval mode.
 
     Its attributes `config` and `extra` hold what the file records.
 
@@ -83,31 +82,29 @@ def load(path: str | Path, stage: Stage | None = None) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"weights: {path} does not exist, or is not a file")
+    configs = {tuple(kind): config_class for config_class, (_, *kind) in _NETWORKS.items()}
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); {CONVERT}") from error
-    try:
         found = metadata["stage"]
-        network, config_class = _NETWORKS[found, metadata["family"]]
+        config_class = configs[found, metadata["family"]]
         sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no weights of this project, or an earlier version's; {CONVERT}") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        message = f"{path} is damaged, or holds no weights of this project in its present format ({error}); {CONVERT}"
+        raise UserError(message) from error
     if stage is not None and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
     try:
-        module = network(config_class(**sizes))
+        module = build(config_class(**sizes))
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds {NAMES[found]} which this version cannot load: {last_line(error)}") from error
-    size = sizes.get("size", SIZE)  # landmarks fit crops of any size
-    fingerprint.check(settings, fingerprint.current(size), str(path))
+    fingerprint.check(settings, input_settings(module.config), str(path))
     module.extra = extra
-    return module.eval().requires_grad_(False)
+    return module.eval()
 
 
 def last_line(error: Exception) -> str:
-    """What an error of `load_state_dict` says last; it names up to a hundred tensors, each in a line."""
-    return str(error).splitlines()[-1].strip()[:200]
+    """What an error says last; that of `load_state_dict` names up to a hundred tensors, each in a line."""
+    return str(error).strip().rpartition("\n")[2][:200]

@@ -8,11 +8,10 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import tyro
 
-Config = TypeVar("Config")
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
@@ -48,7 +47,7 @@ def version() -> str:
 
 
 def run(
-    main: Callable[[Config], None], config: type[Config], prog: str | None = None, default: Any = tyro.MISSING_NONPROP
+    main: Callable[[Any], None], config: type, prog: str | None = None, default: Any = tyro.MISSING_NONPROP
 ) -> None:
     """Parses the command line into `config` and calls `main` with it; with --version prints that instead.
 

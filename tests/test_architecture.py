@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         "runtime", "media", "face", "datasets", "losses", "models", "metrics.lip_motion", "networks", "training",
     },
     "train_render": {
-        "runtime", "checkpoints", "face", "datasets", "losses", "models", "metrics.image_quality", "training",
+        "runtime", "checkpoints", "datasets", "losses", "models", "metrics.image_quality", "training",
     },
     "evaluation": {
         "runtime", "checkpoints", "media", "face", "datasets", "metrics", "networks", "inference",

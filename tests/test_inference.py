@@ -19,7 +19,7 @@ import torch
 from skimage import data
 
 import inference
-from face import fingerprint, tracking
+from face import tracking
 from jobs import Speaker
 from media.audio import FPS, SAMPLE_RATE, mel_windows
 from media.timing import ping_pong, window_frames
@@ -79,8 +79,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     small = LandmarkGeneratorConfig(width=32, layers=1, heads=2, feed_forward=32)
-    save(LandmarkGenerator(small), folder / "landmark_generator.safetensors", fingerprint.current())
-    save(LiteRenderer(tiny_lite()), folder / "renderer.safetensors", fingerprint.current(tiny().size))
+    save(LandmarkGenerator(small), folder / "landmark_generator.safetensors", {})
+    save(LiteRenderer(tiny_lite()), folder / "renderer.safetensors", {})
     return folder
 
 
@@ -543,7 +543,7 @@ def test_too_little_memory_is_one_line(
 def test_stage_1_serves_a_renderer_of_any_size(weights: Path, tmp_path: Path) -> None:
     for name in (LANDMARK_FILE, RENDERER_FILE):
         (tmp_path / name).write_bytes((weights / name).read_bytes())
-    save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", fingerprint.current(64))
+    save(Renderer(tiny(size=64)), tmp_path / "renderer.safetensors", {})
     assert dubber_of(tmp_path).networks.size == 64
 
 

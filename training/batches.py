@@ -13,6 +13,7 @@ from training.config import TrainConfig
 from training.engine import SIGNALS, Engine
 
 Batch = dict[str, Any]  # tensors (B, ...), and "name": the clip of each sample
+Scalars = dict[str, Tensor]  # losses and the like by name
 
 
 def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[int]]:
@@ -54,7 +55,7 @@ def spread(length: int, count: int) -> list[int]:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device; names and such stay."""
-    moved = {}
-    for name, value in batch.items():
-        moved[name] = value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-    return moved
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }

@@ -5,13 +5,11 @@ import json
 import sys
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import tyro
 
 from runtime.command_line import SettingError, fail
-
-Config = TypeVar("Config", bound="TrainConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +78,22 @@ class TrainConfig:
         for name, value in flatten(self).items():
             if type(value) not in (int, float):
                 continue
-            if self.MAY_BE_ZERO.isdisjoint({name, name.rpartition(".")[0]}) and not value > 0:
-                raise SettingError(name, f"{value} is not more than 0")
-            if not value >= 0:
-                raise SettingError(name, f"{value} is less than 0, or no number")
+            group = name.rpartition(".")[0]
+            if not value >= 0 or (value == 0 and self.MAY_BE_ZERO.isdisjoint({name, group})):
+                raise SettingError(name, f"{value} is no positive number")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0-based): linear warm-up, then constant."""
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def decay_at(self, step: int) -> float:
+        """The decay of the averaged weights after so many steps.
+
+        Over the first steps it is (1 + step) / (10 + step), so that a random start is forgotten. From trained weights
+        it is (1 + step) / (2 + step): the mean of all steps so far.
+        """
+        delay = 2 if self.init else 10
+        return min(self.ema, (1 + step) / (delay + step))
 
 
 def flatten(config: Any, group: str = "") -> dict[str, Any]:
@@ -101,7 +107,7 @@ def flatten(config: Any, group: str = "") -> dict[str, Any]:
     return flat
 
 
-def chosen_preset(presets: dict[str, Config]) -> Config:
+def chosen_preset(presets: dict[str, Any]) -> Any:
     """The preset that the command line names by --preset, else lite; the real parser refuses other names.
 
     With --config the flags of that earlier command are put in front of those in `sys.argv`.

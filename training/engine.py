@@ -5,7 +5,6 @@ statistics over the batch of all processes; on CPUs, where PyTorch has no SyncBa
 own share, and the running statistics are the main process's.
 """
 
-import copy
 import gc
 import math
 import os
@@ -123,26 +122,15 @@ class Engine:
             signal.signal(number, note)
 
 
-class MovingAverage:
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential moving average of a network's weights and batch statistics.
 
-    Over the first steps the decay is (1 + step) / (10 + step), so that a random start is forgotten. From trained
-    weights it is (1 + step) / (2 + step): the mean of all steps so far. Batch statistics are averaged too: those of
-    the network itself belong to its last weights.
+    Statistics are averaged, too: those of the network itself belong to its last weights.
     """
-
-    def __init__(self, network: nn.Module, decay: float, is_trained: bool = False) -> None:
-        self.network = network
-        self.decay = decay
-        self.delay = 2 if is_trained else 10
-        self.module = copy.deepcopy(network).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (self.delay + step))
-        current = self.network.state_dict()
-        for name, mean in self.module.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(current[name], 1 - decay)
-            else:
-                mean.copy_(current[name])
+    current = network.state_dict()
+    for name, mean in average.state_dict().items():
+        if mean.is_floating_point():
+            mean.lerp_(current[name], 1 - decay)
+        else:
+            mean.copy_(current[name])

@@ -1,6 +1,7 @@
 """The training loop of both scripts: samples in order, steps, reports, validation, checkpoints, reasons to stop."""
 
 import contextlib
+import copy
 import math
 import multiprocessing
 import sys
@@ -8,77 +9,74 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader, default_collate
 
 from runtime.command_line import SettingError, UserError
 from runtime.device import memory_gib, out_of_memory, wait
-from training.batches import Batch, ignore_signals, part_indices, to_device
-from training.config import Config, TrainConfig
-from training.engine import Engine, MovingAverage
+from training.batches import Batch, Scalars, ignore_signals, part_indices, to_device
+from training.config import TrainConfig
+from training.engine import Engine, update_average
 from training.run_folder import RunFolder
 
 SHOWN = 10  # every tenth validation example is shown in TensorBoard
-Validation = tuple[dict[str, float], dict[str, np.ndarray]]  # numbers and pictures by name
+Validation = tuple[dict[str, float], Callable[[], dict[str, Any]]]  # scores by name, and what draws pictures by name
 
 
+@dataclass
 class Trainer(ABC):
-    """Trains a network from the run's last checkpoint on; a script says how a batch does so, and what validates it.
+    """Trains a network from the run's last checkpoint on; a script says how a batch does so, and what validates it."""
 
-    Args:
-        network: is averaged, validated on the `examples` and exported. Others may be added to `networks`, and to
-            `optimiser` as a group with their name.
-        data: a map-style dataset with the samples of an epoch.
-        examples: fixed batches or samples to validate on.
-
-    Raises:
-        SettingError: the data cannot fill a batch.
-    """
-
-    name: str  # of the network
+    network: Any
+    """Is averaged, validated and exported. Others may be added to `networks`, and to `optimiser` as a named group."""
+    data: Any
+    """A map-style dataset with the samples of an epoch."""
+    examples: Sequence[Batch]
+    """Fixed batches or samples to validate on."""
+    config: Any
+    engine: Engine
+    name = "network"
     warm_up_steps = 0  # steps at the start that train a part of the network
 
-    def __init__(
-        self, network: nn.Module, data: Any, examples: Sequence[Batch], config: TrainConfig, engine: Engine
-    ) -> None:
-        length = len(data)
-        if config.batch > length and not config.overfit and not config.dry_run:
-            raise SettingError(
-                "batch",
-                f"{config.batch} is more than the {length} training samples of an epoch; use a smaller batch, or "
-                f"draw more samples from the same clips (sampling.samples-per-epoch {config.batch})",
-            )
-        self.network = network.to(engine.device).train()
-        if config.compile:
-            network.compile()
-        self.data = data
-        self.examples = examples
-        self.config = config
-        self.engine = engine
-        self.run = RunFolder(config)
-        self.networks = nn.ModuleDict({self.name: network})
-        group = {"name": self.name, "params": network.parameters()}
-        self.optimiser = Adam([group], fused=engine.device.type == "cuda")
-        self.average = MovingAverage(network, config.ema, is_trained=config.init is not None)
-        self.saved = {"networks": self.networks, "optimiser": self.optimiser, "average": self.average.module}
+    def __post_init__(self) -> None:
+        device = self.engine.device
+        self.network.to(device).train()
+        if self.config.compile:
+            self.network.compile()
+        self.run = RunFolder(self.config)
+        self.networks = nn.ModuleDict({self.name: self.network})
+        group = {"name": self.name, "params": self.network.parameters()}
+        self.optimiser = Adam([group], fused=device.type == "cuda")
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.saved = {"networks": self.networks, "optimiser": self.optimiser, "average": self.average}
         self.step = 0
         self.best = math.inf
-        self.unreported = []  # step, scalars by name and clips of each part of a batch
+        self.unreported = []  # scalars: step, name, value, clips of its part of the batch
+
+    @cached_property
+    def parallel(self) -> nn.Module:
+        """The network to call in training steps."""
+        return self.engine.parallel(self.network)
 
     @abstractmethod
-    def train_batch(self, batch: Batch) -> dict[str, Tensor]:
+    def train_batch(self, batch: Batch) -> Scalars:
         """Forward and backward passes of a batch, or of each part of it. Returns scalars by name."""
 
     @abstractmethod
     def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        """Scores of an example, of which "selection", else "L", picks the best network (lower is better); pictures."""
+        """Scores of an example, of which "selection", else "L", picks the best network (lower is better).
+
+        Also returns a function that draws pictures of it, which is called for the few examples that are shown.
+        """
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:  # noqa: B027 (may do nothing)
         """Writes the weights that others load, if there are any, and what there is to say about them."""
@@ -120,13 +118,13 @@ class Trainer(ABC):
             # Report the means over the steps since the last report.
             if pause or self.step % config.log_every == 0:
                 self._report(began)
-                began = time.monotonic()
 
-            # Validate and export the averaged weights, and save everything that the next step depends on.
-            if pause and engine.is_main:
-                if not interrupted:
-                    self._validate()
-                self._save()
+                # Validate and export the averaged weights, and save everything that the next step depends on.
+                if pause and engine.is_main:
+                    if not interrupted:
+                        self._validate()
+                    states = {name: part.state_dict() for name, part in self.saved.items()}
+                    self.run.save({"step": self.step, "best": self.best, **states})
                 began = time.monotonic()
 
         if engine.is_main:
@@ -158,13 +156,10 @@ class Trainer(ABC):
         key = (self.config.seed, self.step, self.engine.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         for part in parts:
-            losses = self.train_batch(part)
-            losses = {name: value.detach().float() for name, value in losses.items()}
-            self.unreported.append((self.step, losses, part["name"]))
-        norms = self.engine.update(self.optimiser, self.step)
-        self.unreported.append((self.step, norms, []))
+            self._keep(self.train_batch(part), part["name"])
+        self._keep(self.engine.update(self.optimiser, self.step), [])
         self.step += 1
-        self.average.update(self.step)
+        update_average(self.average, self.network, self.config.decay_at(self.step))
 
     def dry_run(self) -> None:
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
@@ -198,47 +193,48 @@ class Trainer(ABC):
         self.best = state["best"]
         self.say(f"continuing {self.run.path} after step {self.step}")
 
-    def _save(self) -> None:
-        states = {name: part.state_dict() for name, part in self.saved.items()}
-        self.run.save({"step": self.step, "best": self.best, **states})
-
     def _validate(self) -> None:
         """Validates and exports the averaged weights: the last ones, and the best so far."""
-        network = self.average.module
         columns = defaultdict(list)
         pictures = {}
         for number, example in enumerate(self.examples):
             with torch.no_grad():
-                scores, views = self.validate(network, to_device(example, self.engine.device))
+                scores, draw = self.validate(self.average, to_device(example, self.engine.device))
             for name, score in scores.items():
                 if math.isfinite(score):  # lips may never close or move
                     columns[name].append(score)
             if number % SHOWN == 0:
-                pictures |= views
+                pictures |= draw()
         numbers = {name: float(np.mean(scores)) for name, scores in columns.items()}
         self.run.log(self.step, "validation", numbers, pictures)
         self.say(f"step {self.step} validation  {_line(numbers)}")
-        self.write_video(network, self.run.path / f"{self.name}.mp4")
+        self.write_video(self.average, self.run.path / f"{self.name}.mp4")
         about = {"step": self.step, "validation": numbers}
-        self.export(network, self.run.path / f"{self.name}_last.safetensors", about)
+        self.export(self.average, self.run.path / f"{self.name}_last.safetensors", about)
         selection = numbers.get("selection", numbers.get("L", math.inf))
         if selection < self.best:
             self.best = selection
-            self.export(network, self.run.path / f"{self.name}.safetensors", about)
+            self.export(self.average, self.run.path / f"{self.name}.safetensors", about)
+
+    def _keep(self, scalars: Scalars, clips: list[str]) -> None:
+        for name, value in scalars.items():
+            self.unreported.append((self.step, name, value.detach().float(), clips))
 
     def _report(self, began: float) -> None:
-        """Logs means since the last report at the time `began`, read together, as a GPU has to wait for each look.
+        """Logs means since the last report at the time `began`.
 
         Raises:
             UserError: one of them is not finite; the message names the clips of the first such step.
         """
         columns = defaultdict(list)
-        for _, scalars, _ in self.unreported:
-            for name, value in scalars.items():
-                columns[name].append(value)
+        for step, name, value, clips in self.unreported:
+            if not value.isfinite():
+                raise UserError(
+                    f"step {step}: {name} is no longer a finite number; look at the clips ({', '.join(clips)}), "
+                    "lower the learning rate or clip the gradients (clip-norm)"
+                )
+            columns[name].append(value)
         means = torch.stack([torch.stack(values).mean() for values in columns.values()])
-        if not means.isfinite().all():
-            self._name_the_clips()
         means = self.engine.mean_over_processes(means)
         numbers = dict(zip(columns, means.tolist(), strict=True))
         seconds = (time.monotonic() - began) / (self.step - self.unreported[0][0])
@@ -251,22 +247,13 @@ class Trainer(ABC):
         time_left = timedelta(seconds=round((self.config.steps - self.step) * seconds))
         self.say(f"step {self.step}  {_line(numbers)}  {time_left} left")
 
-    def _name_the_clips(self) -> None:
-        for step, scalars, clips in self.unreported:
-            for name, value in scalars.items():
-                if not value.isfinite():
-                    raise UserError(
-                        f"step {step}: {name} is no longer a finite number; look at the clips ({', '.join(clips)}), "
-                        "lower the learning rate or clip the gradients (clip-norm)"
-                    )
-
     def say(self, line: str) -> None:
         if self.engine.is_main:
             with contextlib.suppress(OSError):  # a lost terminal is no reason to lose the run
                 print(line, flush=True)
 
 
-def train(trainers: Callable[[Config, Engine], Iterable[Trainer]], config: Config) -> None:
+def train(trainers: Callable[[Any, Engine], Iterable[Trainer]], config: TrainConfig) -> None:
     """Runs the trainers of a script one after the other.
 
     Raises:
@@ -283,8 +270,8 @@ def train(trainers: Callable[[Config, Engine], Iterable[Trainer]], config: Confi
             raise SettingError("workers", f"{error}; use fewer of them, or a smaller batch") from error
         if out_of_memory(error):
             device = config.device.replace("auto", "this machine")
-            remedy = "use a smaller one, cut it into parts (accumulate), or choose a smaller model"
-            raise SettingError("batch", f"{config.batch} does not fit into the memory of {device}; {remedy}") from error
+            problem = f"{config.batch} does not fit into the memory of {device}; use a smaller one, cut it into parts "
+            raise SettingError("batch", problem + "(accumulate), or choose a smaller model") from error
         raise
     finally:
         for worker in multiprocessing.active_children():  # they ignore the signals that come with this one's end

@@ -1,19 +1,17 @@
-"""A run's folder: config.json (settings of the last command, versions, git hash), metrics, checkpoints."""
+"""A run's folder: config.json (settings of the last command, the project's version), metrics, checkpoints."""
 
 import contextlib
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from runtime.command_line import SettingError, UserError, write_whole, writing
+from runtime.command_line import SettingError, UserError, version, write_whole, writing
 from training.config import TrainConfig, flatten
 
 KEPT = 2  # checkpoints: the one before is there in case the last is damaged
@@ -46,21 +44,16 @@ class RunFolder:
                 message = f"another training is at work in {self.path}; wait for it to end, or use another folder"
                 raise SettingError("run", message) from None
             state = load_latest(self.checkpoints) or {"step": 0}
-            self._compare(state.get("settings", {}))
+            for name, value in state.get("settings", {}).items():
+                if self._fixed.get(name, value) != value:
+                    problem = f"{self.path} was started with {value}, not {self._fixed[name]}"
+                    raise SettingError(name, f"{problem}; use that value or another folder")
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= state["step"]]
             self._board = SummaryWriter(self.path / "tensorboard", purge_step=state["step"] + 1)
-        versions = {"torch": torch.__version__, "git": commit()}
-        about = {"config": self._settings, "versions": versions, "command": sys.argv}
+        about = {"config": self._settings, "version": version(), "command": sys.argv}
         write_whole(self.path / "config.json", json.dumps(about, indent=1))
         write_whole(self.path / "metrics.jsonl", "".join(kept))
         return state
-
-    def _compare(self, saved: dict[str, Any]) -> None:
-        """Compares the settings with those of the run that is to be continued; older ones lack newer settings."""
-        for name, value in self._fixed.items():
-            if saved.get(name, value) != value:
-                problem = f"{self.path} was started with {saved[name]}, not {value}; use that value or another folder"
-                raise SettingError(name, problem)
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes `state` as the checkpoint of its "step", and removes what is not one of the last two.
@@ -82,10 +75,10 @@ class RunFolder:
         self._board.close()
         self._lock.release()
 
-    def log(self, step: int, group: str, numbers: dict[str, float], pictures: dict[str, np.ndarray]) -> None:
+    def log(self, step: int, group: str, numbers: dict[str, float], pictures: dict[str, Any]) -> None:
         """One line of metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}), and curves in TensorBoard.
 
-        Pictures (H, W, 3) uint8 RGB are for TensorBoard alone.
+        Pictures (3, H, W), uint8 or float in [0, 1], are for TensorBoard alone.
         """
         with writing(self.path):
             with open(self.path / "metrics.jsonl", "a") as file:
@@ -93,7 +86,7 @@ class RunFolder:
             for name, value in numbers.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
             for name, picture in pictures.items():
-                self._board.add_image(name, picture, step, dataformats="HWC")
+                self._board.add_image(name, picture, step)
             self._board.flush()
 
 
@@ -125,11 +118,3 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         for line in (run / "metrics.jsonl").read_text().splitlines():
             rows.append(json.loads(line))
     return rows
-
-
-def commit() -> str:
-    """The git commit of this code; empty where git does not know it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return ""

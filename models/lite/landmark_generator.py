@@ -38,12 +38,7 @@ class LiteLandmarkGenerator(LandmarkGenerator):
             zero_init(layer)
 
     def predict(
-        self,
-        audio_tokens: Tensor,
-        pose_tokens: Tensor,
-        reference_tokens: Tensor,
-        pose: Tensor,
-        reference: Tensor,
+        self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
     ) -> LandmarkOutput:
         """Adds the paper's prediction, in units of the typical deviation, to the references' lips and jaws at rest."""
         lip, jaw = super().predict(audio_tokens, pose_tokens, reference_tokens, pose, reference)

@@ -52,11 +52,7 @@ class LiteRenderer(Renderer):
         self.initial_motion = InitialMotion() if self.config.use_warping else None
 
     def predict_motion(
-        self,
-        features: ReferenceFeatures,
-        sketches: Tensor,
-        masked_target: Tensor,
-        landmarks: Tensor | None,
+        self, features: ReferenceFeatures, sketches: Tensor, masked_target: Tensor, landmarks: Tensor | None
     ) -> Motion | None:
         """The initial motion, refined from features that it has warped already."""
         if self.motion_field is None or self.initial_motion is None:

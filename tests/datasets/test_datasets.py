@@ -85,7 +85,7 @@ def test_samples_depend_only_on_seed_epoch_and_index(clips: list[Any], kind: Any
 
 
 def test_workers_return_the_same_samples(clips: list[Any]) -> None:
-    dataset = LandmarkDataset(clips, 5, 3, SamplingConfig())
+    dataset: Any = LandmarkDataset(clips, 5, 3, SamplingConfig())
     alone, shared = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))
     assert _equal(alone, shared)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from face import fingerprint
+from face import fingerprint, landmarks
 from models import convert_official
 from runtime.command_line import UserError
 
@@ -17,15 +17,23 @@ def refused(source: Path, output: Path) -> str:
     return str(caught.value)
 
 
-def test_released_settings_are_the_current_ones() -> None:
-    fingerprint.check(convert_official.SETTINGS, fingerprint.current(128), "released weights")
+def test_the_projects_settings_are_the_released_ones() -> None:
+    """Their margin was 5 pixels of faces about 100 pixels wide; boxes and smoothing are of the released inference."""
+    released = {
+        "audio.sample_rate": 16000, "audio.n_fft": 800, "audio.window": 800, "audio.hop": 200, "audio.n_mels": 80,
+        "audio.fmin": 55, "audio.fmax": 7600, "audio.preemphasis": 0.97, "audio.silence": -4.0, "audio.fps": 25,
+        "audio.mel_columns": 16, "crop.size": 128, "crop.margin": 0.05, "crop.smoothing": 2,
+        "crop.rounding": "nearest, half up", **landmarks.settings(),
+    }  # fmt: skip
+    fingerprint.check(released, fingerprint.current(128), "released weights")
 
 
 def test_refuses_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     text = tmp_path / "weights.pth"
     text.write_text("not a checkpoint")
     assert str(text) in refused(text, tmp_path / "out.safetensors")
-    assert "is not a file" in refused(tmp_path / "missing.pth", tmp_path / "out.safetensors")
+    for wrong in (tmp_path / "missing.pth", tmp_path):
+        assert f"SOURCE: {wrong} " in refused(wrong, tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {"a": torch.zeros(1)}}, {"state_dict": 3}, torch.zeros(2), [1, 2]])
@@ -53,5 +61,5 @@ def test_refuses_unwritable_output(tmp_path: Path) -> None:
 
 def test_unknown_names_are_not_dropped() -> None:
     state = {"fusion_transformer.modality.weight": torch.zeros(4, 512), "surprise.weight": torch.zeros(1)}
-    with pytest.raises(UserError, match="surprise"):
+    with pytest.raises(RuntimeError, match="surprise"):
         convert_official.convert(state)

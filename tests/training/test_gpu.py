@@ -76,7 +76,7 @@ def check_training_step(trainer: Trainer, half: bool, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     vgg: list[Any] = [trainer.loss.vgg] if isinstance(trainer, train_render.RenderTrainer) else []
-    with on_gpu(*trainer.networks.values(), trainer.average.module, *vgg), monkeypatch.context() as patch:
+    with on_gpu(*trainer.networks.values(), trainer.average, *vgg), monkeypatch.context() as patch:
         patch.setattr(trainer.engine, "device", GPU)
         patch.setattr(trainer.engine, "half", half)
         with trainer.engine.autocast():

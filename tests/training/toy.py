@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from runtime.command_line import UserError, fail
 from training.config import TrainConfig
 from training.engine import Engine
-from training.loop import Trainer, run_in_turn
+from training.loop import Trainer, Validation, run_in_turn
 
 STEPS = 12
 
@@ -42,24 +42,23 @@ class Numbers(Dataset[dict[str, Any]]):
 class ToyTrainer(Trainer):
     name = "toy"
 
-    def __init__(self, network: nn.Module, *others: Any) -> None:
-        super().__init__(network, *others)
-        self.trained = self.engine.parallel(network)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.selections: list[float] = []  # what validation answers, first to last; then the last again
         self.exported: list[int] = []
 
     def train_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         with self.engine.autocast():
-            output = self.trained(batch["x"])
+            output = self.parallel(batch["x"])
         loss = (output.float() - batch["y"]).square().mean()
         self.engine.backward(loss)
         return {"L": loss}
 
-    def validate(self, network: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def validate(self, network: nn.Module, batch: dict[str, Any]) -> Validation:
         if len(self.selections) > 1:
-            return {"selection": self.selections.pop(0)}, {}
+            return {"selection": self.selections.pop(0)}, lambda: {}
         selection = self.selections[0] if self.selections else float(sum(p.abs().sum() for p in network.parameters()))
-        return {"selection": selection}, {"picture": np.zeros((4, 4, 3), np.uint8)}
+        return {"selection": selection}, lambda: {"picture": np.zeros((3, 4, 4), np.uint8)}
 
     def export(self, network: nn.Module, path: Path, about: dict[str, Any]) -> None:
         if path.name == "toy.safetensors":
