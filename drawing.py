@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -84,18 +84,13 @@ class Drawing:
             for batch in drawn:
                 yield from batch
 
-    def frames_without_face(self, order: ndarray) -> int:
-        """How many frames should be redrawn, but do not show the face; see `pictures`."""
-        return int((~self.track.found[order[self.part]]).sum())
-
     def batches(self, order: ndarray, pictures: Iterator[Picture]) -> Iterator[Batch]:
         """Yields the frames to draw, shot by shot; see `pictures`."""
         cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
         edges = np.unique([0, *cuts, self.part.start, self.part.stop, len(order)])
-        for first, end in pairwise(edges):
-            outputs = np.arange(first, end)
+        for outputs in np.split(np.arange(len(order)), edges[1:-1]):
             shot = None
-            if first in self.part:
+            if outputs[0] in self.part:
                 shot = self.plan_shot(outputs - self.part.start, order[outputs])
             for places in batches(np.arange(len(outputs)), self.networks.config.batch_size):
                 yield Batch(shot, places, list(islice(pictures, len(places))))
@@ -152,16 +147,13 @@ class Drawing:
             detail = min(MAX_DETAIL, int(np.ceil(np.median(sides(boxes)) / networks.size)))
         size = networks.size
         images = np.empty((len(chosen), size, size, 3), np.uint8)
-        large_images = None
-        if detail > 1:
-            large_images = np.empty((len(chosen), detail * size, detail * size, 3), np.uint8)
+        large_images = np.empty((len(chosen), detail * size, detail * size, 3), np.uint8)
         for i, (picture, box) in enumerate(zip(self.source.pictures(chosen), boxes, strict=True)):
             region = around(picture, box)
             images[i] = crop_face(region.rgb, region.box, size)
-            if large_images is not None:
-                large_images[i] = crop_face(region.rgb, region.box, detail * size, detail=True)
+            large_images[i] = crop_face(region.rgb, region.box, detail * size, detail=True)
         landmarks_in_crop = to_crop(self.track.landmarks_in_frame[chosen], boxes)
-        return networks.encode_references(images, landmarks_in_crop, boxes, large_images)
+        return networks.encode_references(images, landmarks_in_crop, boxes, large_images if detail > 1 else None)
 
     def draw(self, batch: Batch) -> list[Picture]:
         """Finishes the frames of a batch: redraws the face where one was found."""
@@ -190,8 +182,7 @@ class Drawing:
             shot.references,
             mel_windows(self.mel, shot.moments[places]),
         )
-        for j, i in enumerate(with_face):
-            region = regions[j]
+        for j, (i, region) in enumerate(zip(with_face, regions, strict=True)):
             pasted = paste_face(region.rgb, faces[j], region.box, old[j], new[j])
             if self.networks.config.panel:
                 sketch = sketches[j, sketches.shape[1] // 2]
@@ -216,6 +207,5 @@ def with_panel(frame: ndarray) -> ndarray:
 def fill_panel(frame: ndarray, cells: list[ndarray]) -> None:
     """Draws landmarks, sketch, aligned reference and drawn face into the column."""
     side = len(frame) // 4
-    for row, cell in enumerate(cells):
-        resized = cv2.resize(cell.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
-        frame[row * side : (row + 1) * side, -side:] = resized
+    column = [cv2.resize(cell.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA) for cell in cells]
+    frame[: 4 * side, -side:] = np.concatenate(column)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from drawing import Drawing, with_panel
-from face.detector import HandDetector
+from face.detector import FaceDetector
 from face.track_cache import load_track, save_track, track_path
 from face.tracking import FaceTrack, parse_pick, track_faces
 from jobs import Job, Speaker, read_jobs, run_jobs
@@ -107,18 +107,14 @@ class Dubber:
             speeches = [read_speech(speaker, source.fps, remarks) for speaker in speakers]
         sound_frames = max(frames.stop for _, frames in speeches)
         frames_to_track = None if config.keep_length else sound_frames
-        tracks = {}
+        track_of = cache(lambda face: self.track(source, face, frames_to_track, progress))
         drawings = []
         with stopwatch.stage("track"):
             for speaker, (mel, frames) in zip(speakers, speeches, strict=True):
-                face = speaker.face or config.face
-                if face not in tracks:
-                    tracks[face] = self.track(source, face, frames_to_track, progress)
-                drawings.append(Drawing(self.networks, source, tracks[face], mel, frames, stopwatch))
+                track = track_of(speaker.face or config.face)
+                drawings.append(Drawing(self.networks, source, track, mel, frames, stopwatch))
         track = drawings[0].track
-        num_frames = sound_frames
-        if config.keep_length:
-            num_frames = max(num_frames, len(track.found))
+        num_frames = max(sound_frames, len(track.found))
         order = ping_pong(len(track.found), num_frames)  # (F,) source frame of every output frame
         width, height = track.frame_size
         if config.panel:
@@ -149,7 +145,7 @@ class Dubber:
                 with stopwatch.stage("write"):
                     writer.write(picture)
         remarks += remarks_on(source, track)
-        frames_without_face = sum(drawing.frames_without_face(order) for drawing in drawings)
+        frames_without_face = sum((~drawing.track.found[order[drawing.part]]).sum() for drawing in drawings)
         seconds = time.perf_counter() - began
         return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
 
@@ -168,9 +164,9 @@ class Dubber:
         if track is None:
             expected = min(num_frames or source.num_frames, source.num_frames)
             with ExitStack() as stack:
-                hands = stack.enter_context(closing(HandDetector())) if self.config.keep_hands else None
+                detector = stack.enter_context(closing(FaceDetector(hands=self.config.keep_hands)))
                 frames = stack.enter_context(closing(prefetch(islice(source, num_frames), READ_AHEAD)))
-                track = track_faces(report(frames, "track", expected, progress), face, hands=hands)
+                track = track_faces(report(frames, "track", expected, progress), face, detector)
             if path:
                 save_track(path, track, complete=num_frames is None or len(track.found) < num_frames)
         if not track.found.any():
@@ -223,24 +219,6 @@ def report(frames: Iterable[Frame], stage: str, total: int, progress: Progress |
             progress(stage, done, total)
 
 
-class ProgressBar:
-    """Shows progress on the terminal: a bar for each stage."""
-
-    def __init__(self) -> None:
-        self.bars: dict[str, tqdm] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self.bars:
-            self.close()
-            self.bars[stage] = tqdm(total=total, desc=stage, unit="frame")
-        bar = self.bars[stage]
-        bar.update(done - bar.n)
-
-    def close(self) -> None:
-        for bar in self.bars.values():
-            bar.close()
-
-
 @dataclass(frozen=True, kw_only=True)
 class DubCommand(DubConfig):
     """Redraws the lower half of a face so that the mouth follows new speech."""
@@ -290,9 +268,17 @@ def jobs_of(command: DubCommand) -> list[Job]:
 def dub_job(dubber: Dubber, job: Job) -> str:
     """Makes one video and says so: a line, and one for each remark."""
     device = dubber.networks.device
-    with closing(ProgressBar()) as bar:
+    bars = []
+    with ExitStack() as open_bar:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if done == 1:
+                open_bar.close()
+                bars.append(open_bar.enter_context(tqdm(total=total, desc=stage, unit="frame")))
+            bars[-1].update()
+
         try:
-            summary = dubber.dub_speakers(job.video, job.speakers, job.output, bar)
+            summary = dubber.dub_speakers(job.video, job.speakers, job.output, show)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

@@ -32,7 +32,8 @@ HAND_CONFIDENCE = 0.8  # with less, cheeks and shoulders pass for hands
 class FaceDetector:
     """Finds faces in any frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out."""
 
-    def __init__(self) -> None:
+    def __init__(self, hands: bool = False) -> None:
+        """With `hands` it also finds those."""
         with _silence():
             import mediapipe as mp
 
@@ -41,14 +42,18 @@ class FaceDetector:
             self._search = face_mesh(static_image_mode=True, max_num_faces=MAX_FACES, refine_landmarks=True)
             self._track = face_mesh(max_num_faces=1, refine_landmarks=True)
             self._long_range = solutions.face_detection.FaceDetection(model_selection=1)
-            self._graphs = (self._search, self._track, self._long_range)
-            for graph in self._graphs:  # they start, and log, in the background
-                graph.process(np.zeros((16, 16, 3), np.uint8))  # waits until they have started
+            self._networks = [self._search, self._track, self._long_range]
+            self._hands = None
+            if hands:
+                self._hands = solutions.hands.Hands(static_image_mode=True, min_detection_confidence=HAND_CONFIDENCE)
+                self._networks.append(self._hands)
+            for network in self._networks:  # they start, and log, in the background
+                network.process(np.zeros((16, 16, 3), np.uint8))  # waits until they have started
         self.forget()
 
     def close(self) -> None:
-        for graph in self._graphs:
-            graph.close()
+        for network in self._networks:
+            network.close()
 
     def detect(self, frame: ndarray, thorough: bool = True) -> list[ndarray]:
         """All faces of one frame (H, W, 3), largest first; earlier frames make no difference.
@@ -82,11 +87,9 @@ class FaceDetector:
         is_inside = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
         if not is_inside or not 1 / KEEP_SCALE < sides(box).max() / self._side < KEEP_SCALE:
             self._cut_window(frame, box, WINDOW if alone else NARROW_WINDOW)
-        faces = _meshes(self._track, frame, self._window, self._shrink)
-        if not faces:
-            faces = _meshes(self._search, frame, self._window, self._shrink)
-        distances = [np.linalg.norm(centre(extent(face)) - centre(box)) for face in faces]
-        return faces[np.argmin(distances)] if faces else None
+        part = (frame, self._window, self._shrink)
+        faces = _meshes(self._track, *part) or _meshes(self._search, *part)
+        return min(faces, key=lambda face: np.linalg.norm(centre(extent(face)) - centre(box)), default=None)
 
     def forget(self) -> None:
         """Ends following: the next `follow` depends on no earlier frame."""
@@ -125,27 +128,14 @@ class FaceDetector:
                 if _is_within(middle, box) and not _is_known(middle, faces):
                     faces.append(face)
 
-
-class HandDetector:
-    """Sees whether a hand is before a mouth."""
-
-    def __init__(self) -> None:
-        with _silence():
-            import mediapipe as mp
-
-            solutions: Any = mp.solutions
-            self._network = solutions.hands.Hands(static_image_mode=True, min_detection_confidence=HAND_CONFIDENCE)
-            self._network.process(np.zeros((16, 16, 3), np.uint8))  # waits until it has started
-
-    def close(self) -> None:
-        self._network.close()
-
     def covers(self, frame: ndarray, box: ndarray, lips: ndarray) -> bool:
         """Whether a hand lies over one of the lips' points (40, 2), in a frame with a face at `box` (4,)."""
+        if self._hands is None:
+            return False
         window = _around(box, HAND_WINDOW, frame)
         picture = _cut(frame, window, max(1, int(sides(window).max()) // HAND_PIXELS))
         with _silence():
-            hands = self._network.process(picture).multi_hand_landmarks or []
+            hands = self._hands.process(picture).multi_hand_landmarks or []
         for hand in hands:
             hull = cv2.convexHull(_points(hand, window))
             if any(cv2.pointPolygonTest(hull, (float(x), float(y)), measureDist=False) >= 0 for x, y in lips):
@@ -163,10 +153,8 @@ def _is_known(point: ndarray, faces: Iterable[ndarray]) -> bool:
 
 def _meshes(network: Any, frame: ndarray, window: ndarray, shrink: int = 1) -> list[ndarray]:
     """The meshes (478, 2), in pixels of the frame, that a mesh network sees in a window (4,) of the frame."""
-    meshes = []
-    for face in network.process(_cut(frame, window, shrink)).multi_face_landmarks or []:
-        meshes.append(_points(face, window))
-    return meshes
+    faces = network.process(_cut(frame, window, shrink)).multi_face_landmarks or []
+    return [_points(face, window) for face in faces]
 
 
 def _points(landmarks: Any, window: ndarray) -> ndarray:

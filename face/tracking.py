@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from face.crop import SAME_FACE, box_around, centre, extent, overlap, sides, smooth_boxes
-from face.detector import FaceDetector, HandDetector
+from face.detector import FaceDetector
 from face.landmarks import FULL, LIP_SLICE, NUM_FULL
 from runtime.command_line import UserError
 
@@ -77,16 +77,15 @@ class Tracker:
 
     Args:
         pick: whom to follow if there are several: see `parse_pick`.
-        detector: finds the faces; only one tracker at a time may use it.
-        hands: if given, a frame with a hand before the mouth counts as one without the face.
+        detector: finds the faces; only one tracker at a time may use it. If it finds hands, too, a frame with a hand
+            before the mouth counts as one without the face.
 
     Raises:
         UserError: `pick` names no face.
     """
 
-    def __init__(self, pick: str, detector: FaceDetector, hands: HandDetector | None = None) -> None:
+    def __init__(self, pick: str, detector: FaceDetector) -> None:
         self._pick: Pick = parse_pick(pick)
-        self._hands = hands
         self._covered: list[int] = []  # frames in which a hand was seen before the mouth
         self._detector = detector
         self._detector.forget()
@@ -114,12 +113,9 @@ class Tracker:
             self._cut_since = True
         mesh = self._find(frame)
         jumped = False
-        if mesh is None:
-            self._missed += 1
-            if self._missed >= LOST:
-                self._box = None
-            landmarks = np.full((NUM_FULL, 2), np.nan, np.float32)
-        else:
+        landmarks = np.full((NUM_FULL, 2), np.nan, np.float32)
+        self._missed += 1
+        if mesh is not None:
             jumped = self._company > 0 and (self._box is None or not self._is_same(mesh, self._box))
             self._missed = 0
             self._cut_since = False
@@ -128,8 +124,10 @@ class Tracker:
             self._box = box_around(landmarks, self._frame_size)
             view = view._replace(box=self._box, eyes=_eyes(frame, self._box))
             number = len(self._shots)
-            if self._hands and number % HAND_CHECK == 0 and self._hands.covers(frame, self._box, landmarks[LIP_SLICE]):
+            if number % HAND_CHECK == 0 and self._detector.covers(frame, self._box, landmarks[LIP_SLICE]):
                 self._covered.append(number)
+        elif self._missed >= LOST:
+            self._box = None
         self._landmarks.frombytes(landmarks.tobytes())
         shot = len(self._views) if jumped and not is_cut else self._shot_of(frame, view)
         self._views[shot] = view
@@ -188,17 +186,13 @@ class Tracker:
 
     def _choose(self, faces: list[ndarray]) -> ndarray | None:
         """The tracked person among some faces. None rather than a doubtful one."""
-        if not faces:
-            return None
-        if self._box is None:
+        if faces and self._box is not None:
+            overlaps = [overlap(self._box, self._visible(face)) for face in faces]
+            is_alone = len(faces) == self._company == 1  # nobody else is or was there: the camera jumped
+            if is_alone or max(overlaps) >= SAME_FACE:
+                return faces[np.argmax(overlaps)]
+        if faces and (self._box is None or self._cut_since):
             return _picked(faces, self._pick, required=self._company == 0)
-        overlaps = [overlap(self._box, self._visible(face)) for face in faces]
-        nearest = faces[np.argmax(overlaps)]
-        is_alone = len(faces) == self._company == 1  # nobody else is or was there: the camera jumped
-        if is_alone or self._is_same(nearest, self._box):
-            return nearest
-        if self._cut_since:
-            return _picked(faces, self._pick, required=False)
         return None
 
     def _shot_of(self, frame: ndarray, view: _View) -> int:
@@ -208,19 +202,14 @@ class Tracker:
         current = self._shots[-1]
         if _similarity(frame, view, self._views[current]) >= 0:
             return current
-        similarities = [_similarity(frame, view, self._views[shot]) for shot in range(len(self._views))]
+        similarities = [_similarity(frame, view, other) for other in self._views.values()]  # in order of shots
         return int(np.argmax(similarities)) if max(similarities) >= 0 else len(similarities)
 
 
-def track_faces(
-    frames: Iterable[ndarray],
-    pick: str = "largest",
-    detector: FaceDetector | None = None,
-    hands: HandDetector | None = None,
-) -> FaceTrack:
+def track_faces(frames: Iterable[ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
     """Follows one person through all frames: see `Tracker`. Without a detector it makes one, which takes a moment."""
     with nullcontext(detector) if detector else closing(FaceDetector()) as usable_detector:
-        tracker = Tracker(pick, usable_detector, hands)
+        tracker = Tracker(pick, usable_detector)
         for frame in frames:
             tracker.add(frame)
         return tracker.finish()
@@ -248,18 +237,21 @@ def _picked(faces: list[ndarray], pick: Pick, required: bool) -> ndarray | None:
     """The face that `pick` names. Where there is none: a UserError if it is `required`, otherwise None."""
     if pick == "largest":
         return faces[0]
-    faces = sorted(faces, key=lambda face: float(centre(extent(face))[0]))  # from the left
-    boxes = extent(np.stack(faces))
+    candidates = np.stack(faces)
+    candidates = candidates[centre(extent(candidates))[:, 0].argsort()]  # from the left
+    boxes = extent(candidates)
     centres = centre(boxes)
     if isinstance(pick, tuple):  # on the face or within half a face of it
         distances = (np.abs(centres - pick) / sides(boxes)).max(axis=1)
-        candidates = [faces[distances.argmin()]] if distances.min() <= 1 else []
+        candidates = candidates[(distances == distances.min()) & (distances <= 1)]
     else:
-        candidates = faces[pick:]
-    if not candidates and required:
+        candidates = candidates[pick:]
+    if len(candidates):
+        return candidates[0]
+    if required:
         places = [f"{number} at {x:.0f},{y:.0f}" for number, (x, y) in enumerate(centres)]
         raise UserError(f"no face {pick} in the first frame that shows faces; there are {'; '.join(places)}")
-    return candidates[0] if candidates else None
+    return None
 
 
 def _structure(picture: ndarray) -> ndarray:

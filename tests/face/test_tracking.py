@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from face.crop import box_around, extent, overlap
-from face.detector import FaceDetector, HandDetector
+from face.detector import FaceDetector
 from face.landmarks import FULL
 from face.tracking import HAND_CHECK, LOST, SURVEY, Tracker, parse_pick, track_faces
 from media.video import Video
@@ -153,6 +153,9 @@ def test_another_face_in_the_same_place_is_another_shot(mesh: np.ndarray) -> Non
         def follow(self, frame: np.ndarray, box: np.ndarray, alone: bool = True) -> np.ndarray | None:
             return None if frame is scene else mesh
 
+        def covers(self, frame: np.ndarray, box: np.ndarray, lips: np.ndarray) -> bool:
+            return False
+
     a, b = faces
     track = track_faces([a, a, b, b, scene, b, a], detector=cast(FaceDetector, Eyes()))
     np.testing.assert_array_equal(track.found, [1, 1, 1, 1, 0, 1, 1])
@@ -204,10 +207,11 @@ def test_the_same_clip_gives_the_same_answer(place: Place, pair: np.ndarray) -> 
         np.testing.assert_array_equal(a, b)
 
 
-class _Hands(HandDetector):
+class _Hands(FaceDetector):
     """Sees hands in the given searches."""
 
     def __init__(self, *searches: int) -> None:
+        super().__init__()
         self.searches = searches
         self.count = -1
 
@@ -220,7 +224,7 @@ class _Hands(HandDetector):
 
 def test_frames_around_a_hand_count_as_without_the_face(place: Place) -> None:
     frames = [place(grey(420, 640), 40, 30)] * (4 * HAND_CHECK)
-    track = track_faces(frames, hands=_Hands(2))
+    track = track_faces(frames, detector=_Hands(2))
     covered = range(HAND_CHECK + 1, 3 * HAND_CHECK)  # from after the search before to before the one after
     np.testing.assert_array_equal(np.flatnonzero(~track.found), covered)
     assert not track.cuts.any()
@@ -228,24 +232,24 @@ def test_frames_around_a_hand_count_as_without_the_face(place: Place) -> None:
 
 def test_hand_in_all_frames_is_ignored(place: Place) -> None:
     frames = [place(grey(420, 640), 40, 30)] * (HAND_CHECK + 1)
-    assert track_faces(frames, hands=_Hands(0, 1)).found.all()
+    assert track_faces(frames, detector=_Hands(0, 1)).found.all()
 
 
 @pytest.mark.slow
 def test_real_hand_before_the_mouth_is_seen(shared: Path) -> None:
     clip = shared / "clips/more/fi/fi30/RlUuWWWFrhM_005.mp4"
-    hands = HandDetector()
+    detector = FaceDetector(hands=True)
     frames = list(Video(clip))[190:265]  # he wipes his mouth
-    track = track_faces(frames, hands=hands)
+    track = track_faces(frames, detector=detector)
     assert track.found[:5].all() and track.found[-5:].all()
     assert not track.found[20:50].any()
-    hands.close()
+    detector.close()
 
 
 @pytest.mark.slow
 def test_faces_without_hands_are_not_covered(shared: Path) -> None:
-    hands = HandDetector()
+    detector = FaceDetector(hands=True)
     for name in ("vox_00098", "edtalk_obama_20s", "hdtf_katiehill"):
         frames = list(Video(next((shared / "clips").glob(f"{name}.*"))))[:75]
-        assert track_faces(frames, hands=hands).found.all()
-    hands.close()
+        assert track_faces(frames, detector=detector).found.all()
+    detector.close()
