@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -46,24 +46,17 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * SIDE**3 / seconds(lambda: square @ square)
 
 
-class Usage(NamedTuple):
-    """What a command printed and took."""
-
-    output: str
-    seconds: float  # wall time
-    peak_memory: float  # MiB of the largest process that was run so far
-
-
-def run(*arguments: str | Path) -> Usage:
+def run(*arguments: str | Path) -> tuple[str, float, float]:
     """Runs a Python command of this project, such as run("-m", "preprocess", ...), on Linux or macOS.
 
-    A process begins with the memory of its parent, so that the peak is right only above this process's own memory.
+    Returns what it printed, its wall time in seconds, and the peak memory in MiB of the largest process that was run so
+    far. A process begins with the memory of its parent, so that the peak is right only above this process's own memory.
     """
     start = time.perf_counter()
     process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - start
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return Usage(process.stdout, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit)
+    return process.stdout, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
 
 
 @contextmanager

@@ -64,9 +64,9 @@ class Study:
         key = Key(secrets.token_hex(6), trials, checks)
         page = {
             "id": key.id,
-            "checks": [{"id": check, "value": value} for check, value in checks.items()],
+            "checks": checks,
             "questions": list(QUESTIONS.values()),
-            "trials": [{"id": number, "video": encode_video(videos[trials[number]])} for number in sorted(trials)],
+            "videos": {number: encode_video(videos[trials[number]]) for number in sorted(trials)},
         }
         script = json.dumps(page).replace("</", "<\\/")
         write_whole(self.output, TEMPLATE.read_text(encoding="utf-8").replace(SLOT, script))

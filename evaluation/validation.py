@@ -87,7 +87,13 @@ class Validate:
         cache = ClipCache(self.cache, networks.size if networks else None)  # stage 1 fits any
         scorers = {}
         if self.stage != "2":
-            scorers["stage 1"] = partial(score_lips, predictor)
+            methods = {
+                "ours": partial(predict, predictor),
+                "ours, pose of another moment": partial(predict, predictor, other_pose=True),
+                "static lips": ClipFaces.static,
+                "original": lambda faces: faces.true,
+            }
+            scorers["stage 1"] = partial(score_lips, methods)
         if networks:
             metrics, _ = load_networks(["LPIPS"], networks.device)
             scorers["stage 2"] = partial(score_faces, networks, metrics, self.frames)
@@ -130,15 +136,12 @@ class Table3:
         cache = ClipCache(self.cache, None)
         with naming("--clip-list"):
             names = split(cache.names, SplitConfig(val_list=self.clip_list)).val
-        predictors = {}
+        methods = {}
         with naming("--weights"):
             for row, folder in parse_named(self.weights).items():
-                predictors[row] = LandmarkPredictor(load_landmark_generator(folder), self.device)
-
-        def score(faces: ClipFaces) -> Scores:
-            return {row: faces.score(predict(predictor, faces)) for row, predictor in predictors.items()}
-
-        rows, left_out = score_clips(cache, names, score)
+                predictor = LandmarkPredictor(load_landmark_generator(folder), self.device)
+                methods[row] = partial(predict, predictor)
+        rows, left_out = score_clips(cache, names, partial(score_lips, methods))
         notes = [NOTES["stage 1"], "the paper does not state its unit", *left_out]
         Table("table3", [*rows, *published_rows("table3")], notes).publish(self.output)
 
@@ -164,13 +167,6 @@ class ClipFaces:
         """A mouth that never moves."""
         landmarks = self.true.landmarks_in_frame
         return self.true._replace(landmarks_in_frame=static_lips(landmarks, landmarks[self.references]))
-
-    def score(self, face: FaceSequence) -> dict[str, float]:
-        """Stage 1: table columns of other landmarks against the true ones."""
-        silent = silent_frames(self.clip.mel, self.clip.num_frames)[self.frames]
-        scores = motion_scores(face, self.true, silent)
-        error = landmark_distance(face.landmarks_in_crop[:, CONTENT], self.true.landmarks_in_crop[:, CONTENT])
-        return {**scores, "Landmark Error": SIZE * nan_mean(error)}
 
 
 def score_clips(
@@ -212,15 +208,16 @@ def predict(
     return FaceSequence(to_frame(predicted, faces.true.boxes), faces.true.boxes)
 
 
-def score_lips(predictor: LandmarkPredictor, faces: ClipFaces) -> Scores:
-    """Stage 1: scores predicted lips and jaws and static ones against the true ones."""
-    rows = {
-        "ours": predict(predictor, faces),
-        "ours, pose of another moment": predict(predictor, faces, other_pose=True),
-        "static lips": faces.static(),
-        "original": faces.true,
-    }
-    return {row: faces.score(face) for row, face in rows.items()}
+def score_lips(methods: dict[str, Callable[[ClipFaces], FaceSequence]], faces: ClipFaces) -> Scores:
+    """Stage 1: scores the lips and jaws that each method (row -> function) gives against the true ones."""
+    silent = silent_frames(faces.clip.mel, faces.clip.num_frames)[faces.frames]
+    true = faces.true
+    scores = {}
+    for row, method in methods.items():
+        face = method(faces)
+        error = landmark_distance(face.landmarks_in_crop[:, CONTENT], true.landmarks_in_crop[:, CONTENT])
+        scores[row] = motion_scores(face, true, silent) | {"Landmark Error": SIZE * nan_mean(error)}
+    return scores
 
 
 def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, faces: ClipFaces) -> Scores:

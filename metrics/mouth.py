@@ -20,7 +20,6 @@ EXTENT = 1.2  # of a mouth crop, relative to the distance between the eyes
 MIN_GAP = FPS / 2  # frames between real mouths that are compared: nearer ones are almost the same picture
 OUTLIER = 0.99  # quantile of the distances between real mouths above which a drawn mouth is implausible
 MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
-BATCH = 32  # mouths embedded at once
 
 
 def mouth_crop(frame: ndarray, landmarks: ndarray, side: int = SIDE) -> ndarray:
@@ -35,11 +34,6 @@ def mouth_crop(frame: ndarray, landmarks: ndarray, side: int = SIDE) -> ndarray:
     transform[:, 2] += size / 2 - centre
     crop = cv2.warpAffine(frame, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
-
-
-def mouth_crops(frames: Iterable[ndarray], landmarks: ndarray) -> ndarray:
-    """The mouths (n, 96, 96, 3) in n images, of faces with landmarks (n, 131, 2)."""
-    return np.stack([mouth_crop(frame, face) for frame, face in zip(frames, landmarks, strict=True)])
 
 
 def laplacian_energy(crops: ndarray) -> ndarray:
@@ -94,15 +88,13 @@ class RealMouths:
         if lpips is None or not len(frames):
             return None
         chosen = evenly_spaced(len(frames), MAX_REAL_MOUTHS)
-        pictures = read_frames(frames[chosen])
-        crops = mouth_crops(pictures, landmarks[chosen])
-        return cls(crops, frames[chosen], lpips)
+        crops = map(mouth_crop, read_frames(frames[chosen]), landmarks[chosen])
+        return cls(np.stack(list(crops)), frames[chosen], lpips)
 
     def _embed(self, crops: ndarray) -> torch.Tensor:
         device = next(self.lpips.parameters()).device
-        images = torch.from_numpy(crops).permute(0, 3, 1, 2)
-        vectors = [self.lpips.embed(batch.to(device) / 255) for batch in images.split(BATCH)]
-        return torch.cat(vectors)
+        images = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device)
+        return self.lpips.embed(images / 255)
 
     def distances_to(self, crops: ndarray) -> ndarray:
         """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""

@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from metrics.image_quality import psnr, ssim
-from metrics.mouth import RealMouths, mouth_crops
+from metrics.mouth import RealMouths, mouth_crop
 
 
 class PairScorer:
@@ -36,9 +36,9 @@ class PairScorer:
     def add_mouths(self, frames: Iterable[ndarray], landmarks: ndarray) -> None:
         """Scores the mouths in n images, RGB uint8, with landmarks (n, 131, 2) in pixels."""
         if self.real_mouths:
-            crops = mouth_crops(frames, landmarks)
-            for column, values in self.real_mouths.compare(crops).items():
-                self.values[column] += values.tolist()
+            for crop in map(mouth_crop, frames, landmarks):
+                for column, value in self.real_mouths.compare(crop[None]).items():
+                    self.values[column].append(value.item())
 
     def scores(self) -> dict[str, float]:
         """Column -> mean over all images."""
