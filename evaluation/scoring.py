@@ -61,7 +61,7 @@ def load_networks(columns: Iterable[str], device: torch.device) -> tuple[dict[st
 class Original(NamedTuple):
     """A real video, its face, and the sound that mouths are to follow; shared by all methods."""
 
-    path: Path
+    video: Video
     track: FaceTrack
     wav: ndarray  # (S,), 16 kHz
     compare: bool  # False in dubbing, where it is no ground truth: only sound and motion are scored
@@ -84,7 +84,7 @@ class Scorer:
         wav = read_sound(sound, len(track.found) if compare else None)
         frames = np.flatnonzero(track.found)
         mouths = RealMouths.read(frames, track.landmarks_in_frame[frames], video.frames, self.networks.get("LPIPS"))
-        return Original(path, track, wav, compare, mouths)
+        return Original(video, track, wav, compare, mouths)
 
     def score(self, clip: str, original: Original, output: Path | str, pool: FeaturePool) -> ClipScore:
         """Scores `output`, a video of any framing. If it has another size, its own face boxes are used.
@@ -101,7 +101,8 @@ class Scorer:
         try:
             if isinstance(output, str):
                 raise UserError(output)
-            track = original.track if output == original.path else track_faces(Video(output))
+            video = Video(output)
+            track = original.track if output == original.video.path else track_faces(video)
             result.produced = min(len(track.found), result.expected)
             rate = Video(output, fps=None).fps
             if abs(rate - FPS) > 0.01:
@@ -111,12 +112,12 @@ class Scorer:
             silent[result.expected :] = False  # beyond the end of the sound nothing is known
             result.values |= motion_scores(face, true_face, silent, original.compare)
             if "LSE-C" in self.networks:
-                embeddings = syncnet.embed(self.networks["LSE-C"], Video(output), original.wav)
+                embeddings = syncnet.embed(self.networks["LSE-C"], video, original.wav)
                 result.values |= syncnet.score(*embeddings)
             pairs = PairScorer(self.networks, original.mouths)
-            pairs.add_mouths(Video(output).frames(frames), face.landmarks_in_frame[frames])
+            pairs.add_mouths(video.frames(frames), face.landmarks_in_frame[frames])
             if original.compare:
-                self._compare(pairs, pool, frames, (output, original.path), (face, true_face))
+                self._compare(pairs, pool, frames, (video, original.video), (face, true_face))
             result.values |= pairs.scores()
         except Exception as error:
             result.reason = reason_of(error)
@@ -127,13 +128,12 @@ class Scorer:
         scorer: PairScorer,
         pool: FeaturePool,
         frames: ndarray,
-        paths: tuple[Path, Path],
+        videos: tuple[Video, Video],
         faces: tuple[FaceSequence, FaceSequence],
     ) -> None:
         """Scores the faces in some frames of two videos, output and original."""
         features = []  # (2, 2048) of each frame
-        videos = [Video(path).frames(frames) for path in paths]
-        for frame, *pictures in zip(frames, *videos, strict=True):
+        for frame, *pictures in zip(frames, *(video.frames(frames) for video in videos), strict=True):
             pair = list(zip(pictures, faces, strict=True))
             crops = [crop_face(picture, face.boxes[frame]) for picture, face in pair]
             images = to_tensor(np.stack(crops)).to(self.device)  # (2, 3, S, S)

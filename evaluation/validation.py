@@ -259,7 +259,9 @@ def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, fa
             sketches = np.stack(
                 [networks.draw_sketches(drawn[window], face.boxes[window]) for window in windows[batch]]
             )
-            opacity = pasted_opacity(true[batch], drawn[batch], size).to(target)
+            masks = [contour(*pair, (size, size)) for pair in zip(true[batch], drawn[batch], strict=True)]
+            opacity = torch.from_numpy(np.stack(masks))[:, None].to(target)  # (B, 1, S, S) of what dubbing pastes
+            opacity[:, :, : lower_half(size).start] = 0
             for name, drawer in (("nearest reference", nearest), ("ours", networks)):
                 images, _ = drawer.draw_faces(crops, drawn[batch], sketches, references, mel)
                 pixels = 255 * images
@@ -269,10 +271,3 @@ def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, fa
                 scorer.add(target + opacity * (output - target), target, " pasted")
                 scorer.add_mouths(pixels.round().astype(np.uint8), drawn[batch] * size)
     return {row: scorer.scores() for row, scorer in scorers.items()}
-
-
-def pasted_opacity(true: ndarray, drawn: ndarray, size: int) -> torch.Tensor:
-    """Opacity (B, 1, S, S) of what dubbing pastes, from true and drawn landmarks in crop (B, 131, 2)."""
-    masks = np.stack([contour(*pair, (size, size)) for pair in zip(true, drawn, strict=True)])
-    masks[:, : lower_half(size).start] = 0
-    return torch.from_numpy(masks)[:, None]

@@ -45,7 +45,8 @@ class TwoStreams(nn.Module):
 
 
 def open_original(path: Path, wav: np.ndarray, compare: bool = True) -> Original:
-    return Original(path, track_faces(Video(path)), wav, compare)
+    video = Video(path)
+    return Original(video, track_faces(video), wav, compare)
 
 
 def embed(faces: np.ndarray) -> np.ndarray:
