@@ -18,7 +18,6 @@ from runtime.command_line import UserError, at_least_one, naming, write_whole
 
 ORIGINAL = "original"
 UNTOUCHED = "untouched video, new sound"
-NO_VIDEO = "no video of that name"
 VARIANTS = {
     "reconstruction": "images: face box; LipLMD: mesh points, relative to its side; CSIM: aligned, frame by frame",
     "dubbing": "articulation, jitter: relative to the source video, which says something else",
@@ -192,5 +191,5 @@ def score_rows(rows: Rows, originals: Originals, scorer: Scorer) -> list[Row]:
                 clips.append(ClipScore(clip, reason=reason_of(error)))
             continue
         for row, videos in rows.items():
-            scores[row].append(scorer.score(clip, original, videos.get(clip, NO_VIDEO), pools[row]))
+            scores[row].append(scorer.score(clip, original, videos.get(clip, "no video of that name"), pools[row]))
     return [summarise(row, clips, pools[row].fid()) for row, clips in scores.items()]

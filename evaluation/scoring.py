@@ -5,7 +5,7 @@ counted, a clip that cannot be scored has a reason, and a column whose network i
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from runtime.command_line import UserError
 from runtime.device import pick_device
 
 # Column -> entry of the registry, and what reads it.
-NETWORKS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+NETWORKS = {
     "LPIPS": ("lpips_alex", partial(LPIPS, "alex")),
     "LPIPS vgg": ("lpips_vgg", partial(LPIPS, "vgg")),
     "FID": ("inception", Inception),
