@@ -16,7 +16,7 @@ import torch
 import tyro
 from numpy import ndarray
 from scipy.io import wavfile
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from datasets.clip_cache import Clip, ClipCache
@@ -37,24 +37,21 @@ from models import weights
 from models.configs import LandmarkGeneratorConfig
 from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from networks import LandmarkPredictor
-from runtime import command_line
-from runtime.command_line import SettingError
-from training.batches import Batch, Scalars, spread
+from runtime.command_line import SettingError, naming, run
+from training.batches import Batch, Scalars, spread, to_device
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
 
 VIDEO_FRAMES = 100  # of the video that each validation writes
 SHOWN_SIZE = 2 * SIZE  # pixels of a sketch that is shown
-MAX_WINDOWS = 32  # of a validation clip: all of them stay in memory
+MAX_WINDOWS = 32  # of a validation clip
 LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # whose distance is the openness
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLandmarkConfig(TrainConfig):
     """Trains the landmark generator on a clip cache. The same command again continues the run."""
-
-    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {"model.dropout"}
 
     model: LandmarkGeneratorConfig = LandmarkGeneratorConfig()
     loss: LandmarkLossConfig = LandmarkLossConfig()
@@ -67,11 +64,13 @@ class TrainLandmarkConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        width, heads = self.model.width, self.model.heads
-        if self.model.architecture == "transformer" and (width % 2 or width % heads):
-            raise SettingError("model.width", f"{width} must be even and a multiple of --model.heads ({heads})")
-        if self.model.dropout >= 1:
-            raise SettingError("model.dropout", f"{self.model.dropout} is not a probability below 1")
+        model = self.model
+        if model.architecture == "transformer" and (model.width % 2 or model.width % model.heads):
+            raise SettingError(
+                "model.width", f"{model.width} must be even and a multiple of --model.heads ({model.heads})"
+            )
+        if model.dropout >= 1:
+            raise SettingError("model.dropout", f"{model.dropout} is not a probability below 1")
 
 
 PRESETS = {
@@ -102,16 +101,13 @@ PRESETS = {
 }
 
 
-@dataclass
 class LandmarkTrainer(Trainer):
-    """The training step and the validation of stage 1."""
+    """The training step of stage 1, and its validation on clips."""
 
-    shown: Clip
-    """Of which a video is made at each validation."""
     name = "landmark_generator"
     export = staticmethod(weights.save)  # type: ignore[assignment]
 
-    def predict(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Scalars]:
+    def predict(self, network: Any, batch: Batch) -> tuple[Tensor, Tensor, Scalars]:
         """Lips (B, T, 40, 2) and jaws (B, T, 17, 2), the terms of their loss, and the sum of these, "L"."""
         with self.engine.autocast():
             lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
@@ -126,12 +122,14 @@ class LandmarkTrainer(Trainer):
         self.engine.backward(losses["L"])
         return losses
 
-    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+    def validate(self, network: Any, example: Clip) -> Validation:
         """L1, and the lips' opening and motion against the truth, of a clip's windows."""
+        windows = whole_clip(example, self.config.model.num_frames, self.config.num_references)
+        batch = to_device(windows, self.engine.device)
         lip, jaw, losses = self.predict(network, batch)
         truth = join(batch["pose"], batch["jaw"], batch["lip"])
         predicted = join(batch["pose"], jaw, lip)
-        boxes = batch["boxes"].flatten(0, 1).cpu().numpy()  # (F, 4)
+        boxes = windows["boxes"].flatten(0, 1).numpy()  # (F, 4)
         face = FaceSequence(to_frame(predicted, boxes), boxes)
         true_face = FaceSequence(to_frame(truth, boxes), boxes)
         motion = motion_scores(face, true_face, silent=np.zeros(len(boxes), bool))
@@ -140,19 +138,18 @@ class LandmarkTrainer(Trainer):
             "L_1": losses["L_1"].item(),
             **{name.replace(" ", "_"): score for name, score in motion.items()},
         }
-        title = f"true green, predicted red/{batch['name'][0]} {batch['frame'][0]}"
+        title = f"true green, predicted red/{example.name}"
         shown = len(truth) * np.arange(1, 4) // 4
         return scores, lambda: {title: np.concatenate(draw(truth[shown], predicted[shown]), axis=1).transpose(2, 0, 1)}
 
     def write_video(self, network: Any, path: Path) -> None:
         """True sketches in green and predicted ones in red, with the sound."""
-        clip = self.shown
+        clip = max(self.examples, key=lambda clip: clip.longest_run)
         frames = shown_frames(clip.found, VIDEO_FRAMES)
         references = sample_references(np.random.default_rng(0), clip.found, frames, self.config.num_references)
         truth = clip.crop_landmarks(frames)
-        reference = clip.crop_landmarks(references)
         predictor = LandmarkPredictor(network, str(self.engine.device))
-        predicted = predictor.predict_landmarks(truth, reference, clip.mel, first=int(frames[0]))
+        predicted = predictor.predict_landmarks(truth, clip.crop_landmarks(references), clip.mel, first=int(frames[0]))
         start, end = np.array([frames[0], frames[-1] + 1]) * COLUMNS_PER_SECOND // FPS
         sound = path.with_suffix(".wav")
         wavfile.write(sound, SAMPLE_RATE, invert_log_mel(clip.mel[:, start : end + 1]))
@@ -172,7 +169,7 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
     starts = window_starts(clip.found, length)
     starts = starts[(starts - starts[0]) % length == 0]  # (B,)
     samples = []
-    for start in starts[spread(len(starts), MAX_WINDOWS)]:
+    for start in spread(starts, MAX_WINDOWS):
         window = np.arange(start, start + length)
         rng = np.random.default_rng(int(start))
         references = sample_references(rng, clip.found, window, num_references)
@@ -189,10 +186,10 @@ def draw(truth: ndarray, predicted: ndarray) -> ndarray:
 
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
-    with command_line.naming("--init"):
+    with naming("--init"):
         model = weights.load(config.init, "landmark") if config.init else weights.build(config.model)
     config = with_sizes_of(config, PRESETS[config.preset], model.config)
-    with command_line.naming("--cache"):
+    with naming("--cache"):
         cache = ClipCache(config.cache, None)
     clips = split(cache.names, config.split)
     if engine.is_main:
@@ -206,17 +203,11 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
         speakers=clips.speakers,
     )
     data = dataset([cache.open(name) for name in clips.train])
-    shown = data
     examples = []
-    if config.overfit:
-        examples = [default_collate([data[i]]) for i in range(config.overfit)]
-    elif engine.is_main:  # which alone validates
+    if engine.is_main:  # which alone validates
         val = clips.val or clips.train  # a single clip serves for both
-        shown = dataset([cache.open(val[i]) for i in spread(len(val), config.val_clips)])
-        for clip in shown.clips:
-            examples.append(whole_clip(clip, config.model.num_frames, config.num_references))
-    longest = max(shown.clips, key=lambda clip: clip.longest_run)
-    yield LandmarkTrainer(model, data, examples, config, engine, longest)
+        examples = dataset([cache.open(name) for name in spread(val, config.val_clips)]).clips
+    yield LandmarkTrainer(model, data, examples, config, engine)
 
 
 def main(config: TrainLandmarkConfig) -> None:
@@ -224,4 +215,4 @@ def main(config: TrainLandmarkConfig) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, TrainLandmarkConfig, default=chosen_preset(PRESETS))
+    run(main, TrainLandmarkConfig, default=chosen_preset(PRESETS))

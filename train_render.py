@@ -5,11 +5,11 @@ Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,15 +29,13 @@ from losses.perceptual import LAYERS, VGG19
 from losses.render import RenderLoss, RenderLossConfig
 from metrics.image_quality import psnr, ssim
 from models import weights
-from models.configs import DiscriminatorConfig, RendererConfig
+from models.configs import RendererConfig
 from models.discriminator import Discriminator
+from models.lite import LITE
 from models.lite.renderer import LiteRendererConfig
-from models.lite.sampling import LITE
-from models.motion_field import Motion
-from models.renderer import Renderer, RendererOutput
-from runtime import command_line
-from runtime.command_line import SettingError, UserError
-from training.batches import Batch, Scalars
+from models.renderer import RendererOutput
+from runtime.command_line import SettingError, UserError, naming, run
+from training.batches import Batch, Scalars, to_device
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
@@ -47,29 +45,24 @@ from training.loop import Trainer, Validation, train
 class TrainRenderConfig(TrainConfig):
     """Trains the renderer on a clip cache. The same command again continues the run."""
 
-    CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg"}
-    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {
-        "initial_motion_steps",
-        "initial_motion_decay",
-        "alignment_steps",
-        "model.candidates",
-        "model.mouth_decision",
-    }
+    CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg", "alignment_steps"}
+    MAY_BE_ZERO = TrainConfig.MAY_BE_ZERO | {"initial_motion_steps", "alignment_steps", "model.candidates"}
 
     model: RendererConfig = RendererConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
     loss: RenderLossConfig = RenderLossConfig()
     sampling: SamplingConfig = SamplingConfig()
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 3
     """Reference images of a sample, N."""
+    discriminator_width: int = 64
+    """Channels of the discriminator's first layer, doubled three times."""
     initial_motion_steps: int = 0
     """lite: steps that train the initial motion by itself, in RUN/initial_motion, before the renderer's own --steps."""
     initial_motion_decay: float = 0.003
     """L2 penalty on the correction of the initial motion, in dB; without it the layer overfits the training
     identities."""
-    alignment_steps: int | None = None
-    """Steps at the start that train the alignment alone; default: --loss.warmup-epochs."""
+    alignment_steps: int = 0
+    """Steps at the start that train the alignment alone; none after --init."""
     val_samples: int = 64
     """Fixed validation samples, spread over the clips."""
     vgg: Path | None = None
@@ -77,13 +70,13 @@ class TrainRenderConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        model = self.model
-        for name, multiple in (("size", 2), ("deep", 4), ("alignment_deep", 4)):
-            if getattr(model, name) % multiple:
-                raise SettingError(f"model.{name}", f"{getattr(model, name)} is not a multiple of {multiple}")
+        sizes = vars(self.model)
+        for name in ("size", "deep", "alignment_deep"):
+            if sizes[name] % 4:
+                raise SettingError(f"model.{name}", f"{sizes[name]} is not a multiple of 4")
         for name in ("num_frames", "kernel"):
-            if getattr(model, name) % 2 == 0:
-                raise SettingError(f"model.{name}", f"{getattr(model, name)} is not odd")
+            if sizes[name] % 2 == 0:
+                raise SettingError(f"model.{name}", f"{sizes[name]} is not odd")
         layers = self.loss.layers
         if not layers or not set(layers) <= set(LAYERS):
             raise SettingError("loss.layers", f"({' '.join(map(str, layers))}) are not some of {LAYERS}")
@@ -94,7 +87,6 @@ class TrainRenderConfig(TrainConfig):
 PRESETS = {
     "lite": TrainRenderConfig(
         model=LiteRendererConfig(),
-        discriminator=DiscriminatorConfig(width=24),
         loss=LiteRenderLossConfig(),
         sampling=SamplingConfig(
             balance="speaker",
@@ -102,6 +94,7 @@ PRESETS = {
             augment=AugmentConfig(flip=0.5, colour=0.1),
         ),
         num_references=5,
+        discriminator_width=24,
         initial_motion_steps=15_000,
         batch=4,
         learning_rate=5e-4,
@@ -111,6 +104,7 @@ PRESETS = {
     "paper": TrainRenderConfig(
         preset="paper",
         steps=143_000,
+        alignment_steps=11_937,  # 25 epochs of LRS2, as released
         batch=96,
         ema=0.0,
     ),
@@ -136,9 +130,9 @@ class InitialMotionTrainer(Trainer):
         self.engine.backward(loss)
         return {"L": loss}
 
-    def loss(self, motion: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, motion: Any, batch: Batch) -> Tensor:
         images = batch["reference_images"]
-        output: Motion = motion(batch["landmarks"], batch["reference_landmarks"], images, batch["masked_target"])
+        output = motion(batch["landmarks"], batch["reference_landmarks"], images, batch["masked_target"])
         lower = np.s_[..., images.shape[-1] // 2 :, :]
         return initial_motion_loss(
             LITE.warp(images, LITE.grid(output.flow)[lower]),  # (B, N, 3, S/2, S)
@@ -148,14 +142,14 @@ class InitialMotionTrainer(Trainer):
             self.config.initial_motion_decay,
         )
 
-    def validate(self, network: nn.Module, batch: Batch) -> Validation:
-        return {"L": self.loss(network, batch).item()}, lambda: {}
+    def validate(self, network: Any, example: Batch) -> Validation:
+        return {"L": self.loss(network, example).item()}, lambda: {}
 
 
 class Generator(nn.Module):
     """The renderer with its loss: one module, so that DistributedDataParallel sees what is trained in a step."""
 
-    def __init__(self, renderer: Renderer, loss: RenderLoss) -> None:
+    def __init__(self, renderer: nn.Module, loss: RenderLoss) -> None:
         super().__init__()
         self.renderer = renderer
         self.loss = loss
@@ -178,15 +172,14 @@ class RenderTrainer(Trainer):
         config = self.config
         engine = self.engine
         # Without warping, or a loss of it, there is no alignment to warm up: everything trains from the start.
-        if config.model.use_warping and config.loss.warp:
-            epochs = config.loss.warmup_epochs * len(self.data) / config.batch
-            self.warm_up_steps = math.ceil(epochs) if config.alignment_steps is None else config.alignment_steps
+        if config.model.use_warping and config.loss.warp and not config.init:
+            self.warm_up_steps = config.alignment_steps
         if self.warm_up_steps:
             self.say(f"the first {self.warm_up_steps} steps train the alignment alone")
         vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
         discriminator = None
         if config.loss.needs_discriminator:
-            discriminator = Discriminator(config.discriminator).to(engine.device)
+            discriminator = Discriminator(config.discriminator_width).to(engine.device)
             self.networks["discriminator"] = discriminator
             group = {"name": "discriminator", "params": discriminator.parameters(), "betas": (0.5, 0.999)}
             self.optimiser.add_param_group(group)
@@ -206,20 +199,20 @@ class RenderTrainer(Trainer):
             self.engine.backward(losses["L_D"])
         return losses
 
-    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+    def validate(self, network: Any, example: Batch) -> Validation:
         """PSNR, SSIM and the loss's distances of a sample; a row of pictures."""
         with self.engine.autocast():
-            output = draw(network, batch)
-            losses = self.loss(output.face, output.warped_reference, batch["target"])
-        pictures = output.face.float(), batch["target"]
+            output = draw(network, example)
+            losses = self.loss(output.face, output.warped_reference, example["target"])
+        pictures = output.face.float(), example["target"]
         scores = {"psnr": psnr(*pictures), "ssim": ssim(*pictures), **losses}
         numbers = {name: score.item() for name, score in scores.items() if name not in ("L", "L_g")}
         numbers["selection"] = numbers.get("L_r", -numbers["psnr"])
-        title = f"sketch, references, motion, warped, output, target/{batch['name'][0]} frame {batch['frame'][0]}"
-        return numbers, lambda: {title: picture_row(batch, output)}
+        title = f"sketch, references, motion, warped, output, target/{example['name'][0]} frame {example['frame'][0]}"
+        return numbers, lambda: {title: picture_row(example, output)}
 
 
-def draw(renderer: nn.Module, batch: Batch) -> RendererOutput:
+def draw(renderer: Any, batch: Batch) -> RendererOutput:
     return renderer(
         batch["masked_target"],
         batch["target_sketches"].expand(-1, -1, 3, -1, -1),
@@ -243,10 +236,10 @@ def picture_row(batch: Batch, output: RendererOutput) -> Tensor:
 
 def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     """First the initial motion (lite), then the renderer. Raises UserError if data and networks don't fit together."""
-    with command_line.naming("--init"):
+    with naming("--init"):
         model = weights.load(config.init, "render") if config.init else weights.build(config.model)
     config = with_sizes_of(config, PRESETS[config.preset], model.config)
-    with command_line.naming("--cache"):
+    with naming("--cache"):
         cache = ClipCache(config.cache, config.model.size)
     clips = split(cache.names, config.split)
     if engine.is_main:
@@ -262,16 +255,13 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     data = dataset([cache.open(name) for name in clips.train], config=config.sampling)
     examples = []
     if engine.is_main:  # which alone validates
-        fixed = data
-        if not config.overfit:
-            val = clips.val or clips.train  # a single clip serves for both
-            every = SamplingConfig(samples_per_epoch=config.val_samples)
-            fixed = dataset([cache.open(name) for name in val], config=every)
-        for i in range(config.overfit or config.val_samples):  # few, and always the same
-            examples.append(default_collate([fixed[i]]))
+        val = clips.val or clips.train  # a single clip serves for both
+        fixed = dataset([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=config.val_samples))
+        for i in range(config.val_samples):  # few, and always the same
+            examples.append(to_device(default_collate([fixed[i]]), engine.device))
 
     motion = getattr(model, "initial_motion", None)
-    if motion is not None and config.initial_motion_steps and not config.overfit:
+    if motion is not None and config.initial_motion_steps and not config.sampling.overfit:
         motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
         trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine)
         yield trainer
@@ -284,4 +274,4 @@ def main(config: TrainRenderConfig) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, TrainRenderConfig, default=chosen_preset(PRESETS))
+    run(main, TrainRenderConfig, default=chosen_preset(PRESETS))

@@ -44,7 +44,6 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
     """Writes one clip crop by crop, and leaves either both files or (after an exception) none."""
 
     def __init__(self, root: Path, name: str) -> None:
-        self.name = name
         self.faces = root / (name + FACES)
         self.arrays = root / (name + ARRAYS)
         self.offsets = [0]
@@ -69,7 +68,6 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             "mel_columns": np.ascontiguousarray(mel.T),  # (C, 80)
         }
         metadata = metadata | {
-            "name": self.name,
             "frame_size": track.frame_size,
             "num_frames": len(track.found),
             "num_found": int(track.found.sum()),

@@ -50,6 +50,8 @@ class SamplingConfig:
     samples_per_epoch: int | None = None
     """Samples of an epoch; without it, as many as there are clips."""
     augment: AugmentConfig = AugmentConfig()
+    overfit: int = 0
+    """Draw this many fixed samples again and again: the training loss must fall to almost 0."""
 
 
 @dataclass
@@ -90,23 +92,27 @@ class SampledClips:
         self.ends = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
-        return self.config.samples_per_epoch or len(self.clips)
+        return self.config.overfit or self.config.samples_per_epoch or len(self.clips)
 
     def draw(self, index: int) -> tuple[np.random.Generator, Clip]:
         """The random generator of an item, and its clip. Over an epoch the clips get their shares evenly."""
         epoch, index = divmod(index, len(self))
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, 0 if self.config.overfit else epoch, index))
         position = (index + rng.random()) / len(self)
         clip = int(np.searchsorted(self.ends[:-1], position, side="right"))
         return rng, self.clips[clip]
 
 
+@dataclass
 class Augmentation:
     """The augmentation drawn for one sample."""
 
-    def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
-        self.rng = rng
-        self.config = config
+    rng: np.random.Generator
+    config: AugmentConfig
+
+    def __post_init__(self) -> None:
+        rng = self.rng
+        config = self.config
         self.flip = config.flip > 0 and rng.random() < config.flip
         self.table = None  # (1, 256, 3): new value of each value of each channel
         if config.colour > 0:

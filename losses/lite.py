@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.landmark import LandmarkLossConfig, landmark_loss, mean_or_zero
-from losses.render import RenderLoss, RenderLossConfig
+from losses.render import RenderLoss, RenderLossConfig, Terms
 
 SMOOTHING = 1e-4  # opening below which the square root is rounded off, so that still lips have a gradient
 TOUCHING = 0.01  # of the crop's side: opening below which the true lips touch
@@ -40,7 +40,7 @@ def lite_landmark_loss(
     true_jaw: Tensor,
     config: LiteLandmarkLossConfig,
     lip_pairs: Sequence[tuple[int, int]],
-) -> dict[str, Tensor]:
+) -> Terms:
     """The paper's terms and those of the lips' opening, unweighted, and their weighted sum L.
 
     Args:
@@ -93,8 +93,6 @@ class LiteRenderLossConfig(RenderLossConfig):
     """Weight of L_g."""
     feature_matching: float = 0.0
     """Weight of L_f."""
-    warmup_epochs: int = 0
-    """Epochs at the start that train the alignment alone."""
     pixel: float = 400.0
     """Mean absolute difference of the face, and of the warped references, from the target."""
     layers: tuple[int, ...] = (1, 2, 3)
@@ -108,7 +106,7 @@ class LiteRenderLossConfig(RenderLossConfig):
 class LiteRenderLoss(RenderLoss):
     """The paper's terms on the lower half and some layers, and a pixel term; the upper half is the target's own."""
 
-    def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
+    def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> Terms:
         terms = super().terms(face, warped, target, warming_up)
         pictures = []
         if not warming_up:

@@ -10,10 +10,12 @@ from torch import Tensor
 from losses.adversarial import generator_losses
 from losses.perceptual import LAYERS, perceptual, style
 
+Terms = dict[str, Tensor]  # scalars by name
+
 
 @dataclass(frozen=True)
 class RenderLossConfig:
-    """Weights of the terms, and the warm-up. The defaults are the paper's."""
+    """Weights of the terms. The defaults are the paper's."""
 
     warp: float = 2.5
     """Weight of L_w, the perceptual distance of the warped references: trains the alignment."""
@@ -25,8 +27,6 @@ class RenderLossConfig:
     """Weight of L_g."""
     feature_matching: float = 2.5
     """Weight of L_f."""
-    warmup_epochs: int = 25
-    """Epochs at the start that train the alignment alone."""
     layers: tuple[int, ...] = LAYERS
     """VGG blocks whose first ReLU is compared: fewer are faster."""
 
@@ -50,20 +50,19 @@ class RenderLossConfig:
         return bool(self.adversarial or self.feature_matching)
 
 
+@dataclass
 class RenderLoss:
     """The generator's loss as named scalars. VGG sees each picture once, and the target without a graph."""
 
-    def __init__(self, config: RenderLossConfig, vgg: Any, discriminator: Any = None, use_warping: bool = True):
-        """`vgg`, a VGG19, and `discriminator` may be None where none of their terms has a weight.
+    config: RenderLossConfig
+    vgg: Any
+    """A VGG19; None where none of its terms has a weight."""
+    discriminator: Any = None
+    """None where none of its terms has a weight."""
+    use_warping: bool = True
+    """False: there is no alignment to train, and the terms of the references are left out (Table 4)."""
 
-        `use_warping` False: there is no alignment to train, and the terms of the references are left out (Table 4).
-        """
-        self.config = config
-        self.vgg = vgg
-        self.discriminator = discriminator
-        self.use_warping = use_warping
-
-    def __call__(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool = False) -> dict[str, Tensor]:
+    def __call__(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool = False) -> Terms:
         """The terms that have a weight, unweighted, and L, their weighted sum (equation 20).
 
         Args:
@@ -78,9 +77,9 @@ class RenderLoss:
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {**terms, "L": total}
 
-    def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> dict[str, Tensor]:
+    def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> Terms:
         """The unweighted terms by name."""
-        terms: dict[str, Tensor] = {}
+        terms = {}
         if self.config.needs_vgg:
             with torch.no_grad():
                 true = self.vgg_features(target)

@@ -57,11 +57,3 @@ class RendererConfig:
     """False: misaligned references go into the translation (Table 4, 'w/o warping')."""
     use_audio: bool = True
     """False: the translation gets no audio feature (Table 4, 'w/o audio')."""
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Sizes of the discriminator."""
-
-    width: int = 64
-    """Channels of the first layer; doubled three times."""

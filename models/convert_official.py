@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -17,8 +16,7 @@ from models import weights
 from models.configs import LandmarkGeneratorConfig, RendererConfig
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import Renderer
-from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import UserError, check_input, check_output, naming, run
 
 # Released name -> ours, as regular expressions applied one after the other: of both networks, of stage 1, of stage 2.
 _NAMES = (
@@ -101,15 +99,16 @@ class ConvertConfig:
 
 
 def main(config: ConvertConfig) -> None:
-    command_line.check_output(config.output, "OUTPUT", (".safetensors",))
-    with command_line.naming("SOURCE"):
-        command_line.check_input(config.source)
+    check_output(config.output, "OUTPUT", (".safetensors",))
+    with naming("SOURCE"):
+        check_input(config.source)
         try:
-            checkpoint: dict[str, Any] = torch.load(config.source, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(config.source, map_location="cpu", weights_only=True)
             module = convert(checkpoint.get("state_dict", checkpoint))
         except Exception as error:  # torch has no common class for damaged files
-            problem = f"is damaged, or not a released checkpoint ({weights.last_line(error)})"
-            raise UserError(f"{config.source} {problem}") from error
+            raise UserError(
+                f"{config.source} is damaged, or not a released checkpoint ({weights.last_line(error)})"
+            ) from error
     step = checkpoint.get("global_step") or 0
     # The settings that `save` records, this project's own, are those of the released code.
     weights.save(module, config.output, {"step": step, "source": "released IP-LAP weights, converted"}, half=False)
@@ -117,4 +116,4 @@ def main(config: ConvertConfig) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, ConvertConfig, prog="python -m models.convert_official")
+    run(main, ConvertConfig, prog="python -m models.convert_official")

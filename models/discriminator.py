@@ -5,7 +5,6 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.configs import DiscriminatorConfig
 from models.layers import instance_norm
 
 SCALES = 2  # from each to the next the picture is halved
@@ -23,7 +22,7 @@ class PatchDiscriminator(nn.Module):
             self.convs.append(nn.Conv2d(in_channels, out_channels, 4, stride, padding=2))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features: list[Tensor] = []
+        features = []
         for conv in self.convs[:-1]:
             x = conv(x)
             if features:  # all but the first and the last layer are normalised
@@ -36,9 +35,10 @@ class PatchDiscriminator(nn.Module):
 class Discriminator(nn.Module):
     """One patch discriminator for each scale."""
 
-    def __init__(self, config: DiscriminatorConfig):
+    def __init__(self, width: int):
+        """`width`: channels of the first layer, doubled three times."""
         super().__init__()
-        self.scales = nn.ModuleList(PatchDiscriminator(config.width) for _ in range(SCALES))
+        self.scales = nn.ModuleList(PatchDiscriminator(width) for _ in range(SCALES))
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """(B, 3, H, W), RGB in [0, 1] -> for each scale, full size first: feature maps, the logits last."""

@@ -32,9 +32,9 @@ class ConvBlock(nn.Module):
         activation: Function = F.relu,
     ):
         super().__init__()
-        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dimensions == 1 else (nn.Conv2d, nn.BatchNorm2d)
-        self.conv = conv(in_channels, out_channels, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]
-        self.norm = norm(out_channels)
+        conv = getattr(nn, f"Conv{dimensions}d")
+        self.conv = conv(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.norm = getattr(nn, f"BatchNorm{dimensions}d")(out_channels)
         self.residual = residual
         self.activation = activation
 

@@ -91,9 +91,10 @@ def load(path: str | Path, stage: str | None = None) -> Any:
         config_class = configs[found, metadata["family"]]
         sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        message = f"{path} is damaged, or holds no weights of this project in its present format ({error}); {CONVERT}"
-        raise UserError(message) from error
-    if stage is not None and found != stage:
+        raise UserError(
+            f"{path} is damaged, or holds no weights of this project in its present format ({error}); {CONVERT}"
+        ) from error
+    if stage and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
     try:
         module = build(config_class(**sizes))

@@ -11,12 +11,11 @@ from contextlib import closing
 from itertools import count, takewhile
 from typing import Any, TypeVar
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 END: Any = object()
 
 
-def prefetch(items: Iterable[Item], depth: int) -> Generator[Item]:
+def prefetch(items: Iterable[Any], depth: int) -> Generator[Any]:
     """Yields `items`, of which up to `depth` are made ahead by a thread."""
     iterator = iter(items)
     with closing(parallel_map(lambda _: next(iterator, END), count(), 1, depth)) as made:
@@ -24,7 +23,7 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item]:
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
+    function: Callable[[Any], Result], items: Iterable[Any], workers: int, ahead: int
 ) -> Generator[Result]:
     """Yields `function(item)` for each item, computed by `workers` threads.
 

@@ -4,7 +4,6 @@
 acknowledged a task.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -12,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -20,11 +20,10 @@ from unittest.mock import patch
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
 GRACE = 10.0  # seconds that a worker has to end
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result | None]]:
+def each(work: Callable[[Any], Result], tasks: Iterable[Any], workers: int) -> Iterator[tuple[Any, Result | None]]:
     """Yields each task with its result in the order of completion; the result is None if its process died.
 
     `work` and the tasks must be picklable. When the iteration ends, or this process dies, the workers get SIGTERM,
@@ -32,7 +31,7 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
     waiting = deque(tasks)
-    busy: dict[Any, Task] = {}  # by connection
+    busy = {}  # by connection
     idle = []
     processes = []
     connection: Any
@@ -49,11 +48,11 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
                     idle.append(connection)
                 connection = idle.pop()
                 busy[connection] = waiting.popleft()
-                with contextlib.suppress(OSError):  # it died while idle, which `recv` notices
+                with suppress(OSError):  # it died while idle, which `recv` notices
                     connection.send(busy[connection])
             for connection in wait(list(busy)):
                 result = None
-                with contextlib.suppress(EOFError, OSError):  # it died
+                with suppress(EOFError, OSError):  # it died
                     result = connection.recv()
                     idle.append(connection)
                 yield busy.pop(connection), result
@@ -66,13 +65,13 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) ->
             process.join()
 
 
-def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
+def _serve(work: Callable[[Any], Result], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with_parent, args=(parent.sentinel,), daemon=True).start()
-    with contextlib.suppress(EOFError):  # no more tasks
+    with suppress(EOFError):  # no more tasks
         while True:
             connection.send(work(connection.recv()))
 

@@ -2,7 +2,7 @@
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,8 @@ def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: i
 def sample_indices(length: int, config: TrainConfig, first: int) -> Iterator[int]:
     """Indices from the sample number `first` on, a function of the seed: each epoch is a permutation of the data.
 
-    Indices go on counting from epoch to epoch (epoch = index // length). `overfit` takes the same few samples again and
-    again.
+    Indices go on counting from epoch to epoch (epoch = index // length).
     """
-    if config.overfit:
-        yield from (number % config.overfit for number in itertools.count(first))
     while True:
         epoch, place = divmod(first, length)
         order = np.random.default_rng((config.seed, epoch)).permutation(length)
@@ -47,10 +44,10 @@ def ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` indices, evenly over `length`."""
-    count = min(count, length)
-    return [i * length // count for i in range(count)]
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly spread."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

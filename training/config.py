@@ -18,13 +18,11 @@ class TrainConfig:
 
     # What may differ when a run is continued: it changes a step by rounding or by its length, or no step at all.
     CHANGEABLE = frozenset(
-        {"cache", "run", "config", "minutes", "steps", "workers", "device", "compile", "precision", "log_every"}
+        {"cache", "run", "config", "minutes", "steps", "workers", "device", "precision", "log_every"}
         | {"validate_every", "dry_run", "profile", "learning_rate", "clip_norm"}
     )
-    # Numbers, and groups of numbers, that may be 0.
-    MAY_BE_ZERO = frozenset(
-        {"warmup_steps", "clip_norm", "ema", "workers", "seed", "overfit"} | {"loss", "sampling.augment"}
-    )
+    # Whole numbers that may be 0; others may not, fractions may.
+    MAY_BE_ZERO = frozenset({"warmup_steps", "workers", "seed", "sampling.overfit"})
 
     cache: Path = tyro.MISSING
     """Folder of clips that `python -m preprocess` made."""
@@ -55,8 +53,6 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Number format of forward and backward passes; weights stay fp32. auto: bf16 where the GPU or CPU computes in it,
     else fp32. tf32: CUDA's rounded matrix products."""
-    compile: bool = False
-    """Compile the networks (torch.compile): a slow start, faster steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on."""
     workers: int = 2
@@ -67,8 +63,6 @@ class TrainConfig:
     """Steps between lines of metrics, which are means over these steps."""
     validate_every: int = 1000
     """Steps between validations, each followed by a checkpoint."""
-    overfit: int = 0
-    """Train and validate on this many fixed samples: the loss must fall to almost 0."""
     profile: bool = False
     """Write what the first steps spend their time on to RUN/trace.json, for Perfetto or chrome://tracing."""
     dry_run: bool = False
@@ -78,8 +72,8 @@ class TrainConfig:
         for name, value in flatten(self).items():
             if type(value) not in (int, float):
                 continue
-            group = name.rpartition(".")[0]
-            if not value >= 0 or (value == 0 and self.MAY_BE_ZERO.isdisjoint({name, group})):
+            least = 1 if type(value) is int and name not in self.MAY_BE_ZERO else 0
+            if not value >= least:
                 raise SettingError(name, f"{value} is no positive number")
 
     def learning_rate_at(self, step: int) -> float:

@@ -36,7 +36,7 @@ class Engine:
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(config.seed)  # before the networks are made
         self.config = config
-        self.deadline = time.monotonic() + 60 * (config.minutes or math.inf)
+        self.deadline = math.inf if config.minutes is None else time.monotonic() + 60 * config.minutes
         self.signal = 0  # the number of one that has come
         self.rank = int(os.environ.get("RANK", "0"))
         self.is_main = self.rank == 0

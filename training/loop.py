@@ -1,6 +1,5 @@
 """The training loop of both scripts: samples in order, steps, reports, validation, checkpoints, reasons to stop."""
 
-import contextlib
 import copy
 import math
 import multiprocessing
@@ -9,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -40,8 +40,8 @@ class Trainer(ABC):
     """Is averaged, validated and exported. Others may be added to `networks`, and to `optimiser` as a named group."""
     data: Any
     """A map-style dataset with the samples of an epoch."""
-    examples: Sequence[Batch]
-    """Fixed batches or samples to validate on."""
+    examples: Sequence[Any]
+    """What to validate on, one after the other."""
     config: Any
     engine: Engine
     name = "network"
@@ -50,8 +50,6 @@ class Trainer(ABC):
     def __post_init__(self) -> None:
         device = self.engine.device
         self.network.to(device).train()
-        if self.config.compile:
-            self.network.compile()
         self.run = RunFolder(self.config)
         self.networks = nn.ModuleDict({self.name: self.network})
         group = {"name": self.name, "params": self.network.parameters()}
@@ -72,7 +70,7 @@ class Trainer(ABC):
         """Forward and backward passes of a batch, or of each part of it. Returns scalars by name."""
 
     @abstractmethod
-    def validate(self, network: nn.Module, batch: Batch) -> Validation:
+    def validate(self, network: Any, example: Any) -> Validation:
         """Scores of an example, of which "selection", else "L", picks the best network (lower is better).
 
         Also returns a function that draws pictures of it, which is called for the few examples that are shown.
@@ -163,22 +161,24 @@ class Trainer(ABC):
 
     def dry_run(self) -> None:
         """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
+        engine = self.engine
+        config = self.config
         for name, network in self.networks.items():
             self.say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-        self.say(f"{len(self.data)} samples, {len(self.data) / self.config.batch:.1f} steps an epoch")
+        self.say(f"{len(self.data)} samples, {len(self.data) / config.batch:.1f} steps an epoch")
         self.step = self.warm_up_steps
         memory = []
         for num_samples in (4, 8):
             batch = default_collate([self.data[index] for index in range(num_samples)])
             began = time.monotonic()
-            self.train_step([to_device(batch, self.engine.device)])
-            wait(self.engine.device)
-            seconds = (time.monotonic() - began) / num_samples * self.engine.part_size * self.config.accumulate
-            memory.append(memory_gib(self.engine.device))
-        peak = memory[0] + (memory[1] - memory[0]) / 4 * (self.engine.part_size - 4)
-        samples = f"{self.config.batch} samples, {self.engine.part_size} at a time"
+            self.train_step([to_device(batch, engine.device)])
+            wait(engine.device)
+            seconds = (time.monotonic() - began) / num_samples * engine.part_size * config.accumulate
+            memory.append(memory_gib(engine.device))
+        peak = memory[0] + (memory[1] - memory[0]) / 4 * (engine.part_size - 4)
+        samples = f"{config.batch} samples, {engine.part_size} at a time"
         self.say(f"a step of {samples}: about {seconds:.3g} s, {peak:.2g} GiB a process")
-        self.say(f"{self.config.steps} steps: about {seconds * self.config.steps / 3600:.3g} hours")
+        self.say(f"{config.steps} steps: about {seconds * config.steps / 3600:.3g} hours")
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Takes everything that the next step depends on from a checkpoint."""
@@ -187,8 +187,7 @@ class Trainer(ABC):
                 part.load_state_dict(state[name])
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
-            message = f"checkpoints in {self.run.path} are of another configuration ({reason})"
-            raise SettingError("run", message) from error
+            raise SettingError("run", f"{self.run.path} holds checkpoints of another network ({reason})") from error
         self.step = state["step"]
         self.best = state["best"]
         self.say(f"continuing {self.run.path} after step {self.step}")
@@ -199,7 +198,7 @@ class Trainer(ABC):
         pictures = {}
         for number, example in enumerate(self.examples):
             with torch.no_grad():
-                scores, draw = self.validate(self.average, to_device(example, self.engine.device))
+                scores, draw = self.validate(self.average, example)
             for name, score in scores.items():
                 if math.isfinite(score):  # lips may never close or move
                     columns[name].append(score)
@@ -249,7 +248,7 @@ class Trainer(ABC):
 
     def say(self, line: str) -> None:
         if self.engine.is_main:
-            with contextlib.suppress(OSError):  # a lost terminal is no reason to lose the run
+            with suppress(OSError):  # a lost terminal is no reason to lose the run
                 print(line, flush=True)
 
 
@@ -270,12 +269,15 @@ def train(trainers: Callable[[Any, Engine], Iterable[Trainer]], config: TrainCon
             raise SettingError("workers", f"{error}; use fewer of them, or a smaller batch") from error
         if out_of_memory(error):
             device = config.device.replace("auto", "this machine")
-            problem = f"{config.batch} does not fit into the memory of {device}; use a smaller one, cut it into parts "
-            raise SettingError("batch", problem + "(accumulate), or choose a smaller model") from error
+            raise SettingError(
+                "batch",
+                f"{config.batch} does not fit into the memory of {device}; use a smaller one, cut it into parts "
+                "(accumulate), or choose a smaller model",
+            ) from error
         raise
     finally:
         for worker in multiprocessing.active_children():  # they ignore the signals that come with this one's end
-            with contextlib.suppress(RuntimeError):  # PyTorch's handler of SIGCHLD reports each end
+            with suppress(RuntimeError):  # PyTorch's handler of SIGCHLD reports each end
                 worker.kill()
                 worker.join()
     if engine.signal:

@@ -41,8 +41,9 @@ class RunFolder:
             try:
                 self._lock.acquire(timeout=0)
             except filelock.Timeout:
-                message = f"another training is at work in {self.path}; wait for it to end, or use another folder"
-                raise SettingError("run", message) from None
+                raise SettingError(
+                    "run", f"another training is at work in {self.path}; wait for it to end, or use another folder"
+                ) from None
             state = load_latest(self.checkpoints) or {"step": 0}
             for name, value in state.get("settings", {}).items():
                 if self._fixed.get(name, value) != value:
@@ -65,7 +66,7 @@ class RunFolder:
         """
         buffer = io.BytesIO()
         torch.save({"settings": self._fixed, **state}, buffer)
-        path = path_of(self.checkpoints, state["step"])
+        path = self.checkpoints / f"step_{state['step']:09d}.pt"
         write_whole(path, buffer.getvalue())
         kept = sorted(other for other in self.checkpoints.glob("step_*.pt") if other <= path)[-KEPT:]
         for other in set(self.checkpoints.iterdir()).difference(kept):
@@ -88,10 +89,6 @@ class RunFolder:
             for name, picture in pictures.items():
                 self._board.add_image(name, picture, step)
             self._board.flush()
-
-
-def path_of(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f"step_{step:09d}.pt"
 
 
 def load_latest(checkpoints: Path) -> dict[str, Any] | None:

@@ -1,15 +1,13 @@
 """Initial motion of each reference: from landmarks, and from the target's visible upper half. Not in the paper."""
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
 from models.layers import map_references, resize, zero_init
+from models.lite import LITE
 from models.lite.reference_weights import NOISE, ReferenceWeights, alignment_cues, local_mean
-from models.lite.sampling import LITE
 from models.motion_field import Motion
 
 GRID = 32  # cells a side in which the landmark flow is computed
@@ -130,10 +128,10 @@ def residual_motion(flow: Tensor, images: Tensor, masked_target: Tensor) -> Tens
     grid = LITE.grid(flow)[..., :middle, :]  # (B, N, 2, S/2, S)
     motion = flow.new_zeros(*flow.shape[:3], *RESIDUAL_CELLS)
     for scale in SCALES:
-        shrink = partial(map_references, nn.AvgPool2d(scale))
+        shrink = nn.AvgPool2d(scale)
         shift = resize(motion, (middle, size)) * 2 / size
-        warped = shrink(LITE.warp(grey, grid + shift))  # (B, N, 1, h, w)
-        motion = motion + _lucas_kanade(warped, shrink(grey_target), scale)
+        warped = map_references(shrink, LITE.warp(grey, grid + shift))  # (B, N, 1, h, w)
+        motion = motion + _lucas_kanade(warped, map_references(shrink, grey_target), scale)
     return motion
 
 

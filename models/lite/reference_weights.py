@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from face.landmarks import LIP_SLICE
 from models.layers import map_references, resize, zero_init
-from models.lite.sampling import LITE
+from models.lite import LITE
 from models.motion_field import half_size
 
 GRID = 32  # cells a side of the cues and of the weights
@@ -29,14 +29,10 @@ class ReferenceWeights(nn.Module):
     def __init__(self):
         super().__init__()
         self.input = nn.Conv2d(CUES, WIDTH, 1)
-        self.own = self._dilated_layers()
-        self.shared = self._dilated_layers()
+        self.own = _dilated_layers()
+        self.shared = _dilated_layers()
         self.logits = nn.Conv2d(WIDTH, 1, 1)
         zero_init(self.logits)
-
-    @staticmethod
-    def _dilated_layers() -> nn.ModuleList:
-        return nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=d, dilation=d) for d in DILATIONS)
 
     def forward(self, cues: Tensor, decision: Tensor) -> Tensor:
         """Weights that sum to 1 over the references: (B, N, 1, S, S).
@@ -51,6 +47,10 @@ class ReferenceWeights(nn.Module):
             x = x + F.leaky_relu(map_references(own, x) + mean, 0.2)  # (B, N, C, G, G)
         logits = resize(map_references(self.logits, x), decision.shape[-1])
         return (logits * (1 + decision)).softmax(dim=1)
+
+
+def _dilated_layers() -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=d, dilation=d) for d in DILATIONS)
 
 
 @torch.no_grad()

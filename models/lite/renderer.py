@@ -10,8 +10,8 @@ from torch import Tensor
 
 from models.configs import RendererConfig
 from models.layers import resize, zero_init
+from models.lite import LITE
 from models.lite.initial_motion import InitialMotion
-from models.lite.sampling import LITE
 from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, half_size
 from models.renderer import Renderer, RendererOutput
 
@@ -70,8 +70,9 @@ class LiteRenderer(Renderer):
     def translate(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
         """Adds the translation's logits to those of [upper half of the target, lower half of the references]."""
         logits = self.translation(masked_target, sketches, references, mel)
+        upper = slice(self.config.size // 2)
         known = references.image.expand_as(masked_target).clone()
-        known[:, :, : self.config.size // 2] = masked_target[:, :, : self.config.size // 2]
+        known[:, :, upper] = masked_target[:, :, upper]
         return (logits + known.clamp(0.01, 0.99).logit()).sigmoid()
 
     def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:

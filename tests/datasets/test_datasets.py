@@ -84,6 +84,13 @@ def test_samples_depend_only_on_seed_epoch_and_index(clips: list[Any], kind: Any
     assert not _equal(kind(clips, 5, 3, config, 8)[0], one[0])
 
 
+@pytest.mark.parametrize("kind", [LandmarkDataset, RenderDataset])
+def test_overfitting_takes_the_same_few_samples_again_and_again(clips: list[Any], kind: Any) -> None:
+    dataset = kind(clips, 5, 3, SamplingConfig(overfit=2, augment=EVERY_AUGMENTATION))
+    assert len(dataset) == 2 and not _equal(dataset[0], dataset[1])
+    assert all(_equal(dataset[index], dataset[index % 2]) for index in range(2, 6))
+
+
 def test_workers_return_the_same_samples(clips: list[Any]) -> None:
     dataset: Any = LandmarkDataset(clips, 5, 3, SamplingConfig())
     alone, shared = (next(iter(DataLoader(dataset, 6, num_workers=n))) for n in (0, 1))

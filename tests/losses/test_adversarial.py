@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from losses.adversarial import discriminator_loss, generator_losses
-from models.configs import DiscriminatorConfig
 from models.discriminator import Discriminator
 from tests.models.released import case, state_dict
 
@@ -15,12 +14,12 @@ from tests.models.released import case, state_dict
 @pytest.fixture
 def discriminator() -> Discriminator:
     torch.manual_seed(0)
-    return Discriminator(DiscriminatorConfig(width=4))
+    return Discriminator(4)
 
 
 @torch.inference_mode()
 def test_parity(shared: Path) -> None:
-    network, z = Discriminator(DiscriminatorConfig()), case(shared / "reference", "discriminator")
+    network, z = Discriminator(64), case(shared / "reference", "discriminator")
     state = state_dict(shared / "reference", "discriminator")
     network.load_state_dict(
         {f"scales.{1 - int(k[5])}.convs.{k[12]}.{k.rsplit('.')[-1]}": value for k, value in state.items()}

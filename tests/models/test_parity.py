@@ -7,7 +7,6 @@ import torch
 
 import models
 from models import convert_official
-from models.configs import DiscriminatorConfig
 from models.discriminator import Discriminator
 from models.landmark_generator import LandmarkGenerator
 from models.renderer import Renderer
@@ -63,7 +62,7 @@ def test_renderer(reference: Path, renderer: Renderer, name: str, tolerance: flo
 
 @torch.inference_mode()
 def test_discriminator(reference: Path) -> None:
-    network, z = Discriminator(DiscriminatorConfig()), case(reference, "discriminator")
+    network, z = Discriminator(64), case(reference, "discriminator")
     # The full-size scale, our first, is the released scale1.
     names = {f"scales.{s}.convs.{i}.{k}": f"scale{1 - s}_layer{i}.0.{k}"
              for s in range(2) for i in range(5) for k in ("weight", "bias")}  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.configs import RendererConfig
 from models.layers import Spade
-from models.lite.sampling import LITE
+from models.lite import LITE
 from models.motion_field import RELEASED, Motion, ReferenceFeatures, Sampling, align
 from models.renderer import Renderer
 

@@ -31,10 +31,10 @@ LANDMARK = (
 )
 RENDER = (
     "--model.size 32 --model.shallow 4 --model.deep 8 --model.alignment-deep 8 --model.modulation 4 "
-    "--model.style-hidden 4 --model.audio-width 2 --discriminator.width 4 --val-samples 2 "
-    "--loss.warmup-epochs 1 --loss.style 1000 --loss.adversarial 0.25 --loss.feature-matching 2.5 --vgg vgg.pth"
+    "--model.style-hidden 4 --model.audio-width 2 --discriminator-width 4 --val-samples 2 "
+    "--alignment-steps 2 --loss.style 1000 --loss.adversarial 0.25 --loss.feature-matching 2.5 --vgg vgg.pth"
 )
-INITIAL_MOTION = "--initial-motion-steps 2 --loss.warmup-epochs 0"
+INITIAL_MOTION = "--initial-motion-steps 2 --alignment-steps 0"
 
 
 def write_vgg(path: Path) -> None:

@@ -54,7 +54,7 @@ class ToyTrainer(Trainer):
         self.engine.backward(loss)
         return {"L": loss}
 
-    def validate(self, network: nn.Module, batch: dict[str, Any]) -> Validation:
+    def validate(self, network: nn.Module, example: Any) -> Validation:
         if len(self.selections) > 1:
             return {"selection": self.selections.pop(0)}, lambda: {}
         selection = self.selections[0] if self.selections else float(sum(p.abs().sum() for p in network.parameters()))
@@ -63,6 +63,10 @@ class ToyTrainer(Trainer):
     def export(self, network: nn.Module, path: Path, about: dict[str, Any]) -> None:
         if path.name == "toy.safetensors":
             self.exported.append(about["step"])
+
+
+def path_of(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step_{step:09d}.pt"
 
 
 def toy_trainer(

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import models
+from models.lite import LITE
 from models.lite.initial_motion import InitialMotion
 from models.lite.reference_weights import CUES, GRID, ReferenceWeights, alignment_cues
 from models.lite.renderer import LiteRenderer
-from models.lite.sampling import LITE
 from networks import SHIPPED_WEIGHTS
 
 

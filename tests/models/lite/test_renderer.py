@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.lite import LITE
 from models.lite.initial_motion import landmark_flow
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
-from models.lite.sampling import LITE
 from models.motion_field import Motion, ReferenceFeatures, align
 from models.renderer import RendererOutput
 from tests.models import test_renderer
