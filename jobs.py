@@ -9,10 +9,12 @@ Rows with the same output are speakers of one video. A face moves while its own 
 """
 
 import csv
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.command_line import UserError
 
@@ -49,6 +51,30 @@ def read_jobs(path: Path) -> list[Job]:
     Raises:
         UserError: no such file, a column is missing or unknown, or a row is incomplete; the message names the line.
     """
+    jobs: dict[Path, Job] = {}
+    for line, row in _read_rows(path):
+        where = f"{path}, line {line}"
+        for name in REQUIRED:
+            if not row[name]:
+                raise UserError(f"{where}: no {name}")
+        if None in row:
+            raise UserError(f"{where}: more values than columns; put values with commas in quotation marks")
+        try:
+            start = float(row.get("start") or 0)
+        except ValueError:
+            start = -1.0
+        if not 0 <= start < math.inf:
+            raise UserError(f"{where}: start {row['start']} is no number of seconds from 0 on")
+        video, audio, output = (path.parent / row[name] for name in REQUIRED)
+        job = jobs.setdefault(output, Job(video, output, []))
+        if job.video != video:
+            raise UserError(f"{where}: {output} is made from {job.video} in an earlier line; give it another name")
+        job.speakers.append(Speaker(audio, row.get("face") or None, start))
+    return list(jobs.values())
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
+    """The rows of the file, with the numbers of their lines."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -60,32 +86,7 @@ def read_jobs(path: Path) -> list[Job]:
         raise UserError(f"{path}: its first line must be {','.join(REQUIRED + OPTIONAL)}, not {','.join(columns)!r}")
     if not rows:
         raise UserError(f"{path} lists no job; add a line below the names of the columns")
-    jobs: dict[Path, Job] = {}
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        video, output, speaker = _read_row(where, row, path.parent)
-        job = jobs.setdefault(output, Job(video, output, []))
-        if job.video != video:
-            raise UserError(f"{where}: {output} is made from {job.video} in an earlier line; give it another name")
-        job.speakers.append(speaker)
-    return list(jobs.values())
-
-
-def _read_row(where: str, row: dict[str, str | None], folder: Path) -> tuple[Path, Path, Speaker]:
-    """The video, the output and the speaker of a row."""
-    for name in REQUIRED:
-        if not row[name]:
-            raise UserError(f"{where}: no {name}")
-    if None in row:
-        raise UserError(f"{where}: more values than columns; put values with commas in quotation marks")
-    try:
-        start = float(row.get("start") or 0)
-    except ValueError:
-        start = -1.0
-    if not 0 <= start < float("inf"):
-        raise UserError(f"{where}: start {row['start']} is no number of seconds from 0 on")
-    video, audio, output = (folder / str(row[name]) for name in REQUIRED)
-    return video, output, Speaker(audio, row.get("face") or None, start)
+    return rows
 
 
 def run_jobs(jobs: list[Job], dub: Callable[[Job], str]) -> int:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -164,7 +164,7 @@ class LandmarkPredictor:
         moments = shown_at[:, None] + np.arange(window) - window // 2  # (F, T)
         reference = torch.tensor(references).float().to(self.device)[None]  # (1, N, 131, 2)
         reference_tokens = network.encode_reference(reference)
-        total = np.zeros((num_frames, CONTENT.stop - CONTENT.start, 2))
+        total = np.zeros_like(landmarks_in_crop[:, CONTENT], dtype=np.float64)
         for chunk in batches(np.arange(num_frames), CHUNK):
             first_frame = frames[chunk].min()
             needed = landmarks_in_crop[first_frame : frames[chunk].max() + 1, POSE_SLICE]
@@ -206,7 +206,7 @@ class Networks(LandmarkPredictor):
         """Moves both networks to the device of `config`. Raises UserError if this machine lacks it."""
         super().__init__(landmark_generator, config.device)
         self.config = config
-        self.renderer = renderer.to(self.device).eval()
+        self.renderer: Any = renderer.to(self.device).eval()
         self.size = renderer.config.size
         self.half = config.half and computes_in_bf16(self.device)
         self.detail = False
@@ -309,7 +309,6 @@ class Networks(LandmarkPredictor):
             )
         drawn = output.face
         if large_images is not None:
-            assert isinstance(self.renderer, LiteRenderer)
             drawn = self.renderer.sharpen(output, to_tensor(large_images).to(self.device))
         return to_images(drawn), to_images(output.warped_reference)
 

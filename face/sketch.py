@@ -33,7 +33,7 @@ def draw_sketches(landmarks_in_crop: ndarray, crop_height: int, crop_width: int,
     ends = landmarks_in_crop[:, EDGES]  # (T, 125, 2, 2)
     inside = ((ends >= 0) & (ends <= 1)).all(axis=(2, 3))  # (T, 125)
     ends = np.where(inside[..., None, None], ends, 0)
-    pixels = np.minimum(np.floor(ends * canvas_size), canvas_size - 1).astype(np.int32)
+    pixels = np.minimum(ends * canvas_size, canvas_size - 1).astype(np.int32)
 
     sketches = np.empty((len(ends), size, size), np.float32)
     for frame, sketch in enumerate(sketches):

@@ -182,7 +182,7 @@ class Tracker:
 
     def _visible(self, mesh: ndarray) -> ndarray:
         """(4,) the extent of a face in the frame."""
-        return np.clip(extent(mesh), 0, [*self._frame_size, *self._frame_size])
+        return np.clip(extent(mesh), 0, self._frame_size * 2)
 
     def _choose(self, faces: list[ndarray]) -> ndarray | None:
         """The tracked person among some faces. None rather than a doubtful one."""

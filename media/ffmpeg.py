@@ -79,7 +79,7 @@ class Source:
         self.is_picture = name in _PICTURE_FORMATS or name.endswith("_pipe") or brand in _PICTURE_BRANDS
         self.picture = self._picture()
         self.sounds = [s for s in container.streams.audio if s.codec_context and s.codec_context.sample_rate]
-        self.sound = max(self.sounds, key=_is_default, default=None)
+        self.sound: Any = max(self.sounds, key=_is_default, default=None)
         self.zero = self._zero()
         self.part = 0
         self.errors: list[str] = []
@@ -111,7 +111,7 @@ class Source:
 
     def latest(self) -> float:
         """Seconds; a later time is damaged, and must not ask for hours of repeated frames or silence."""
-        return self.zero + 2 * self.duration() + 10 if self.container.duration else math.inf
+        return self.zero + 2 * (self.duration() or math.inf) + 10
 
     def stated_end(self, stream: Any) -> float:
         """Seconds from zero to the end of a stream that the header states; infinite if it doesn't."""
@@ -125,7 +125,7 @@ class Source:
 
     def sound_to_copy(self) -> Iterator[av.Packet] | None:
         """The packets of sound that can go into an mp4 as it is: AAC from zero on, mono or stereo. Else None."""
-        sound: Any = self.sound
+        sound = self.sound
         is_aac = "mp4" in self.container.format.name and sound.codec_context.name == "aac"
         if not is_aac or sound.channels > 2 or sound.start_time != 0 or self.zero != 0:
             return None
@@ -188,18 +188,18 @@ class Source:
                 continue
             yield from frames
 
-    def _sound_format(self, frame: av.AudioFrame) -> tuple[int, str, str, int]:
-        """What one resampler can take: the same sample rate, sample format, layout and part."""
-        return frame.sample_rate, frame.format.name, frame.layout.name, self.part
-
     def sound_pieces(self, rate: int, layout: str) -> Iterator[ndarray]:
         """The sound from zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
 
         Silence fills what is missing at the start and in between; what lies before zero is cut.
         """
-        assert self.sound
         samples = 0
-        for (source_rate, *_), group in itertools.groupby(self.decode(self.sound), self._sound_format):
+        # What one resampler can take: the same sample rate, sample format, layout and part.
+        kinds = itertools.groupby(
+            self.decode(self.sound),
+            lambda frame: (frame.sample_rate, frame.format.name, frame.layout.name, self.part),
+        )
+        for (source_rate, *_), group in kinds:
             # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without
             # one PyAV passes on sound that needs no conversion, whatever its time.
             start = str(samples * source_rate // rate)

@@ -6,14 +6,12 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from datasets.clip_cache import ClipWriter, read_metadata
-from datasets.windows import MIN_FRAMES
 from face import fingerprint
 from face.crop import SIZE, SMOOTHING, crop_face
 from face.detector import FaceDetector
@@ -23,26 +21,9 @@ from media.video import Video, read_audio, sound_file
 from preprocess.quality import Filters, measure, sharpness_of, silent_frames
 from preprocess.report import Record
 from preprocess.sources import Source
-from runtime.command_line import UserError
+from runtime.command_line import UserError, naming
 
-CHUNK = 8  # frames that are cropped at once
 NO_FILTERS = Filters()
-
-
-class _Unusable(Exception):
-    """Why a video becomes no clip: a reason of a few words, to count by, and details."""
-
-    def __init__(self, reason: str, detail: object = "", **more: object) -> None:
-        self.record: Record = {"status": "failed", "reason": reason, "detail": str(detail), **more}
-
-
-@contextmanager
-def _unusable(reason: str) -> Iterator[None]:
-    """Turns a `UserError` into `_Unusable`."""
-    try:
-        yield
-    except UserError as error:
-        raise _Unusable(reason, error) from error
 
 
 @functools.cache
@@ -54,21 +35,21 @@ def shared_detector() -> FaceDetector:
 def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS) -> Record:
     """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
     try:
-        _make_clip(source, cache, size, filters)
-        return record_of(cache, source.name)
-    except _Unusable as error:
-        unusable = error
+        return _make_clip(source, cache, size, filters)
+    except UserError as error:
+        reason, _, detail = str(error).partition(": ")
     except OSError as error:
         reasons = {errno.ENOSPC: "disk full", errno.EACCES: "no permission"}
-        unusable = _Unusable(reasons.get(error.errno or 0, "system error"), error)
+        reason = reasons.get(error.errno or 0, "system error")
+        detail = str(error)
     except Exception as error:  # whatever a strange file causes: the run goes on
         traceback.print_exc()
         no_memory = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's message
-        unusable = _Unusable("too little memory" if no_memory else "unexpected error", repr(error))
+        reason = "too little memory" if no_memory else "unexpected error"
+        detail = repr(error)
         shared_detector.cache_clear()  # its state is unknown
-    record = unusable.record
-    detail = record["detail"].replace(str(source.path), source.path.name)  # the same wherever the folder is
-    return {"name": source.name, **record, "detail": detail}
+    detail = detail.replace(str(source.path), source.path.name)  # the same wherever the folder is
+    return {"name": source.name, "status": "failed", "reason": reason, "detail": detail}
 
 
 def record_of(cache: Path, name: str) -> Record:
@@ -83,17 +64,18 @@ def record_of(cache: Path, name: str) -> Record:
     }
 
 
-def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None:
+def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Record:
+    """As `make_clip`; raises UserErrors that begin with a reason of a few words, to count by, and a colon."""
     if source.path.exists() and not os.access(source.path, os.R_OK):
-        raise _Unusable("no permission", source.path)
-    with _unusable("not a video"):
+        raise UserError(f"no permission: {source.path}")
+    with naming("not a video"):
         video = Video(source.path, threads=1)  # other clips keep the other cores busy
     stated_frames = video.num_frames
     sound_notes = []
-    with _unusable("no sound"):
+    with naming("no sound"):
         wav = shift_sound(read_audio(sound_file(video), sound_notes), source.sound_shift)
     if not len(wav):
-        raise _Unusable("no sound", f"it ends before it is moved by {source.sound_shift} frames")
+        raise UserError(f"no sound: it ends before it is moved by {source.sound_shift} frames")
     limit = frames_for_samples(len(wav))
     silent = silent_frames(wav)
     mel = log_mel(wav)
@@ -101,7 +83,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
     with ClipWriter(cache, source.name) as writer:
         tracker = Tracker("largest", shared_detector())
         sharpness = []
-        with _unusable("no picture"):
+        with naming("no picture"):
             for face in crop_faces(islice(video, limit), tracker, size):
                 writer.add(face)
                 if face is not None:
@@ -109,22 +91,25 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
         track = tracker.finish()
         num_frames = len(track.found)
         if video.damage:
-            raise _Unusable("damaged", f"after {num_frames} frames: {video.damage}")
+            raise UserError(f"damaged: after {num_frames} frames: {video.damage}")
         if not track.found.any():
-            raise _Unusable("no face", f"{num_frames} frames of {video.width} x {video.height}")
+            raise UserError(f"no face: {num_frames} frames of {video.width} x {video.height}")
         measures = measure(track, silent, sharpness)
-        failed = filters.reject(measures)
-        if failed:
-            raise _Unusable(failed, status="rejected", frames=num_frames, measures=measures)
+        reason = filters.reject(measures)
+        if reason:
+            return {
+                "name": source.name,
+                "status": "rejected",
+                "reason": reason,
+                "detail": "",
+                "frames": num_frames,
+                "measures": measures,
+            }
         notes = []
         if stated_frames > num_frames + 1:
             seconds = (stated_frames - num_frames) / FPS
             shorter = "sound" if num_frames == limit else "picture"
             notes.append(f"{seconds:.2f} s shorter than the video says: there its {shorter} ends")
-        if track.found.sum() < MIN_FRAMES:
-            notes.append(f"too short to train on: {track.found.sum()} frames with a face")
-        if source.sound_shift:
-            notes.append(f"sound moved by {source.sound_shift} frames")
         metadata = {
             "settings": fingerprint.current(size),
             "source": source.path.name,
@@ -133,25 +118,26 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> None
             "notes": notes + sound_notes,
         }
         writer.finish(track, mel, metadata)
+    return record_of(cache, source.name)
 
 
 def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
     """Tracks and crops the face of each frame (None where there is none), while a few frames are in memory."""
-    frames = iter(frames)
     waiting = deque()
-    at_end = False
-    while not at_end:
-        chunk = list(islice(frames, CHUNK))
-        at_end = not chunk
-        for frame in chunk:
-            tracker.add(frame)
-        waiting.extend(chunk)
+
+    def crop_first() -> np.ndarray | None:
         track = tracker.recent(len(waiting) + SMOOTHING)
-        first = len(track.found) - len(waiting)
-        last = len(track.found) if at_end else len(track.found) - SMOOTHING  # a box depends on the next frames
-        for index in range(first, last):
-            frame = waiting.popleft()
-            yield crop_face(frame, track.boxes[index], size) if track.found[index] else None
+        index = -len(waiting)
+        frame = waiting.popleft()
+        return crop_face(frame, track.boxes[index], size) if track.found[index] else None
+
+    for frame in frames:
+        tracker.add(frame)
+        waiting.append(frame)
+        if len(waiting) > SMOOTHING:  # a box depends on the next frames
+            yield crop_first()
+    while waiting:
+        yield crop_first()
 
 
 def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:

@@ -65,8 +65,7 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
 def sharpness_of(face: np.ndarray) -> float:
     """Variance of the Laplacian of a face crop (S, S, 3) uint8."""
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    return float(deviation.item() ** 2)
+    return float(cv2.Laplacian(grey, cv2.CV_16S).var())
 
 
 def silent_frames(wav: np.ndarray) -> np.ndarray:

@@ -42,8 +42,8 @@ class ReportFile:
 
     def settled(self, name: str) -> bool:
         """Whether an earlier run could not cache the clip, for a reason that still applies."""
-        record = self._earlier.get(name)
-        return record is not None and record["status"] != "cached" and record["reason"] not in TEMPORARY
+        reason = self._earlier.get(name, {}).get("reason")  # clips that were cached have none
+        return reason is not None and reason not in TEMPORARY
 
     def add(self, record: Record) -> None:
         """Records a clip at once, so that a run that is killed can go on from here."""

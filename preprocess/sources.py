@@ -25,8 +25,7 @@ class Source:
 def find_videos(root: Path) -> list[Source]:
     """Finds all videos below a folder, sorted by name; what is not used is said on stderr.
 
-    Links to folders are followed, each folder once, so that loops end. A video that is reached both directly and
-    through a link has its direct name, to which lists and speakers refer.
+    Links to folders are followed, each folder once, so that loops end.
 
     Raises:
         UserError: the folder is missing or contains no video that can be read.
@@ -35,13 +34,13 @@ def find_videos(root: Path) -> list[Source]:
         raise UserError(f"{root} is not a folder; give the folder that contains the videos")
     sources = {}
     visited = set()
-    real_root = root.resolve()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        if Path(folder).resolve() in visited:
+        real_folder = Path(folder).resolve()
+        if real_folder in visited:
             subfolders.clear()
             continue
-        visited.add(Path(folder).resolve())
-        subfolders[:] = [name for name in sorted(subfolders) if not _links_into(Path(folder, name), real_root)]
+        visited.add(real_folder)
+        subfolders.sort()
         for file in sorted(files):
             path = Path(folder, file)
             if path.suffix.lower() not in SUFFIXES or file.startswith("."):  # unfinished files, notes of macOS
@@ -57,10 +56,6 @@ def find_videos(root: Path) -> list[Source]:
 
 def _refuse(error: OSError) -> None:
     print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
-
-
-def _links_into(path: Path, root: Path) -> bool:
-    return path.is_symlink() and path.resolve().is_relative_to(root)
 
 
 def select_listed(sources: Sequence[Source], lists: Sequence[Path]) -> list[Source]:

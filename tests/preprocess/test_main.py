@@ -9,16 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import pytest
 
 from datasets.clip_cache import ClipCache
-from preprocess import preview
 from preprocess.__main__ import PreprocessConfig, main
 from preprocess.quality import Filters
 from preprocess.report import read
 from runtime.command_line import UserError
-from tests.datasets.made_up import write_clip
 from tests.preprocess.made_up_video import write_video
 
 ROOT = Path(__file__).parents[2]
@@ -129,18 +126,6 @@ def test_a_run_killed_repeatedly_gives_the_same_bytes(tmp_path: Path) -> None:
         run.wait(60)
     assert kills >= 3
     assert _tree(tmp_path / "killed") == _tree(tmp_path / "undisturbed")
-
-
-def test_preview_writes_contact_sheet_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for k in range(3):
-        write_clip(tmp_path / "cache", f"s{k % 2}/{k}", 30, missing=(k,))
-    preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "out"))
-    text = capsys.readouterr().out
-    assert "3 clips of 2 speakers" in text and "90 frames, 3 of them without a face" in text
-    assert "faces of 90 to 90 px" in text and "  96.7% with a face: s0/0\n" in text
-    assert (tmp_path / "out/summary.txt").read_text().strip() in text
-    sheet = cv2.imread(str(tmp_path / "out/contact_sheet.png"))
-    assert sheet.shape == (3 * 192, 8 * 192, 3)
 
 
 def test_the_report_lists_each_clip_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,14 +50,6 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert [source.name for source in sources] == ["s/a", "self", "t/b"]
 
 
-def test_links_inside_do_not_rename_clips(tmp_path: Path) -> None:
-    _touch(tmp_path, "main/55/00001.mp4", "main/66/00001.mp4")
-    (tmp_path / "a favourite").symlink_to(tmp_path / "main/55")
-    assert [source.name for source in find_videos(tmp_path)] == ["main/55/00001", "main/66/00001"]
-    (tmp_path / "elsewhere").symlink_to(tmp_path)  # the folder given may be a link itself
-    assert [source.name for source in find_videos(tmp_path / "elsewhere")] == ["main/55/00001", "main/66/00001"]
-
-
 def test_no_folder_or_no_video_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent is not a folder"):
         find_videos(tmp_path / "absent")
