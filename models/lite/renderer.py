@@ -6,6 +6,7 @@ Not in the paper.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.configs import RendererConfig
@@ -14,6 +15,8 @@ from models.lite import LITE
 from models.lite.initial_motion import InitialMotion
 from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, half_size
 from models.renderer import Renderer, RendererOutput
+
+SHARPENING = 0.3  # unsharp masking of aligned references: makes up for what warping and averaging blur
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class LiteRenderer(Renderer):
     def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:
         """Enlarges the face k times; its lower half gets the detail of larger reference pictures.
 
-        The references are aligned once more, at the larger size, and the translation's change of them is added.
+        The references are aligned once more, at the larger size, and sharpened; the translation's change of them is
+        added.
 
         Args:
             output: of `render`, with warping
@@ -93,6 +97,8 @@ class LiteRenderer(Renderer):
         weight = enlarge_lower_half(output.motion.weight.float(), size)
         grid = LITE.grid(flow, top=size // 2)
         aligned = LITE.aggregate(pictures, grid, weight, LITE.images)
+        blurred = F.avg_pool2d(aligned, 3, stride=1, padding=1, count_include_pad=False)
+        aligned = aligned + SHARPENING * (aligned - blurred)
         change = enlarge_lower_half(output.face - output.warped_reference, size)
         upper = resize(output.face, size)[..., : size // 2, :]
         return torch.cat([upper, (aligned + change).clamp(0, 1)], dim=2)
