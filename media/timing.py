@@ -50,10 +50,6 @@ class Timeline:
         self.keys = [0]
         self.end = 0
 
-    def __len__(self) -> int:
-        """Number of source frames so far."""
-        return len(self.ticks)
-
     def append(self, ticks: int | None, is_key: bool, duration: float) -> None:
         """Adds a source frame; where its time is missing or goes backward, one frame after the last.
 

@@ -196,7 +196,7 @@ class Video:
                 is_known = self._complete or timeline.reaches(index)  # which source frame is shown
                 if index < 0 or (self._complete and index >= self.num_frames):
                     raise _PastTheEnd(f"{self.path} has frames 0 to {self.num_frames - 1}, not {index}")
-                position = timeline.source(index) if is_known else len(timeline)
+                position = timeline.source(index) if is_known else len(timeline.ticks)
                 if position not in dict(kept):
                     key = timeline.key_before(position)
                     if not key - _WORTH_SEEKING <= decoded + 1 <= position:
@@ -220,7 +220,7 @@ class Video:
         for frame in frames:
             match = self._timeline.find(frame.pts)
             position = position + 1 if match is None else max(match, position + 1)
-            if position == len(self._timeline):
+            if position == len(self._timeline.ticks):
                 # What an mp4 states as durations are the times between decoding.
                 duration = min(frame.duration or 0, self._latest_end - (frame.pts or 0))
                 self._timeline.append(frame.pts, frame.key_frame, duration)
@@ -262,10 +262,10 @@ class Video:
     def _finish(self) -> None:
         """Sets what is known only at the end: the number of frames, and what is damaged."""
         timeline = self._timeline
-        if not len(timeline):
+        if not timeline.ticks:
             raise UserError(f"{self.path}: {_UNREADABLE_VIDEO}")
         self._complete = True
-        is_still = self._is_picture and len(timeline) == 1
+        is_still = self._is_picture and len(timeline.ticks) == 1
         self.num_frames = 1 if is_still else timeline.num_output_frames
         end = float(timeline.end * self._time_base - self._zero)  # seconds
         damages = []

@@ -136,7 +136,12 @@ class VideoWriter(contextlib.AbstractContextManager):
     def write(self, frame: ndarray | ffmpeg.VideoFrame) -> None:
         """Adds a frame, (H, W, 3) uint8 RGB, or one of this size in 4:2:0."""
         if isinstance(frame, ndarray):
-            frame = self._convert(frame)
+            width, height = self._size
+            if frame.shape != (height, width, 3):  # FFmpeg would stretch it
+                raise ValueError(f"frames must be uint8 of {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
+            if width % 2 or height % 2:
+                frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            frame = self._converter.from_rgb(frame, self._video.pix_fmt, self._matrix)
         frame.pict_type = 0  # not the decoder's
         frame.pts = self._frames
         frame.time_base = 1 / self._rate
@@ -145,14 +150,6 @@ class VideoWriter(contextlib.AbstractContextManager):
             self._frames += 1
             if self._sound:
                 self._write_sound(least=BLOCK)
-
-    def _convert(self, frame: ndarray) -> ffmpeg.VideoFrame:
-        width, height = self._size
-        if frame.shape != (height, width, 3):  # FFmpeg would stretch it
-            raise ValueError(f"a frame must be uint8 of shape {(height, width, 3)}, not {frame.dtype} of {frame.shape}")
-        if width % 2 or height % 2:
-            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return self._converter.from_rgb(frame, self._video.pix_fmt, self._matrix)
 
     def _write_sound(self, least: int) -> None:
         """Writes sound as long as `least` samples or more are missing up to the end of the last frame."""

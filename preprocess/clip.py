@@ -13,7 +13,7 @@ import numpy as np
 
 from datasets.clip_cache import ClipWriter, read_metadata
 from face import fingerprint
-from face.crop import SIZE, SMOOTHING, crop_face
+from face.crop import SMOOTHING, crop_face
 from face.detector import FaceDetector
 from face.tracking import Tracker
 from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
@@ -23,8 +23,6 @@ from preprocess.report import Record
 from preprocess.sources import Source
 from runtime.command_line import UserError, naming
 
-NO_FILTERS = Filters()
-
 
 @functools.cache
 def shared_detector() -> FaceDetector:
@@ -32,7 +30,7 @@ def shared_detector() -> FaceDetector:
     return FaceDetector()
 
 
-def make_clip(source: Source, cache: Path, size: int = SIZE, filters: Filters = NO_FILTERS) -> Record:
+def make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Record:
     """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
     try:
         return _make_clip(source, cache, size, filters)

@@ -13,7 +13,7 @@ import soundfile
 
 from datasets.clip_cache import ClipCache
 from face import fingerprint
-from face.crop import crop_face
+from face.crop import SIZE, crop_face
 from face.tracking import Tracker, track_faces
 from media.audio import log_mel
 from media.video import Video, read_audio
@@ -33,7 +33,7 @@ from tests.preprocess.made_up_video import (
 
 
 def _make(path: Path, root: Path, shift: int = 0, **filters: Any) -> dict[str, Any]:
-    return make_clip(Source(path.stem, path, shift), root / "cache", filters=Filters(**filters))
+    return make_clip(Source(path.stem, path, shift), root / "cache", SIZE, Filters(**filters))
 
 
 def _nothing_left(root: Path, but: tuple[str, ...] = ()) -> bool:
