@@ -27,7 +27,7 @@ from losses.adversarial import discriminator_loss
 from losses.lite import LiteRenderLoss, LiteRenderLossConfig, initial_motion_loss
 from losses.perceptual import LAYERS, VGG19
 from losses.render import RenderLoss, RenderLossConfig
-from metrics.image_quality import psnr, ssim
+from metrics.image_quality import LPIPS, psnr, ssim
 from models import weights
 from models.configs import RendererConfig
 from models.discriminator import Discriminator
@@ -187,6 +187,8 @@ class RenderTrainer(Trainer):
         loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
         self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)
         self.generator = engine.parallel(Generator(self.network, self.loss), partly_trained=True)
+        alexnet = registry.find("lpips_alex")
+        self.lpips = LPIPS("alex", alexnet).to(engine.device) if alexnet else None
 
     def train_batch(self, batch: Batch) -> Scalars:
         warming_up = self.step < self.warm_up_steps
@@ -200,12 +202,14 @@ class RenderTrainer(Trainer):
         return losses
 
     def validate(self, network: Any, example: Batch) -> Validation:
-        """PSNR, SSIM and the loss's distances of a sample; a row of pictures."""
+        """PSNR, SSIM, LPIPS and the loss's distances of a sample; a row of pictures."""
         with self.engine.autocast():
             output = draw(network, example)
             losses = self.loss(output.face, output.warped_reference, example["target"])
         pictures = output.face.float(), example["target"]
         scores = {"psnr": psnr(*pictures), "ssim": ssim(*pictures), **losses}
+        if self.lpips is not None:
+            scores["lpips"] = self.lpips(*pictures)
         numbers = {name: score.item() for name, score in scores.items() if name not in ("L", "L_g")}
         numbers["selection"] = numbers.get("L_r", -numbers["psnr"])
         title = f"sketch, references, motion, warped, output, target/{example['name'][0]} frame {example['frame'][0]}"

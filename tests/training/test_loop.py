@@ -235,7 +235,9 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
 def test_learning_rate_and_clipping_may_change_when_a_run_continues(tmp_path: Path) -> None:
     train(tmp_path, steps=2)
     train(tmp_path, steps=3, learning_rate=1e-3, clip_norm=1.0)
-    assert json.loads((tmp_path / "config.json").read_text())["config"]["learning_rate"] == 1e-3
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["config"]["learning_rate"] == 1e-3
+    assert written["versions"]["torch"] == torch.__version__ and "git" in written["versions"]
     with pytest.raises(UserError, match=f"batch: {tmp_path} was started with 4, not 2"):
         train(tmp_path, batch=2)
     for path in (tmp_path / "checkpoints").iterdir():  # as if it had failed before the first
