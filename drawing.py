@@ -174,7 +174,7 @@ class Drawing:
         regions = [around(pictures[i], box) for i, box in zip(with_face, boxes, strict=True)]
         old = to_crop(self.track.landmarks_in_frame[shot.frames[places]], boxes)  # (B, 131, 2)
         new = shot.landmarks_in_crop[places]
-        sketches = self.draw_sketches(shot, places)
+        sketches = self.networks.draw_sketches(shot.landmarks_in_crop, shot.boxes, shot.windows[places])
         faces, warped = self.networks.draw_faces(
             np.stack([crop_face(region.rgb, region.box, size) for region in regions]),
             new,
@@ -190,13 +190,6 @@ class Drawing:
                 marked[sketch[..., 0] > GREY / 2] = GREEN
                 fill_panel(pasted, [marked, sketch, 255 * warped[j], 255 * faces[j]])
             pictures[i] = replace(pictures[i], region, pasted)
-
-    def draw_sketches(self, shot: Shot, places: ndarray) -> ndarray:
-        """Sketches of the windows around some frames (B,) of a shot: (B, T, S, S, 3) float32 in [0, 224]."""
-        windows = shot.windows[places]  # (B, T)
-        drawn, indices = np.unique(windows, return_inverse=True)  # windows overlap
-        sketches = self.networks.draw_sketches(shot.landmarks_in_crop[drawn], shot.boxes[drawn])
-        return sketches[indices.reshape(windows.shape)]
 
 
 def with_panel(frame: ndarray) -> ndarray:

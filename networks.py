@@ -227,11 +227,13 @@ class Networks(LandmarkPredictor):
         renderer = load(Path(folder) / RENDERER_FILE, "render")
         return cls(landmark_generator, renderer, config or DubConfig())
 
-    def draw_sketches(self, landmarks_in_crop: ndarray, boxes: ndarray) -> ndarray:
-        """Draws landmarks (K, 131, 2) of boxes (K, 4): (K, S, S, 3) float32 in [0, 224]."""
-        widths, heights = sides(boxes).T.tolist()
-        faces = zip(landmarks_in_crop, heights, widths, strict=True)
-        return np.stack([draw_sketch(*face, self.size) for face in faces])
+    def draw_sketches(self, landmarks_in_crop: ndarray, boxes: ndarray, frames: ndarray) -> ndarray:
+        """Draws landmarks (F, 131, 2) of boxes (F, 4) in some frames (...): (..., S, S, 3) float32 in [0, 224]."""
+        drawn, indices = np.unique(frames, return_inverse=True)  # windows overlap
+        widths, heights = sides(boxes[drawn]).T.tolist()
+        faces = zip(landmarks_in_crop[drawn], heights, widths, strict=True)
+        sketches = np.stack([draw_sketch(*face, self.size) for face in faces])
+        return sketches[indices.reshape(frames.shape)]
 
     def autocast(self) -> torch.autocast:
         """Context in which the renderer computes in bfloat16, if it is to."""
@@ -255,7 +257,7 @@ class Networks(LandmarkPredictor):
         """
         parts = []
         for chunk in batches(np.arange(len(images)), REFERENCES_AT_ONCE):
-            sketches = self.draw_sketches(landmarks_in_crop[chunk], boxes[chunk])
+            sketches = self.draw_sketches(landmarks_in_crop, boxes, chunk)
             with self.autocast():
                 part = self.renderer.encode_references(
                     to_tensor(images[chunk]).to(self.device)[None],

@@ -256,9 +256,7 @@ def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, fa
         target = to_tensor(crops).to(networks.device)
         for row, face in rows.items():
             drawn = face.landmarks_in_crop
-            sketches = np.stack(
-                [networks.draw_sketches(drawn[window], face.boxes[window]) for window in windows[batch]]
-            )
+            sketches = networks.draw_sketches(drawn, face.boxes, windows[batch])
             masks = [contour(*pair, (size, size)) for pair in zip(true[batch], drawn[batch], strict=True)]
             opacity = torch.from_numpy(np.stack(masks))[:, None].to(target)  # (B, 1, S, S) of what dubbing pastes
             opacity[:, :, : lower_half(size).start] = 0
