@@ -104,8 +104,8 @@ class Video:
             if first is None:
                 raise UserError(f"{path}: {_UNREADABLE_PICTURE if source.is_picture else _UNREADABLE_VIDEO}")
             self._orientation = ffmpeg.orientation(first)
-            frame_bytes = first.width * first.height * first.format.padded_bits_per_pixel / 8
-            self._most_kept = max(8, int(_BUFFER_BYTES / frame_bytes))  # decoded frames
+            frame_bytes = 1 + first.width * first.height * first.format.padded_bits_per_pixel // 8
+            self._most_kept = max(8, _BUFFER_BYTES // frame_bytes)  # decoded frames
             self._set_size(first, ffmpeg.pixel_aspect(stream))
 
             source_rate, highest_rate = ffmpeg.frame_rates(stream)
