@@ -140,7 +140,7 @@ def test_without_a_list_it_scores_the_trainings_validation_clips(
     config = Validate(tmp_path / "cache", tiny, "1", device="cpu", split=split, output=tmp_path / "out")
     config.run()
     ours = read_table(tmp_path / "out" / "stage_1_over_persons.json").rows[0]
-    assert [score.clip for score in ours.clips] == [windows["name"][0] for windows in examples]
+    assert [score.clip for score in ours.clips] == [clip.name for clip in examples]
     assert 0 < len(examples) < 8
     assert f"no --val-list: {8 - len(examples)} clips to train on, {len(examples)} for" in capsys.readouterr().out
     write_clip(tmp_path / "one", "clip", 30, size=64)
