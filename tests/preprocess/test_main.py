@@ -9,13 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from datasets.clip_cache import ClipCache
+from preprocess import preview
 from preprocess.__main__ import PreprocessConfig, main
 from preprocess.quality import Filters
 from preprocess.report import read
 from runtime.command_line import UserError
+from tests.datasets.made_up import write_clip
 from tests.preprocess.made_up_video import write_video
 
 ROOT = Path(__file__).parents[2]
@@ -142,3 +145,12 @@ def test_the_report_lists_each_clip_once(tmp_path: Path, capsys: pytest.CaptureF
     assert "a.mp4 is not used: a.mkv has the same name" in capsys.readouterr().err
     with pytest.raises(UserError, match="there is no clip"):
         ClipCache(tmp_path / "cache")
+
+
+def test_preview_draws_a_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k in range(3):
+        write_clip(tmp_path / "cache", f"s{k % 2}/{k}", 30, missing=(k,))
+    preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "sheet.png"))
+    assert capsys.readouterr().out == "3 clips, 0.00 hours, 96.7% of the frames with a face\n"
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet is not None and sheet.shape == (3 * 192, 8 * 192, 3)
