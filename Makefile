@@ -49,7 +49,7 @@ LISTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--train-list checkpoints/clips
 	checkpoints/clips_val.txt,$(error say which clips train and validate: LISTS="--train-list FILE --val-list FILE"))
 RENDER_LISTS ?= $(subst clips_train,clips_render,$(LISTS))
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
-LANDMARK_STEPS ?= 36000
+LANDMARK_STEPS ?= 34000
 RENDER_STEPS ?= 362
 LIMIT = $(if $(MINUTES),--minutes $(MINUTES))
 weights: setup
