@@ -172,9 +172,8 @@ class Dubber:
         if not track.found.any():
             raise UserError(f"{source.path}: no face was found in any frame; choose a video where the face is seen")
         leave_out_short_shots(track)
-        seconds = np.arange(len(track.found)) / source.fps
         for start, end in self.config.keep_spans:
-            track.found &= (seconds < start) | (seconds >= end)
+            track.found[round(start * source.fps) : round(end * source.fps)] = False
         return track
 
 

@@ -259,12 +259,13 @@ class Networks(LandmarkPredictor):
         for chunk in batches(np.arange(len(images)), REFERENCES_AT_ONCE):
             sketches = self.draw_sketches(landmarks_in_crop, boxes, chunk)
             with self.autocast():
-                part = self.renderer.encode_references(
-                    to_tensor(images[chunk]).to(self.device)[None],
-                    to_tensor(sketches).to(self.device)[None],
-                    torch.from_numpy(landmarks_in_crop[chunk]).to(self.device)[None],
+                parts.append(
+                    self.renderer.encode_references(
+                        to_tensor(images[chunk]).to(self.device)[None],
+                        to_tensor(sketches).to(self.device)[None],
+                        torch.from_numpy(landmarks_in_crop[chunk]).to(self.device)[None],
+                    )
                 )
-            parts.append(part)
         features = ReferenceFeatures(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
         return References(features, landmarks_in_crop, images, large_images)
 

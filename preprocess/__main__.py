@@ -15,7 +15,7 @@ from datasets.splits import select_shard
 from face import fingerprint
 from face.crop import SIZE
 from preprocess.clip import make_clip, record_of
-from preprocess.quality import Filters
+from preprocess.quality import Filters, sync_scorer
 from preprocess.report import ReportFile, summary
 from preprocess.sources import find_videos, select_listed, shift_sounds
 from runtime import command_line
@@ -66,6 +66,9 @@ def main(config: PreprocessConfig) -> None:
             sources = select_listed(sources, config.list)
     with naming("--shard"):
         sources = select_shard(sources, config.shard)
+    if config.filters.max_offset is not None:
+        with naming("--filters.max-offset"):
+            sync_scorer()
     _claim_cache(config)
     with naming("--cache"):
         report = ReportFile(config.cache, config.shard)

@@ -18,7 +18,7 @@ from face.detector import FaceDetector
 from face.tracking import Tracker
 from media.audio import FPS, SAMPLE_RATE, frames_for_samples, log_mel
 from media.video import Video, read_audio, sound_file
-from preprocess.quality import Filters, measure, sharpness_of, silent_frames
+from preprocess.quality import Filters, measure, sharpness_of, silent_frames, sync_scorer
 from preprocess.report import Record
 from preprocess.sources import Source
 from runtime.command_line import UserError, naming
@@ -77,7 +77,6 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
     limit = frames_for_samples(len(wav))
     silent = silent_frames(wav)
     mel = log_mel(wav)
-    del wav  # may be long
     with ClipWriter(cache, source.name) as writer:
         tracker = Tracker("largest", shared_detector())
         sharpness = []
@@ -93,6 +92,8 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
         if not track.found.any():
             raise UserError(f"no face: {num_frames} frames of {video.width} x {video.height}")
         measures = measure(track, silent, sharpness)
+        if filters.max_offset is not None:
+            measures["offset"] = sync_scorer()(video, wav)
         reason = filters.reject(measures)
         if reason:
             return {

@@ -26,7 +26,7 @@ class PreviewConfig:
 
 
 def main(config: PreviewConfig) -> None:
-    """Writes the picture, and prints the number of clips, hours and faces."""
+    """Writes the picture, and prints the number of clips and hours."""
     with command_line.naming("--cache"):
         clips = list(ClipCache(config.cache, None))
     chosen = np.linspace(0, len(clips) - 1, NUM_CLIPS, dtype=int)  # sorted by name, so spread over speakers
@@ -34,8 +34,7 @@ def main(config: PreviewConfig) -> None:
     _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     command_line.write_whole(config.output, png.tobytes())
     frames = sum(clip.num_frames for clip in clips)
-    found = sum(clip.num_found for clip in clips)
-    print(f"{len(clips)} clips, {frames / FPS / 3600:.2f} hours, {found / frames:.1%} of the frames with a face")
+    print(f"{len(clips)} clips, {frames / FPS / 3600:.2f} hours")
 
 
 def strip(clip: Clip) -> np.ndarray:

@@ -1,20 +1,24 @@
 """Measures that tell good footage from bad, and the filters that act on them. All filters are off by default."""
 
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from checkpoints import registry
 from face.crop import sides
 from face.tracking import FaceTrack
 from media.audio import FPS, SAMPLE_RATE
+from runtime.command_line import UserError
 
 SILENT = 1e-3  # root mean square of the samples of a frame: -60 dB
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Limits that reject a clip. Every measure is in the report, whether or not a filter is set."""
+    """Limits that reject a clip. Every measure but the offset is in the report, whether or not a filter is set."""
 
     min_found: float | None = None
     """Smallest share of frames with a face."""
@@ -28,6 +32,9 @@ class Filters:
     """Largest share of silent frames (below -60 dB)."""
     min_sharpness: float | None = None
     """Smallest median variance of the face crop's Laplacian; below about 20 a face is blurred."""
+
+    max_offset: int | None = None
+    """Largest offset between sound and lips, in frames either way, by SyncNet; its weights must be in checkpoints/."""
 
     def reject(self, measures: dict[str, float]) -> str | None:
         """Returns the first filter that the measures fail, such as "min_face", or None."""
@@ -60,6 +67,27 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
         "silence": round(silence, 4),
         "sharpness": round(float(np.median(sharpness)), 1),
     }
+
+
+@functools.cache
+def sync_scorer() -> Callable[[Iterable[np.ndarray], np.ndarray], float]:
+    """A function of a face's frames and sound (S,) that tells by how many frames they are apart; 0 for too few frames.
+
+    Raises:
+        UserError: SyncNet's weights are missing or damaged.
+    """
+    from metrics import syncnet  # needs PyTorch, which is slow to import
+
+    path = registry.find("syncnet")
+    if path is None:
+        raise UserError(registry.how_to_get("syncnet"))
+    network = syncnet.load(path)
+
+    def offset(frames: Iterable[np.ndarray], wav: np.ndarray) -> float:
+        scores = syncnet.score(*syncnet.embed(network, frames, wav))
+        return abs(scores.get("offset", 0.0))
+
+    return offset
 
 
 def sharpness_of(face: np.ndarray) -> float:

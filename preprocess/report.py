@@ -38,7 +38,8 @@ class ReportFile:
         with writing(self.path):
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
         self.records = read([self.path])
-        self._earlier = read_all(root)  # of other divisions into shards, too
+        paths = sorted(root.glob("report*.jsonl"), key=lambda path: path.stat().st_mtime)
+        self._earlier = read(paths)  # of other divisions into shards, too
 
     def settled(self, name: str) -> bool:
         """Whether an earlier run could not cache the clip, for a reason that still applies."""
@@ -60,12 +61,6 @@ class ReportFile:
 
 def _line(record: Record) -> str:
     return json.dumps(record, sort_keys=True) + "\n"
-
-
-def read_all(root: Path) -> dict[str, Record]:
-    """The records of all shards of a cache, the newest of each name."""
-    paths = root.glob("report*.jsonl")
-    return read(sorted(paths, key=lambda path: path.stat().st_mtime))
 
 
 def read(paths: Iterable[Path]) -> dict[str, Record]:

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "datasets": {"runtime", "media", "face"},
     "training": {"runtime"},
     "networks": {"runtime", "media", "face", "models"},
-    "preprocess": {"runtime", "media", "face", "datasets"},
+    "preprocess": {"runtime", "checkpoints", "media", "face", "metrics.syncnet", "datasets"},
     "jobs": {"runtime"},
     "drawing": {"runtime", "media", "face", "networks"},
     "inference": {"runtime", "media", "face", "networks", "drawing", "jobs"},

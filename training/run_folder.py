@@ -52,7 +52,11 @@ class RunFolder:
                     raise SettingError(name, f"{problem}; use that value or another folder")
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= state["step"]]
             self._board = SummaryWriter(self.path / "tensorboard", purge_step=state["step"] + 1)
-        versions = {"ip-lap": version(), "torch": torch.__version__, "git": commit()}
+        versions = {
+            "ip-lap": version(),
+            "torch": torch.__version__,
+            "git": subprocess.getoutput("git describe --always --dirty"),
+        }
         about = {"config": self._settings, "versions": versions, "command": sys.argv}
         write_whole(self.path / "config.json", json.dumps(about, indent=1))
         write_whole(self.path / "metrics.jsonl", "".join(kept))
@@ -117,11 +121,3 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         for line in (run / "metrics.jsonl").read_text().splitlines():
             rows.append(json.loads(line))
     return rows
-
-
-def commit() -> str:
-    """The git commit of this code; empty where git does not know it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return ""

@@ -10,7 +10,9 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from checkpoints import registry
 from datasets.clip_cache import ClipCache
 from face import fingerprint
 from face.crop import SIZE, crop_face
@@ -18,10 +20,12 @@ from face.tracking import Tracker, track_faces
 from media.audio import log_mel
 from media.video import Video, read_audio
 from media.writer import VideoWriter
+from metrics.syncnet import SyncNet
 from preprocess import clip as clip_module
 from preprocess.clip import make_clip
-from preprocess.quality import Filters
+from preprocess.quality import Filters, sync_scorer
 from preprocess.sources import Source, find_videos
+from runtime.command_line import UserError
 from tests.preprocess.made_up_video import (
     UNUSUAL,
     face_frame,
@@ -224,3 +228,26 @@ def test_each_filter_rejects_its_kind(tmp_path: Path) -> None:
         "min_sharpness": 20.0,
     }
     assert _make(good, tmp_path, **strict)["status"] == "cached"
+
+
+@pytest.mark.slow
+def test_offset_filter_asks_syncnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights: what the public ones say is for the tests of the metric."""
+    torch.manual_seed(0)
+    torch.save(SyncNet().state_dict(), tmp_path / "syncnet_v2.model")
+    monkeypatch.setattr(registry, "find", lambda _: tmp_path / "syncnet_v2.model")
+    sync_scorer.cache_clear()
+    video = write_video(tmp_path / "a.mp4", 12)
+    record = _make(video, tmp_path, max_offset=15)
+    assert record["status"] == "cached" and 0 <= record["measures"]["offset"] <= 15
+    assert _make(video, tmp_path, max_offset=-1)["reason"] == "max_offset"
+    short = _make(write_video(tmp_path / "b.mp4", 3), tmp_path, max_offset=0)
+    assert short["measures"]["offset"] == 0, "no window fits"
+    sync_scorer.cache_clear()
+
+
+def test_offset_filter_needs_syncnets_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "find", lambda _: None)
+    sync_scorer.cache_clear()
+    with pytest.raises(UserError, match=r"syncnet_v2\.model .* --download syncnet"):
+        sync_scorer()
