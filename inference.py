@@ -34,7 +34,7 @@ from media.writer import WRITTEN, VideoWriter
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
 from runtime import command_line
 from runtime.command_line import UserError
-from runtime.device import out_of_memory
+from runtime.device import out_of_memory, release_memory
 from runtime.pipeline import prefetch
 from runtime.stopwatch import Stopwatch
 
@@ -169,6 +169,7 @@ class Dubber:
                 track = track_faces(report(frames, "track", expected, progress), face, detector)
             if path:
                 save_track(path, track, complete=num_frames is None or len(track.found) < num_frames)
+        release_memory()
         if not track.found.any():
             raise UserError(f"{source.path}: no face was found in any frame; choose a video where the face is seen")
         leave_out_short_shots(track)

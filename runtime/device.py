@@ -59,6 +59,12 @@ def keep_memory() -> None:
         libc.mallopt(M_ARENA_MAX, 1)  # one for all threads, else each would keep as much
 
 
+def release_memory() -> None:
+    """Gives freed memory back to the system: what comes next needs it in pieces of other sizes."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether a MemoryError or RuntimeError means that memory is short."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error)
