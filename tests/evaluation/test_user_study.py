@@ -175,6 +175,7 @@ def test_answers_by_keyboard_and_click_survive_closing_the_page(page: Path, brow
     reply()
     browser.run('document.querySelector(\'[data-question="1"][data-value="1"]\').click()')  # the answer is changed
     changed = current(browser)
+    time.sleep(1)  # Chromium stores answers in the background
     browser.go(page)  # the page is closed and opened again, in the middle
     assert browser.run("return document.getElementById('name').value") == "Zoë 1"
     begin(browser, page, "Zoë 1")
