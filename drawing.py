@@ -151,7 +151,8 @@ class Drawing:
         for i, (picture, box) in enumerate(zip(self.source.pictures(chosen), boxes, strict=True)):
             region = around(picture, box)
             images[i] = crop_face(region.rgb, region.box, size)
-            large_images[i] = crop_face(region.rgb, region.box, detail * size, detail=True)
+            if detail > 1:
+                large_images[i] = crop_face(region.rgb, region.box, detail * size, detail=True)
         landmarks_in_crop = to_crop(self.track.landmarks_in_frame[chosen], boxes)
         return networks.encode_references(images, landmarks_in_crop, boxes, large_images if detail > 1 else None)
 

@@ -77,6 +77,8 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
     limit = frames_for_samples(len(wav))
     silent = silent_frames(wav)
     mel = log_mel(wav)
+    sound = wav if filters.max_offset is not None else None
+    del wav  # may be long
     with ClipWriter(cache, source.name) as writer:
         tracker = Tracker("largest", shared_detector())
         sharpness = []
@@ -92,8 +94,8 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
         if not track.found.any():
             raise UserError(f"no face: {num_frames} frames of {video.width} x {video.height}")
         measures = measure(track, silent, sharpness)
-        if filters.max_offset is not None:
-            measures["offset"] = sync_scorer()(video, wav)
+        if sound is not None:
+            measures["offset"] = sync_scorer()(video, sound)
         reason = filters.reject(measures)
         if reason:
             return {

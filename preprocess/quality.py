@@ -83,7 +83,7 @@ def sync_scorer() -> Callable[[Iterable[np.ndarray], np.ndarray], float]:
         raise UserError(registry.how_to_get("syncnet"))
     network = syncnet.load(path)
 
-    def offset(frames: Iterable[np.ndarray], wav: np.ndarray) -> float:
+    def offset(frames, wav):
         scores = syncnet.score(*syncnet.embed(network, frames, wav))
         return abs(scores.get("offset", 0.0))
 
