@@ -30,6 +30,7 @@ from runtime.stopwatch import Stopwatch
 from runtime.threads import available_cores
 
 MAX_DETAIL = 4  # times the renderer's size, up to which references are kept for their detail
+PIECE = 500  # frames whose landmarks are predicted before they are drawn
 GREEN = (0, 255, 0)
 CORES = available_cores()
 WORKERS = min(CORES, 4)  # threads that draw
@@ -37,7 +38,7 @@ WORKERS = min(CORES, 4)  # threads that draw
 
 @dataclass(frozen=True)
 class Shot:
-    """R consecutive frames of the output that show one shot, and what is drawn into them."""
+    """R consecutive frames of the output that show one shot, all or a piece of it, and what is drawn into them."""
 
     frames: ndarray  # (R,) of the source
     moments: ndarray  # (R,) of the sound, in 1/25 s
@@ -85,15 +86,20 @@ class Drawing:
                 yield from batch
 
     def batches(self, order: ndarray, pictures: Iterator[Picture]) -> Iterator[Batch]:
-        """Yields the frames to draw, shot by shot; see `pictures`."""
+        """Yields the frames to draw, shot by shot and a long shot piece by piece; see `pictures`."""
         cuts = np.flatnonzero(np.diff(self.track.shots[order])) + 1
         edges = np.unique([0, *cuts, self.part.start, self.part.stop, len(order)])
-        for outputs in np.split(np.arange(len(order)), edges[1:-1]):
-            shot = None
-            if outputs[0] in self.part:
-                shot = self.plan_shot(outputs - self.part.start, order[outputs])
-            for places in batches(np.arange(len(outputs)), self.networks.config.batch_size):
-                yield Batch(shot, places, list(islice(pictures, len(places))))
+        networks = self.networks
+        windows = networks.landmark_generator.config.num_frames + networks.renderer.config.num_frames
+        margin = windows * self.source.fps / FPS  # as far as the pictures depend on other frames, at most
+        for shown in np.split(np.arange(len(order)), edges[1:-1]):
+            for piece in batches(shown, PIECE):
+                context = shown[(shown >= piece[0] - margin) & (shown <= piece[-1] + margin)]
+                shot = None
+                if shown[0] in self.part:
+                    shot = self.plan_shot(context - self.part.start, order[context])
+                for outputs in batches(piece, networks.config.batch_size):
+                    yield Batch(shot, outputs - context[0], list(islice(pictures, len(outputs))))
 
     def plan_shot(self, outputs: ndarray, frames: ndarray) -> Shot | None:
         """Prepares a shot: frames (R,) of the part that is redrawn, and what they show, source frames (R,).

@@ -1,7 +1,7 @@
 """Dubs a video, or brings a picture to life: python inference.py --video V --audio A --output O.mp4
 
-Paper section 3.4. The video is read twice, so that memory does not grow with its length: once to find the face in every
-frame, once to draw it. In between, for each shot, stage 1 predicts lips and jaw of all its frames from the sound.
+Paper section 3.4. The video is read twice, so that its frames need not be kept: once to find the face in every frame,
+once to draw it. Stage 1 predicts lips and jaws from the sound some seconds ahead of the drawing.
 """
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
@@ -126,7 +126,6 @@ class Dubber:
                 (width, height),
                 [(speaker.audio, speaker.start) for speaker in speakers],
                 config.crf,
-                config.codec,
                 config.lossless,
                 source.matrix or BT709,
                 source.tags | {"comment": SYNTHETIC},

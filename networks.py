@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -72,8 +72,6 @@ class DubConfig:
     trained to choose (lite)."""
     crf: int = 17
     """Quality of the video: 0 is the best, 51 the worst; 6 more halve the size of the file."""
-    codec: Literal["h264", "hevc"] = "h264"
-    """h264 plays everywhere; hevc makes smaller files and takes longer."""
     lossless: bool = False
     """Write a lossless video (H.264 in RGB; large), so that scores do not measure the codec."""
     batch_size: int = 2

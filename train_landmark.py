@@ -31,6 +31,7 @@ from losses.landmark import LandmarkLossConfig, landmark_loss
 from losses.lite import LiteLandmarkLossConfig, lite_landmark_loss
 from media.audio import COLUMNS_PER_SECOND, FPS, SAMPLE_RATE
 from media.griffin_lim import invert_log_mel
+from media.timing import evenly_spaced
 from media.writer import VideoWriter
 from metrics.lip_motion import FaceSequence, motion_scores
 from models import weights
@@ -38,7 +39,7 @@ from models.configs import LandmarkGeneratorConfig
 from models.lite.landmark_generator import LiteLandmarkGeneratorConfig
 from networks import LandmarkPredictor
 from runtime.command_line import SettingError, naming, run
-from training.batches import Batch, Scalars, spread, to_device
+from training.batches import Batch, Scalars, to_device
 from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
@@ -169,7 +170,7 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
     starts = window_starts(clip.found, length)
     starts = starts[(starts - starts[0]) % length == 0]  # (B,)
     samples = []
-    for start in spread(starts, MAX_WINDOWS):
+    for start in starts[evenly_spaced(len(starts), MAX_WINDOWS)]:
         window = np.arange(start, start + length)
         rng = np.random.default_rng(int(start))
         references = sample_references(rng, clip.found, window, num_references)
@@ -206,7 +207,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     examples = []
     if engine.is_main:  # which alone validates
         val = clips.val or clips.train  # a single clip serves for both
-        examples = dataset([cache.open(name) for name in spread(val, config.val_clips)]).clips
+        examples = dataset([cache.open(val[i]) for i in evenly_spaced(len(val), config.val_clips)]).clips
     yield LandmarkTrainer(model, data, examples, config, engine)
 
 

@@ -30,9 +30,9 @@ from face.landmarks import CONTENT, with_content
 from face.references import MIDDLE, spread_over_openness
 from face.tracking import fill_gaps
 from media.audio import FPS, mel_windows
-from media.timing import window_frames
+from media.timing import evenly_spaced, window_frames
 from metrics.lip_motion import FaceSequence, landmark_distance, motion_scores, nan_mean, silent_frames
-from metrics.mouth import RealMouths, evenly_spaced
+from metrics.mouth import RealMouths
 from metrics.pairs import PairScorer
 from networks import (
     NUM_LANDMARK_REFERENCES,

@@ -103,6 +103,11 @@ def ping_pong(length: int, count: int) -> ndarray:
     return np.resize(np.concatenate([forward, backward]), count)
 
 
+def evenly_spaced(count: int, most: int) -> ndarray:
+    """Positions of at most `most` of `count` things."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
 def window_frames(num_frames: int, window: int, fps: float) -> ndarray:
     """(num_frames, window) frames of the window around each frame, 1/25 s apart at any frame rate.
 

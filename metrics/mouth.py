@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from face.landmarks import LIP_SLICE
 from media.audio import FPS
+from media.timing import evenly_spaced
 from metrics.identity import EYES
 from metrics.image_quality import LPIPS
 
@@ -43,11 +44,6 @@ def laplacian_energy(crops: ndarray) -> ndarray:
         grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
         energies.append(np.square(cv2.Laplacian(grey, cv2.CV_32F)).mean())
     return np.array(energies)
-
-
-def evenly_spaced(count: int, most: int) -> ndarray:
-    """Positions of at most `most` of `count` things."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 class RealMouths:

@@ -10,7 +10,6 @@ from runtime.command_line import UserError
 
 M_TRIM_THRESHOLD = -1  # names and numbers of glibc's <malloc.h>
 M_MMAP_MAX = -4
-M_ARENA_MAX = -8
 
 
 def pick_device(name: str, local: int | None = None) -> torch.device:
@@ -56,7 +55,6 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(M_ARENA_MAX, 1)  # one for all threads, else each would keep as much
 
 
 def release_memory() -> None:

@@ -1,4 +1,6 @@
-"""How many threads compute, and how they wait. To be imported before PyTorch, whose OpenMP reads its settings once.
+"""How many threads compute, how they wait, and where they take memory from.
+
+To be imported before PyTorch, whose OpenMP reads its settings once.
 
 By default the threads of OpenMP spin while they wait for each other, which is slow where another program keeps a core
 busy or a container may use fewer cores than it sees. The renderer with two threads on two cores, in ms a frame, quiet
@@ -6,11 +8,14 @@ and with one core busy: spinning 37 and 1154, not spinning 38 to 116 and 63, spi
 A user's own OMP_* settings are kept.
 """
 
+import contextlib
+import ctypes
 import math
 import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+M_ARENA_MAX = -8  # name and number of glibc's <malloc.h>
 
 
 def available_cores() -> int:
@@ -34,3 +39,5 @@ os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # of GNU's OpenMP, about 10 microseconds
+with contextlib.suppress(OSError, AttributeError):  # other systems have other allocators
+    ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)  # else each thread keeps what it has freed for itself

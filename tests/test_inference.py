@@ -18,6 +18,7 @@ import pytest
 import torch
 from skimage import data
 
+import drawing
 import inference
 from face import tracking
 from jobs import Speaker
@@ -445,6 +446,23 @@ def test_each_shot_has_its_own_references(weights: Path, tmp_path: Path, monkeyp
     changed = [(a != b).any() for a, b in zip(pictures, after, strict=True)]
     assert changed == [True, True, False, True, False, False], "in a shot of two frames nothing is drawn"
     assert summary.frames_without_face == 3
+
+
+def test_long_shots_are_drawn_piece_by_piece(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pictures as if the landmarks of the whole shot had been predicted at once, in less memory."""
+    predict = Networks.predict_landmarks
+    lengths = []
+    monkeypatch.setattr(
+        Networks, "predict_landmarks", lambda *inputs: lengths.append(len(inputs[1])) or predict(*inputs)
+    )
+    dubber = dubber_of(weights, num_references=1, lossless=True)
+    wav = write_wav(tmp_path / "speech.wav", speech(1.6))
+    dubber.dub(PORTRAIT, wav, tmp_path / "whole.mkv")
+    monkeypatch.setattr(drawing, "PIECE", 8)
+    dubber.dub(PORTRAIT, wav, tmp_path / "pieces.mkv")
+    assert max(lengths[1:]) < lengths[0]
+    whole, pieces = (np.stack(list(Video(tmp_path / name))) for name in ("whole.mkv", "pieces.mkv"))
+    assert np.abs(whole.astype(int) - pieces).max() <= 1
 
 
 @pytest.mark.parametrize(

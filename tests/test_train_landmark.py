@@ -153,7 +153,7 @@ def test_validation_keeps_a_part_of_long_clips(config: TrainLandmarkConfig, tmp_
     windows = whole_clip(clip, TINY.num_frames, 2)
     starts = windows["frame"].tolist()
     assert starts == sorted(set(starts)) and len(starts) == MAX_WINDOWS < 400 // TINY.num_frames
-    assert (starts[0], starts[-1]) == (0, 385) and windows["boxes"].shape == (MAX_WINDOWS, TINY.num_frames, 4)
+    assert (starts[0], starts[-1]) == (0, 395) and windows["boxes"].shape == (MAX_WINDOWS, TINY.num_frames, 4)
 
 
 def test_one_person_is_tuned_on_a_single_clip(config: TrainLandmarkConfig, tmp_path: Path) -> None:

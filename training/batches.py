@@ -2,7 +2,7 @@
 
 import itertools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,6 @@ def ignore_signals(_: int) -> None:
     """In a process that loads data: the main process decides when to stop."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of the items, evenly spread."""
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -8,9 +8,10 @@ import pytest
 from skimage import data
 
 from face.landmarks import LIP_SLICE
+from media.timing import evenly_spaced
 from metrics.identity import EYES
 from metrics.image_quality import LPIPS
-from metrics.mouth import EXTENT, SIDE, RealMouths, evenly_spaced, laplacian_energy, mouth_crop
+from metrics.mouth import EXTENT, SIDE, RealMouths, laplacian_energy, mouth_crop
 
 EYE_DISTANCE = 40.0
 
