@@ -1,4 +1,4 @@
-"""Everything that the project needs of FFmpeg, through PyAV; the only file that imports it."""
+"""Everything that the project uses of FFmpeg, through PyAV. This is the only file that imports it."""
 
 import itertools
 import math
@@ -23,16 +23,16 @@ from media.audio import FPS
 from runtime.command_line import UserError, check_input
 
 ERRORS = (FFmpegError, OSError)
-_TEXT_FORMATS = {"tty", "concat"}  # by which FFmpeg draws plain text or reads a list of other files
+_TEXT_FORMATS = {"tty", "concat"}  # with these FFmpeg draws plain text or reads a list of other files
 _PICTURE_FORMATS = {"image2", "gif", "apng"}
-_PICTURE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1"}  # of files built like an mp4
-_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave out transparency
+_PICTURE_BRANDS = {"avif", "avis", "heic", "heix", "heim", "heis", "mif1"}  # of pictures in an mp4-like container
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's native decoders ignore transparency
 _KNOWN_MATRICES = {0, 1, 4, 5, 6, 7, 8, 9, 10}  # colour matrices (H.273) that the conversion understands
 HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_MAX_DRIFT = 0.05  # seconds by which sound may drift from its timestamps before silence is put in or samples are cut
-_MAX_RATE = 1000  # frames a second: more is a clock, not a rate
-_RESTART = 1  # seconds by which time goes back where another file was joined on
+_MAX_DRIFT = 0.05  # seconds by which sound may drift from its timestamps before silence is inserted or samples are cut
+_MAX_RATE = 1000  # frames a second; a higher value is the rate of a clock, not of frames
+_RESTART = 1  # seconds; timestamps jump back by more where another file was appended
 
 Stream = av.VideoStream | av.AudioStream
 VideoFrame = av.VideoFrame
@@ -46,7 +46,7 @@ def reason(error: Exception) -> str:
 def open_input(path: Path) -> Iterator["Source"]:
     """Opens a video or sound file; raises a UserError that says what is wrong with it."""
     check_input(path)
-    try:  # "file:" and the whitelist keep a name with a colon, or an address in the file, from being fetched
+    try:  # "file:" and the whitelist prevent downloads, from a URL as the file's name or from one inside the file
         container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
     except ERRORS as error:
         raise UserError(f"{path} is not a video or sound file, or is damaged ({reason(error)})") from error
@@ -59,16 +59,16 @@ def open_input(path: Path) -> Iterator["Source"]:
 
 
 class Source:
-    """An open file and those of its streams that players show and play.
+    """An open file, and the streams of it that a player would choose.
 
     Attributes:
         is_picture: whether it is a picture (png, jpg, heic, ...), perhaps an animated one, rather than a video.
-        picture: the stream of pictures, if there is one: the default one, of several the largest.
-        sounds: all sound that can be decoded.
-        sound: the default one of these, or the first, if there is one.
-        zero: the time in the container, in seconds, that counts as zero for both its pictures and its sound.
-        errors: what could not be decoded so far.
-        part: number of the part that was read last, if the file is several joined end to end.
+        picture: the video stream, or None. A default stream comes first, then the largest.
+        sounds: all audio streams that can be decoded.
+        sound: the default one of these, else the first, or None.
+        zero: the container's time, in seconds, that counts as zero for both pictures and sound.
+        errors: a reason for each packet that could not be decoded so far.
+        part: index of the part that was read last, if the file consists of several files joined end to end.
     """
 
     def __init__(self, path: Path, container: InputContainer) -> None:
@@ -85,7 +85,7 @@ class Source:
         self.errors: list[str] = []
 
     def _picture(self) -> av.VideoStream | None:
-        """A cover picture attached to a sound file is none, nor is the thumbnail of a phone's HEIC made of tiles."""
+        """The video stream to show; neither the cover of a sound file nor the thumbnail of a tiled HEIC counts."""
         still = Disposition.attached_pic | Disposition.timed_thumbnails
         streams = [s for s in self.container.streams.video if s.codec_context and not s.disposition & still]
         whole = [s for s in streams if not s.disposition & Disposition.dependent]
@@ -94,37 +94,37 @@ class Source:
         return max(whole, key=lambda s: (_is_default(s), s.width * s.height), default=None)
 
     def _zero(self) -> Fraction:
-        """The earlier of the starts, moved by less than a frame so that the first picture falls on the grid of 25
-        frames a second: otherwise the few milliseconds of lead-in of sound codecs would make every picture late.
+        """The earlier of the two streams' starts, moved by less than a frame to put the first picture on the 25 fps
+        grid. Otherwise the few milliseconds of lead-in of sound codecs would delay every picture.
         """
         picture = _start(self.picture, _start(self.sound, Fraction(0)))
         lead = max(Fraction(0), picture - _start(self.sound, picture))
         return picture - Fraction(math.floor(lead * FPS), FPS)
 
     def duration(self) -> float:
-        """Seconds that the header states or the file's size suggests; 0 if unknown."""
+        """Duration in seconds, stated by the header or estimated from the file's size; 0 if unknown."""
         start = self.container.start_time or 0
         duration = self.container.duration or 0
         if self.container.format.name.startswith("matroska") and duration > start:
-            duration -= start  # most programs state as duration the time at which it ends
+            duration -= start  # most programs store the time of the end as the duration
         return duration / av.time_base
 
     def latest(self) -> float:
-        """Seconds; a later time is damaged, and must not ask for hours of repeated frames or silence."""
+        """The latest credible time in seconds; a later one is damage, and must not cause hours of frames or silence."""
         return self.zero + 2 * (self.duration() or math.inf) + 10
 
     def stated_end(self, stream: Any) -> float:
-        """Seconds from zero to the end of a stream that the header states; infinite if it doesn't."""
+        """The end of a stream that the header states, in seconds from zero; infinite if it states none."""
         start = _start(stream, self.zero)
         end = start + (stream.duration or math.inf) * stream.time_base
         tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-        if tag:  # Matroska, WebM: most programs state as duration the time at which it ends
+        if tag:  # Matroska, WebM: most programs store the time of the end as the duration
             stated = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
             end = stated if stated > start else start + stated
         return float(end - self.zero)
 
     def sound_to_copy(self) -> Iterator[av.Packet] | None:
-        """The packets of sound that can go into an mp4 as it is: AAC from zero on, mono or stereo. Else None."""
+        """The packets of sound that can be copied into an mp4 (AAC from zero on, mono or stereo), else None."""
         sound = self.sound
         is_aac = "mp4" in self.container.format.name and sound.codec_context.name == "aac"
         if not is_aac or sound.channels > 2 or sound.start_time != 0 or self.zero != 0:
@@ -132,16 +132,17 @@ class Source:
         return (packet for packet in self._packets(sound) if packet.size)
 
     def _packets(self, stream: Stream) -> Iterator[av.Packet]:
-        """The packets of a stream. A part of the file begins where time restarts (joined files).
+        """The packets of a stream, with continuous times if several files were joined end to end.
 
-        It goes on where pictures and sound have come to, whichever is later, by the same shift for both, which would
-        drift apart if each went on by itself. A time that is not credible is left out.
+        A new part begins where the times restart. It starts at the end of the pictures or of the sound so far,
+        whichever is later. Both are shifted by the same amount, so that they don't drift apart. Times that are not
+        credible are removed.
         """
         latest = self.latest()
-        shifts = [Fraction(0)]  # seconds by which the times of each part are moved
+        shifts = [Fraction(0)]  # seconds added to the times of each part
         end = Fraction(0)  # seconds
-        # By stream, as the last packets of a part may come behind the first of the next: its part, and the decoding
-        # time of its last packet, which is in order also where frames refer to later ones.
+        # The current part of each stream (its last packets may follow the first packets of another stream's next part)
+        # and the decoding time of its last packet. Decoding times are in order even where frames refer to later ones.
         parts = defaultdict[int, int](int)
         decoded = defaultdict[int, Any](lambda: -math.inf)
         for packet in self.container.demux([s for s in (self.picture, self.sound) if s]):
@@ -168,7 +169,7 @@ class Source:
                 yield packet
 
     def decode(self, stream: Stream) -> Iterator[Any]:
-        """The frames of a stream."""
+        """Decodes the frames of a stream; skips damaged packets and records them in `errors`."""
         decoder: Any = stream.codec_context
         every_sample_counts = decoder.name.startswith("pcm_")
         if stream.metadata.get("alpha_mode") == "1" and decoder.name in _ALPHA_DECODERS:
@@ -189,28 +190,28 @@ class Source:
             yield from frames
 
     def sound_pieces(self, rate: int, layout: str) -> Iterator[ndarray]:
-        """The sound from zero on, as pieces (channels, n) float32 without gaps, resampled and mixed.
+        """Decodes the sound from zero on, resampled and mixed to `layout`, in pieces (channels, n) float32.
 
-        Silence fills what is missing at the start and in between; what lies before zero is cut.
+        Gaps at the start and in between are filled with silence. Sound before zero is cut off.
         """
         samples = 0
-        # What one resampler can take: the same sample rate, sample format, layout and part.
+        # One resampler takes frames of the same sample rate, sample format, layout and part.
         kinds = itertools.groupby(
             self.decode(self.sound),
             lambda frame: (frame.sample_rate, frame.format.name, frame.layout.name, self.part),
         )
         for (source_rate, *_), group in kinds:
-            # 32-bit integers: FFmpeg mixes channels down to these without going over full scale. A frame size: without
-            # one PyAV passes on sound that needs no conversion, whatever its time.
+            # FFmpeg mixes channels down to 32-bit integers (s32p) without exceeding full scale. Without a frame size
+            # PyAV would pass on sound that needs no conversion and ignore its times.
             start = str(samples * source_rate // rate)
             options = {"first_pts": start, "min_comp": "1e-6", "min_hard_comp": str(_MAX_DRIFT)}
             resampler = av.AudioResampler("s32p", layout, rate, frame_size=1024, options=options)
-            for frame in itertools.chain(group, [None]):  # which asks for the rest
+            for frame in itertools.chain(group, [None]):  # None flushes the resampler
                 if frame and frame.pts is not None:
                     frame.pts -= round(self.zero / frame.time_base)
                 try:
                     pieces = resampler.resample(frame)
-                except ERRORS as error:  # more channels than FFmpeg knows places for
+                except ERRORS as error:  # more channels than FFmpeg has a layout for
                     problem = f"its sound cannot be mixed ({reason(error)}); give mono or stereo"
                     raise UserError(f"{self.path}: {problem}") from error
                 for piece in pieces:
@@ -223,14 +224,14 @@ def _is_default(stream: Stream) -> bool:
 
 
 def _start(stream: Any, default: Fraction) -> Fraction:
-    """The time of a stream's beginning, in seconds; `default` if that is not known or there is no stream."""
+    """The start time of a stream in seconds; `default` if it is unknown or there is no stream."""
     if stream is None or stream.start_time is None:
         return default
     return stream.start_time * stream.time_base
 
 
 def pixel_aspect(stream: av.VideoStream) -> float:
-    """Width over height of a pixel; 1 where it is close to that or absurd."""
+    """Width over height of a pixel; 1 if the stated value is close to 1 or absurd."""
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 0.01 < abs(math.log(aspect)) < 1 else 1.0
 
@@ -254,17 +255,17 @@ def frame_rates(stream: av.VideoStream) -> tuple[Fraction, Fraction]:
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How a stored picture becomes upright: see `media.pictures.upright`."""
     matrix: Any = np.eye(3, dtype=np.int32)
-    with suppress(ValueError):  # PyAV stops at kinds of data that are new to it, such as EXIF
+    with suppress(ValueError):  # PyAV fails at side data of an unknown kind, such as EXIF
         matrix = frame.side_data.get("DISPLAYMATRIX", matrix)
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
     return abs(b) > abs(a), b + d < 0, a + c < 0
 
 
 class Converter:
-    """Between FFmpeg's pictures and RGB arrays. Keep one for many frames: preparing a conversion can be slow.
+    """Converts between FFmpeg's frames and RGB arrays. Reuse it: setting up a conversion can be slow.
 
     Attributes:
-        has_blended: whether a picture had transparent parts, which are white now.
+        has_blended: whether any frame had transparent parts, which became white.
     """
 
     def __init__(self, threads: int = 0) -> None:
@@ -273,7 +274,7 @@ class Converter:
         self._reformatter = VideoReformatter()
 
     def to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> ndarray:
-        """(height, width, 3) uint8. Untagged colours are read as players read them, by size; HDR becomes BT.709."""
+        """Returns (height, width, 3) uint8. Untagged colours depend on the size, as in players; HDR becomes BT.709."""
         matrix = frame.colorspace
         if matrix not in _KNOWN_MATRICES:
             matrix = Colorspace.ITU709 if pictures.is_hd(width, height) else Colorspace.ITU601
@@ -298,7 +299,7 @@ class Converter:
         return picture
 
     def from_rgb(self, picture: ndarray, pixel_format: str | None, matrix: int = 1) -> av.VideoFrame:
-        """A frame of that pixel format, in limited range and with this colour matrix (BT.709) unless it is RGB."""
+        """Returns a frame of `pixel_format`: RGB, or limited range with this colour matrix (H.273; 1 is BT.709)."""
         frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         if pixel_format == "rgb24":
             return frame
@@ -313,12 +314,12 @@ class Converter:
 
 
 def open_output(path: Path) -> OutputContainer:
-    """Creates a file. An mp4's index comes first, so that browsers can begin to play it."""
+    """Creates a file. The index of an mp4 comes first, so that browsers can play it while they load it."""
     return av.open(f"file:{path}", "w", options={} if path.suffix == ".mkv" else {"movflags": "+faststart"})
 
 
 def sound_frame(samples: ndarray, stream: av.AudioStream, position: int) -> av.AudioFrame:
-    """A frame for `stream` of samples (channels, n) float32, `position` samples after the start."""
+    """Makes a frame for `stream` from samples (channels, n) float32, `position` samples after the start."""
     frame = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
     frame.sample_rate = stream.rate
     frame.pts = position

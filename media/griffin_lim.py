@@ -1,4 +1,4 @@
-"""Sound from a log-mel spectrogram, whose phases are lost: good enough to hear what is said."""
+"""Sound from a log-mel spectrogram, with estimated phases: good enough to understand the speech."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ ITERATIONS = 32
 
 
 def invert_log_mel(mel: ndarray) -> ndarray:
-    """Estimates the sound of a spectrogram as `media.audio.log_mel` makes it, by the Griffin-Lim algorithm.
+    """Inverts `media.audio.log_mel` approximately, by the Griffin-Lim algorithm.
 
     Args:
         mel: (80, C) in [-4, 4].

@@ -1,4 +1,4 @@
-"""Pictures as arrays: made upright, without interlacing or transparency; and the formats that only Pillow reads."""
+"""Pictures as arrays: orientation, deinterlacing, transparency, and formats that only Pillow reads correctly."""
 
 import io
 import warnings
@@ -10,18 +10,18 @@ from numpy import ndarray
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 WHITE = 255
-_MIN_COMB = 8  # grey levels by which a line of the other field sticks out
+_MIN_COMB = 8  # grey levels by which a line of the other field stands out where something has moved
 
 
 def is_hd(width: int, height: int) -> bool:
-    """Whether players read untagged colours as BT.709, otherwise as BT.601."""
+    """Whether players interpret untagged colours in a picture of this size as BT.709; otherwise it is BT.601."""
     return width >= 1280 or height > 576
 
 
 def upright(picture: ndarray, orientation: tuple[bool, bool, bool]) -> ndarray:
-    """A stored picture (H, W, 3): transposed, flipped vertically, flipped horizontally, in this order, where asked.
+    """Transposes a stored picture (H, W, 3), flips it vertically and flips it horizontally, in this order, where set.
 
-    The result is a copy that the caller may change.
+    Returns a contiguous array; it is `picture` itself if nothing changes.
     """
     transpose, vertical, horizontal = orientation
     if transpose:
@@ -34,10 +34,10 @@ def upright(picture: ndarray, orientation: tuple[bool, bool, bool]) -> ndarray:
 
 
 def deinterlace(picture: ndarray) -> ndarray:
-    """An interlaced picture (H, W, 3) at the moment of one of its fields; changed in place.
+    """Deinterlaces a picture (H, W, 3) in place, so that it shows the moment of one of its fields.
 
-    Where a line of the other field is brighter or darker than both its neighbours something has moved, and their mean
-    takes its place; what stands still keeps all its lines. (FFmpeg's bwdif also needs the frames before and after.)
+    Where a line of the other field is brighter or darker than both its neighbours, something has moved, and their mean
+    replaces it. Still parts keep all their lines. (FFmpeg's bwdif would also need the frames before and after.)
     """
     above = picture[:-2:2]
     line = picture[1:-1:2]
@@ -57,9 +57,9 @@ def blend_over_white(picture: ndarray) -> ndarray:
 
 
 def as_png(path: Path) -> io.BytesIO | None:
-    """A copy of a picture that FFmpeg reads wrongly: turned by EXIF, animated WebP, TIFF, transparent AVIF.
+    """Copies a picture that FFmpeg reads wrongly: one rotated by EXIF, an animated WebP, a TIFF or a transparent AVIF.
 
-    None if it is none of these, or damaged. The copy is upright and has the same times.
+    Returns an upright PNG with the same frame durations; None for other pictures and for damaged ones.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:

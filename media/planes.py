@@ -1,4 +1,4 @@
-"""Pictures of which a region is read and replaced as RGB, while all other samples stay as the decoder gave them."""
+"""Reads and replaces a region of a picture as RGB, while all other samples stay exactly as decoded."""
 
 from typing import Any, NamedTuple
 
@@ -13,13 +13,13 @@ BT601 = 6
 MATRICES = {BT709, 5, BT601}
 FULL_RANGE = 2
 ORIGIN = np.zeros(2, int)
-MARGIN = 4  # pixels around a box that are converted with it, as colours are interpolated
+MARGIN = 4  # pixels around a box that are converted with it, because the conversion interpolates chroma
 
 Picture = ndarray | ffmpeg.VideoFrame  # (H, W, 3) uint8 RGB, or samples in 4:2:0 with even sides
 
 
 def matrix_of(frame: ffmpeg.VideoFrame) -> Any:
-    """The colour matrix of a frame that may stay as it is; None if it must be converted (10 bits, full range, ...)."""
+    """The colour matrix of a frame usable as decoded; None if it needs conversion (10 bits, full range, ...)."""
     if frame.format.name != "yuv420p" or frame.color_range == FULL_RANGE:
         return None
     if frame.interlaced_frame or frame.color_trc in ffmpeg.HDR:
@@ -36,11 +36,11 @@ class Region(NamedTuple):
 
     corner: ndarray  # (2,) x, y of its upper left pixel in the picture
     rgb: ndarray  # (h, w, 3) uint8
-    box: ndarray  # (4,) in the region
+    box: ndarray  # (4,) in pixels of the region
 
 
 def around(picture: Picture, box: ndarray) -> Region:
-    """The region to change in order to change `box` (4,): all of an RGB picture, a part of one in 4:2:0."""
+    """The region that must be converted to change `box` (4,): all of an RGB picture, or part of a 4:2:0 picture."""
     if isinstance(picture, ndarray):
         return Region(ORIGIN, picture, box)
     size = [picture.width, picture.height]
@@ -54,7 +54,7 @@ def around(picture: Picture, box: ndarray) -> Region:
 
 
 def replace(picture: Picture, region: Region, rgb: ndarray) -> Picture:
-    """The picture with other pixels `rgb` in the box of a region."""
+    """Returns the picture with the box of a region changed; `rgb` is the whole region with the new pixels."""
     if isinstance(picture, ndarray):
         return rgb
     size = np.array([picture.width, picture.height])
@@ -70,14 +70,14 @@ def replace(picture: Picture, region: Region, rgb: ndarray) -> Picture:
 def copy(
     source: ffmpeg.VideoFrame, low: ndarray, target: ffmpeg.VideoFrame, target_low: ndarray, size: ndarray
 ) -> None:
-    """Copies the samples of a box of one frame to another; those of colour where all their pixels are in the box."""
+    """Copies the samples of a box from one frame to another; chroma samples only if all their pixels are in the box."""
     old = samples(source, low, size)
     for view, new in zip(samples(target, target_low, size), old, strict=True):
         view[:] = new
 
 
 def samples(frame: ffmpeg.VideoFrame, low: ndarray, size: ndarray) -> list[ndarray]:
-    """Views of a frame's luma and of its two colour planes in a box: corner (2,) x, y and size (2,)."""
+    """Views of a frame's luma and two chroma planes in a box with upper left corner `low` (2,) and `size` (2,)."""
     views = []
     for plane, step in zip(frame.planes, (1, 2, 2), strict=True):
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # pyright: ignore

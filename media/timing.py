@@ -1,4 +1,4 @@
-"""Which source frame each output frame shows, and which frames surround each: arithmetic without any file."""
+"""Arithmetic of frame times: which source frame each output frame shows, and which frames surround it."""
 
 import math
 from array import array
@@ -10,19 +10,19 @@ from numpy import ndarray
 
 from media.audio import FPS
 
-_ROUNDING = 1e-8  # frames, by which a time may be off in floating point
+_ROUNDING = 1e-8  # frames; tolerance for floating-point times
 
 
 class Timeline:
-    """The source frames of a video in the order they are shown, brought to a constant rate.
+    """The source frames of a video in display order, resampled to a constant rate.
 
-    Output frame k shows the source frame nearest in time to k / rate (the later of two as near), held through gaps.
+    Output frame k shows the source frame nearest in time to k / rate (the later one in a tie), held through gaps.
     Times of source frames are in ticks of the file's clock.
 
     Args:
         time_base: seconds of a tick.
         source_rate: source frames a second, on average.
-        shortest: seconds, less than which no source frame lasts.
+        shortest: minimum duration of a source frame in seconds.
         rate: output frames a second.
         zero: seconds on the file's clock at which output frame 0 is shown.
 
@@ -51,9 +51,9 @@ class Timeline:
         self.end = 0
 
     def append(self, ticks: int | None, is_key: bool, duration: float) -> None:
-        """Adds a source frame; where its time is missing or goes backward, one frame after the last.
+        """Appends a source frame; if its time is missing or not after the last frame's, one frame after that.
 
-        Only the last frame's duration (ticks) matters; 0 or less means that it is not known.
+        Only the last frame's duration (ticks) matters; 0 or less means unknown.
         """
         if not self.ticks:
             ticks = ticks or 0
@@ -92,19 +92,19 @@ class Timeline:
         return max(1, math.ceil(self.end * self._frames_per_tick - self._offset))
 
     def _shown_until(self, output_frame: int) -> float:
-        """Ticks: the latest time of a source frame that this output frame or an earlier one shows."""
+        """The latest time, in ticks, of a source frame that this output frame or an earlier one shows."""
         return (output_frame + self._offset) / self._frames_per_tick
 
 
 def ping_pong(length: int, count: int) -> ndarray:
-    """(count,) source frame of each output frame: forward, backward, forward, ... so that there is no jump."""
+    """(count,) source frames that run forward, backward, forward, ... so that there is no jump."""
     forward = np.arange(length)
     backward = np.arange(length - 2, 0, -1)
     return np.resize(np.concatenate([forward, backward]), count)
 
 
 def evenly_spaced(count: int, most: int) -> ndarray:
-    """Positions of at most `most` of `count` things."""
+    """At most `most` of the positions 0 to `count` - 1, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 

@@ -1,7 +1,7 @@
 """Reading video and sound files of any kind.
 
-Everything outside sees upright RGB pictures at a constant frame rate and mono float sound, both counted from one zero:
-sample s and frame f of a file belong together when s / sample rate = f / frame rate.
+Callers get upright RGB pictures at a constant frame rate, and mono float sound. Both count from the same zero: sample s
+and frame f coincide where s / sample rate = f / frame rate.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from media.planes import Picture, matrix_of
 from media.timing import Timeline
 from runtime.command_line import UserError
 
-SUFFIXES = (  # of videos, when a folder is searched for them
+SUFFIXES = (  # of the videos that a search of a folder finds
     ".3gp",
     ".avi",
     ".flv",
@@ -41,47 +41,47 @@ SUFFIXES = (  # of videos, when a folder is searched for them
     ".webm",
     ".wmv",
 )
-MAX_PICTURE = 1920 * 1080  # pixels: few machines play a video as large as a camera's picture
-_BUFFER_BYTES = 128 << 20  # of decoded pictures kept by `Video.frames`, so that playing backward decodes little twice
-_WORTH_SEEKING = 25  # frames: a shorter way is decoded rather than jumped over
+MAX_PICTURE = 1920 * 1080  # pixels; few machines play a video as large as a camera's picture
+_BUFFER_BYTES = 128 << 20  # of decoded frames that `Video.frames` keeps, so that playing backward decodes few twice
+_WORTH_SEEKING = 25  # frames; a shorter distance is decoded, not skipped by seeking
 _SEEK_MARGINS = (0, 1, 10)  # seconds before a key frame, tried in turn
 _KEPT_TAGS = {"title", "artist", "album", "date", "creation_time", "copyright", "description", "location"}
 _SHORTER = 0.5  # seconds by which a stream may fall short of what the file states without being called damaged
 _HEADERLESS = {"mp3", "aac", "ac3"}  # formats whose duration is guessed from the file's size
-_PACKING = 0.1  # seconds: the codec's last packet of sound may be longer, by less than this, than the sound it holds
-_SILENT = 1e-3  # full scale is 1: sound that never exceeds this is silent throughout
-_CANCELLED = 0.1  # share of a channel's energy below which the mix of both has cancelled out
+_PACKING = 0.1  # seconds; a codec may pad the last packet of sound by less than this
+_SILENT = 1e-3  # of full scale; sound that never exceeds this is silent throughout
+_CANCELLED = 0.1  # channels cancel out if their mix has less than this share of the louder one's energy
 _BLENDED = "its transparent parts were filled with white"
 _NO_VIDEO = "has no video that can be decoded; give a video or a picture"
-_NO_PICTURE = "is a picture made of tiles (HEIC), which cannot be read; convert it to JPEG or PNG"
+_NO_PICTURE = "is a tiled picture (HEIC), which cannot be read; convert it to JPEG or PNG"
 _UNREADABLE_VIDEO = "no frame of its video can be decoded; the file is damaged"
 _UNREADABLE_PICTURE = "the picture cannot be decoded; it is damaged or of a rare kind: convert it to JPEG or PNG"
 
 
 class _PastTheEnd(IndexError):
-    """A video has no such frame."""
+    """The video has no frame of this number."""
 
 
 class Video:
     """A video file as upright RGB pictures of square pixels at a constant frame rate.
 
-    Frame k is the source frame nearest in time to k / fps (the later of two as near), held through gaps; a video that
-    has the requested rate comes out frame by frame. Only a bounded number of decoded pictures is in memory at a time.
+    Frame k is the source frame nearest in time to k / fps (the later one in a tie), held through gaps. A video that
+    already has the requested rate keeps its frames one by one. Memory holds a bounded number of decoded frames.
 
     Args:
-        path: any file FFmpeg reads. Rotation flags are applied; 10-bit and HDR pictures become 8 bits, BT.709.
+        path: any file that FFmpeg reads. Rotation flags are applied; 10-bit and HDR pictures become 8 bits, BT.709.
         fps: frames a second to yield; None keeps the source's own (average) rate.
-        threads: that decode and convert; 0: as many as there are cores. The pictures are the same.
+        threads: number of threads that decode and convert, 0 for one per core. It does not change the pictures.
 
     Attributes:
-        width, height: pixels, upright; a picture (png, jpg, gif, ...) is shrunk to `MAX_PICTURE` pixels.
-        remarks: what was done to the pictures read so far, in one line each.
+        width, height: pixels of an upright frame; a larger picture (png, jpg, gif, ...) is shrunk to `MAX_PICTURE`.
+        remarks: how the frames read so far were changed, such as shrunk, in one line each.
         fps: frames a second that it yields.
-        matrix: of its colours (H.273), if its frames can be used as the decoder gives them: see `pictures`.
-        num_frames: how many; estimated from the header until the video has been read to its end once.
+        matrix: colour matrix (H.273) if the frames can be used as decoded, else None: see `pictures`.
+        num_frames: number of frames that it yields; an estimate until the video has been read to its end once.
         has_audio: whether there is sound that can be decoded.
-        tags: the metadata that a copy should have, too, such as its title and when it was made.
-        damage: once it has been read to its end, what could not be decoded, in one line.
+        tags: metadata that a copy should keep, such as the title and the creation time.
+        damage: what could not be decoded, in one line, once the video has been read to its end; else None.
 
     Raises:
         UserError: no such file, a folder, no permission, not a video, or no frame that can be decoded.
@@ -123,7 +123,7 @@ class Video:
             self.num_frames = max(1, round(expected_end * rate))
             self._stated_end = stated_end if self.has_audio else expected_end
             latest_end = min(self._zero + stated_end, source.latest())
-            self._latest_end = float(latest_end / self._time_base)  # ticks: no frame is shown longer
+            self._latest_end = float(latest_end / self._time_base)  # ticks; no frame is shown after this
 
     def _set_size(self, first: ffmpeg.VideoFrame, aspect: float) -> None:
         """Sets the size in square pixels, and whether the first frame's samples can stay as they are."""
@@ -134,7 +134,7 @@ class Video:
             width = round(width * aspect)
         elif pixels > MAX_PICTURE:
             scale = math.sqrt(MAX_PICTURE / pixels) / 2
-            width = 2 * round(width * scale)  # even sides, so that a video made of it has just these
+            width = 2 * round(width * scale)  # even sides, so that a video made from it has exactly this size
             height = 2 * round(height * scale)
         self._stored_size = (width, height)
         is_transposed = self._orientation[0]
@@ -146,12 +146,12 @@ class Video:
         self.matrix = None if is_changed or is_odd or self._is_picture else matrix_of(first)
 
     def __iter__(self) -> Iterator[ndarray]:
-        """All frames in order, (H, W, 3) uint8 RGB each, read-only: a held frame is the same array again."""
+        """Yields all frames in order, each (H, W, 3) uint8 RGB and read-only: a held frame is the same array again."""
         with contextlib.suppress(_PastTheEnd):
             yield from map(self._converter(), self._walk(itertools.count(), 2))
 
     def frames(self, indices: Sequence[int] | ndarray) -> Iterator[ndarray]:
-        """The frames of these numbers, in any order, as above; neighbours in turn are cheap in both directions.
+        """Yields the frames of these numbers, in any order, as above. Playing forward or backward is cheap.
 
         Raises:
             IndexError: a number below 0 or past the end.
@@ -159,24 +159,24 @@ class Video:
         return map(self._converter(), self._choose(indices))
 
     def pictures(self, indices: Sequence[int] | ndarray) -> Iterator[Picture]:
-        """As `frames`, but as the decoder gives them if the video has a `matrix`."""
+        """Like `frames`, but yields frames as decoded, without conversion, if the video has a `matrix`."""
         convert = self._converter()
         for frame in self._choose(indices):
             is_same_kind = matrix_of(frame) == self.matrix and (frame.width, frame.height) == self._stored_size
-            yield frame if self.matrix and is_same_kind else convert(frame)  # a stream may change on the way
+            yield frame if self.matrix and is_same_kind else convert(frame)  # a stream may change midway
 
     def _choose(self, indices: Sequence[int] | ndarray) -> Iterator[Any]:
-        """As `_walk`; keeps enough decoded frames for playing backward, if these do."""
+        """Like `_walk`; keeps enough decoded frames for playing backward if the indices do so."""
         is_backward = (np.diff(indices) < 0).any()
         return self._walk(indices, self._most_kept if is_backward else 2)
 
     def _converter(self) -> Callable[[Any], ndarray]:
-        """Turns frames into upright pictures (H, W, 3) uint8; one that is held is converted once."""
+        """Returns a function that turns frames into upright pictures (H, W, 3) uint8, and a held frame only once."""
         converter = ffmpeg.Converter(self._threads)
 
         @functools.lru_cache(maxsize=1)
         def convert(frame: Any) -> ndarray:
-            rgb = converter.to_rgb(frame, *self._stored_size)  # a stream may change its size on the way
+            rgb = converter.to_rgb(frame, *self._stored_size)  # a stream may change its size midway
             picture = pictures.upright(rgb, self._orientation)
             picture.flags.writeable = False
             if converter.has_blended and _BLENDED not in self.remarks:
@@ -186,11 +186,11 @@ class Video:
         return convert
 
     def _walk(self, indices: Iterable[int], keep: int) -> Iterator[Any]:
-        """FFmpeg's frames for output frames; keeps the `keep` frames that were decoded last."""
+        """Yields the decoded frame that each output frame shows; keeps the `keep` frames that were decoded last."""
         timeline = self._timeline
         kept = deque[tuple[int, Any]](maxlen=keep)  # positions and frames
         cursor: Iterator[tuple[int, Any]] = iter(())
-        decoded = math.inf  # the position that the cursor has come to
+        decoded = math.inf  # position of the cursor's last frame
         for index in indices:
             while True:
                 is_known = self._complete or timeline.reaches(index)  # which source frame is shown
@@ -211,9 +211,9 @@ class Video:
             yield dict(kept).get(position, kept[-1][1])
 
     def _source_frames(self, key: int) -> Iterator[tuple[int, Any]]:
-        """Decodes from the key frame at position `key`, or from before, to the end; yields positions and frames.
+        """Decodes to the end from the key frame at position `key` or before it; yields positions and frames.
 
-        New frames join the timeline, which is complete at the end.
+        New frames are appended to the timeline, which is complete at the end.
         """
         frames = self._seek(key) or self._decode(None)
         position = -1
@@ -221,7 +221,7 @@ class Video:
             match = self._timeline.find(frame.pts)
             position = position + 1 if match is None else max(match, position + 1)
             if position == len(self._timeline.ticks):
-                # What an mp4 states as durations are the times between decoding.
+                # The durations in an mp4 are those from one decoding time to the next.
                 duration = min(frame.duration or 0, self._latest_end - (frame.pts or 0))
                 self._timeline.append(frame.pts, frame.key_frame, duration)
             yield position, frame
@@ -229,17 +229,17 @@ class Video:
             self._finish()
 
     def _seek(self, key: int) -> Iterator[Any] | None:
-        """Decodes from a known key frame at position `key` or before; None where seeking leads to no such frame.
+        """Decodes from a known key frame at position `key` or before it; None if seeking reaches no such frame.
 
-        Some containers land behind the time asked for, some with other times than before (MPEG program streams), and
-        a file of several parts in another part.
+        Some containers land after the requested time, some give other times than before (MPEG program streams), and
+        a file of several parts may land in another part.
         """
         if key == 0 or self._joined:
             return None
         timeline = self._timeline
         for margin in _SEEK_MARGINS:
             frames = self._decode(timeline.ticks[key] - int(margin / self._time_base))
-            first = next((frame for frame in frames if frame.key_frame), None)  # others lack what they refer to
+            first = next((frame for frame in frames if frame.key_frame), None)  # others lack their reference frames
             position = timeline.find(first.pts) if first else None
             if position in timeline.keys and position <= key:
                 return itertools.chain([first], frames)
@@ -260,7 +260,7 @@ class Video:
             self._errors = source.errors
 
     def _finish(self) -> None:
-        """Sets what is known only at the end: the number of frames, and what is damaged."""
+        """Sets what is known only at the end: the number of frames and the damage."""
         timeline = self._timeline
         if not timeline.ticks:
             raise UserError(f"{self.path}: {_UNREADABLE_VIDEO}")
@@ -277,17 +277,17 @@ class Video:
 
 
 def sound_file(video: Video) -> Path:
-    """Where a video's sound is: inside or, if it has none, in a .wav of the same name beside it, if there is one."""
+    """The file of a video's sound: the video or, if it has no sound, a .wav of the same name beside it, if any."""
     beside = video.path.with_suffix(".wav")
     return beside if not video.has_audio and beside.is_file() else video.path
 
 
 def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
-    """The sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
+    """Reads the sound of a sound or video file, mono at 16 kHz: (S,) float32 in [-1, 1], with the same zero as `Video`.
 
-    Wherever channels of opposite phase cancel out in the mix, the louder one takes its place. What a user may want to
-    know is added to `remarks`, in one line each: what could not be decoded, which of several tracks it is, that
-    channels cancel out, that all is silent.
+    Where channels of opposite phase cancel out in the mix, the louder one replaces it. `remarks` gets one line for
+    each thing that a user may want to know: packets that cannot be decoded, an early end, which of several tracks was
+    used, channels that cancel out, silence throughout.
 
     Raises:
         UserError: no such file, a folder, no permission, no sound, or none that can be decoded.

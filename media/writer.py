@@ -1,4 +1,4 @@
-"""Writing video files: exactly the frames that are given, with sound, whole or not at all."""
+"""Writes video files: exactly the given frames, with sound. A file is complete or does not exist."""
 
 import contextlib
 import os
@@ -18,32 +18,32 @@ from runtime.command_line import UserError
 
 WRITTEN = (".mp4", ".mov", ".mkv")  # suffixes of videos that can be written
 BLOCK = 4096  # samples of sound that are mixed at once
-AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player takes
-AAC_BIT_RATE = 96000  # bits a second and channel
+AAC_RATES = {16000, 22050, 24000, 32000, 44100, 48000}  # sample rates that every player supports
+AAC_BIT_RATE = 96000  # bits a second for each channel
 Sound = tuple[Path, float]
 
 
 class VideoWriter(contextlib.AbstractContextManager):
     """Writes frames and sound to a file: `with VideoWriter(...) as writer: writer.write(frame)`.
 
-    The file appears under its name only when the `with` block ends without an exception. Odd
-    sizes get their last row or column twice, as H.264 needs even ones.
+    The file appears under its name only when the `with` block ends without an exception. If the width or height is odd,
+    the last column or row is repeated, because H.264 needs even sides.
 
     Args:
         path: .mp4, .mov or .mkv.
         fps: frames a second.
         size: width and height of the frames.
-        sounds: files to take the sound from, which are mixed, and the seconds at which they start. The sound is cut, or
-            padded with silence, to the length of the video.
+        sounds: files whose sound is mixed, each with the second at which it starts. The mix is cut, or padded with
+            silence, to the length of the video.
         crf: quality, 0 (best) to 51.
-        lossless: store the pictures exactly (large files, which not every player shows).
-        matrix: of colours (H.273), in frames in 4:2:0 and in those that RGB is converted to.
+        lossless: store the pictures exactly (large files that not every player shows).
+        matrix: colour matrix (H.273) of the 4:2:0 frames that are written or that RGB frames are converted to.
         tags: metadata of the file, such as title and comment.
-        copy_sound: put the packets of a single file into an mp4 as they are, if players can play them. They are not
+        copy_sound: copy the packets of a single sound into an .mp4 or .mov if players can play them. They are not
             padded.
 
     Raises:
-        UserError: another suffix, a file without sound, or a place where nothing can be written (full disk).
+        UserError: the suffix is unknown, a file has no sound, or the video cannot be written (full disk).
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class VideoWriter(contextlib.AbstractContextManager):
         self._size = size
         self._matrix = matrix
         self._frames = 0  # written so far
-        self._samples = 0  # of sound, written so far
-        self._sounds: list[Iterator[ndarray]] = []  # blocks of those that are mixed
+        self._samples = 0  # of sound written so far
+        self._sounds: list[Iterator[ndarray]] = []  # blocks of each sound that is mixed
         self._copied: Iterator[Any] | None = None  # packets of sound, if it is copied
         self._converter = ffmpeg.Converter()
-        self._sound: Any = None  # the stream of sound, if there is any
+        self._sound: Any = None  # the audio stream, if there is any
         with contextlib.ExitStack() as stack, self._explain_errors():
             self._container = ffmpeg.open_output(self._unfinished)
             stack.callback(self._unfinished.unlink, missing_ok=True)
-            stack.enter_context(contextlib.suppress(*ffmpeg.ERRORS))  # of closing it
+            stack.enter_context(contextlib.suppress(*ffmpeg.ERRORS))  # while closing the container
             stack.callback(self._container.close)
             self._container.metadata.update(tags or {})
             self._video = self._add_pictures(lossless, crf)
@@ -85,8 +85,8 @@ class VideoWriter(contextlib.AbstractContextManager):
             self._at_exit = stack.pop_all()
 
     def _add_pictures(self, lossless: bool, crf: int) -> Any:
-        """The stream of pictures, H.264: lossless RGB, or 4:2:0."""
-        # "veryfast" takes half the default's time, for files of the same size and 1.7 dB less PSNR.
+        """Adds a video stream, H.264: lossless RGB, or 4:2:0."""
+        # "veryfast" takes half the time of the default and costs 1.7 dB of PSNR at the same file size.
         settings = {
             "crf": str(crf),
             "preset": "veryfast",
@@ -113,7 +113,7 @@ class VideoWriter(contextlib.AbstractContextManager):
         return video
 
     def _add_sound(self, stack: contextlib.ExitStack, sounds: Sequence[Sound], copy_sound: bool) -> None:
-        """Adds a stream of sound: a copy, or AAC at the first one's rate, if every player takes that."""
+        """Adds an audio stream: a copy, or AAC at the first sound's rate (48 kHz if not every player supports that)."""
         sources: list[Any] = []
         for path, _ in sounds:
             sources.append(stack.enter_context(ffmpeg.open_input(path)))
@@ -133,7 +133,7 @@ class VideoWriter(contextlib.AbstractContextManager):
             self._sounds.append(blocks(source.sound_pieces(rate, layout), round(start * rate), channels))
 
     def write(self, frame: ndarray | ffmpeg.VideoFrame) -> None:
-        """Adds a frame, (H, W, 3) uint8 RGB, or one of this size in 4:2:0."""
+        """Adds a frame: (H, W, 3) uint8 RGB, or a 4:2:0 frame of this size."""
         if isinstance(frame, ndarray):
             width, height = self._size
             if frame.shape != (height, width, 3):  # FFmpeg would stretch it
@@ -141,7 +141,7 @@ class VideoWriter(contextlib.AbstractContextManager):
             if width % 2 or height % 2:
                 frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = self._converter.from_rgb(frame, self._video.pix_fmt, self._matrix)
-        frame.pict_type = 0  # not the decoder's
+        frame.pict_type = 0  # the encoder chooses; a decoded frame has a type
         frame.pts = self._frames
         frame.time_base = 1 / self._rate
         with self._explain_errors():
@@ -151,7 +151,7 @@ class VideoWriter(contextlib.AbstractContextManager):
                 self._write_sound(least=BLOCK)
 
     def _write_sound(self, least: int) -> None:
-        """Writes sound as long as `least` samples or more are missing up to the end of the last frame."""
+        """Writes sound while at least `least` samples are missing up to the end of the last frame."""
         end = round(self._frames / self._rate * self._sound.rate)
         while end - self._samples >= least:
             if self._copied:
@@ -191,9 +191,9 @@ class VideoWriter(contextlib.AbstractContextManager):
 
 
 def blocks(pieces: Iterable[ndarray], delay: int, channels: int) -> Iterator[ndarray]:
-    """Cuts a sound in pieces (channels, n) into blocks (channels, `BLOCK`), without end.
+    """Turns a sound in pieces (channels, n) into an endless series of blocks (channels, `BLOCK`).
 
-    Silence comes before it, for `delay` samples, and after it.
+    `delay` samples of silence come first, and silence without end comes after the sound.
     """
     silence = np.zeros((channels, BLOCK), np.float32)
     pending = silence[:, : delay % BLOCK]

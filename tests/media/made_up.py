@@ -32,7 +32,7 @@ def numbers(pictures: Iterable[np.ndarray]) -> list[int]:
 
 
 def clicks(seconds: float, times: Iterable[float], rate: int = 48000, channels: int = 1) -> np.ndarray:
-    """Sound (channels, samples), silent but for a millisecond of 4 kHz around each time."""
+    """Sound (channels, samples), silent except for a millisecond of 4 kHz around each time."""
     sound = np.zeros((channels, round(seconds * rate)), np.float32)
     for time in times:
         near = np.arange(max(0, round((time - 0.002) * rate)), min(sound.shape[1], round((time + 0.002) * rate)))
@@ -42,7 +42,7 @@ def clicks(seconds: float, times: Iterable[float], rate: int = 48000, channels: 
 
 
 def click_times(wav: np.ndarray, rate: int = 16000) -> list[float]:
-    """When the clicks in mono sound are, in seconds."""
+    """The times of the clicks in mono sound, in seconds."""
     times, wav = [], np.abs(wav.copy())
     while wav.size and wav.max() > 0.2:
         peak = int(wav.argmax())
@@ -67,7 +67,7 @@ def write(
     rotation: tuple[float, bool, bool] = (0, False, False),
     colours: dict[str, int] | None = None,
 ) -> Path:
-    """Writes a file with FFmpeg itself, in any container and codec; `times` are those of the frames in seconds."""
+    """Writes a file with FFmpeg itself, in any container and codec; `times` of the frames are in seconds."""
     pictures = list(pictures)
     shown = [float(k / rate) for k in range(len(pictures))] if times is None else list(times)
     clock = Fraction(1, 90000)

@@ -1,4 +1,4 @@
-"""Odd files that people really have: variable rates with gaps, late starts, several streams, pictures of all kinds."""
+"""Odd files of real users: variable rates with gaps, late starts, several streams, pictures of all kinds."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ B_FRAMES = {"preset": "medium", "bf": "3", "x264-params": "b-adapt=0", "x265-par
 
 
 def write_streams(path: Path, sources: list[Path], defaults: list[bool]) -> Path:
-    """Copies the first stream of each source into one file; `defaults` are those that players take."""
+    """Copies the first stream of each source into one file; `defaults` marks the streams that players choose."""
     with av.open(str(path), "w") as container:
         inputs = [av.open(str(source)) for source in sources]
         streams: list[Any] = [container.add_stream_from_template(source.streams[0]) for source in inputs]
@@ -252,7 +252,7 @@ def test_pictures_that_cannot_be_read_say_what_to_convert_to(tmp_path: Path, mon
     with pytest.raises(UserError, match="convert it to JPEG or PNG"):
         Video(tmp_path / "cut.png")
     Image.new("RGB", (64, 48)).save(tmp_path / "tiles.avif")
-    monkeypatch.setattr(ffmpeg.Source, "_picture", lambda _: None)  # as where all streams are tiles
+    monkeypatch.setattr(ffmpeg.Source, "_picture", lambda _: None)  # as if all streams were tiles
     with pytest.raises(UserError, match=r"HEIC.*convert it to JPEG or PNG"):
         Video(tmp_path / "tiles.avif")
 

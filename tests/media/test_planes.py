@@ -1,4 +1,4 @@
-"""Boxes of 4:2:0 pictures are read and replaced as RGB; no other sample changes."""
+"""A box of a 4:2:0 picture is read and replaced as RGB; no other sample changes."""
 
 from pathlib import Path
 from typing import Any

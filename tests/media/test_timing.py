@@ -1,4 +1,4 @@
-"""Frames of an output, and frames of a window."""
+"""The source frames that output frames show, and the frames of a window."""
 
 from media.timing import ping_pong, window_frames
 

@@ -1,4 +1,4 @@
-"""Which frame is shown when, in any order of asking, and that pictures come out upright and in their colours."""
+"""Frames have the right times, in any order of reading, and come out upright and in the right colours."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ from tests.media.made_up import HEIGHT, WIDTH, click_times, clicks, number, numb
 
 
 def nearest(times, rate, count):
-    """For each output frame the last of the source frames nearest to its time, none later than half a frame."""
+    """For each output frame, the last of the source frames nearest to its time; none is later than half a frame."""
     allowed = min(0.5 / rate, 0.5 * (times[-1] - times[0]) / (len(times) - 1))
     return [max(i for i, t in enumerate(times) if i == 0 or t <= k / rate + allowed + 1e-9) for k in range(count)]
 
@@ -121,7 +121,7 @@ FORMATS = [
 
 @pytest.mark.parametrize(("name", "codec", "options"), FORMATS, ids=[f"{c}-{len(o)}" for _, c, o in FORMATS])
 def test_frames_in_any_order_equal_those_in_order(tmp_path, monkeypatch, name, codec, options):
-    monkeypatch.setattr(video, "_BUFFER_BYTES", 0)  # keep no more than the least
+    monkeypatch.setattr(video, "_BUFFER_BYTES", 0)  # keep the minimum
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = write(tmp_path / name, map(numbered, range(100)), codec=codec, pixels=pixels, options=options)
     expected = list(Video(path))
@@ -196,7 +196,7 @@ def test_rotation_flags_are_applied(tmp_path, degrees, flips):
 
 @pytest.mark.parametrize(("aspect", "width"), [(Fraction(4, 3), 85), (Fraction(255, 256), 64), (Fraction(1, 500), 64)])
 def test_pixels_that_are_not_square_become_so(tmp_path, aspect, width):
-    """As players show them, DVD and HDV for instance; what is square but for rounding, or absurd, stays as it is."""
+    """As players show them, such as DVD and HDV. Aspects that are absurd, or square up to rounding, are ignored."""
     path = write(tmp_path / "a.mkv", map(numbered, range(3)), colours={"sample_aspect_ratio": aspect})
     clip = Video(path)
     assert (clip.width, clip.height) == (width, HEIGHT)
@@ -480,7 +480,7 @@ def test_sound_may_last_longer_than_the_pictures(tmp_path, suffix, codec):
 
 
 def test_an_interlaced_video_has_no_combs(tmp_path):
-    """A bar moves between the fields; what stands still, a grid of single lines, keeps them all."""
+    """A bar moves between the fields; a grid of single lines stands still and keeps them all."""
     fields = [np.full((96, 128, 3), 30, np.uint8) for _ in range(8)]
     for k, field in enumerate(fields):
         field[10:60, 10 + 8 * k : 40 + 8 * k] = 220

@@ -1,4 +1,4 @@
-"""Written files hold exactly what was given, and none is left half-written; sound and pictures are read."""
+"""Written files hold exactly what was given, and none is left half-written; sound is read."""
 
 import os
 import re
@@ -152,7 +152,7 @@ def test_result_appears_only_at_the_end(tmp_path):
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, limit):
     noise = np.random.default_rng(0).integers(0, 256, (30, HEIGHT, WIDTH, 3), np.uint8)  # more than 250 kB
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # a write beyond fails, as it does on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # further writing fails, as on a full disk
     try:
         with pytest.raises(UserError, match="cannot be written") as caught:  # noqa: SIM117
             with VideoWriter(tmp_path / "a.mp4", 25, (WIDTH, HEIGHT), lossless=True) as writer:
@@ -184,7 +184,7 @@ def test_wrong_use_of_the_writer(tmp_path):
 
 
 def wav_bytes(samples, rate, channels, bits=16, form=1):
-    """A RIFF file without a channel layout, of interleaved samples given as bytes."""
+    """A RIFF file of interleaved samples, without a channel layout."""
     block = channels * bits // 8
     header = b"fmt " + struct.pack("<IHHIIHH", 16, form, channels, rate, rate * block, block, bits)
     return (
@@ -266,7 +266,7 @@ def test_wav_from_a_pipe_says_no_length_and_is_heard_to_its_end(tmp_path, size):
 
 @pytest.mark.parametrize("options", [{}, {"preset": "medium", "bf": "3", "g": "25"}])
 def test_sound_and_pictures_of_files_joined_end_to_end_stay_together(tmp_path, options):
-    """Their time starts again with every part, and the sound of each lasts a little longer than its pictures."""
+    """The times restart in every part, and the sound of each part is a little longer than its pictures."""
     pictures = [numbered(255 if k == 25 else 0) for k in range(75)]
     part = write(tmp_path / "part.ts", pictures, sound=clicks(3, [1.0]), options=options)
     (tmp_path / "joined.ts").write_bytes(5 * part.read_bytes())
@@ -313,7 +313,7 @@ def test_pictures(tmp_path):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(("tag", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
 def test_picture_of_a_phone_is_upright(tmp_path, tag, turns, mirrored):
-    """To PyAV its EXIF data is of no known kind."""
+    """Its EXIF data is of no kind that PyAV knows."""
     stored = np.zeros((32, 48, 3), np.uint8)
     stored[:16, :16] = 255
     upright = np.rot90(stored, turns)
