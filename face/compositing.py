@@ -1,4 +1,4 @@
-"""Puts a drawn face back into its frame so that neither an edge nor a change of colour shows."""
+"""Blends a drawn face back into its frame without a visible edge or change of colour."""
 
 import cv2
 import numpy as np
@@ -7,18 +7,18 @@ from numpy import ndarray
 from face.crop import MARGIN, SIZE, extent, lower_half, resize_face
 from face.landmarks import JAW_SLICE, LIP_SLICE, OVAL
 
-BLUR_KERNEL = 21  # pixels, blur of the mask's edge as in the released code,
-BLUR_SIGMA = 11.0  # which was made for boxes whose longer side is
-BLUR_SIDES = (128, 256)  # pixels; for smaller and larger boxes the blur scales with the box
+BLUR_KERNEL = 21  # pixels; the mask's edge is blurred as in the released code
+BLUR_SIGMA = 11.0
+BLUR_SIDES = (128, 256)  # pixels; it suits boxes whose longer side is in this range, and scales with others
 EDGE = MARGIN / (1 + 2 * MARGIN)  # share of the box over which the mask rises from 0 at the sides of the box
-# Shares of the box's height. Above `KNOWN` the renderer has seen the frame, and the frame stays. Below, the drawn face
-# takes over: within SEAM_MOUTH above the mouth, which must not show through, within SEAM_CHEEK over the cheeks, where a
-# faster change would show.
+# Shares of the box's height. Above KNOWN the renderer sees the frame, and the frame stays as it is. Below, the drawn
+# face takes over: within SEAM_MOUTH above the mouth, because the old mouth must not show through, and within SEAM_CHEEK
+# on the cheeks, where a faster transition would show.
 KNOWN = lower_half(SIZE).start / SIZE
 SEAM_MOUTH = (0.03, 0.08)
 SEAM_CHEEK = 0.16
 GRID = 32  # cells per side of the grid on which colours are compared
-MIN_SKIN = GRID / 2  # cells; with less skin than this no colour is corrected
+MIN_SKIN = GRID / 2  # cells; with less skin, colours are not corrected
 MAX_GAIN = 1.5  # the largest colour correction, as a factor of each channel (or its inverse)
 
 
@@ -31,16 +31,16 @@ def paste_face(
 ) -> ndarray:
     """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
 
-    The mask is the convex hull of the face in the frame and the drawn jaw, so that an opened mouth is not cut. It ends
-    inside the box. Unlike in the released code, the upper half, which the renderer only copies (and blurs), stays the
-    frame's own, and a tint is taken off.
+    The mask is the convex hull of the face in the frame and the drawn jaw, so that an opened mouth is not cut off. It
+    ends inside the box. Unlike the released code, this keeps the frame's own upper half, which the renderer only copies
+    and blurs, and removes a tint.
 
     Args:
         frame: (H, W, 3) uint8 RGB; not changed.
         face: (S, S, 3) float RGB in [0, 1], of any size.
         box: (4,) int x0, y0, x1, y1 that the face was cropped from.
-        old: (131, 2) landmarks found in the frame, in coordinates of the crop.
-        new: (131, 2) landmarks that the face was drawn from, as well.
+        old: (131, 2) landmarks found in the frame, in crop coordinates.
+        new: (131, 2) landmarks that the face was drawn from, in crop coordinates.
 
     Returns:
         (H, W, 3) uint8 RGB: a new frame, equal to the old one outside the box.
@@ -75,10 +75,10 @@ def contour(old: ndarray, new: ndarray, size: tuple[int, int]) -> ndarray:
 
 
 def _hull(points_in_crop: ndarray, size: tuple[int, int]) -> ndarray:
-    """(height, width) uint8, 1 inside the convex hull of some points."""
+    """(height, width) uint8, 1 inside the convex hull of the points."""
     width, height = size
-    pixels = np.clip(points_in_crop, -1, 2) * size - 0.5  # OpenCV overflows at wild landmarks
-    hull = cv2.convexHull(np.rint(pixels * 16).astype(np.int32))  # sixteenths of a pixel, as shift=4 says
+    pixels = np.clip(points_in_crop, -1, 2) * size - 0.5  # far-off landmarks overflow in OpenCV
+    hull = cv2.convexHull(np.rint(pixels * 16).astype(np.int32))  # sixteenths of a pixel: shift=4
     return cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, (1,), shift=4)
 
 
@@ -89,18 +89,18 @@ def _seam(old: ndarray, new: ndarray, size: tuple[int, int]) -> ndarray:
     y = (np.arange(height) + 0.5) / height
     left, top, right, _ = _mouth(old, new)
     above_mouth = np.clip(top - KNOWN, *SEAM_MOUTH)
-    beside_mouth = np.maximum(left - x, x - right) / max(right - left, EDGE)  # from its corners, in widths of the mouth
+    beside_mouth = np.maximum(left - x, x - right) / max(right - left, EDGE)  # from the corners, in mouth widths
     rise = above_mouth + (SEAM_CHEEK - above_mouth) * _smoothstep(2 * beside_mouth)  # (width,)
     return _smoothstep((y[:, None] - KNOWN) / rise).astype(np.float32)
 
 
 def _mouth(old: ndarray, new: ndarray) -> ndarray:
-    """(4,) the box around both mouths."""
+    """(4,) the box around the old and the new mouth."""
     return extent(np.concatenate([old[LIP_SLICE], new[LIP_SLICE]]))
 
 
 def _fade(low: int, high: int, limit: int) -> ndarray:
-    """(high - low,) weights that rise from 0 at both ends of a range, but for an end of the frame, 0 or `limit`."""
+    """(high - low,) weights that rise from 0 at both ends, except where the frame ends, at 0 or `limit`."""
     count = high - low
     rise = _smoothstep(np.arange(count, dtype=np.float32) / max(1.0, EDGE * count))
     weights = np.ones(count, np.float32)
@@ -117,7 +117,7 @@ def _smoothstep(x: ndarray) -> ndarray:
 
 
 def _tint(target: ndarray, face: ndarray, old: ndarray, new: ndarray) -> ndarray:
-    """(3,) f32 factors that give the skin of `face` the colour that it has in the frame, where both show the same."""
+    """(3,) f32 factors that give the skin of `face` its colour in the frame, measured where both show the same."""
     skin = _common_skin(old, new)
     if skin.sum() < MIN_SKIN:
         return np.ones(3, np.float32)
@@ -129,7 +129,7 @@ def _tint(target: ndarray, face: ndarray, old: ndarray, new: ndarray) -> ndarray
 
 
 def _common_skin(old: ndarray, new: ndarray) -> ndarray:
-    """(GRID, GRID) bool: cells of cheeks and nose in the lower half; mouth and chin are meant to change."""
+    """(GRID, GRID) bool: cells of cheeks and nose in the lower half, without mouth and chin, which may change."""
     left, top, right, _ = GRID * _mouth(old, new)
     y, x = np.mgrid[:GRID, :GRID] + 0.5
     mouth_and_chin = (y > top - 1) & (x > left - 1) & (x < right + 1)

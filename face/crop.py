@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-MARGIN = 0.05  # added on each side, as a share of the landmarks' width and height
+MARGIN = 0.05  # on each side, as a share of the landmarks' width and height
 SMOOTHING = 2  # frames on each side whose boxes are averaged
 SIZE = 128  # pixels, side of a face crop
 MIN_SIDE = 2  # pixels; a box is never thinner, unless the frame is
-SAME_FACE = 0.3  # intersection over union below which two boxes a few frames apart show a cut, not a movement
+SAME_FACE = 0.3  # with a lower intersection over union, two boxes a few frames apart indicate a cut, not a movement
 
 
 def settings(size: int = SIZE) -> dict[str, str | int | float]:
@@ -26,7 +26,7 @@ def settings(size: int = SIZE) -> dict[str, str | int | float]:
 
 
 def lower_half(size: int) -> slice:
-    """Rows of a crop of `size` pixels that are masked in the target and that the renderer draws (paper section 3.2)."""
+    """Rows of a crop of `size` pixels that are masked in the target and drawn by the renderer (paper section 3.2)."""
     return slice(size // 2, size)
 
 
@@ -71,12 +71,12 @@ def overlap(a: ndarray, b: ndarray) -> ndarray:
 
 
 def smooth_boxes(boxes: ndarray, found: ndarray, shots: ndarray | int = 0) -> ndarray:
-    """Averages each box with those of the neighbouring frames that show the same face in the same shot, and rounds.
+    """Averages each box with those of neighbouring frames that show the same face in the same shot, and rounds.
 
     Args:
         boxes: (F, 4) pixels, clipped to the frame.
-        found: (F,) bool, whether a frame has a face; boxes of other frames are not used.
-        shots: (F,) number of the shot that each frame belongs to, if there are several.
+        found: (F,) bool, whether a frame has a face; boxes of other frames are ignored.
+        shots: (F,) number of each frame's shot, or one number for all.
 
     Returns:
         (F, 4) int32; zeros where no face was found.
@@ -94,7 +94,7 @@ def smooth_boxes(boxes: ndarray, found: ndarray, shots: ndarray | int = 0) -> nd
 
 
 def crop_face(frame: ndarray, box: ndarray, size: int = SIZE, detail: bool = False) -> ndarray:
-    """Cuts `box` (4,) int out of `frame` (H, W, 3) uint8 and resizes it to (size, size, 3) uint8: see `resize_face`."""
+    """Crops `box` (4,) int from `frame` (H, W, 3) uint8 and resizes it to (size, size, 3) uint8: see `resize_face`."""
     x0, y0, x1, y1 = map(int, box)
     return resize_face(frame[y0:y1, x0:x1], (size, size), detail)
 
@@ -102,8 +102,8 @@ def crop_face(frame: ndarray, box: ndarray, size: int = SIZE, detail: bool = Fal
 def resize_face(face: ndarray, size: tuple[int, int], detail: bool = False) -> ndarray:
     """Resizes to (width, height): averages areas when shrinking, interpolates linearly when growing.
 
-    With `detail` it interpolates bicubically and averages areas only where it shrinks to less than half. There and
-    back, a mouth loses 5 % of its Laplacian energy in this way, otherwise 40 to 50 %.
+    With `detail` it interpolates bicubically, and averages areas only when shrinking to less than a quarter of the
+    pixels. Resized to a crop and back, a mouth then loses 5 % of its Laplacian energy instead of 40 to 50 %.
     """
     width, height = size
     smallest_averaged = width * height * (4 if detail else 1)

@@ -1,7 +1,7 @@
 """Face meshes in pictures. The only file that imports MediaPipe, and only when a detector is created.
 
-The mesh is precise wherever it is pointed, but its own detector sees only faces from about a fifth of the picture. So a
-tracked face is looked at through a window around it, and a search also asks the long-range detector for places.
+The mesh network is precise, but its own detector finds only faces of at least about a fifth of the picture. A tracked
+face is therefore located in a window around it, and a search also uses the long-range detector.
 """
 
 import os
@@ -16,28 +16,28 @@ from numpy import ndarray
 from face.crop import centre, extent, sides, to_frame
 
 WINDOW = 2.5  # side of the window around a tracked face, in sides of the face box
-NARROW_WINDOW = 1.7  # the same where other faces are near, and for a closer look at a supposed face
-KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; otherwise it moves
-KEEP_SCALE = 1.6  # growth or shrinking of the face after which the window is cut again
-ENOUGH_PIXELS = 160  # of a face's shorter side: more adds nothing, as the mesh network sees faces at about 128
+NARROW_WINDOW = 1.7  # the same where other faces are near, and for verifying a candidate
+KEEP_WINDOW = 1.3  # sides of the face box that must stay inside the window; otherwise a new window is cut
+KEEP_SCALE = 1.6  # factor by which the face may grow or shrink before a new window is cut
+ENOUGH_PIXELS = 160  # of a face's shorter side; more is useless, because the mesh network sees faces at about 128
 TILES = 0.7  # side of a search tile, in shorter sides of the frame
 SMALLEST_TILED = 96  # pixels of the frame's shorter side
-BORDER = 0.5  # width of the border around a supposed close-up, in longer sides of the frame
-MAX_FACES = 5  # that a search returns
+BORDER = 0.5  # width of the border added around a possible close-up, in longer sides of the frame
+MAX_FACES = 5  # returned by a search
 HAND_WINDOW = 1.6  # side of the window in which hands are searched, in sides of the face box
 HAND_PIXELS = 256  # of that window
-HAND_CONFIDENCE = 0.8  # with less, cheeks and shoulders pass for hands
+HAND_CONFIDENCE = 0.8  # with a lower threshold, cheeks and shoulders pass for hands
 
 
 class FaceDetector:
-    """Finds faces in any frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out."""
+    """Finds faces in a frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out."""
 
     def __init__(self, hands: bool = False) -> None:
-        """With `hands` it also finds those."""
+        """With `hands`, `covers` can find hands; otherwise it finds none."""
         with _silence():
             import mediapipe as mp
 
-            solutions: Any = mp.solutions  # its members are created at run time
+            solutions: Any = mp.solutions  # members are created at run time
             face_mesh = solutions.face_mesh.FaceMesh
             self._search = face_mesh(static_image_mode=True, max_num_faces=MAX_FACES, refine_landmarks=True)
             self._track = face_mesh(max_num_faces=1, refine_landmarks=True)
@@ -47,8 +47,8 @@ class FaceDetector:
             if hands:
                 self._hands = solutions.hands.Hands(static_image_mode=True, min_detection_confidence=HAND_CONFIDENCE)
                 self._networks.append(self._hands)
-            for network in self._networks:  # they start, and log, in the background
-                network.process(np.zeros((16, 16, 3), np.uint8))  # waits until they have started
+            for network in self._networks:  # networks start, and log, in the background
+                network.process(np.zeros((16, 16, 3), np.uint8))  # waits until this one has started
         self.forget()
 
     def close(self) -> None:
@@ -56,21 +56,21 @@ class FaceDetector:
             network.close()
 
     def detect(self, frame: ndarray, thorough: bool = True) -> list[ndarray]:
-        """All faces of one frame (H, W, 3), largest first; earlier frames make no difference.
+        """Finds all faces of one frame (H, W, 3), largest first, independently of earlier frames.
 
-        Faces from about a tenth of the frame are found. If there are none, `thorough` looks at overlapping tiles, which
-        takes several times as long and finds faces from about a twentieth, and for a face that the frame cuts off.
+        Faces from about a tenth of the frame are found. If there are none, a `thorough` search takes several times as
+        long: it finds faces from about a twentieth, in overlapping tiles, and faces that the frame cuts off.
         """
         height, width = frame.shape[:2]
         whole = np.array([0, 0, width, height])
         faces = []
         with _silence():
-            rough_meshes = _meshes(self._search, frame, whole)  # good for the place, not for the mesh
+            rough_meshes = _meshes(self._search, frame, whole)  # precise enough only for the places
             self._add_faces(faces, frame, [*map(extent, rough_meshes), *self._places(frame, whole)])
             if thorough and not faces:
                 for tile in _tiles(width, height):
                     self._add_faces(faces, frame, self._places(frame, tile))
-        if thorough and not faces:  # a face that the frame cuts off is found where there is something around it
+        if thorough and not faces:  # a face that the frame cuts off is found only with a border around the frame
             border = int(BORDER * max(width, height))
             framed = cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_CONSTANT)
             return [face - border for face in self.detect(framed, thorough=False)]
@@ -80,8 +80,8 @@ class FaceDetector:
     def follow(self, frame: ndarray, box: ndarray, alone: bool = True) -> ndarray | None:
         """The mesh of the face that was at `box` (4,) in the previous frame, or of another one near it, or None.
 
-        Frames must come in order; `forget` starts afresh. With `alone` false the window is narrow, so that it holds no
-        other face.
+        Frames must come in order; call `forget` before a new clip. Without `alone` the window is narrow, to exclude
+        other faces.
         """
         needed = _around(box, KEEP_WINDOW, frame)
         is_inside = (needed[:2] >= self._window[:2]).all() and (needed[2:] <= self._window[2:]).all()
@@ -92,8 +92,8 @@ class FaceDetector:
         return min(faces, key=lambda face: np.linalg.norm(centre(extent(face)) - centre(box)), default=None)
 
     def forget(self) -> None:
-        """Ends following: the next `follow` depends on no earlier frame."""
-        self._window = np.zeros(4, int)  # holds no face, so that the next look cuts one
+        """Forgets the followed face: the next `follow` depends on no earlier frame."""
+        self._window = np.zeros(4, int)  # contains no face, so that the next `follow` cuts a new one
         self._side = 1.0  # of the face box for which the window was cut
         self._shrink = 1
 
@@ -101,14 +101,14 @@ class FaceDetector:
         self._side = float(sides(box).max())
         self._shrink = max(1, int(sides(box).min()) // ENOUGH_PIXELS)
         window = _around(box, zoom, frame)
-        window[2:] -= sides(window) % self._shrink  # whole blocks are averaged
+        window[2:] -= sides(window) % self._shrink  # so that only whole blocks are averaged
         self._window = window
         with _silence():
             self._track.reset()
-            _meshes(self._track, frame, window, self._shrink)  # a second look, guided by this one, is steadier
+            _meshes(self._track, frame, window, self._shrink)  # the next look, guided by this one, is steadier
 
     def _places(self, frame: ndarray, tile: ndarray) -> list[ndarray]:
-        """Boxes (4,) in a tile of the frame where the long-range detector supposes faces."""
+        """Boxes (4,), in pixels of the frame, of the faces that the long-range detector finds in a tile."""
         boxes = []
         for detection in self._long_range.process(_cut(frame, tile)).detections or []:
             place = detection.location_data.relative_bounding_box
@@ -118,7 +118,7 @@ class FaceDetector:
         return boxes
 
     def _add_faces(self, faces: list[ndarray], frame: ndarray, boxes: list[ndarray]) -> None:
-        """Looks at each box from near and adds the faces that the mesh confirms there, unless they are known."""
+        """Runs the mesh network near each box and adds the faces that it confirms, unless they are known."""
         for box in boxes:
             window = _around(box, NARROW_WINDOW, frame)
             if _is_known(centre(box), faces) or sides(window).min() < 2:
@@ -129,7 +129,7 @@ class FaceDetector:
                     faces.append(face)
 
     def covers(self, frame: ndarray, box: ndarray, lips: ndarray) -> bool:
-        """Whether a hand lies over one of the lips' points (40, 2), in a frame with a face at `box` (4,)."""
+        """Whether a hand covers one of the lip landmarks (40, 2) of the face at `box` (4,)."""
         if self._hands is None:
             return False
         window = _around(box, HAND_WINDOW, frame)
@@ -152,13 +152,13 @@ def _is_known(point: ndarray, faces: Iterable[ndarray]) -> bool:
 
 
 def _meshes(network: Any, frame: ndarray, window: ndarray, shrink: int = 1) -> list[ndarray]:
-    """The meshes (478, 2), in pixels of the frame, that a mesh network sees in a window (4,) of the frame."""
+    """The meshes (478, 2), in pixels of the frame, that a network finds in a window (4,) of the frame."""
     faces = network.process(_cut(frame, window, shrink)).multi_face_landmarks or []
     return [_points(face, window) for face in faces]
 
 
 def _points(landmarks: Any, window: ndarray) -> ndarray:
-    """MediaPipe's landmarks in a window (4,) of the frame: (n, 2) in pixels of the frame."""
+    """Converts MediaPipe's landmarks in a window (4,) of the frame to pixels of the frame: (n, 2)."""
     points = [(point.x, point.y) for point in landmarks.landmark]  # in [0, 1]
     return to_frame(np.array(points, np.float32), window)
 
@@ -173,7 +173,7 @@ def _around(box: ndarray, zoom: float, frame: ndarray) -> ndarray:
 
 
 def _tiles(width: int, height: int) -> Iterator[ndarray]:
-    """Squares that cover the frame, each overlapping the next by half; none where a face would be too small to use."""
+    """Squares (4,) that cover the frame, each overlapping the next by half; none if faces would be too small to use."""
     if min(width, height) < SMALLEST_TILED:
         return
     side = max(int(TILES * min(width, height)), max(width, height) // 4)
@@ -191,7 +191,7 @@ def _cut(frame: ndarray, window: ndarray, shrink: int = 1) -> ndarray:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps the start-up messages of MediaPipe's C++ libraries off stderr; they have no switch of their own."""
+    """Keeps messages of MediaPipe's C++ libraries off stderr, because they cannot be switched off."""
     stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,4 +1,4 @@
-"""Fingerprint of everything that a cache and the weights trained on it must agree on."""
+"""Fingerprint of all settings that a cache and the weights trained on it must share."""
 
 from collections.abc import Mapping
 
@@ -8,15 +8,15 @@ from runtime.command_line import UserError
 
 
 def current(size: int = crop.SIZE) -> dict[str, str | int | float]:
-    """Settings of this code: mel spectrogram, landmark table and the crop rule for crops of `size` pixels."""
+    """The settings of this code: mel spectrogram, landmark table and crop rule, for crops of `size` pixels."""
     return audio.settings() | landmarks.settings() | crop.settings(size)
 
 
 def check(actual: Mapping[str, object], expected: Mapping[str, object], where: str) -> None:
-    """Compares the settings that `where` (a file or folder) was made with to those expected.
+    """Checks that `where` (a file or folder) was made with the expected settings.
 
     Raises:
-        UserError: they differ; the message names the first such field and both values.
+        UserError: they differ; the message names the first field that differs and both values.
     """
     for field in sorted(actual.keys() | expected.keys()):
         theirs = actual.get(field, "nothing")

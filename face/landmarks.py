@@ -1,4 +1,4 @@
-"""The table of face landmarks: which points of MediaPipe's 478-point face mesh are used, in which order, joined how.
+"""The table of face landmarks: which points of MediaPipe's 478-point face mesh are used, their order and their edges.
 
 131 points: the pose prior (74: everything that speech does not move), the jaw (17) and the lip (40). "Right" and "left"
 are the person's own; every polyline runs from the person's right to the left or around a closed ring.
@@ -38,24 +38,24 @@ NUM_POSE, NUM_JAW, NUM_LIP, NUM_FULL = len(POSE), len(JAW), len(LIP), len(FULL)
 POSE_SLICE = slice(0, NUM_POSE)
 JAW_SLICE = slice(NUM_POSE, NUM_POSE + NUM_JAW)
 LIP_SLICE = slice(NUM_POSE + NUM_JAW, NUM_FULL)
-CONTENT = slice(NUM_POSE, NUM_FULL)  # jaw and lips: what the pose does not tell
+CONTENT = slice(NUM_POSE, NUM_FULL)  # jaw and lip: what speech moves
 
 _POSITION = {mesh_index: position for position, mesh_index in enumerate(FULL)}
 
 
 def _positions(*mesh_indices: int) -> ndarray:
-    """Positions in the order of FULL of some mesh indices."""
+    """Positions of mesh indices in the order of FULL."""
     return np.array([_POSITION[i] for i in mesh_indices])
 
 
 def _mirrored(ring: tuple[int, ...]) -> tuple[int, ...]:
-    """A ring from its other corner on, and the other way around."""
+    """A ring that starts at its other corner and runs in the other direction."""
     half = len(ring) // 2
     return ring[half::-1] + ring[:half:-1]
 
 
 def _flip() -> ndarray:
-    """For every point, where the one is that takes its place in a mirrored face."""
+    """For every point, the position of the point that takes its place in a mirrored face."""
     images = {}
     for points, mirrored in (
         (_OUTLINE, _OUTLINE[::-1]),
@@ -81,7 +81,7 @@ FLIP = _flip()  # (131,): flipped[k] = (1 - x, y) of original[FLIP[k]]
 OVAL = _positions(*_OUTLINE, *_LEFT_BROW_TOP[::-1], *_RIGHT_BROW_TOP[::-1])  # closed contour
 
 UPPER_LIP, LOWER_LIP = _POSITION[0], _POSITION[17]  # middle of the outer contour
-# (9, 2): each point of the upper lip's contour, from corner to corner, with the one below it on the lower lip's.
+# (9, 2): pairs of points on the upper and the lower lip, one below the other, between the corners.
 OUTER_LIPS, INNER_LIPS = (
     np.stack([_positions(*ring[1:10]), _positions(*ring[:10:-1])], axis=1) for ring in (_OUTER_LIP, _INNER_LIP)
 )
@@ -89,13 +89,13 @@ MOUTH_CORNERS = (_POSITION[61], _POSITION[291])
 
 
 def with_content(landmarks: ndarray, content: ndarray) -> ndarray:
-    """Faces (F, 131, 2) with other jaws and lips (F, 57, 2)."""
+    """Faces (F, 131, 2) with their jaws and lips replaced by `content` (F, 57, 2)."""
     result = np.array(landmarks, dtype=np.float32)
     result[:, CONTENT] = content
     return result
 
 
 def settings() -> dict[str, str]:
-    """Fingerprint of this table, for caches and weights: which points in which order and how they are joined."""
+    """Fingerprint of this table, for caches and weights: the points, their order and their edges."""
     table = np.concatenate([np.array(FULL), EDGES.ravel()]).astype("<i4")
     return {"landmarks.table": f"{zlib.crc32(table.tobytes()):08x}"}

@@ -1,4 +1,4 @@
-"""The choice of reference frames: spread evenly over how far the mouth is open, or the nearest to a target."""
+"""The choice of reference frames: spread evenly over lip openness, or the nearest to a target."""
 
 import numpy as np
 from numpy import ndarray
@@ -18,10 +18,10 @@ def lip_openness(
     Args:
         landmarks_in_frame: (..., 131, 2).
         box_height: (...) height of the face box, in the same units.
-        pairs: (K, 2) the pairs: `MIDDLE` of the outer contour, all `OUTER_LIPS`, or `INNER_LIPS`, the gap between.
+        pairs: (K, 2) positions of the pairs: `MIDDLE` (of the outer contour), `OUTER_LIPS` or `INNER_LIPS` (the gap).
 
     Returns:
-        (...) openness; NaN where the landmarks are.
+        (...) openness; NaN where landmarks are NaN.
     """
     upper = landmarks_in_frame[..., pairs[:, 0], :]  # (..., K, 2)
     lower = landmarks_in_frame[..., pairs[:, 1], :]
@@ -34,10 +34,10 @@ def spread_over_openness(openness: ndarray, count: int) -> ndarray:
 
     Args:
         openness: (F,); frames where it is NaN are never chosen.
-        count: how many; a clip with fewer usable frames gives each of them once. One frame is the one in the middle.
+        count: how many; if fewer frames are usable, each is chosen once. With 1, the median frame is chosen.
 
     Returns:
-        Frame indices, from closed to open; empty when no frame is usable.
+        Frame indices, from closed to open; empty if no frame is usable.
     """
     order = np.argsort(openness, kind="stable")  # NaN sorts to the end
     order = order[: np.isfinite(openness).sum()]

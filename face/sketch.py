@@ -1,4 +1,4 @@
-"""Sketches: landmarks drawn as lines, which tell the renderer where mouth and jaw go (paper section 3.2)."""
+"""Sketches: landmarks drawn as lines, which show the renderer where mouth and jaw go (paper section 3.2)."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,11 @@ from numpy import ndarray
 from face.crop import SIZE
 from face.landmarks import EDGES
 
-GREY = 224  # of 255, the lines
+GREY = 224  # of 255, of the lines
 
 
 def draw_sketch(landmarks_in_crop: ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> ndarray:
-    """Draws one face: landmarks (131, 2) in [0, 1] of a crop of that many pixels -> (size, size, 3) f32, 0 to 224.
+    """Draws one face: landmarks (131, 2) in crop coordinates of a crop in pixels -> (size, size, 3) f32, 0 to 224.
 
     The three channels are equal. Edges with an end outside the crop (or NaN) are left out.
     """
@@ -20,7 +20,7 @@ def draw_sketch(landmarks_in_crop: ndarray, crop_height: int, crop_width: int, s
 
 
 def draw_sketches(landmarks_in_crop: ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> ndarray:
-    """Draws several faces in coordinates of one crop: (T, 131, 2) -> (T, size, size) f32, 0 to 224, one channel.
+    """Draws several faces in the coordinates of one crop: (T, 131, 2) -> (T, size, size) f32, 0 to 224, one channel.
 
     As in the released code, the lines (1 px, 8-connected, no antialiasing) are drawn on a canvas of the crop's aspect
     ratio whose shorter side is `size`, which is then resized to the square.

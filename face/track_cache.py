@@ -1,4 +1,4 @@
-"""Face tracks in files (26 kB a second), so that a second sound for the same video needs no second search."""
+"""Face tracks in files (26 kB a second), so that dubbing the same video again needs no tracking."""
 
 import hashlib
 import io
@@ -9,11 +9,11 @@ import numpy as np
 from face.tracking import FaceTrack
 from runtime.command_line import write_whole, writing
 
-VERSION = 3  # of the tracker; to be raised when it gives other landmarks
+VERSION = 3  # of the tracker; raise it when the tracker's results change
 
 
 def track_path(folder: Path, video: Path, fps: float, settings: str) -> Path:
-    """The file for the track of a video: its name stands for the video's content and the settings."""
+    """The file for the track of a video; its name is a hash of the video's content and the settings."""
     with video.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(f"{VERSION} {fps} {settings}".encode())
@@ -21,7 +21,7 @@ def track_path(folder: Path, video: Path, fps: float, settings: str) -> Path:
 
 
 def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
-    """Writes a track; `complete`: whether the video has no more frames. Raises UserError if that is impossible."""
+    """Writes a track; `complete`: whether it covers the whole video. Raises UserError if writing fails."""
     arrays = io.BytesIO()
     np.savez_compressed(
         arrays,
@@ -37,7 +37,7 @@ def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
 
 
 def load_track(path: Path, num_frames: int | None) -> FaceTrack | None:
-    """The track of a video's first frames (None: of all); None if the file is missing or holds fewer than the video."""
+    """Reads the track of a video's first `num_frames` (None: all); None if the file is missing or holds fewer."""
     if not path.is_file():
         return None
     with np.load(path) as arrays:

@@ -18,17 +18,17 @@ from runtime.command_line import UserError
 
 SURVEY = 25  # frames between two counts of all faces
 SEARCH = 5  # frames between two thorough searches while no face is found
-HAND_CHECK = 6  # frames between two searches for a hand before the mouth
-# Similarity of neighbouring frames, and of forehead and eyes in them (a hand may come before the mouth), below which
-# the shot has changed. In 56 clips neighbouring eyes give 0.71 or more, also with a hand painted over the mouth, and
-# another person in the same place less than 0.65 in 81 % of all pairs.
+HAND_CHECK = 6  # frames between two searches for a hand in front of the mouth
+# The shot has changed if neighbouring frames, or forehead and eyes in them (a hand may cover the mouth), are less
+# similar than this. In 56 clips the eyes of neighbouring frames give 0.71 or more, even with a hand painted over the
+# mouth; another person in the same place gives less than 0.65 in 81 % of all pairs.
 SAME_SHOT = 0.5
 SAME_PERSON = 0.65
 EYES = 0.4  # share of the face box from the top
-COARSE = 8  # pixels, side of the pictures that are compared: so coarse that movement hardly shows
-LOST = 25  # frames after which a lost person is given up and the rule for picking one applies again
+COARSE = 8  # pixels, side of the pictures that are compared; so coarse that movement hardly matters
+LOST = 25  # frames after which a lost person is given up, and `pick` applies again
 
-Pick = Literal["largest"] | int | tuple[float, float]  # or by number from the left (-1: the last), or at a point x, y
+Pick = Literal["largest"] | int | tuple[float, float]  # an int counts from the left (-1: the last); a tuple is a point
 
 
 @dataclass
@@ -41,9 +41,9 @@ class FaceTrack:
         boxes: (F, 4) int32 x0, y0, x1, y1, smoothed; zeros where not found.
         frame_size: width, height.
         several: (F,) int, number of faces at the last count, including the tracked one.
-        shots: (F,) int, number of the shot that each frame belongs to. The shot changes where the whole picture or the
-            face looks different, or where the face is in another place and may be somebody else's. A shot that comes
-            back keeps its number.
+        shots: (F,) int, number of each frame's shot. The shot changes where the whole picture or the face looks
+            different, or where the face is in another place and may be another person's. A shot that comes back keeps
+            its number.
     """
 
     landmarks_in_frame: ndarray
@@ -60,12 +60,12 @@ class FaceTrack:
 
     @property
     def cuts(self) -> ndarray:
-        """(F,) bool, the first frames of another shot."""
+        """(F,) bool, whether a frame is the first one after a cut."""
         return np.diff(self.shots, prepend=self.shots[:1]) != 0
 
 
 class _View(NamedTuple):
-    """The structure of a frame and, if there is a face in it, its box and the structure of its forehead and eyes."""
+    """The structure of a frame and, if it shows the face, the face's box and the structure of forehead and eyes."""
 
     frame: ndarray
     box: ndarray | None = None
@@ -73,12 +73,12 @@ class _View(NamedTuple):
 
 
 class Tracker:
-    """Takes the frames of a clip one by one; memory holds landmarks only.
+    """Follows one person through the frames of a clip, one by one; keeps landmarks, no frames.
 
     Args:
-        pick: whom to follow if there are several: see `parse_pick`.
-        detector: finds the faces; only one tracker at a time may use it. If it finds hands, too, a frame with a hand
-            before the mouth counts as one without the face.
+        pick: whom to follow if there are several people: see `parse_pick`.
+        detector: finds the faces; only one tracker may use it at a time. If it finds hands, a frame with a hand in
+            front of the mouth counts as a frame without the face.
 
     Raises:
         UserError: `pick` names no face.
@@ -86,13 +86,13 @@ class Tracker:
 
     def __init__(self, pick: str, detector: FaceDetector) -> None:
         self._pick: Pick = parse_pick(pick)
-        self._covered: list[int] = []  # frames in which a hand was seen before the mouth
+        self._covered: list[int] = []  # frames with a hand in front of the mouth
         self._detector = detector
         self._detector.forget()
         self._landmarks = array("f")  # takes the most memory: four bytes a number
         self._counts: list[int] = []  # faces at the last count, per frame
         self._shots: list[int] = []
-        self._views: dict[int, _View] = {}  # of each shot, its last frame
+        self._views: dict[int, _View] = {}  # the last frame of each shot
         self._frame_size = (0, 0)
         self._box: ndarray | None = None  # where the tracked face was seen last
         self._missed = 0  # frames since then
@@ -100,10 +100,10 @@ class Tracker:
         self._company = 0  # faces counted when it was seen; 0: it never was
 
     def add(self, frame: ndarray) -> None:
-        """Looks at the next frame (H, W, 3) uint8 RGB.
+        """Tracks the next frame (H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: this is the first frame with a face, and `pick` names one that is not in it.
+            UserError: this is the first frame with a face, and no face in it is the one that `pick` names.
         """
         self._frame_size = (frame.shape[1], frame.shape[0])
         view = _View(_structure(frame))
@@ -134,17 +134,17 @@ class Tracker:
         self._shots.append(shot)
 
     def recent(self, count: int) -> FaceTrack:
-        """The track of the last `count` frames; later frames may still change the last `SMOOTHING` boxes."""
+        """The track of the last `count` frames; later frames may still change its last `SMOOTHING` boxes."""
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)[-count:].copy()
         return self._track(landmarks)
 
     def finish(self) -> FaceTrack:
-        """The track of all frames; no frame can be added any more."""
+        """The track of all frames; call it after the last frame."""
         landmarks = np.frombuffer(self._landmarks, np.float32).reshape(-1, NUM_FULL, 2)
         covered = np.zeros(len(landmarks), bool)
         for number in self._covered:
             covered[max(0, number - HAND_CHECK + 1) : number + HAND_CHECK] = True
-        if np.isfinite(landmarks[~covered]).any():  # else the hand is there all the time, or what looks like one
+        if np.isfinite(landmarks[~covered]).any():  # else a hand, or what looks like one, is there all the time
             landmarks[covered] = np.nan
         return self._track(landmarks)
 
@@ -166,29 +166,29 @@ class Tracker:
             self._detector.forget()
             mesh = self._choose(faces)
             if mesh is not None:
-                followed = self._follow(frame, self._visible(mesh), len(faces))  # as in later frames
+                followed = self._follow(frame, self._visible(mesh), len(faces))  # the same network as in later frames
                 mesh = mesh if followed is None else followed
         self._counts.append(len(faces) if mesh is None else max(len(faces), 1))
         return mesh
 
     def _follow(self, frame: ndarray, box: ndarray, company: int) -> ndarray | None:
-        """The mesh of the face that was at `box`; None if there is none or only somebody else's."""
+        """The mesh of the face that was at `box`; None if there is none or only another person's."""
         mesh = self._detector.follow(frame, box, alone=company < 2)
         return mesh if mesh is not None and self._is_same(mesh, box) else None
 
     def _is_same(self, mesh: ndarray, box: ndarray) -> bool:
-        """Whether a face is where a face was in the frame before."""
+        """Whether a face is where the face at `box` was in the previous frame."""
         return bool(overlap(box, self._visible(mesh)) >= SAME_FACE)
 
     def _visible(self, mesh: ndarray) -> ndarray:
-        """(4,) the extent of a face in the frame."""
+        """(4,) the extent of a face, clipped to the frame."""
         return np.clip(extent(mesh), 0, self._frame_size * 2)
 
     def _choose(self, faces: list[ndarray]) -> ndarray | None:
-        """The tracked person among some faces. None rather than a doubtful one."""
+        """The tracked person among the faces; None in case of doubt."""
         if faces and self._box is not None:
             overlaps = [overlap(self._box, self._visible(face)) for face in faces]
-            is_alone = len(faces) == self._company == 1  # nobody else is or was there: the camera jumped
+            is_alone = len(faces) == self._company == 1  # there is and was nobody else: the camera jumped
             if is_alone or max(overlaps) >= SAME_FACE:
                 return faces[np.argmax(overlaps)]
         if faces and (self._box is None or self._cut_since):
@@ -196,7 +196,7 @@ class Tracker:
         return None
 
     def _shot_of(self, frame: ndarray, view: _View) -> int:
-        """The shot of a view: that of the previous frame, an earlier one that it resembles, or a new one."""
+        """The shot of a view: the previous frame's, an earlier shot that it resembles, or a new one."""
         if not self._shots:
             return 0
         current = self._shots[-1]
@@ -207,7 +207,7 @@ class Tracker:
 
 
 def track_faces(frames: Iterable[ndarray], pick: str = "largest", detector: FaceDetector | None = None) -> FaceTrack:
-    """Follows one person through all frames: see `Tracker`. Without a detector it makes one, which takes a moment."""
+    """Follows one person through all frames: see `Tracker`. Without `detector` it creates one, which takes a moment."""
     with nullcontext(detector) if detector else closing(FaceDetector()) as usable_detector:
         tracker = Tracker(pick, usable_detector)
         for frame in frames:
@@ -216,10 +216,10 @@ def track_faces(frames: Iterable[ndarray], pick: str = "largest", detector: Face
 
 
 def parse_pick(pick: str) -> Pick:
-    """Whom to follow: "largest", "left", "right", a number from the left ("0" is the first) or a point "x,y" in pixels.
+    """Parses "largest", "left", "right", a number from the left ("0" is the first) or a point "x,y" in pixels.
 
     Raises:
-        UserError: it is none of these.
+        UserError: `pick` is none of these.
     """
     text = pick.strip().lower()
     names: dict[str, Pick] = {"largest": "largest", "left": 0, "right": -1}
@@ -234,7 +234,7 @@ def parse_pick(pick: str) -> Pick:
 
 
 def _picked(faces: list[ndarray], pick: Pick, required: bool) -> ndarray | None:
-    """The face that `pick` names. Where there is none: a UserError if it is `required`, otherwise None."""
+    """The face that `pick` names. If there is none, raises UserError if it is `required`, else returns None."""
     if pick == "largest":
         return faces[0]
     candidates = np.stack(faces)
@@ -255,7 +255,7 @@ def _picked(faces: list[ndarray], pick: Pick, required: bool) -> ndarray | None:
 
 
 def _structure(picture: ndarray) -> ndarray:
-    """(65,) unit vector of a picture's coarse structure; the product of two of them is their similarity."""
+    """(65,) unit vector of a picture's coarse structure; the dot product of two is their similarity."""
     step = max(1, min(picture.shape[:2]) // 128)
     green = np.ascontiguousarray(picture[::step, ::step, 1])
     coarse = cv2.resize(green, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
@@ -270,10 +270,10 @@ def _eyes(frame: ndarray, box: ndarray) -> ndarray:
 
 
 def _similarity(frame: ndarray, view: _View, other: _View) -> float:
-    """How similar a frame is to another view, above what one shot needs: negative in a cut.
+    """Similarity of a frame to another view, minus what the same shot requires: negative at a cut.
 
-    The less similar of the whole frames and, if both show a face, the eyes: those of the faces or, as a hand shifts the
-    landmarks, what is in the same place.
+    It is the lower one of two similarities: of the whole frames and, if both show the face, of the eyes. Because a hand
+    shifts the landmarks, the eyes are also looked for where the other view has them.
     """
     similarity = float(view.frame @ other.frame) - SAME_SHOT
     if view.eyes is None or other.eyes is None or other.box is None:
@@ -283,7 +283,7 @@ def _similarity(frame: ndarray, view: _View, other: _View) -> float:
 
 
 def fill_gaps(found: ndarray) -> ndarray:
-    """(F,) bool -> (F,) the nearest frame with a face (of two as near the earlier), which is itself if it has one."""
+    """(F,) bool -> (F,) the nearest frame with a face (the earlier one in a tie): the frame itself if it has one."""
     with_face = np.flatnonzero(found)
     halfway = (with_face[:-1] + with_face[1:]) / 2
     return with_face[np.searchsorted(halfway, np.arange(len(found)))]

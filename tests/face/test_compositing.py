@@ -1,4 +1,4 @@
-"""Pasting: nothing changes outside the box, no edge shows, an opened mouth is not cut, tints are taken off."""
+"""Pasting: nothing changes outside the box, no edge shows, an opened mouth is not cut off, tints are removed."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ Place = Callable[..., np.ndarray]
 
 
 def paste(frame: np.ndarray, face: np.ndarray, box: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Pastes by landmarks in the frame."""
+    """Pastes a face, given landmarks in the frame."""
     return paste_face(frame, face, box, to_crop(old, box), to_crop(new, box))
 
 
 class Scene:
-    """A frame with a face at some scale, its landmarks, its box and the crop as the renderer would see it."""
+    """A frame with a face at some scale, its landmarks, its box, and the crop that the renderer would get."""
 
     def __init__(self, frame: np.ndarray, points: np.ndarray, size: int = 128) -> None:
         self.frame, self.points = frame, points
@@ -86,7 +86,7 @@ def test_the_upper_half_stays_the_frames_own(scene: Scene) -> None:
 
 
 def test_the_drawn_half_begins_without_a_step(scene: Scene) -> None:
-    """Where the renderer's lower half has another brightness than the frame, no line shows across nose and cheeks."""
+    """If the renderer's lower half is brighter or darker than the frame, no line shows across nose and cheeks."""
     scene.frame[:] = 0
     face = np.zeros((128, 128, 3), np.float32)
     face[64:] = 1
@@ -100,7 +100,7 @@ def test_the_drawn_half_begins_without_a_step(scene: Scene) -> None:
 
 
 def test_an_opened_mouth_and_a_closed_one_are_not_cut(scene: Scene) -> None:
-    """The mask holds the jaw where it is drawn as well as where it was."""
+    """The mask contains both the drawn and the original jaw."""
     height = np.ptp(scene.points[:, 1])
     higher = scene.points.copy()
     chin = scene.points[JAW_SLICE][8]

@@ -1,4 +1,4 @@
-"""One crop rule: margin, clipping, smoothing, rounding, and coordinates that go there and back."""
+"""The crop rule: margin, clipping, smoothing, rounding, and conversion of coordinates in both directions."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Faces of every size and place are found, nothing is found in noise, and the past makes no difference."""
+"""Faces of every size and place are found, noise has none, and earlier frames make no difference."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ Place = Callable[..., np.ndarray]
 
 
 def error(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Mean distance in heights of the face."""
+    """Mean distance, relative to the height of the face."""
     return float(np.linalg.norm(found - wanted, axis=1).mean() / np.ptp(wanted[:, 1]))
 
 
 def follow_still(detector: FaceDetector, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(3, 478, 2) three looks at the same frame."""
+    """(3, 478, 2) the meshes of three looks at the same frame."""
     faces = [detector.follow(frame, box) for _ in range(3)]
     return np.stack([face for face in faces if face is not None])
 

@@ -1,4 +1,4 @@
-"""References spread over how far the mouth is open."""
+"""References spread over lip openness, and the nearest ones."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A track read from its file is the one that was found, for as many frames as are asked for."""
+"""A track read from its file equals the one that was saved, for as many frames as requested."""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ Place = Callable[..., np.ndarray]
 
 @pytest.fixture(scope="module")
 def pair(place: Place) -> np.ndarray:
-    """A smaller person at the left, a larger one, mirrored, at the right."""
+    """A smaller person at the left, and a larger one, mirrored, at the right."""
     return place(place(grey(480, 900), 20, 60), 400, 20, 1.3, flip=True)
 
 
@@ -123,7 +123,7 @@ def test_a_jump_of_the_camera_is_followed_and_marked(place: Place) -> None:
 
 
 def test_shots_of_the_same_framing_are_told_apart(portrait: np.ndarray) -> None:
-    """The face stays in place, but everything around it (or its light) is another; flat frames are one shot."""
+    """The face stays in place, but everything around it (or its light) changes; flat frames are one shot."""
     other = portrait[::-1].copy()
     other[60:190, 120:230] = portrait[60:190, 120:230]
     brighter = (portrait // 2 + 100).astype(np.uint8)
