@@ -1,11 +1,11 @@
 """The clip cache on disk: preprocessing writes it, training and evaluation read it.
 
 A clip is two files, without pickle:
-  <name>.faces        the face crops, JPEG files one after the other
+  <name>.faces        the face crops, concatenated JPEG files
   <name>.safetensors  arrays by frame, the mel spectrogram and, as JSON in the metadata, everything else. It is written
-                      last, so that a clip with this file is complete.
-The mel spectrogram is stored column by column, so that the window of a frame is in one place. Frames without a face
-have an entry in every array (so that the sound stays aligned) but no bytes in `.faces`.
+                      last: a clip that has this file is complete.
+The mel spectrogram is stored column by column, so that the window of a frame is contiguous. Frames without a face have
+an entry in every array (so that the sound stays aligned) but no bytes in `.faces`.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ OPEN_CLIPS = 256  # clips that a process keeps mapped
 
 
 class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
-    """Writes one clip crop by crop, and leaves either both files or (after an exception) none."""
+    """Writes one clip crop by crop; leaves either both files or, after an exception, neither."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.faces = root / (name + FACES)
@@ -59,7 +59,7 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
         self.offsets.append(self._file.tell())
 
     def finish(self, track: FaceTrack, mel: ndarray, metadata: dict[str, Any]) -> None:
-        """Writes the arrays of all frames (shapes: see `Clip`) and the metadata, which must hold `settings`."""
+        """Writes the arrays of all frames (shapes: see `Clip`) and the metadata, which must contain `settings`."""
         arrays = {
             "offsets": np.array(self.offsets, np.int64),
             "landmarks_in_frame": track.landmarks_in_frame,
@@ -78,21 +78,21 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error), str(self.arrays)) from error
-        shutil.copymode(f"{self.faces}{UNFINISHED}", f"{self.arrays}{UNFINISHED}")  # else only its owner may read it
+        shutil.copymode(f"{self.faces}{UNFINISHED}", f"{self.arrays}{UNFINISHED}")  # else only the owner can read it
         self._file.close()
         for path in (self.faces, self.arrays):
             os.replace(f"{path}{UNFINISHED}", path)
-        _arrays.cache_clear()  # an older clip of this name may be open
+        _arrays.cache_clear()  # an earlier clip of this name may be open
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk fails again on closing
+        with contextlib.suppress(OSError):  # closing fails again on a full disk
             self._file.close()
         for path in (self.faces, self.arrays):
             Path(f"{path}{UNFINISHED}").unlink(missing_ok=True)
 
 
 def read_metadata(root: Path, name: str) -> dict[str, Any]:
-    """Reads what was recorded about a clip: settings, source, frame_size (width, height), measures, notes, counts.
+    """Reads a clip's metadata: settings, source, frame_size (width, height), measures, notes, counts.
 
     Raises:
         UserError: there is no clip of that name, or its files are damaged.
@@ -113,7 +113,7 @@ def read_metadata(root: Path, name: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=OPEN_CLIPS)
 def _arrays(clip: "Clip") -> dict[str, ndarray]:
     """The arrays of a clip by name, read-only, mapped from disk; `faces` holds the bytes of all crops."""
-    with safe_open(clip.root / (clip.name + ARRAYS), "pt") as file:  # as NumPy arrays they would be copied into memory
+    with safe_open(clip.root / (clip.name + ARRAYS), "pt") as file:  # with "np" the arrays would be copied into memory
         arrays = {key: file.get_tensor(key).numpy() for key in file.keys()}  # noqa: SIM118
     arrays["faces"] = np.memmap(clip.root / (clip.name + FACES), np.uint8, "r")
     for array in arrays.values():
@@ -123,7 +123,7 @@ def _arrays(clip: "Clip") -> dict[str, ndarray]:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of the cache. Cheap to keep and to send to a worker: its arrays are mapped from disk on access."""
+    """One clip of the cache. It is cheap to keep and to send to a worker: its arrays are mapped from disk on access."""
 
     root: Path
     name: str
@@ -160,7 +160,7 @@ class Clip:
         return to_crop(self.landmarks_in_frame[frames], self.boxes[frames])
 
     def face(self, frame: int) -> ndarray:
-        """The face crop of a frame that has a face: (S, S, 3) uint8 RGB.
+        """The face crop of a frame with a face: (S, S, 3) uint8 RGB.
 
         Raises:
             UserError: the picture is damaged.
@@ -182,7 +182,7 @@ class ClipCache:
 
     Args:
         root: the folder.
-        size: pixels of a face crop's side that the clips must have; None takes the first clip's.
+        size: side of the face crops in pixels, required of every clip; None takes the first clip's.
 
     Raises:
         UserError: the folder is missing or holds no clip.

@@ -1,4 +1,4 @@
-"""Samples of stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
+"""Samples for stage 1: a window of sound and pose landmarks, reference faces, and the lips and jaws to predict."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ class LandmarkDataset(SampledClips):
         rng, clip = self.draw(index)
         augment = self.config.augment
         augmentation = Augmentation(rng, augment)
-        tempo = 1.0  # how many times faster somebody speaks
+        tempo = 1.0  # factor by which the speech is faster
         if augment.tempo:
             tempo += augment.tempo * rng.uniform(-1, 1)
         length = 1 + math.ceil(tempo * (self.num_frames - 1))
@@ -47,7 +47,7 @@ class LandmarkDataset(SampledClips):
 def make_sample(
     clip: Clip, window: ndarray, references: ndarray, augmentation: Augmentation, tempo: float = 1.0
 ) -> dict[str, Any]:
-    """Makes a sample of consecutive frames `window` (T,), `tempo` frames apart, and of frames `references` (N,)."""
+    """Makes a sample of the moments `window` (T,), which are `tempo` frames apart, and the frames `references` (N,)."""
     stretched = augmentation.stretch(landmarks_at(clip, window))
     target = augmentation.move_landmarks(stretched, augmentation.draw_move())  # (T, 131, 2)
     reference = augmentation.move_landmarks(clip.crop_landmarks(references), augmentation.draw_move())  # (N, 131, 2)
@@ -64,7 +64,7 @@ def make_sample(
 
 
 def landmarks_at(clip: Clip, moments: ndarray) -> ndarray:
-    """Landmarks in the crop at moments (T,), counted in frames and interpolated between two: (T, 131, 2)."""
+    """Landmarks in crop coordinates at moments (T,) in frames, interpolated between frames: (T, 131, 2)."""
     before = np.floor(moments).astype(int)
     after = np.ceil(moments).astype(int)
     share = (moments - before).astype(np.float32)[:, None, None]

@@ -1,4 +1,4 @@
-"""Samples of stage 2: a frame with its lower half masked, its sketches and sound, and reference faces with theirs."""
+"""Samples for stage 2: a frame with its lower half masked, its sketches and sound, and references with sketches."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class RenderDataset(SampledClips):
     """
 
     candidates: int = 0
-    """If positive, the references are the nearest to the target of so many drawn frames."""
+    """If positive, draw this many frames and take the nearest to the target as references."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
@@ -68,7 +68,7 @@ class RenderDataset(SampledClips):
 
 
 def _load_face(clip: Clip, frame: int, window: ndarray, augmentation: Augmentation) -> tuple[ndarray, ...]:
-    """Face crop of `frame` (3, S, S), and of the frames `window` (n,) sketches (n, 1, S, S), landmarks (n, 131, 2)."""
+    """The face crop of `frame` (3, S, S), and sketches (n, 1, S, S) and landmarks (n, 131, 2) of `window` (n,)."""
     move = augmentation.draw_move()
     face = augmentation.change_face(clip.face(frame), move)
     landmarks_in_crop = augmentation.move_landmarks(clip.crop_landmarks(window), move)

@@ -1,4 +1,4 @@
-"""What both datasets share: which clips are usable, how often each is drawn, and how a sample is augmented."""
+"""What both datasets share: the usable clips, the frequency of each clip, and the augmentation of samples."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from runtime.command_line import UserError
 
 Move = tuple[ndarray, ndarray]  # scale and shift in crop coordinates, x then y
 LARGEST_GAMMA = 0.5  # logarithm of the gamma, relative to the strength of the colour jitter
-STRETCH_FRAMES = 2  # how smoothly the stretch changes: sigma of a Gaussian in frames
+STRETCH_FRAMES = 2  # smoothness of the stretch over time: sigma of a Gaussian in frames
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class AugmentConfig:
     stretch: float = 0.0
     """Standard deviation of the vertical scaling of a window's landmarks, which changes from frame to frame."""
     sound: float = 0.0
-    """Strength, 0 to 1, of another microphone, voice and room: loudness, tone, formants, noise."""
+    """Strength, 0 to 1, of simulating another microphone, voice and room: loudness, tone, formants, noise."""
     tempo: float = 0.0
-    """Largest relative change of the speed at which somebody speaks."""
+    """Largest relative change of the speed of speech."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,27 @@ class SamplingConfig:
     """How samples are drawn."""
 
     balance: Literal["clip", "speaker"] = "clip"
-    """clip: every clip equally often. speaker: speakers by the square root of their frames, so that neither a speaker
-    with most of the frames dominates, nor one with a single clip repeats all the time."""
+    """clip: every clip equally often. speaker: each speaker in proportion to the square root of the number of frames,
+    so that a speaker with most of the frames does not dominate, and a single clip is not repeated all the time."""
     samples_per_epoch: int | None = None
-    """Samples of an epoch; without it, as many as there are clips."""
+    """Samples of an epoch; by default the number of clips."""
     augment: AugmentConfig = AugmentConfig()
     overfit: int = 0
-    """Draw this many fixed samples again and again: the training loss must fall to almost 0."""
+    """Train on this many fixed samples only, as a check: the training loss must fall to almost 0."""
 
 
 @dataclass
 class SampledClips:
     """A map-style dataset whose item is a function of (seed, epoch, index) and nothing else.
 
-    Indices of `len(self)` and more belong to later epochs, so that a sampler can count on without new workers.
+    Indices of `len(self)` and above belong to later epochs, so that epochs can go on without new workers.
 
     Raises:
         UserError: no clip has enough frames with a face.
     """
 
     clips: Sequence[Clip]
-    """Clips to draw from; those with too few frames with a face are left out."""
+    """Clips to draw from; those with too few faces are left out."""
     num_frames: int
     """T, frames of a window."""
     num_references: int
@@ -73,14 +73,14 @@ class SampledClips:
     config: SamplingConfig
     seed: int = 0
     speakers: Mapping[str, str] = field(default_factory=dict)
-    """Speakers by clip, to balance them."""
+    """Speaker of each clip by name, for balancing."""
 
     def __post_init__(self) -> None:
         needed = max(MIN_FRAMES, self.num_frames + 1)  # at least one frame is left as a reference
         usable = [clip for clip in self.clips if clip.num_found >= needed and clip.longest_run >= self.num_frames]
         if not usable:
             frames = f"{needed} frames with a face, {self.num_frames} of them in a row"
-            raise UserError(f"none of the {len(self.clips)} clips can be trained on: that takes {frames}")
+            raise UserError(f"none of the {len(self.clips)} clips can be trained on: training needs {frames}")
         if len(usable) < len(self.clips):
             print(f"only {len(usable)} of {len(self.clips)} clips have enough frames with a face", file=sys.stderr)
         self.clips = usable
@@ -95,7 +95,7 @@ class SampledClips:
         return self.config.overfit or self.config.samples_per_epoch or len(self.clips)
 
     def draw(self, index: int) -> tuple[np.random.Generator, Clip]:
-        """The random generator of an item, and its clip. Over an epoch the clips get their shares evenly."""
+        """The random generator of an item, and its clip. Clips are spread evenly over an epoch."""
         epoch, index = divmod(index, len(self))
         rng = np.random.default_rng((self.seed, 0 if self.config.overfit else epoch, index))
         position = (index + rng.random()) / len(self)
@@ -123,10 +123,10 @@ class Augmentation:
             self.table = np.clip(table + 0.5, 0, 255).astype(np.uint8)[None]
 
     def stretch(self, landmarks_in_crop: ndarray) -> ndarray:
-        """Scales each frame of a window (T, 131, 2) vertically, by a factor that changes about as fast as a mouth.
+        """Scales each frame of a window (T, 131, 2) vertically, by a factor that changes as fast as a mouth moves.
 
-        The box ends at the chin, so that an opening jaw squeezes all other points upwards. Without this augmentation
-        the network reads the old mouth from the pose, and the new mouth follows the old speech.
+        The face box ends at the chin, so an opening jaw shifts all other points upwards in crop coordinates. Without
+        this augmentation the network reads the old mouth from the pose, and the new mouth follows the old speech.
         """
         if not self.config.stretch:
             return landmarks_in_crop
@@ -139,7 +139,7 @@ class Augmentation:
         return stretched
 
     def change_sound(self, mel_windows: ndarray) -> ndarray:
-        """Changes mel windows (..., 80, 16) as another recording would; timing stays, and so does silence."""
+        """Changes mel windows (..., 80, 16) as if recorded differently; timing and silence stay the same."""
         strength = self.config.sound
         if not strength:
             return mel_windows
@@ -150,7 +150,7 @@ class Augmentation:
         shifted = interp1d(np.arange(bands), mel_windows, axis=-2)(np.minimum(source, bands - 1))
         # Another microphone and room: tone curve, loudness, noise floor.
         position = np.linspace(-1, 1, bands)
-        curve = rng.normal(0, 0.3, 6)  # at so many frequencies, interpolated between them
+        curve = rng.normal(0, 0.3, 6)  # at 6 frequencies, interpolated between them
         tone = np.interp(position, np.linspace(-1, 1, 6), curve) + rng.uniform(-0.8, 0.8)
         noise = SILENCE + strength * rng.uniform(-0.5, 2.0) + 0.5 * rng.uniform(-1, 1) * position
         louder = np.maximum(shifted + strength * tone[:, None], noise[:, None])
@@ -162,7 +162,7 @@ class Augmentation:
         return changed.astype(np.float32)
 
     def draw_move(self) -> Move:
-        """Draws how a crop is moved."""
+        """Draws the scale and shift of a crop."""
         box = self.config.box
         scale = np.full(2, 1 + box * self.rng.uniform(-1, 1))
         shift = (1 - scale) / 2 + box * self.rng.uniform(-1, 1, 2)
@@ -172,13 +172,13 @@ class Augmentation:
         return scale, shift
 
     def move_landmarks(self, landmarks_in_crop: ndarray, move: Move) -> ndarray:
-        """Moves landmarks (..., 131, 2) in crop coordinates; mirrored landmarks swap sides."""
+        """Moves landmarks (..., 131, 2) in crop coordinates; if mirrored, left and right points swap."""
         scale, shift = move
         moved = (landmarks_in_crop * scale + shift).astype(np.float32)
         return moved[..., FLIP, :] if self.flip else moved
 
     def change_face(self, face: ndarray, move: Move) -> ndarray:
-        """Moves a face crop (S, S, 3) uint8 likewise, and changes its colours."""
+        """Moves a face crop (S, S, 3) uint8 in the same way, and changes its colours."""
         scale, shift = move
         pixels = shift * len(face) + (scale - 1) / 2  # from pixel centre to pixel centre
         matrix = np.column_stack([np.diag(scale), pixels])

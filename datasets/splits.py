@@ -1,4 +1,4 @@
-"""Which clips train, validate and test: by published lists, else by speaker. No clip validates and tests."""
+"""Splits clips into training, validation and test sets: by published lists, else by speaker. Sets never overlap."""
 
 import re
 import sys
@@ -12,19 +12,19 @@ from typing import Any
 from media.video import SUFFIXES
 from runtime.command_line import UserError
 
-SHARE = 0.03  # of the speakers for validation, and for test, where no list says
+SHARE = 0.03  # of the speakers for validation, and again for test, if there are no lists
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Lists have one clip a line; of the other words in a line only speaker=NAME counts."""
+    """Lists name one clip per line; after the name only speaker=NAME counts."""
 
     train_list: Path | None = None
-    """Clips to train on; without it, all that are in no other list."""
+    """Clips to train on; by default all clips that are in no other list."""
     val_list: Path | None = None
-    """Clips that choose the model."""
+    """Clips for validation, which selects the model."""
     test_list: Path | None = None
-    """Clips that are left alone until the end."""
+    """Clips that training never uses."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Split:
 
 
 def speaker_of(name: str) -> str:
-    """The speaker by layout: the folder that holds the clip; a clip in no folder is its own speaker."""
+    """The speaker by layout: the folder that contains the clip. A clip in no folder is its own speaker."""
     return name.rsplit("/", 2)[-2] if "/" in name else name
 
 
 def quoted(name: str) -> str:
-    """A clip's name as a word of a list: with spaces it stands in double quotes."""
+    """A clip's name as a word of a list: in double quotes if it contains spaces."""
     return f'"{name}"' if len(name.split()) > 1 else name
 
 
 def read_words(path: Path) -> list[list[str]]:
-    """The words of each line that is not empty. Words with spaces stand in double quotes.
+    """Reads the words of each line that is not empty. Words with spaces are in double quotes.
 
     Raises:
         UserError: the file cannot be read.
@@ -75,12 +75,12 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
         if not entry.startswith("#"):
             entries[entry] = dict(word.split("=", 1) for word in words if "=" in word)
     if not entries:
-        raise UserError(f"{path} lists no clip; it needs one name a line")
+        raise UserError(f"{path} lists no clip; it needs one name per line")
     return entries
 
 
 def select_shard(items: list[Any], shard: str) -> list[Any]:
-    """The items of shard "i/n", i from 1 to n: item k belongs to shard 1 + k % n.
+    """Selects the items of shard "i/n", i from 1 to n: item k (from 0) belongs to shard 1 + k % n.
 
     Raises:
         UserError: the shard is malformed.
@@ -88,16 +88,15 @@ def select_shard(items: list[Any], shard: str) -> list[Any]:
     index, _, count = shard.partition("/")
     if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
         return items[int(index) - 1 :: int(count)]
-    raise UserError(f"{shard} is no shard: give i/n with i from 1 to n, such as 1/8")
+    raise UserError(f"{shard} is not a shard: give i/n with i from 1 to n, such as 1/8")
 
 
 def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[str, str]:
-    """Finds the clip of each list entry, for the entries that have one (others failed in preprocessing).
+    """Finds the clip of each list entry that has one. Entries without a clip are counted on stderr.
 
-    An entry is a name below any folder of the layout. Video suffixes, backslashes, a leading ./ and absolute paths are
-    understood. If several clips match, the clip of exactly this name is meant, or else the clip in a folder `main`:
-    LRS2 has the same names in `main`, which its lists are about, and in `pretrain`. Entries without a clip are counted
-    on stderr.
+    An entry is a clip's name, or the end of it from any folder on. Video suffixes, backslashes, a leading ./ and
+    absolute paths are accepted. If several clips match, the one of exactly this name is chosen, else the one in a
+    folder `main`: LRS2 has the same names in `main`, to which its lists refer, and in `pretrain`.
 
     Args:
         entries: list entries.
@@ -152,11 +151,12 @@ def _clip_name(entry: str, by_ending: Mapping[str, list[str]]) -> str:
 
 
 def split(names: Iterable[str], config: SplitConfig) -> Split:
-    """Splits clips by the lists of `config`; where there is none, a hash of the speaker decides.
+    """Splits clips by the lists of `config`; without a list, a hash of the speaker decides.
 
-    Without a test list, a folder named `test` (LRS3) is the test set. With other lists but no test list there is no
-    test set; without a validation list, validation is taken from the training clips. If the hash leaves no speaker for
-    validation, the speaker with the lowest hash is taken. If there is only one speaker, clips take the speakers' place.
+    Without a test list, clips in a folder named `test` (LRS3) are the test set; if there is no such folder but another
+    list, there is no test set. Without a validation list, validation clips are taken from the training clips. If the
+    hash selects no speaker for validation, the one with the lowest hash is taken. If there is only one speaker, clips
+    are hashed instead of speakers.
 
     Raises:
         UserError: a list cannot be read or matches no clip, or a clip is in two lists.

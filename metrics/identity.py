@@ -1,4 +1,4 @@
-"""Identity preservation (CSIM): the cosine similarity of ArcFace embeddings of the output and of the original."""
+"""Identity preservation (CSIM): the cosine similarity of the ArcFace embeddings of output and original."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from checkpoints import registry
 from face.landmarks import FULL, MOUTH_CORNERS
 
 SIDE = 112  # pixels of ArcFace's input
-# Where ArcFace's training crops show eyes, nose tip and mouth corners (left to right in the image), in pixels.
+# Positions of eyes, nose tip and mouth corners (left to right in the image) in ArcFace's training crops, in pixels.
 TEMPLATE = np.array(
     [
         [38.2946, 51.6963],
@@ -31,7 +31,7 @@ class FaceEmbedder:
     """InsightFace's ArcFace r100 from an ONNX file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError if the file holds no network of this kind."""
+        """Raises UserError if the file is not this network."""
         import onnxruntime
 
         with registry.reading(path, "ArcFace r100"):
@@ -40,20 +40,28 @@ class FaceEmbedder:
             self.input_name = self.session.get_inputs()[0].name
 
     def __call__(self, faces: ndarray) -> ndarray:
-        """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512). The product of two is their CSIM."""
+        """Embeds faces (n, 112, 112, 3), RGB uint8, as unit vectors (n, 512). The dot product of two is their CSIM."""
         images = cv2.dnn.blobFromImages(list(faces), 1 / 127.5, mean=(127.5, 127.5, 127.5))  # (n, 3, 112, 112)
         embeddings = np.asarray(self.session.run(None, {self.input_name: images})[0])
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
 def five_points(landmarks: ndarray) -> ndarray:
-    """The eyes' centres, the nose tip and the mouth corners, (5, 2), of a face's landmarks (131, 2)."""
+    """The centres of the eyes, the nose tip and the mouth corners, (5, 2), from landmarks (131, 2)."""
     eyes = [landmarks[eye].mean(axis=0) for eye in EYES]
     mouth_corners = landmarks[list(MOUTH_CORNERS)]
     return np.stack([*eyes, landmarks[NOSE_TIP], *mouth_corners])
 
 
 def align(frame: ndarray, landmarks_in_frame: ndarray) -> ndarray:
-    """The face (112, 112, 3), aligned as in ArcFace's training: a similarity moves its five points to the template."""
+    """Aligns a face as in ArcFace's training: a similarity transform maps its five points to the template.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        landmarks_in_frame: (131, 2) in pixels.
+
+    Returns:
+        (112, 112, 3) uint8 RGB.
+    """
     similarity = estimate_transform("similarity", five_points(landmarks_in_frame), TEMPLATE)
     return cv2.warpAffine(frame, similarity.params[:2], (SIDE, SIDE))

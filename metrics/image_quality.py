@@ -1,6 +1,6 @@
 """Image quality: PSNR, SSIM, LPIPS, FID.
 
-Images are batches (n, 3, H, W), RGB, float in [0, 1]. Every metric gives one number per image, except for FID, which
+Images are batches (n, 3, H, W), RGB, float in [0, 1]. Every metric gives one number per image, except FID, which
 compares two pools of images.
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from checkpoints import registry
 
-SSIM_SIDE = 256  # pixels; larger images are first averaged to about this shorter side, as in the original code of SSIM
+SSIM_SIDE = 256  # pixels; larger images are first averaged down to about this shorter side, as in the original code
 PSNR_EPS = 1e-8  # identical images give 80 dB, as in piq
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (n,), from the mean squared error over all pixels and channels of an image."""
+    """Peak signal-to-noise ratio of each image in dB, (n,), from the mean squared error over pixels and channels."""
     difference = output.cpu().double() - target.cpu().double()  # on the CPU: Apple's GPU has no float64
     error = difference.square().flatten(1).mean(1)
     return -10 * torch.log10(error + PSNR_EPS)
@@ -30,7 +30,7 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), (n,): the mean of the three channels.
 
     The window is a Gaussian of 11 x 11 pixels (sigma 1.5), with K 0.01 and 0.03: scikit-image's defaults. Only windows
-    inside the image count. Images larger than `SSIM_SIDE` are averaged over blocks first.
+    inside the image count. Images much larger than `SSIM_SIDE` are averaged over blocks first.
     """
     factor = max(1, round(min(output.shape[-2:]) / SSIM_SIDE))
     scores = []
@@ -86,12 +86,12 @@ class Inception(nn.Module):
     """FID's Inception network, with torch-fidelity's preprocessing (TensorFlow's bilinear resizing to 299 pixels)."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: pt_inception-2015-12-05-6726825d.pth, or torch-fidelity's copy. Raises UserError for other files."""
+        """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy. Raises UserError for other files."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         super().__init__()
         with registry.reading(path, "FID's Inception"):
-            torch.load(path, weights_only=True)  # refuses a file with code, which torch-fidelity would run
+            torch.load(path, weights_only=True)  # rejects a file with code, which torch-fidelity would run
             self.network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=path)
 
     @torch.inference_mode()
@@ -102,7 +102,7 @@ class Inception(nn.Module):
 
 
 class FeaturePool:
-    """Means and covariances of the features of outputs and of their originals, in float64, without keeping features."""
+    """Means and covariances, in float64, of the features of outputs and originals; does not keep the features."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""How well the lips move: landmark distance, openness, closures, motion in silence, jitter.
+"""Lip motion metrics: landmark distance, openness, closures, motion in silence, jitter.
 
 Landmarks are (F, K, 2), x then y. Frames without a face hold NaN and are ignored; the caller counts them.
 Openness is measured over the whole mouth, because a network can move the middle of the lips alone.
@@ -17,9 +17,9 @@ from face.landmarks import INNER_LIPS, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
 
-CLOSED = 0.01  # mean gap between closed lips at most, relative to the face box's height
+CLOSED = 0.01  # lips with a smaller mean gap, relative to the face box's height, are closed
 SILENCE_MARGIN = 1.0  # mel units (12.5 dB) above the quietest moments that still count as silence
-SPEECH_MARGIN = 1.0  # mel units between silence and the loudest moments, so that steady noise is no silence
+SPEECH_MARGIN = 1.0  # mel units that silence must be below the loudest moments, so that steady noise is not silence
 SILENT_FRAMES = 3  # silent frames required on either side of a silent frame: a mouth needs time to close
 
 
@@ -35,20 +35,20 @@ class FaceSequence(NamedTuple):
         return to_crop(self.landmarks_in_frame, self.boxes)
 
     def openness(self, pairs: ndarray) -> ndarray:
-        """Mean distance of pairs of lip points (K, 2), relative to the boxes' heights: (F,)."""
+        """Mean distance between paired lip landmarks, `pairs` (K, 2), relative to the height of the box: (F,)."""
         heights = self.boxes[:, 3] - self.boxes[:, 1]
         return lip_openness(self.landmarks_in_frame, heights, pairs)
 
 
 def nan_mean(values: ndarray | Sequence[float]) -> float:
-    """The mean of the finite values; NaN, without a warning, if there are none."""
+    """The mean of the finite values; NaN without a warning if there are none."""
     values = np.asarray(values, dtype=np.float64)
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else np.nan
 
 
 def landmark_distance(output: ndarray, target: ndarray) -> ndarray:
-    """Mean Euclidean distance of the landmarks (F, K, 2) of each frame, in their own unit: (F,).
+    """Mean Euclidean distance between landmarks (F, K, 2) in each frame, in their unit: (F,).
 
     In crop coordinates [0, 1] this is LipLMD normalised by the crop's side.
     """
@@ -57,7 +57,7 @@ def landmark_distance(output: ndarray, target: ndarray) -> ndarray:
 
 
 def _finite_pairs(output: ndarray, target: ndarray) -> ndarray:
-    """(2, n) of two signals (F,), where both are finite."""
+    """(2, n): the values of two signals (F,) where both are finite."""
     both = np.stack([output, target])
     return both[:, np.isfinite(both).all(axis=0)]
 
@@ -71,12 +71,12 @@ def correlation(output: ndarray, target: ndarray) -> float:
 
 
 def ratio(output: float, target: float) -> float:
-    """Output over original; NaN if the original's value is none or nothing."""
+    """Output over original; NaN if the original's value is NaN or zero."""
     return output / target if target > 1e-9 else np.nan
 
 
 def articulation_ratio(output: ndarray, target: ndarray) -> float:
-    """Standard deviation over time of lip openness (F,), output over original: 1 is as lively as the real mouth."""
+    """Standard deviation over time of lip openness (F,), output over original; 1 is as lively as the real mouth."""
     return ratio(_spread(output), _spread(target))
 
 
@@ -85,10 +85,10 @@ def _spread(values: ndarray) -> float:
 
 
 def closed_f1(output: ndarray, target: ndarray) -> float:
-    """F1 score of the frames with closed lips, from the gaps between the lips (F,), relative to the box's height.
+    """F1 score of the frames with closed lips, from the gap between the lips (F,) relative to the box's height.
 
-    1 means that they close in the same frames as the original's: in b, m, p and between sentences. NaN if the
-    original's never close.
+    1 means that the lips close in the same frames as the original's: at b, m, p and between sentences. NaN if the
+    original lips never close.
     """
     closed = _finite_pairs(output, target) < CLOSED
     if not closed[1].any():
@@ -98,7 +98,7 @@ def closed_f1(output: ndarray, target: ndarray) -> float:
 
 
 def silent_frames(mel: ndarray, num_frames: int) -> ndarray:
-    """Frames (F,) that are silent, with `SILENT_FRAMES` on either side, by the log-mel (80, C) of the sound."""
+    """(F,) bool: frames that are silent, as are `SILENT_FRAMES` on either side, by the sound's log-mel (80, C)."""
     level = mel.mean(axis=0) if mel.shape[1] else np.full(1, SILENCE)
     quiet, loud = np.percentile(level, (2, 95))
     floor = min(quiet, loud - SPEECH_MARGIN - SILENCE_MARGIN)
@@ -116,7 +116,7 @@ def motion_in_silence(openness: ndarray, silent: ndarray) -> float:
 
 
 def jitter(landmarks: ndarray) -> float:
-    """Mean absolute second difference over time of landmarks (F, K, 2), in their own unit."""
+    """Mean absolute second difference over time of landmarks (F, K, 2), in their unit."""
     return nan_mean(np.abs(np.diff(landmarks, n=2, axis=0)))
 
 
@@ -126,11 +126,11 @@ def motion_scores(
     silent: ndarray,
     same_speech: bool = True,
 ) -> dict[str, float]:
-    """Table columns that describe the motion of the lips, beside the original's.
+    """Compares the lip motion of an output with the original's: table column -> value.
 
     Args:
-        output: of F frames.
-        target: of the original.
+        output: the output's F frames.
+        target: the original's frames.
         silent: (F,) from `silent_frames`.
         same_speech: False in dubbing, where the original says something else and may have another number of frames;
             then only the spread and the jitter of the motion are compared.

@@ -1,6 +1,6 @@
-"""Realism and sharpness of drawn mouths beside the real ones of the same video, which works without ground truth.
+"""Realism and sharpness of drawn mouths, compared with real mouths of the same video; needs no ground truth.
 
-Mouth crops are upright, centred on the lips and sized by the distance between the eyes.
+Mouth crops are upright, centred on the lips and scaled by the distance between the eyes.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,18 +17,18 @@ from metrics.identity import EYES
 from metrics.image_quality import LPIPS
 
 SIDE = 96  # pixels of a mouth crop
-EXTENT = 1.2  # of a mouth crop, relative to the distance between the eyes
-MIN_GAP = FPS / 2  # frames between real mouths that are compared: nearer ones are almost the same picture
-OUTLIER = 0.99  # quantile of the distances between real mouths above which a drawn mouth is implausible
-MAX_REAL_MOUTHS = 250  # of a video, evenly spaced, with which drawn mouths are compared
+EXTENT = 1.2  # side of a mouth crop, relative to the distance between the eyes
+MIN_GAP = FPS / 2  # frames; real mouths that are nearer in time are almost the same picture and are not compared
+OUTLIER = 0.99  # quantile of the distances between real mouths; drawn mouths above it are implausible
+MAX_REAL_MOUTHS = 250  # evenly spaced real mouths of a video that drawn mouths are compared with
 
 
 def mouth_crop(frame: ndarray, landmarks: ndarray, side: int = SIDE) -> ndarray:
-    """The mouth (side, side, 3) in an image (H, W, 3), RGB uint8, of a face with landmarks (131, 2) in pixels."""
+    """Crops the mouth (side, side, 3) from an image (H, W, 3) RGB uint8, given landmarks (131, 2) in pixels."""
     right_eye, left_eye = (landmarks[eye].mean(axis=0) for eye in EYES)
     eye_line = left_eye - right_eye
     extent = max(1.0, EXTENT * float(np.hypot(*eye_line)))  # pixels of the image
-    size = side * max(1, round(extent / side))  # larger crops are averaged down, so that nothing aliases
+    size = side * max(1, round(extent / side))  # larger crops are averaged down to avoid aliasing
     angle = np.degrees(np.arctan2(eye_line[1], eye_line[0]))
     centre = landmarks[LIP_SLICE].mean(axis=0)
     transform = cv2.getRotationMatrix2D(centre.tolist(), angle, size / extent)
@@ -38,7 +38,7 @@ def mouth_crop(frame: ndarray, landmarks: ndarray, side: int = SIDE) -> ndarray:
 
 
 def laplacian_energy(crops: ndarray) -> ndarray:
-    """Mean square of the Laplacian of the grey crops (n, H, W, 3) uint8: (n,)."""
+    """Mean square of the Laplacian of each crop (n, H, W, 3) RGB uint8 in grey: (n,)."""
     energies = []
     for crop in crops:
         grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -52,7 +52,7 @@ class RealMouths:
     Args:
         crops: (N, 96, 96, 3) from `mouth_crop`.
         frames: (N,) their frame numbers, at 25 fps.
-        lpips: measures the distances.
+        lpips: network that measures the distances.
     """
 
     def __init__(self, crops: ndarray, frames: ndarray, lpips: LPIPS) -> None:
@@ -73,13 +73,13 @@ class RealMouths:
         read_frames: Callable[[ndarray], Iterable[ndarray]],
         lpips: LPIPS | None,
     ) -> "RealMouths | None":
-        """The mouths in at most `MAX_REAL_MOUTHS` frames of a video; None without LPIPS or without a face.
+        """Reads the mouths in at most `MAX_REAL_MOUTHS` frames of a video; None without LPIPS or without a face.
 
         Args:
             frames: (n,) numbers of the frames with a face.
             landmarks: (n, 131, 2) in pixels of the pictures that are read.
-            read_frames: gives the pictures of some frame numbers.
-            lpips: measures the distances.
+            read_frames: reads the pictures of given frame numbers.
+            lpips: network that measures the distances, or None.
         """
         if lpips is None or not len(frames):
             return None
@@ -93,19 +93,19 @@ class RealMouths:
         return self.lpips.embed(images / 255)
 
     def distances_to(self, crops: ndarray) -> ndarray:
-        """LPIPS (n, N) of mouths (n, 96, 96, 3) to the real ones."""
+        """LPIPS (n, N) of mouths (n, 96, 96, 3) to the N real ones."""
         distances = torch.cdist(self._embed(crops), self.vectors)
         return distances.square().cpu().numpy()
 
     def compare(self, crops: ndarray) -> dict[str, ndarray]:
         """Compares drawn mouths (n, 96, 96, 3): table column -> a value for each.
 
-        "mouth distance": LPIPS to the nearest real mouth of the video, over the mean of that of real mouths to the
-        nearest others more than half a second away; about 1 is as different as real mouths are from each other.
-        "mouth outliers": 1 if that is farther than the 99th percentile of the real mouths, else 0.
-        "mouth sharpness": Laplacian energy over that of the nearest real mouth; below 1 is softer.
+        "mouth distance": LPIPS to the nearest real mouth of the video, divided by its mean from each real mouth to the
+        nearest one more than half a second away; 1 is as different as real mouths are from each other.
+        "mouth outliers": 1 if that LPIPS is above the 99th percentile of the real mouths, else 0.
+        "mouth sharpness": Laplacian energy divided by that of the nearest real mouth; below 1 is softer.
 
-        The first two are absent if the video lasts no longer than half a second.
+        The first two are absent if the video is not longer than half a second.
         """
         distances = self.distances_to(crops)
         distance = distances.min(axis=1)

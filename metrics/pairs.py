@@ -1,4 +1,4 @@
-"""Scores of images beside the true ones, collected by table column."""
+"""Scores of images against their originals, collected by table column."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ class PairScorer:
     """Collects PSNR and SSIM and, where their networks are available, LPIPS and the realism of mouths.
 
     Args:
-        networks: column -> network, of which those of LPIPS are used.
-        real_mouths: of the video.
+        networks: column -> network; only LPIPS networks are used.
+        real_mouths: the real mouths of the video, or None.
     """
 
     def __init__(self, networks: dict[str, Any], real_mouths: RealMouths | None) -> None:

@@ -20,9 +20,9 @@ from media.audio import FPS, SAMPLE_RATE
 
 SIDE = 224  # pixels of the network's frames
 WINDOW = 5  # video frames
-STEP = 100 // FPS  # columns a frame: python_speech_features gives 100 a second
+STEP = 100 // FPS  # MFCC columns per frame: python_speech_features gives 100 a second
 MFCC_COLUMNS = 20  # of a window, 0.2 s
-MAX_SHIFT = 15  # frames by which the sound is shifted, in both directions
+MAX_SHIFT = 15  # frames by which the sound is shifted in either direction
 EMBEDDING = 1024
 
 
@@ -78,7 +78,7 @@ class SyncNet(nn.Module):
 
 
 def load(path: Path) -> SyncNet:
-    """The network with the public weights. Raises UserError if the file is not SyncNet's."""
+    """Loads the network with the public weights. Raises UserError if the file is not SyncNet's."""
     network = SyncNet()
     with registry.reading(path, "SyncNet"):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -86,9 +86,9 @@ def load(path: Path) -> SyncNet:
 
 
 def mfcc_columns(wav: np.ndarray) -> Tensor:
-    """Sound (S,), float in [-1, 1] at 16 kHz -> (13, C), a column every 10 ms.
+    """MFCCs of sound (S,), float in [-1, 1] at 16 kHz: (13, C), a column every 10 ms.
 
-    The public code reads 16-bit samples, whose scale matters to the first coefficient.
+    The public code reads 16-bit samples; their scale affects the first coefficient.
     """
     import python_speech_features
 
@@ -99,13 +99,13 @@ def mfcc_columns(wav: np.ndarray) -> Tensor:
 
 @torch.inference_mode()
 def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Embeds the windows of a clip and their sound: lips and sound (n, 1024).
+    """Embeds the lips and the sound of each window of a clip: two tensors (n, 1024).
 
-    As in the public code, there is no window for the last five frames. Only the frames of one window are kept.
+    As in the public code, no window starts in the last five frames. Memory holds the frames of one window.
 
     Args:
         network: from `load`.
-        frames: (H, W, 3), RGB uint8, of which all is seen, as usual for LRS2.
+        frames: (H, W, 3) RGB uint8; used whole, without a face crop, as usual for LRS2.
         wav: (S,) at 16 kHz; frames beyond its end are left out.
     """
     device = next(network.parameters()).device
@@ -128,8 +128,8 @@ def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tu
 def score(lips: Tensor, sound: Tensor) -> dict[str, float]:
     """Scores embeddings (n, 1024) by their mean distance at every shift; beyond its ends the sound is zero.
 
-    "LSE-D" is the smallest distance, "LSE-C" how far it lies below the median, "offset" its shift in frames. No scores
-    of no windows (a clip of fewer than six frames), as an offset of 0 would mean in sync.
+    "LSE-D" is the smallest distance, "LSE-C" the median minus the smallest, and "offset" the shift of the smallest in
+    frames. Without windows (a clip of fewer than six frames) there are no scores: an offset of 0 would mean in sync.
     """
     if not len(lips):
         return {}

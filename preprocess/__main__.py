@@ -1,4 +1,4 @@
-"""python -m preprocess: a folder of videos -> a clip cache. The same command again continues an interrupted run."""
+"""python -m preprocess: a folder of videos -> a clip cache. The same command continues an interrupted run."""
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 
@@ -31,21 +31,22 @@ class PreprocessConfig:
     """Turns videos into a cache of face crops, landmarks and mel spectrograms for training and evaluation."""
 
     videos: Path
-    """Folder of videos: LRS2, LRS3 or any layout. The sound is in the video or in a .wav file of the same name."""
+    """Folder of videos, in the layout of LRS2, LRS3 or any other. The sound is in the video or in a .wav file of the
+    same name."""
     cache: Path
-    """Folder to write; a clip has the name of its video, the path below --videos without suffix."""
+    """Folder to write; a clip is named after its video: the path below --videos, without suffix."""
     workers: int = available_cores()
     """Processes."""
     shard: str = "1/1"
-    """i/n: only part i of n (i from 1), for job arrays."""
+    """i/n: process only part i of n (i from 1), for job arrays."""
     list: tuple[Path, ...] = ()
-    """Only the clips in these lists."""
+    """Process only the clips in these lists."""
     size: int = SIZE
     """Side of a face crop in pixels."""
     audio_shift: Path | None = None
     """File with lines "clip frames=-5": moves the sound of these clips, here 5 frames (at 25 fps) earlier."""
     retry: bool = False
-    """Try again the videos that an earlier run failed on or rejected."""
+    """Try the videos again that an earlier run rejected or failed on."""
     filters: Filters = field(default_factory=Filters)
 
 
@@ -91,7 +92,7 @@ def main(config: PreprocessConfig) -> None:
 
 
 def _claim_cache(config: PreprocessConfig) -> None:
-    """Makes the cache folder, or checks that it has the same settings, so that different clips never mix."""
+    """Makes the cache folder, or checks that it has the same settings, so that a cache never mixes settings."""
     settings = {**fingerprint.current(config.size), "jpeg": list(JPEG)}
     for name, limit in vars(config.filters).items():
         if limit is not None:

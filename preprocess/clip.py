@@ -26,12 +26,12 @@ from runtime.command_line import UserError, naming
 
 @functools.cache
 def shared_detector() -> FaceDetector:
-    """This process's detector, for one clip after the other."""
+    """This process's detector, which its clips use one after the other."""
     return FaceDetector()
 
 
 def make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Record:
-    """Writes the clip of one video and returns its line of the report. Never raises for a bad video."""
+    """Writes the clip of one video and returns its line of the report. A bad video raises no error."""
     try:
         return _make_clip(source, cache, size, filters)
     except UserError as error:
@@ -40,13 +40,13 @@ def make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Recor
         reasons = {errno.ENOSPC: "disk full", errno.EACCES: "no permission"}
         reason = reasons.get(error.errno or 0, "system error")
         detail = str(error)
-    except Exception as error:  # whatever a strange file causes: the run goes on
+    except Exception as error:  # whatever a strange file causes, the run goes on
         traceback.print_exc()
         no_memory = isinstance(error, MemoryError) or "Insufficient memory" in str(error)  # OpenCV's message
         reason = "too little memory" if no_memory else "unexpected error"
         detail = repr(error)
         shared_detector.cache_clear()  # its state is unknown
-    detail = detail.replace(str(source.path), source.path.name)  # the same wherever the folder is
+    detail = detail.replace(str(source.path), source.path.name)  # so that reports don't depend on the folder
     return {"name": source.name, "status": "failed", "reason": reason, "detail": detail}
 
 
@@ -63,7 +63,7 @@ def record_of(cache: Path, name: str) -> Record:
 
 
 def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Record:
-    """As `make_clip`; raises UserErrors that begin with a reason of a few words, to count by, and a colon."""
+    """Like `make_clip`, but raises UserErrors that begin with a short reason, for the summary, and a colon."""
     if source.path.exists() and not os.access(source.path, os.R_OK):
         raise UserError(f"no permission: {source.path}")
     with naming("not a video"):
@@ -123,7 +123,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
 
 
 def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
-    """Tracks and crops the face of each frame (None where there is none), while a few frames are in memory."""
+    """Tracks and crops the face of each frame (None where there is none); holds a few frames in memory."""
     waiting = deque()
 
     def crop_first() -> np.ndarray | None:
@@ -142,7 +142,7 @@ def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Ite
 
 
 def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:
-    """Delays a sound (S,) by video frames, with silence in front; a negative number makes it earlier."""
+    """Delays a sound (S,) by video frames, with silence in front; a negative number cuts off its start instead."""
     samples = frames * SAMPLE_RATE // FPS
     if samples > 0:
         return np.pad(wav, (samples, 0))

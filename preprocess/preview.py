@@ -1,4 +1,4 @@
-"""python -m preprocess.preview: a contact sheet of some clips of a cache, to look at before training."""
+"""python -m preprocess.preview: a contact sheet of some clips of a cache, to check before training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ NUM_FRAMES = 8  # of each clip, spread over its length
 
 @dataclass(frozen=True)
 class PreviewConfig:
-    """Draws a contact sheet of some clips of a cache, and says how much the cache holds."""
+    """Draws a contact sheet of some clips of a cache and prints the size of the cache."""
 
     cache: Path
     """Folder that python -m preprocess wrote."""
@@ -38,7 +38,7 @@ def main(config: PreviewConfig) -> None:
 
 
 def strip(clip: Clip) -> np.ndarray:
-    """Faces of one clip with their landmarks, evenly spread over its length; red where there is no face.
+    """Draws faces of one clip, evenly spaced in time, with their landmarks; red cells have no face.
 
     Returns:
         (CELL, NUM_FRAMES * CELL, 3) uint8 RGB, with the clip's name.

@@ -1,4 +1,4 @@
-"""Measures that tell good footage from bad, and the filters that act on them. All filters are off by default."""
+"""Measures of the quality of footage, and filters that use them. All filters are off by default."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -13,28 +13,29 @@ from face.tracking import FaceTrack
 from media.audio import FPS, SAMPLE_RATE
 from runtime.command_line import UserError
 
-SILENT = 1e-3  # root mean square of the samples of a frame: -60 dB
+SILENT = 1e-3  # root mean square of the samples of a frame, -60 dB; quieter frames are silent
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Limits that reject a clip. Every measure but the offset is in the report, whether or not a filter is set."""
+    """Limits that reject a clip. The report has every measure except the offset even if no filter is set."""
 
     min_found: float | None = None
     """Smallest share of frames with a face."""
     max_several: float | None = None
     """Largest share of frames with several faces."""
     min_face: float | None = None
-    """Smallest median of the shorter side of the face box, in pixels."""
+    """Smallest median, over the clip, of the shorter side of the face box, in pixels."""
     max_cuts: int | None = None
     """Largest number of scene cuts."""
     max_silence: float | None = None
     """Largest share of silent frames (below -60 dB)."""
     min_sharpness: float | None = None
-    """Smallest median variance of the face crop's Laplacian; below about 20 a face is blurred."""
+    """Smallest median, over the clip, of the variance of the face crop's Laplacian; below about 20 it is blurred."""
 
     max_offset: int | None = None
-    """Largest offset between sound and lips, in frames either way, by SyncNet; its weights must be in checkpoints/."""
+    """Largest offset between sound and lips, in frames, in either direction. SyncNet measures it; its weights must be
+    in checkpoints/."""
 
     def reject(self, measures: dict[str, float]) -> str | None:
         """Returns the first filter that the measures fail, such as "min_face", or None."""
@@ -71,7 +72,7 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
 
 @functools.cache
 def sync_scorer() -> Callable[[Iterable[np.ndarray], np.ndarray], float]:
-    """A function of a face's frames and sound (S,) that tells by how many frames they are apart; 0 for too few frames.
+    """Returns a function of a face's frames and sound (S,) that measures their offset in frames; 0 for too few frames.
 
     Raises:
         UserError: SyncNet's weights are missing or damaged.
@@ -97,7 +98,7 @@ def sharpness_of(face: np.ndarray) -> float:
 
 
 def silent_frames(wav: np.ndarray) -> np.ndarray:
-    """Which complete frames at 25 fps of a sound (S,) are silent: (F,) bool."""
+    """(F,) bool: whether each complete frame, at 25 fps, of a sound (S,) is silent."""
     samples = SAMPLE_RATE // FPS
     frames = wav[: len(wav) // samples * samples].reshape(-1, samples)
     energy = np.einsum("fs,fs->f", frames, frames)

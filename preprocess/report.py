@@ -1,4 +1,4 @@
-"""The report: what became of each video, one line of JSON each, appended as it happens and sorted at the end."""
+"""The report: the outcome for each video in a line of JSON, appended during the run and sorted at the end."""
 
 import contextlib
 import json
@@ -33,27 +33,27 @@ class ReportFile:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(f"another run is writing {self.path}; wait for it or choose another shard") from None
-        except OSError:  # a cluster's file system may have no locks
+        except OSError:  # a cluster's file system may not support locks
             pass
         with writing(self.path):
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
         self.records = read([self.path])
         paths = sorted(root.glob("report*.jsonl"), key=lambda path: path.stat().st_mtime)
-        self._earlier = read(paths)  # of other divisions into shards, too
+        self._earlier = read(paths)  # also of runs with other shards
 
     def settled(self, name: str) -> bool:
-        """Whether an earlier run could not cache the clip, for a reason that still applies."""
-        reason = self._earlier.get(name, {}).get("reason")  # clips that were cached have none
+        """Whether an earlier run rejected the clip or failed on it, for a reason that still applies."""
+        reason = self._earlier.get(name, {}).get("reason")  # cached clips have none
         return reason is not None and reason not in TEMPORARY
 
     def add(self, record: Record) -> None:
-        """Records a clip at once, so that a run that is killed can go on from here."""
+        """Writes a clip's record at once, so that a killed run can continue from here."""
         self.records[record["name"]] = record
         with writing(self.path):
             self._file.write(f"\n{_line(record)}".encode())  # a killed run may have left half a line
 
     def finish(self) -> None:
-        """Rewrites the report sorted by name, so that it does not depend on the order of work."""
+        """Rewrites the report sorted by name, so that it does not depend on the order of processing."""
         self._file.close()  # Windows cannot replace an open file
         write_whole(self.path, "".join(_line(self.records[name]) for name in sorted(self.records)))
         self._lock.release()
@@ -64,7 +64,7 @@ def _line(record: Record) -> str:
 
 
 def read(paths: Iterable[Path]) -> dict[str, Record]:
-    """The records of report files by name, the last of each. Half a line, left by a killed run, is skipped."""
+    """Reads the last record of each clip, by name. Skips incomplete lines of killed runs."""
     records = {}
     for path in paths:
         for line in path.read_bytes().splitlines():
@@ -75,6 +75,6 @@ def read(paths: Iterable[Path]) -> dict[str, Record]:
 
 
 def summary(records: Iterable[Record]) -> str:
-    """Counts by status and reason, one line each."""
+    """Counts the records by status and reason, one line each."""
     counts = Counter(f"{r['status']}: {r['reason']}" if "reason" in r else r["status"] for r in records)
     return "\n".join(f"{count:7d} {text}" for text, count in sorted(counts.items()))

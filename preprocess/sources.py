@@ -1,4 +1,4 @@
-"""Which videos there are, how their clips are named, and which of them a list names."""
+"""Finds videos, names their clips, and selects those in a list."""
 
 import os
 import sys
@@ -23,12 +23,12 @@ class Source:
 
 
 def find_videos(root: Path) -> list[Source]:
-    """Finds all videos below a folder, sorted by name; what is not used is said on stderr.
+    """Finds all videos below a folder, sorted by name; reports on stderr what it skips.
 
-    Links to folders are followed, each folder once, so that loops end.
+    Follows links to folders, but visits each folder only once, so that loops end.
 
     Raises:
-        UserError: the folder is missing or contains no video that can be read.
+        UserError: the folder is missing or no video is found.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; give the folder that contains the videos")
@@ -43,7 +43,7 @@ def find_videos(root: Path) -> list[Source]:
         subfolders.sort()
         for file in sorted(files):
             path = Path(folder, file)
-            if path.suffix.lower() not in SUFFIXES or file.startswith("."):  # unfinished files, notes of macOS
+            if path.suffix.lower() not in SUFFIXES or file.startswith("."):  # unfinished files, macOS metadata
                 continue
             name = path.with_suffix("").relative_to(root).as_posix()
             used = sources.setdefault(name, Source(name, path))
@@ -71,7 +71,7 @@ def select_listed(sources: Sequence[Source], lists: Sequence[Path]) -> list[Sour
 
 
 def shift_sounds(sources: Sequence[Source], path: Path) -> list[Source]:
-    """Sets `sound_shift` of the clips that a file with lines "clip frames=-5" lists.
+    """Sets `sound_shift` of the clips listed in a file with lines such as "clip frames=-5".
 
     Raises:
         UserError: the file is malformed, or no entry is a clip.

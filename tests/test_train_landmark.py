@@ -286,7 +286,7 @@ def test_unusable_data_is_refused(config: TrainLandmarkConfig, tmp_path: Path) -
         main(replace(config, cache=tmp_path))
     for name in "ab":
         write_clip(tmp_path / "short", name, num_frames=20)
-    with pytest.raises(UserError, match="none of the 1 clips can be trained on: that takes 25 frames"):
+    with pytest.raises(UserError, match="none of the 1 clips can be trained on: training needs 25 frames"):
         main(replace(config, cache=tmp_path / "short"))
     (tmp_path / "list.txt").write_text("elsewhere/clip\n")
     with pytest.raises(UserError, match=r"list\.txt: no entry, such as elsewhere/clip, is a clip"):

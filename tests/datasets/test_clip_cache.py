@@ -1,4 +1,4 @@
-"""The cache returns what was written, says what is wrong with a file, and never shows half a clip."""
+"""The cache returns what was written, reports what is wrong with a file, and never shows half a clip."""
 
 import errno
 import json

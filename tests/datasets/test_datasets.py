@@ -128,7 +128,7 @@ def test_stretch_scales_each_frame_by_a_smoothly_changing_factor(clips: list[Any
 
 def test_overlapping_windows_are_changed_alike_and_silence_stays(clips: list[Any]) -> None:
     windows = np.stack([clips[0].mel[None, :, k : k + 16] for k in (8, 11)])  # 3 columns apart
-    windows[:, :, :, 9] = SILENCE  # of the first; of the second it is another column
+    windows[:, :, :, 9] = SILENCE  # a different moment in each window
     for seed in range(20):
         heard = Augmentation(np.random.default_rng(seed), AugmentConfig(sound=1.0)).change_sound(windows)
         assert heard.shape == windows.shape and heard.dtype == np.float32
@@ -180,7 +180,7 @@ def test_colours_change_alike_in_target_and_references(clips: list[Any]) -> None
 
 def test_unusable_clips_are_reported(clips: list[Any]) -> None:
     short = [clip for clip in clips if clip.name.startswith("s9/")]
-    with pytest.raises(UserError, match="none of the 2 clips can be trained on: that takes 25 frames"):
+    with pytest.raises(UserError, match="none of the 2 clips can be trained on: training needs 25 frames"):
         LandmarkDataset(short, 5, 15, SamplingConfig())
 
 

@@ -141,7 +141,7 @@ def test_shipped_lists_do_not_overlap() -> None:
     val = read_list(folder / "clips_val.txt")
     assert not train.keys() & val.keys()
     both = {who["speaker"] for who in train.values()} & {who["speaker"] for who in val.values()}
-    assert both == {"grid_s1"}  # of this one man other sentences validate
+    assert both == {"grid_s1"}  # the validation clips of this speaker are other sentences
 
 
 def test_byte_order_marks_and_lists_that_match_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

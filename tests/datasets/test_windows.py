@@ -31,7 +31,7 @@ def test_references_are_distinct_and_outside_the_window() -> None:
     for seed in range(50):
         chosen = sample_references(np.random.default_rng(seed), found, excluded, 24)
         assert sorted(chosen) == sorted(set(range(30)) - {3, *excluded})
-    chosen = sample_references(np.random.default_rng(0), found, excluded, 40)  # more than there are: some repeat
+    chosen = sample_references(np.random.default_rng(0), found, excluded, 40)  # more than available: some repeat
     assert len(chosen) == 40 and not set(chosen) & {3, *excluded}
     with pytest.raises(ValueError, match="empty"):
         sample_references(np.random.default_rng(0), found[:5], np.arange(5), 1)

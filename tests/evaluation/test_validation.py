@@ -246,7 +246,7 @@ def test_shards_together_cover_the_cache(shifted: Path, stage1: Path, tmp_path: 
         config.run()
         names += read_list(config.output)
     assert sorted(names) == ["ann/one", "bob/two", "cat/short", "dan/noise"]
-    with pytest.raises(UserError, match="--shard: 3/2 is no shard"):
+    with pytest.raises(UserError, match="--shard: 3/2 is not a shard"):
         replace(config, shard="3/2").run()
 
 

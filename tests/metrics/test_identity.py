@@ -163,7 +163,7 @@ class MobileFaceNet(nn.Module):
 
 @pytest.mark.slow
 def test_a_real_network_tells_aligned_faces_apart(shared: Path) -> None:
-    """Two moments of one clip show one person, two clips show two: the alignment is what embeddings expect."""
+    """Two frames of a clip show one person, two clips show two: the alignment is what embeddings expect."""
     network = MobileFaceNet().eval()
     weights = torch.load(shared / "weights" / "mobilefacenet_xiaoccer_068.ckpt", map_location="cpu", weights_only=True)
     network.load_state_dict(weights["net_state_dict"])

@@ -102,7 +102,7 @@ def test_scores_need_no_float64_on_the_device() -> None:
 
 
 def reference_lpips(shared: Path) -> lpips.LPIPS:
-    """The lpips package itself, with the backbone put in by torchvision's layer numbers."""
+    """The lpips package itself, with a backbone loaded by torchvision's layer numbers."""
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     weights = torch.load(shared / "weights" / "alexnet_features_torchvision.pth", map_location="cpu", weights_only=True)
     for number in (0, 3, 6, 8, 10):

@@ -1,4 +1,4 @@
-"""Mouths: upright crops of one size, and closed forms of realism and sharpness."""
+"""Mouths: upright crops of the same size, and closed forms of realism and sharpness."""
 
 from pathlib import Path
 

@@ -95,13 +95,13 @@ def test_clip_shorter_than_a_window_has_no_score() -> None:
 
 @pytest.mark.parametrize("shift", [-7, 0, 3])
 def test_known_shift_is_found(shift: int) -> None:
-    """Sound embeddings equal to the lips' of `shift` frames later: distance 0 there, offset with the published sign."""
+    """Sound embeddings equal the lips' `shift` frames later: distance 0 there, offset with the published sign."""
     torch.manual_seed(2)
     signal = torch.randn(120, 64)
     lips, sound = signal[20:100], signal[20 + shift : 100 + shift]
     result = score(lips, sound)
     assert result["offset"] == shift
-    assert result["LSE-D"] < 2.0  # zeros at the end of the sound are all that is left
+    assert result["LSE-D"] < 2.0  # only from the zeros at the end of the sound
     assert result["LSE-C"] > 5
     swapped = score(lips, torch.randn(80, 64))
     assert swapped["LSE-C"] < 2

@@ -1,6 +1,6 @@
-"""python -m tests.preprocess.at_scale N: N made-up clips in LRS2's and LRS3's layouts and every bad file, with kills.
+"""python -m tests.preprocess.at_scale N: N made-up clips in the layouts of LRS2 and LRS3, and every kind of bad file.
 
-Compares the caches of an undisturbed run, of one that is killed again and again, of shards in reverse order and of a
+Compares the caches of an undisturbed run, of a run that is killed again and again, of shards in reverse order and of a
 run whose disk is full at first. `test_main` does the same with a few clips.
 """
 
@@ -22,7 +22,7 @@ PARTS = ("main", "pretrain", "trainval", "test")
 
 
 def write_videos(folder: Path, count: int, frames: int = 10, odd: bool = True) -> dict[str, str]:
-    """Writes good clips of several speakers and, if asked for, all odd ones -> the expected reason ("" if cached)."""
+    """Writes good clips of several speakers and, if `odd`, all odd ones -> the expected reasons ("" if cached)."""
     expected = {}
     for k in range(count):
         name = f"{PARTS[k % len(PARTS)]}/speaker{k % 7}/{k:05d}"
@@ -48,7 +48,7 @@ def command(videos: Path, cache: Path, workers: int, *more: str) -> list[str]:
 
 
 def run_with_kills(videos: Path, cache: Path, between: int, seed: int = 0) -> Counter[str]:
-    """Runs until done, killing each run after `between` or so new clips; returns the signals sent."""
+    """Runs until done, killing each run after about `between` new clips; returns the signals sent."""
     chance, kills = random.Random(seed), Counter[str]()
     while True:
         before = len(list(cache.rglob("*.safetensors")))
@@ -67,7 +67,7 @@ def run_with_kills(videos: Path, cache: Path, between: int, seed: int = 0) -> Co
                 return kills
             how = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[kills.total() % 3]
             kills[how.name] += 1
-            os.killpg(run.pid, how) if how == signal.SIGINT else run.send_signal(how)  # a terminal tells all of them
+            os.killpg(run.pid, how) if how == signal.SIGINT else run.send_signal(how)  # as a terminal does
             run.wait(60)
             if how == signal.SIGINT:
                 assert not list(cache.rglob("*.part")), "Ctrl-C leaves no half clip"

@@ -1,4 +1,4 @@
-"""Videos of a face that sways, with a tone: made here, so that nobody's footage is needed."""
+"""Synthetic videos of a swaying face, with a tone."""
 
 from fractions import Fraction
 from functools import cache
@@ -20,7 +20,7 @@ def portrait() -> np.ndarray:
 
 
 def face_frame(index: int, size: tuple[int, int] = (160, 160)) -> np.ndarray:
-    """The portrait, swaying by some pixels, (H, W, 3) uint8 RGB for a size of (W, H)."""
+    """The portrait, moved by a few pixels: (H, W, 3) uint8 RGB for a size of (W, H)."""
     turn = np.array([[1, 0, 6 * np.sin(index / 3)], [0, 1, 4 * np.cos(index / 4)]], np.float32)
     moved = cv2.warpAffine(portrait(), turn, (240, 240), borderMode=cv2.BORDER_REFLECT)
     return cv2.resize(moved, size, interpolation=cv2.INTER_AREA)
@@ -46,7 +46,7 @@ def write_video(
     options: dict[str, str] | None = None,
     rotation: int = 0,
 ) -> Path:
-    """Writes `frames` (or so many of the swaying face), at `times` in seconds if the rate varies, with sound (C, S)."""
+    """Writes `frames` (a number: of the swaying face), at `times` in seconds if the rate varies, with sound (C, S)."""
     pictures = [face_frame(k) for k in range(frames)] if isinstance(frames, int) else frames
     if isinstance(sound, str):
         sound = tone(len(pictures) / fps, rate)
@@ -69,7 +69,7 @@ def write_video(
             file.mux(video.encode(frame))
         file.mux(video.encode())
         if audio is not None and sound is not None:
-            for start in range(0, sound.shape[1], 1024):  # an encoder's frame at a time
+            for start in range(0, sound.shape[1], 1024):  # one frame of the encoder at a time
                 block = np.ascontiguousarray(sound[:, start : start + 1024])
                 chunk = av.AudioFrame.from_ndarray(block, format="fltp", layout=audio.layout.name)
                 chunk.sample_rate, chunk.time_base = rate, Fraction(1, rate)
@@ -92,7 +92,7 @@ def write_wav(path: Path, sound: np.ndarray, rate: int = RATE) -> Path:
 
 
 PQ = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
-UNUSUAL: dict[str, dict[str, Any]] = {  # name -> what `write_video` is told; each becomes a clip
+UNUSUAL: dict[str, dict[str, Any]] = {  # name -> arguments of `write_video`; each video becomes a clip
     "60 fps": {"fps": 60, "frames": 24},
     "29.97 fps": {"fps": 30000 / 1001, "frames": 12},
     "odd sizes": {"frames": [face_frame(k, (161, 163)) for k in range(6)], "codec": "libx264rgb", "pixels": "rgb24"},
@@ -110,7 +110,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {  # name -> what `write_video` is told; ea
 
 
 def write_unusable_videos(folder: Path) -> dict[str, str]:
-    """Writes every kind of file that no clip can be made of -> the reason that the report should give, by name."""
+    """Writes every kind of file that cannot become a clip -> the reason that the report must give, by name."""
     good = write_video(folder / "cut off.mp4", 8).read_bytes()
     (folder / "cut off.mp4").write_bytes(good[: len(good) // 2])
     (folder / "empty.mp4").touch()

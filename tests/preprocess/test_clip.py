@@ -1,4 +1,4 @@
-"""One video -> one clip: what is in it, and that whatever is wrong with a video becomes one line of the report."""
+"""One video -> one clip: its contents; and every fault of a video becomes one line of the report."""
 
 import functools
 import os
@@ -114,7 +114,7 @@ def test_unusual_videos_become_clips(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_flash_and_a_click_stay_together(tmp_path: Path) -> None:
-    """Whatever the frame rate, variable ones too, and however late the sound begins."""
+    """At any frame rate, also a variable one, and however late the sound begins."""
     for name, times, start in (
         ("50", [k / 50 for k in range(50)], 0.0),
         ("vfr", [*np.arange(10) * 0.02, *(0.2 + np.arange(10) * 0.08)], 0.0),
@@ -165,7 +165,7 @@ def test_unusable_videos_are_one_line_each(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_no_permission_is_not_a_bad_video(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    if os.geteuid() == 0:  # root may read everything: be nobody for a while
+    if os.geteuid() == 0:  # root may read everything, so become nobody for a while
         monkeypatch.setattr(os, "access", functools.partial(os.access, effective_ids=True))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -232,7 +232,7 @@ def test_each_filter_rejects_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_offset_filter_asks_syncnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With random weights: what the public ones say is for the tests of the metric."""
+    """With random weights; the tests of the metric use the public ones."""
     torch.manual_seed(0)
     torch.save(SyncNet().state_dict(), tmp_path / "syncnet_v2.model")
     monkeypatch.setattr(registry, "find", lambda _: tmp_path / "syncnet_v2.model")

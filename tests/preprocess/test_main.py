@@ -1,4 +1,4 @@
-"""The whole command resumes, gives the same in shards, and never leaves half a clip."""
+"""The whole command resumes, gives the same results in shards, and never leaves half a clip."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_shards_workers_and_a_second_run_give_the_same(tmp_path: Path, capsys: p
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_run_killed_repeatedly_gives_the_same_bytes(tmp_path: Path) -> None:
-    videos = _videos(tmp_path / "videos", 24, 10)  # so many that a fast machine, too, is interrupted often
+    videos = _videos(tmp_path / "videos", 24, 10)  # enough to interrupt even a fast machine often
     main(PreprocessConfig(videos, tmp_path / "undisturbed", workers=1))
     command = [sys.executable, "-m", "preprocess", "--videos", videos, "--cache", tmp_path / "killed", "--workers", "2"]
     chance, kills, finished = random.Random(0), 0, False

@@ -1,4 +1,4 @@
-"""The report survives a kill, keeps the last word on each clip, and reads the same whatever the order of work."""
+"""The report survives a kill, keeps the last record of each clip, and does not depend on the order of processing."""
 
 import errno
 import json

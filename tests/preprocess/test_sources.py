@@ -64,7 +64,7 @@ def test_shards_divide_the_clips(tmp_path: Path) -> None:
     assert sorted(s.name for part in parts for s in part) == [s.name for s in sources]
     assert {len(part) for part in parts} == {6, 7}
     for shard in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
-        with pytest.raises(UserError, match=r"is no shard: give i/n with i from 1 to n"):
+        with pytest.raises(UserError, match=r"is not a shard: give i/n with i from 1 to n"):
             select_shard(sources, shard)
 
 
@@ -85,7 +85,7 @@ def test_a_file_shifts_the_sound_of_clips(tmp_path: Path) -> None:
     sources = find_videos(tmp_path)
     (tmp_path / "shift.txt").write_text("s/b frames=-5\ns/unknown frames=1\n")
     assert [s.sound_shift for s in shift_sounds(sources, tmp_path / "shift.txt")] == [0, -5]
-    (tmp_path / "a.txt").write_text("s/a\n")  # the shifts may be of clips that are not in the list
+    (tmp_path / "a.txt").write_text("s/a\n")  # shifts may list clips that --list leaves out
     shifted = shift_sounds(sources, tmp_path / "shift.txt")
     assert [s.name for s in select_listed(shifted, [tmp_path / "a.txt"])] == ["s/a"]
     (tmp_path / "shift.txt").write_text("t/b frames=-5\n")
