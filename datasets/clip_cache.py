@@ -171,11 +171,6 @@ class Clip:
             raise UserError(f"{self.root / self.name}{FACES}: the picture of frame {frame} is damaged; {REMEDY}")
         return face
 
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """See `read_metadata`; read from disk on every access."""
-        return read_metadata(self.root, self.name)
-
 
 class ClipCache:
     """All clips below a folder.

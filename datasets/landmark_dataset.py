@@ -35,7 +35,7 @@ class LandmarkDataset(SampledClips):
         if augment.tempo:
             tempo += augment.tempo * rng.uniform(-1, 1)
         length = 1 + math.ceil(tempo * (self.num_frames - 1))
-        if length > clip.longest_run:  # too short to be sped up
+        if length >= clip.num_found or length > clip.longest_run:  # too short to be sped up
             tempo = 1.0
             length = self.num_frames
         start = int(rng.choice(window_starts(clip.found, length)))

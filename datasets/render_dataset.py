@@ -34,7 +34,7 @@ class RenderDataset(SampledClips):
     """
 
     candidates: int = 0
-    """If positive, draw this many frames and take the nearest to the target as references."""
+    """If positive, draw this many frames (fewer from a short clip) and take the nearest to the target as references."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng, clip = self.draw(index)
@@ -42,7 +42,8 @@ class RenderDataset(SampledClips):
         usable = clip.found[windows].all(axis=1)
         frame = int(rng.choice(np.flatnonzero(usable)))
         window = windows[frame]
-        references = sample_references(rng, clip.found, window, max(self.candidates, self.num_references))
+        available = min(self.candidates, clip.num_found - self.num_frames)  # candidates must not repeat
+        references = sample_references(rng, clip.found, window, max(available, self.num_references))
         if self.candidates:
             target_landmarks = clip.crop_landmarks(np.array([frame]))
             nearest = nearest_references(target_landmarks, clip.crop_landmarks(references), self.num_references)

@@ -153,8 +153,7 @@ class Augmentation:
         curve = rng.normal(0, 0.3, 6)  # at 6 frequencies, interpolated between them
         tone = np.interp(position, np.linspace(-1, 1, 6), curve) + rng.uniform(-0.8, 0.8)
         noise = SILENCE + strength * rng.uniform(-0.5, 2.0) + 0.5 * rng.uniform(-1, 1) * position
-        louder = np.maximum(shifted + strength * tone[:, None], noise[:, None])
-        louder = np.clip(louder, SILENCE, -SILENCE)
+        louder = np.clip(shifted + strength * tone[:, None], np.maximum(noise, SILENCE)[:, None], -SILENCE)
         changed = np.where(shifted > SILENCE + 1e-3, louder, shifted)
         first = rng.integers(bands)
         count = rng.integers(0, 1 + round(16 * strength))

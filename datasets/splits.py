@@ -120,11 +120,11 @@ def match(entries: Iterable[str], names: Iterable[str], source: object) -> dict[
         main = [name for name in matches if f"/{name}".endswith(f"/main/{key}")]
         matches = exact or main or matches
         if len(matches) > 1:
-            raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); write their whole names")
+            raise UserError(f"list entry {entry} matches several clips ({', '.join(matches)}); give the full name")
         if matches:
             matched[entry] = matches[0]
     if not matched:
-        raise UserError(f"{source}: no entry, such as {entries[0]}, is a clip; names of clips are like {names[0]}")
+        raise UserError(f"{source}: no entry, such as {entries[0]}, matches a clip; clips have names like {names[0]}")
     missing = [entry for entry in entries if entry not in matched]
     if missing:
         print(

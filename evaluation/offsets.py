@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 from scipy import ndimage
 
-from datasets.clip_cache import ClipCache
+from datasets.clip_cache import ClipCache, read_metadata
 from datasets.splits import quoted, read_list, read_words, select_shard
 from evaluation.generate_videos import WORKER_DIED, do_all
 from evaluation.validation import ClipFaces, predict
@@ -87,7 +87,7 @@ def estimate(name: str, offsets: Offsets) -> str:
     """The line of the list for a clip."""
     cache, predictor = _open(offsets)
     clip = cache.open(name)
-    shift = clip.metadata["sound_shift"]
+    shift = read_metadata(offsets.cache, name)["sound_shift"]
     if clip.num_found < MIN_FRAMES:
         return f"{quoted(name)} frames={shift} short\n"
     faces = ClipFaces(clip)

@@ -23,6 +23,5 @@ def check(actual: Mapping[str, object], expected: Mapping[str, object], where: s
         ours = expected.get(field, "nothing")
         if theirs != ours:
             raise UserError(
-                f"{where} was made with {field} = {theirs}, but {ours} is in force here; "
-                "make it again, or choose one that fits"
+                f"{where} was made with {field} = {theirs}, but {ours} is needed here; make it again or choose another"
             )

@@ -11,7 +11,7 @@ GREY = 224  # of 255, of the lines
 
 
 def draw_sketch(landmarks_in_crop: ndarray, crop_height: int, crop_width: int, size: int = SIZE) -> ndarray:
-    """Draws one face: landmarks (131, 2) in crop coordinates of a crop in pixels -> (size, size, 3) f32, 0 to 224.
+    """Draws one face: landmarks (131, 2) in a crop of this size in pixels -> (size, size, 3) f32, 0 to 224.
 
     The three channels are equal. Edges with an end outside the crop (or NaN) are left out.
     """

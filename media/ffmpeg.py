@@ -298,8 +298,8 @@ class Converter:
             return pictures.deinterlace(picture)
         return picture
 
-    def from_rgb(self, picture: ndarray, pixel_format: str | None, matrix: int = 1) -> av.VideoFrame:
-        """Returns a frame of `pixel_format`: RGB, or limited range with this colour matrix (H.273; 1 is BT.709)."""
+    def from_rgb(self, picture: ndarray, pixel_format: str | None, matrix: int) -> av.VideoFrame:
+        """Returns a frame of `pixel_format`: RGB, or limited range with this colour matrix (H.273)."""
         frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         if pixel_format == "rgb24":
             return frame

@@ -14,7 +14,7 @@ _MIN_COMB = 8  # grey levels by which a line of the other field stands out where
 
 
 def is_hd(width: int, height: int) -> bool:
-    """Whether players interpret untagged colours in a picture of this size as BT.709; otherwise it is BT.601."""
+    """Whether players read untagged colours in a picture of this size as BT.709, not as BT.601."""
     return width >= 1280 or height > 576
 
 

@@ -321,10 +321,8 @@ def read_audio(path: str | Path, remarks: list[str] | None = None) -> ndarray:
         remarks.append(f"its sound ends after {seconds:.1f} of {stated:.1f} s")
     if has_cancelled:
         remarks.append("its channels have opposite phase and cancel out; where they do, the louder one was used")
-    is_silent = max(wav.max(), -wav.min()) < _SILENT
     if len(source.sounds) > 1:
-        track = f"sound track {source.sounds.index(stream) + 1} of {len(source.sounds)} was used"
-        remarks.append(f"{track}; it is silent throughout" if is_silent else track)
-    elif is_silent:
+        remarks.append(f"sound track {source.sounds.index(stream) + 1} of {len(source.sounds)} was used")
+    if max(wav.max(), -wav.min()) < _SILENT:
         remarks.append("its sound is silent throughout")
     return wav

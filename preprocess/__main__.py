@@ -36,7 +36,7 @@ class PreprocessConfig:
     cache: Path
     """Folder to write; a clip is named after its video: the path below --videos, without suffix."""
     workers: int = available_cores()
-    """Processes."""
+    """Number of processes."""
     shard: str = "1/1"
     """i/n: process only part i of n (i from 1), for job arrays."""
     list: tuple[Path, ...] = ()

@@ -73,7 +73,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
     with naming("no sound"):
         wav = shift_sound(read_audio(sound_file(video), sound_notes), source.sound_shift)
     if not len(wav):
-        raise UserError(f"no sound: it ends before it is moved by {source.sound_shift} frames")
+        raise UserError(f"no sound: none is left after a shift by {source.sound_shift} frames")
     limit = frames_for_samples(len(wav))
     silent = silent_frames(wav)
     mel = log_mel(wav)
@@ -110,7 +110,7 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
         if stated_frames > num_frames + 1:
             seconds = (stated_frames - num_frames) / FPS
             shorter = "sound" if num_frames == limit else "picture"
-            notes.append(f"{seconds:.2f} s shorter than the video says: there its {shorter} ends")
+            notes.append(f"{seconds:.2f} s shorter than the video states: its {shorter} ends early")
         metadata = {
             "settings": fingerprint.current(size),
             "source": source.path.name,

@@ -8,6 +8,7 @@ import numpy as np
 
 from datasets.clip_cache import Clip, ClipCache
 from media.audio import FPS
+from media.timing import evenly_spaced
 from runtime import command_line
 
 CELL = 192  # side of a face in the contact sheet, in pixels
@@ -29,8 +30,8 @@ def main(config: PreviewConfig) -> None:
     """Writes the picture, and prints the number of clips and hours."""
     with command_line.naming("--cache"):
         clips = list(ClipCache(config.cache, None))
-    step = len(clips) // NUM_CLIPS + 1  # clips are sorted by name: spread over speakers
-    sheet = np.concatenate([strip(clip) for clip in clips[::step]])
+    chosen = evenly_spaced(len(clips), NUM_CLIPS)  # of clips sorted by name, so that they spread over speakers
+    sheet = np.concatenate([strip(clips[index]) for index in chosen])
     _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     command_line.write_whole(config.output, png.tobytes())
     frames = sum(clip.num_frames for clip in clips)

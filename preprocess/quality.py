@@ -72,7 +72,7 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
 
 @functools.cache
 def sync_scorer() -> Callable[[Iterable[np.ndarray], np.ndarray], float]:
-    """Returns a function of a face's frames and sound (S,) that measures their offset in frames; 0 for too few frames.
+    """Returns a function of a face's frames and sound (S,) that measures their absolute offset in frames; 0 if too few.
 
     Raises:
         UserError: SyncNet's weights are missing or damaged.

@@ -289,7 +289,7 @@ def test_unusable_data_is_refused(config: TrainLandmarkConfig, tmp_path: Path) -
     with pytest.raises(UserError, match="none of the 1 clips can be trained on: training needs 25 frames"):
         main(replace(config, cache=tmp_path / "short"))
     (tmp_path / "list.txt").write_text("elsewhere/clip\n")
-    with pytest.raises(UserError, match=r"list\.txt: no entry, such as elsewhere/clip, is a clip"):
+    with pytest.raises(UserError, match=r"list\.txt: no entry, such as elsewhere/clip, matches a clip"):
         main(replace(config, split=replace(config.split, val_list=tmp_path / "list.txt")))
     write_clip(tmp_path / "other", "a", num_frames=30)
     write_clip(tmp_path / "other", "b", num_frames=30, size=64)

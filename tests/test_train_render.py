@@ -183,7 +183,7 @@ def test_only_the_main_process_reads_validation_samples(config: TrainRenderConfi
 
 
 def test_cache_of_another_size(config: TrainRenderConfig) -> None:
-    with pytest.raises(UserError, match=r"crop.size = 32, but 64 is in force"):
+    with pytest.raises(UserError, match=r"crop.size = 32, but 64 is needed here"):
         main(replace(config, model=replace(TINY, size=64)))
 
 

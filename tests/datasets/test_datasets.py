@@ -189,6 +189,13 @@ def test_a_clip_needs_a_frame_left_as_reference(tmp_path: Path) -> None:
     assert [clip.name for clip in LandmarkDataset(clips, 30, 15, SamplingConfig()).clips] == ["b"]
 
 
+def test_nearest_references_of_a_short_clip_do_not_repeat(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "a", 26)
+    dataset = RenderDataset([clip], 5, 5, SamplingConfig(), candidates=25)
+    for index in range(20):
+        assert len(np.unique(dataset[index]["reference_landmarks"], axis=0)) == 5
+
+
 def test_tempo_moves_mouth_and_sound_alike(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, "a", 60)
     plain = Augmentation(np.random.default_rng(0), AugmentConfig())
@@ -204,6 +211,13 @@ def test_tempo_moves_mouth_and_sound_alike(tmp_path: Path) -> None:
     # The same centre, and columns that lie 1.5 times as far from it.
     np.testing.assert_allclose(sample["mel"][0, 0, :, 7], normal["mel"][0, 0, :, 7], rtol=1.3e-6, atol=1e-5)
     np.testing.assert_allclose(sample["mel"][0, 0, :, 9], normal["mel"][0, 0, :, 10], rtol=1.3e-6, atol=1e-5)
+
+
+def test_speeding_up_leaves_a_frame_as_reference(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, "a", 26)
+    dataset = LandmarkDataset([clip], 22, 3, SamplingConfig(augment=AugmentConfig(tempo=0.2)))
+    for index in range(40):
+        assert dataset[index]["reference"].shape == (3, 131, 2)
 
 
 def test_short_clip_is_not_sped_up(tmp_path: Path) -> None:

@@ -150,6 +150,6 @@ def test_byte_order_marks_and_lists_that_match_nothing(tmp_path: Path, capsys: p
     assert "bom.txt: 1 of 2 entries match no clip, such as a/9" in capsys.readouterr().err
     wrong = _list(tmp_path / "wrong.txt", "b/1.mp4")
     with pytest.raises(
-        UserError, match=r"wrong\.txt: no entry, such as b/1\.mp4, is a clip; names of clips are like a/1"
+        UserError, match=r"wrong\.txt: no entry, such as b/1\.mp4, matches a clip; clips have names like a/1"
     ):
         split(["a/1", "a/2"], SplitConfig(test_list=wrong))

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from checkpoints import registry
-from datasets.clip_cache import ClipCache
+from datasets.clip_cache import ClipCache, read_metadata
 from face import fingerprint
 from face.crop import SIZE, crop_face
 from face.tracking import Tracker, track_faces
@@ -60,7 +60,8 @@ def test_a_clip_contains_what_the_video_shows(tmp_path: Path) -> None:
     for frame in (0, 11):
         original = crop_face(list(Video(video))[frame], track.boxes[frame]).astype(float)
         assert 10 * np.log10(255**2 / np.mean((clip.face(frame) - original) ** 2)) > 40
-    assert clip.metadata["settings"] == fingerprint.current() and clip.metadata["frame_size"] == [160, 160]
+    metadata = read_metadata(tmp_path / "cache", "a")
+    assert metadata["settings"] == fingerprint.current() and metadata["frame_size"] == [160, 160]
 
 
 def test_crops_are_those_of_the_whole_track(tmp_path: Path) -> None:
@@ -92,9 +93,9 @@ def test_sound_may_be_a_separate_file_and_shifted(tmp_path: Path) -> None:
         mel = ClipCache(tmp_path / "cache").open("a").mel
         starts[shift] = int(np.flatnonzero(mel.max(axis=0) > -2)[0])
     assert starts[1] - starts[0] == pytest.approx(3.2, abs=1) and starts[0] - starts[-1] == pytest.approx(3.2, abs=1)
-    assert ClipCache(tmp_path / "cache").open("a").metadata["sound_shift"] == 1
+    assert read_metadata(tmp_path / "cache", "a")["sound_shift"] == 1
     record = _make(video, tmp_path, -5)  # by all that there is
-    assert (record["reason"], record["detail"]) == ("no sound", "it ends before it is moved by -5 frames")
+    assert (record["reason"], record["detail"]) == ("no sound", "none is left after a shift by -5 frames")
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_unusual_videos_become_clips(tmp_path: Path) -> None:
         assert clip.num_found == clip.num_frames == record["frames"]
         assert abs(clip.num_frames - lengths.get(name, 6)) <= 1
         if name == "short sound":
-            assert any(note.endswith("shorter than the video says: there its sound ends") for note in record["notes"])
+            assert any(note.endswith("shorter than the video states: its sound ends early") for note in record["notes"])
         if name == "one frame":
             assert record["notes"] == []
 
@@ -147,7 +148,7 @@ def test_a_truncated_video_is_used_and_the_loss_noted(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(whole[: start + size // 2])
     record = _make(tmp_path / "a.mp4", tmp_path)
     assert record["status"] == "cached" and 20 < record["frames"] < 45
-    assert "s shorter than the video says: there its sound ends" in record["notes"][0]
+    assert "s shorter than the video states: its sound ends early" in record["notes"][0]
     assert "of its sound cannot be decoded" in record["notes"][1]
 
 

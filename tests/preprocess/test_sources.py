@@ -76,7 +76,7 @@ def test_lists_choose_clips(tmp_path: Path) -> None:
     (tmp_path / "twice.txt").write_text("s0/0\nmain/s0/0\n")
     assert [s.name for s in select_listed(sources, [tmp_path / "twice.txt"])] == ["main/s0/0"]
     (tmp_path / "none.txt").write_text("t/0\n")
-    with pytest.raises(UserError, match=r"none\.txt: no entry, such as t/0, is a clip"):
+    with pytest.raises(UserError, match=r"none\.txt: no entry, such as t/0, matches a clip"):
         select_listed(sources, [tmp_path / "none.txt"])
 
 
@@ -89,7 +89,7 @@ def test_a_file_shifts_the_sound_of_clips(tmp_path: Path) -> None:
     shifted = shift_sounds(sources, tmp_path / "shift.txt")
     assert [s.name for s in select_listed(shifted, [tmp_path / "a.txt"])] == ["s/a"]
     (tmp_path / "shift.txt").write_text("t/b frames=-5\n")
-    with pytest.raises(UserError, match=r"shift\.txt: no entry, such as t/b, is a clip"):
+    with pytest.raises(UserError, match=r"shift\.txt: no entry, such as t/b, matches a clip"):
         shift_sounds(sources, tmp_path / "shift.txt")
     (tmp_path / "shift.txt").write_text("s/b -5\n")
     with pytest.raises(UserError, match=r"shift\.txt has no frames=NUMBER after s/b"):
