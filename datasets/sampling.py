@@ -24,7 +24,7 @@ STRETCH_FRAMES = 2  # smoothness of the stretch over time: sigma of a Gaussian i
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Augmentation of a sample; none by default, as in the paper."""
+    """Augmentation of a sample. The paper uses none."""
 
     flip: float = 0.0
     """Probability that a sample is mirrored."""
@@ -45,10 +45,9 @@ class SamplingConfig:
     """How samples are drawn."""
 
     balance: Literal["clip", "speaker"] = "clip"
-    """clip: every clip equally often. speaker: each speaker in proportion to the square root of the number of frames,
-    so that a speaker with most of the frames does not dominate, and a single clip is not repeated all the time."""
+    """clip: every clip equally often. speaker: each speaker by the square root of the number of its frames."""
     samples_per_epoch: int | None = None
-    """Samples of an epoch; by default the number of clips."""
+    """Samples of an epoch; None for as many as there are clips."""
     augment: AugmentConfig = AugmentConfig()
     overfit: int = 0
     """Train on this many fixed samples only, as a check: the training loss must fall to almost 0."""
@@ -86,6 +85,7 @@ class SampledClips:
         self.clips = usable
         weights = np.ones(len(usable))
         if self.config.balance == "speaker":
+            # The square root keeps long speakers from dominating, and those with a single clip from repeating it.
             frames = np.array([clip.num_found for clip in usable])
             _, speaker = np.unique([self.speakers[clip.name] for clip in usable], return_inverse=True)
             weights = frames / np.sqrt(np.bincount(speaker, frames)[speaker])

@@ -31,8 +31,7 @@ class PreprocessConfig:
     """Turns videos into a cache of face crops, landmarks and mel spectrograms for training and evaluation."""
 
     videos: Path
-    """Folder of videos, in the layout of LRS2, LRS3 or any other. The sound is in the video or in a .wav file of the
-    same name."""
+    """Folder of videos (LRS2, LRS3 or any layout). The sound is in the video or in a .wav file of the same name."""
     cache: Path
     """Folder to write; a clip is named after its video: the path below --videos, without suffix."""
     workers: int = available_cores()

@@ -34,8 +34,7 @@ class Filters:
     """Smallest median, over the clip, of the variance of the face crop's Laplacian; below about 20 it is blurred."""
 
     max_offset: int | None = None
-    """Largest offset between sound and lips, in frames, in either direction. SyncNet measures it; its weights must be
-    in checkpoints/."""
+    """Largest offset between sound and lips in frames, in either direction; needs SyncNet's weights in checkpoints/."""
 
     def reject(self, measures: dict[str, float]) -> str | None:
         """Returns the first filter that the measures fail, such as "min_face", or None."""
