@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 from scipy import ndimage
 
-from face.crop import to_crop
+from face.crop import sides, to_crop
 from face.landmarks import INNER_LIPS, LIP_SLICE, OUTER_LIPS
 from face.references import lip_openness
 from media.audio import COLUMNS_PER_SECOND, FPS, SILENCE
@@ -36,7 +36,7 @@ class FaceSequence(NamedTuple):
 
     def openness(self, pairs: ndarray) -> ndarray:
         """Mean distance between paired lip landmarks, `pairs` (K, 2), relative to the height of the box: (F,)."""
-        heights = self.boxes[:, 3] - self.boxes[:, 1]
+        heights = sides(self.boxes)[:, 1]
         return lip_openness(self.landmarks_in_frame, heights, pairs)
 
 

@@ -148,9 +148,9 @@ def test_the_report_lists_each_clip_once(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_preview_draws_a_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for k in range(3):
+    for k in range(9):
         write_clip(tmp_path / "cache", f"s{k % 2}/{k}", 30, missing=(k,))
     preview.main(preview.PreviewConfig(tmp_path / "cache", tmp_path / "sheet.png"))
-    assert capsys.readouterr().out == "3 clips, 0.00 hours\n"
+    assert capsys.readouterr().out == "9 clips, 0.00 hours\n"
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet is not None and sheet.shape == (3 * 192, 8 * 192, 3)
+    assert sheet is not None and sheet.shape == (8 * 192, 8 * 192, 3)
