@@ -1,6 +1,6 @@
-"""Trains stage 1, sound to lips and jaw: python train_landmark.py --cache DIR --run DIR (the same again continues)
+"""Trains stage 1, sound to lips and jaw: python train_landmark.py --cache DIR --run DIR
 
-Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmark.py ...
+Repeat the command to continue. Paper section 3.1. On several GPUs: torchrun --nproc-per-node 4 -- train_landmark.py ...
 """
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
@@ -44,10 +44,10 @@ from training.config import TrainConfig, chosen_preset, with_sizes_of
 from training.engine import Engine
 from training.loop import Trainer, Validation, train
 
-VIDEO_FRAMES = 100  # of the video that each validation writes
-SHOWN_SIZE = 2 * SIZE  # pixels of a sketch that is shown
+VIDEO_FRAMES = 100  # in the video that each validation writes
+SHOWN_SIZE = 2 * SIZE  # side of a sketch on display, in pixels
 MAX_WINDOWS = 32  # of a validation clip
-LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # whose distance is the openness
+LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # points that face each other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,9 @@ class TrainLandmarkConfig(TrainConfig):
     sampling: SamplingConfig = SamplingConfig()
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 15
-    """Reference faces of a sample, N_l."""
+    """Reference faces per sample, N_l."""
     val_clips: int = 64
-    """Validation clips at most, spread over the list; each is predicted whole."""
+    """Largest number of validation clips, spread evenly over the list; each is predicted as a whole."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +96,7 @@ PRESETS = {
         steps=610_000,
         batch=128,
         ema=0.0,
-        # bf16 would round landmarks to half a pixel; lite's networks predict small differences to the references.
+        # bf16 would round landmarks to half a pixel. The lite networks predict small differences, so they may use it.
         precision="tf32",
     ),
 }
@@ -109,7 +109,7 @@ class LandmarkTrainer(Trainer):
     export = staticmethod(weights.save)  # type: ignore[assignment]
 
     def predict(self, network: Any, batch: Batch) -> tuple[Tensor, Tensor, Scalars]:
-        """Lips (B, T, 40, 2) and jaws (B, T, 17, 2), the terms of their loss, and the sum of these, "L"."""
+        """Predicts lips (B, T, 40, 2) and jaws (B, T, 17, 2), and computes the terms of the loss and their sum, "L"."""
         with self.engine.autocast():
             lip, jaw = network(batch["mel"], batch["pose"], batch["reference"])
         landmarks = lip, jaw, batch["lip"], batch["jaw"]
@@ -124,7 +124,7 @@ class LandmarkTrainer(Trainer):
         return losses
 
     def validate(self, network: Any, example: Clip) -> Validation:
-        """L1, and the lips' opening and motion against the truth, of a clip's windows."""
+        """Scores a clip's windows: the loss, and the lips' opening and motion against the truth."""
         windows = whole_clip(example, self.config.model.num_frames, self.config.num_references)
         batch = to_device(windows, self.engine.device)
         lip, jaw, losses = self.predict(network, batch)
@@ -144,7 +144,7 @@ class LandmarkTrainer(Trainer):
         return scores, lambda: {title: np.concatenate(draw(truth[shown], predicted[shown]), axis=1).transpose(2, 0, 1)}
 
     def write_video(self, network: Any, path: Path) -> None:
-        """True sketches in green and predicted ones in red, with the sound."""
+        """Writes true sketches in green and predicted ones in red, with the sound."""
         clip = max(self.examples, key=lambda clip: clip.longest_run)
         frames = shown_frames(clip.found, VIDEO_FRAMES)
         references = sample_references(np.random.default_rng(0), clip.found, frames, self.config.num_references)
@@ -161,12 +161,12 @@ class LandmarkTrainer(Trainer):
 
 
 def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> ndarray:
-    """Windows of landmarks (B, T, 74 and 17 and 40, 2) -> frames (B*T, 131, 2)."""
+    """Joins the landmarks of windows, (B, T, 74 and 17 and 40, 2), to those of frames (B*T, 131, 2)."""
     return torch.cat([pose, jaw, lip], dim=2).flatten(0, 1).cpu().numpy()
 
 
 def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
-    """A clip's frames in windows of `length`, end to end or (a long clip's) spread over it: the same at every call."""
+    """Cuts a clip into windows of `length` frames, end to end or, in a long clip, spread over it; always the same."""
     starts = window_starts(clip.found, length)
     starts = starts[(starts - starts[0]) % length == 0]  # (B,)
     samples = []
@@ -179,14 +179,14 @@ def whole_clip(clip: Clip, length: int, num_references: int) -> Batch:
 
 
 def draw(truth: ndarray, predicted: ndarray) -> ndarray:
-    """Sketches of landmarks (F, 131, 2), true ones green, predicted ones red: (F, S, S, 3) uint8 RGB."""
+    """Draws sketches of landmarks (F, 131, 2), true ones green, predicted ones red: (F, S, S, 3) uint8 RGB."""
     green = draw_sketches(truth, SIZE, SIZE, SHOWN_SIZE)  # (F, S, S)
     red = draw_sketches(predicted, SIZE, SIZE, SHOWN_SIZE)
     return np.stack([red, green, np.zeros_like(red)], axis=-1).astype(np.uint8)
 
 
 def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
-    """Data, network and loop of a configuration. Raises UserError when they don't fit together."""
+    """Yields the trainer of a configuration. Raises UserError if data and network do not fit together."""
     with naming("--init"):
         model = weights.load(config.init, "landmark") if config.init else weights.build(config.model)
     config = with_sizes_of(config, PRESETS[config.preset], model.config)
@@ -205,7 +205,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     )
     data = dataset([cache.open(name) for name in clips.train])
     examples = []
-    if engine.is_main:  # which alone validates
+    if engine.is_main:  # only the main process validates
         val = clips.val or clips.train  # a single clip serves for both
         examples = dataset([cache.open(val[i]) for i in evenly_spaced(len(val), config.val_clips)]).clips
     yield LandmarkTrainer(model, data, examples, config, engine)

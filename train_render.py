@@ -1,6 +1,6 @@
-"""Trains stage 2, landmarks and references to pictures: python train_render.py --cache DIR --run DIR (again: continues)
+"""Trains stage 2, landmarks and references to pictures: python train_render.py --cache DIR --run DIR
 
-Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.py ...
+Repeat the command to continue. Paper section 3.2. On several GPUs: torchrun --nproc-per-node 4 -- train_render.py ...
 """
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
@@ -53,18 +53,18 @@ class TrainRenderConfig(TrainConfig):
     sampling: SamplingConfig = SamplingConfig()
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 3
-    """Reference images of a sample, N."""
+    """Reference images per sample, N."""
     discriminator_width: int = 64
     """Channels of the discriminator's first layer, doubled three times."""
     initial_motion_steps: int = 0
     """lite: steps that train the initial motion by itself, in RUN/initial_motion, before the renderer's own --steps."""
     initial_motion_decay: float = 0.003
-    """L2 penalty on the correction of the initial motion, in dB; without it the layer overfits the training
+    """L2 penalty, in dB, on the weights that correct the initial motion. Without it they overfit the training
     identities."""
     alignment_steps: int = 0
-    """Steps at the start that train the alignment alone; none after --init."""
+    """First steps, which train the alignment alone; none with --init."""
     val_samples: int = 64
-    """Fixed validation samples, spread over the clips."""
+    """Number of fixed validation samples, spread over the clips."""
     vgg: Path | None = None
     """VGG-19 weights (default: those in checkpoints/)."""
 
@@ -81,7 +81,7 @@ class TrainRenderConfig(TrainConfig):
         if not layers or not set(layers) <= set(LAYERS):
             raise SettingError("loss.layers", f"({' '.join(map(str, layers))}) are not some of {LAYERS}")
         if not any(self.loss.weights.values()):
-            raise SettingError("loss", "no term that trains has a weight")
+            raise SettingError("loss", "all weights are 0; give at least one term a weight")
 
 
 PRESETS = {
@@ -112,16 +112,16 @@ PRESETS = {
 
 
 def find_vgg(config: TrainRenderConfig) -> VGG19:
-    """VGG-19 of the perceptual loss. Raises UserError when its weights are missing or damaged."""
+    """Loads the VGG-19 of the perceptual loss. Raises UserError if its weights are missing or damaged."""
     path = config.vgg or registry.find("vgg19")
     if path is None:
-        raise UserError(f"{registry.how_to_get('vgg19')}, or name a file by --vgg")
+        raise UserError(f"{registry.how_to_get('vgg19')}, or name a file with --vgg")
     with registry.reading(path, "VGG-19"):
         return VGG19(torch.load(path, map_location="cpu", weights_only=True), config.loss.layers)
 
 
 class InitialMotionTrainer(Trainer):
-    """The initial motion of lite, by the PSNR of the lower halves of each warped reference and of their average."""
+    """Trains the lite initial motion by the PSNR of the lower halves of each warped reference and of their average."""
 
     name = "initial_motion"
 
@@ -147,7 +147,7 @@ class InitialMotionTrainer(Trainer):
 
 
 class Generator(nn.Module):
-    """The renderer with its loss: one module, so that DistributedDataParallel sees what is trained in a step."""
+    """The renderer with its loss: one module, so that DistributedDataParallel sees which parameters a step trains."""
 
     def __init__(self, renderer: nn.Module, loss: RenderLoss) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Generator(nn.Module):
         self.loss = loss
 
     def forward(self, batch: Batch, warming_up: bool) -> tuple[Scalars, Tensor]:
-        """Returns the losses and, without its graph, the face (B, 3, H, W)."""
+        """Returns the losses and the detached face (B, 3, H, W)."""
         output = draw(self.renderer, batch)
         losses = self.loss(output.face, output.warped_reference, batch["target"], warming_up)
         return losses, output.face.detach()
@@ -171,7 +171,7 @@ class RenderTrainer(Trainer):
         super().__post_init__()
         config = self.config
         engine = self.engine
-        # Without warping, or a loss of it, there is no alignment to warm up: everything trains from the start.
+        # Without warping, or without a loss on it, the alignment has no warm-up: everything trains from the start.
         if config.model.use_warping and config.loss.warp and not config.init:
             self.warm_up_steps = config.alignment_steps
         if self.warm_up_steps:
@@ -202,7 +202,7 @@ class RenderTrainer(Trainer):
         return losses
 
     def validate(self, network: Any, example: Batch) -> Validation:
-        """PSNR, SSIM, LPIPS and the loss's distances of a sample; a row of pictures."""
+        """Scores a sample: PSNR, SSIM, LPIPS and the distances of the loss. Shows a row of pictures."""
         with self.engine.autocast():
             output = draw(network, example)
             losses = self.loss(output.face, output.warped_reference, example["target"])
@@ -229,7 +229,7 @@ def draw(renderer: Any, batch: Batch) -> RendererOutput:
 
 
 def picture_row(batch: Batch, output: RendererOutput) -> Tensor:
-    """Pictures of the first sample, side by side: (3, H, W * n), RGB in [0, 1]."""
+    """Puts the pictures of the first sample side by side: (3, H, W * n), RGB in [0, 1]."""
     sketches = batch["target_sketches"][0]
     pictures = [sketches[len(sketches) // 2].expand(3, -1, -1), *batch["reference_images"][0]]
     if output.motion:
@@ -239,7 +239,11 @@ def picture_row(batch: Batch, output: RendererOutput) -> Tensor:
 
 
 def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
-    """First the initial motion (lite), then the renderer. Raises UserError if data and networks don't fit together."""
+    """Yields the trainer of the initial motion (lite), then the renderer's.
+
+    Raises:
+        UserError: data and networks do not fit together.
+    """
     with naming("--init"):
         model = weights.load(config.init, "render") if config.init else weights.build(config.model)
     config = with_sizes_of(config, PRESETS[config.preset], model.config)
@@ -258,10 +262,10 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     )
     data = dataset([cache.open(name) for name in clips.train], config=config.sampling)
     examples = []
-    if engine.is_main:  # which alone validates
+    if engine.is_main:  # only the main process validates
         val = clips.val or clips.train  # a single clip serves for both
         fixed = dataset([cache.open(name) for name in val], config=SamplingConfig(samples_per_epoch=config.val_samples))
-        for i in range(config.val_samples):  # few, and always the same
+        for i in range(config.val_samples):
             examples.append(to_device(default_collate([fixed[i]]), engine.device))
 
     motion = getattr(model, "initial_motion", None)
@@ -269,7 +273,7 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
         motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
         trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine)
         yield trainer
-        motion.load_state_dict(trainer.average.state_dict())  # the renderer trains on top of it, without a gradient
+        motion.load_state_dict(trainer.average.state_dict())  # the renderer gives it no gradient
     yield RenderTrainer(model, data, examples, config, engine)
 
 

@@ -1,8 +1,8 @@
-"""python -m benchmarks.inference: speed and memory of dubbing on this machine, as tables and a picture.
+"""python -m benchmarks.inference: measures speed and memory of dubbing on this machine, as tables and a picture.
 
-Start-up and memory are those of the command, in processes of their own; whole jobs run in this process, once it is
-warm. The paper's renderer is compared with the plain formula, which encodes the references for every frame; its speed
-is given as the formula's operations a second, relative to those of a matrix product in the same run.
+Start-up time and memory are measured by running the command in processes of its own. Whole jobs run in this process
+after a warm-up. The paper's renderer is compared with the plain formula, which encodes the references for every frame.
+Its relative rate is the formula's operations per second, divided by those of a matrix product in the same run.
 """
 
 import re
@@ -41,14 +41,14 @@ class InferenceBenchmarkConfig:
 
 
 def main(config: InferenceBenchmarkConfig) -> None:
-    """Prints the tables as they come, and draws the picture."""
+    """Prints each table when it is ready, then draws the picture."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         commands = [measure_command(config.device, folder, length) for length in LENGTHS]
         print_table("The command, 224 x 224", commands)
         dubber = Dubber.from_weights(config=DubConfig(device=config.device))
         device = dubber.networks.device
-        measure_job(dubber, folder, SMALL)  # warms up
+        measure_job(dubber, folder, SMALL)  # warm-up
         jobs = [measure_job(dubber, folder, size) for size in (PORTRAIT, SQUARE, SMALL)]
         with busy_core():
             jobs.append(measure_job(dubber, folder, SQUARE) | {"job": "512 x 512, one core busy"})
@@ -103,7 +103,7 @@ def measure_renderer(count: int, device: torch.device, dtype: torch.dtype) -> Ro
     references = picture[:, None].repeat(1, count, 1, 1, 1)
     mel = torch.rand(1, 1, N_MELS, MEL_COLUMNS, device=device)
     inputs = (picture, sketches, references, references, mel)
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # with a gradient no layers are composed
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # gradients switch off composed convolutions
         renderer(*inputs)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         features = renderer.encode_references(references, references)

@@ -1,4 +1,4 @@
-"""What a machine can do, and what a process takes of it."""
+"""Measurements of this machine, and of the time and memory that a process takes."""
 
 import platform
 import re
@@ -15,7 +15,7 @@ import torch
 from tabulate import tabulate
 from torch.utils.benchmark import Timer
 
-SIDE = 2048  # of the matrices whose product tells the speed of a machine
+SIDE = 2048  # of the matrices whose product is timed
 
 Row = dict[str, Any]  # a line of a table, by column
 
@@ -25,7 +25,7 @@ def print_table(title: str, rows: list[Row]) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """Processor or GPU, threads, versions."""
+    """Names the processor or GPU, the number of threads and PyTorch's version."""
     name = platform.processor()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -35,13 +35,13 @@ def describe(device: torch.device) -> str:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Median wall time of a call on all threads, after a warm-up; waits for the GPU."""
+    """Returns the median wall time of a call on all threads, after a warm-up; waits for the GPU."""
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
     return timer.blocked_autorange(min_run_time=0.5).median
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a product of two large square matrices."""
+    """Returns the floating-point operations per second of a product of two large square matrices."""
     square = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
     return 2 * SIDE**3 / seconds(lambda: square @ square)
 
@@ -49,8 +49,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def run(*arguments: str | Path) -> tuple[str, float, float]:
     """Runs a Python command of this project, such as run("-m", "preprocess", ...), on Linux or macOS.
 
-    Returns what it printed, its wall time in seconds, and the peak memory in MiB of the largest process that was run so
-    far. A process begins with the memory of its parent, so that the peak is right only above this process's own memory.
+    Returns what it printed, its wall time in seconds, and the peak memory in MiB of the largest child process so far. A
+    child starts with the memory of its parent, so the peak is only right if it exceeds this process's own memory.
     """
     start = time.perf_counter()
     process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)

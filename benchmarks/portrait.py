@@ -1,4 +1,4 @@
-"""Videos of any size and length to measure with: the shipped portrait, which sways and speaks."""
+"""Test videos of any size and length, in which the shipped portrait sways and speaks."""
 
 from pathlib import Path
 

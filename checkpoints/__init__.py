@@ -1,1 +1,1 @@
-"""Shipped weights, and the registry of weights that others publish."""
+"""Shipped weights, and the registry of weights published by others."""

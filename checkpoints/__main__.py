@@ -1,4 +1,4 @@
-"""python -m checkpoints: which external weights are here, whether they are intact, and how to get the others."""
+"""python -m checkpoints: lists the external weights that are here, verifies them, and downloads the others."""
 
 import sys
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from runtime.command_line import UserError
 
 @dataclass(frozen=True)
 class CheckpointsConfig:
-    """Lists the external weights; flags verify or download them."""
+    """Lists the external weights, and optionally verifies or downloads them."""
 
     verify: bool = False
     """Compare the files that are here with the published hashes."""
     download: tuple[str, ...] | None = None
-    """Download missing files: names of the first column, or no name for all (1.9 GB)."""
+    """Download missing files: names from the first column, or no name for all (1.9 GB)."""
 
 
 def main(config: CheckpointsConfig) -> None:
-    """Downloads what is asked for, then lists every file; exits with 2 after a failure, or if a hash differs."""
+    """Downloads the chosen files, then lists every file; exits with 2 if a download failed or a hash differs."""
     keys = list(registry.FILES) if config.download == () else config.download or ()
     failed = False
     for key in keys:
@@ -31,7 +31,7 @@ def main(config: CheckpointsConfig) -> None:
         try:
             if not registry.find(key):
                 registry.download(key)
-        except UserError as error:  # the other files are downloaded all the same
+        except UserError as error:  # the other files are still downloaded
             print(f"error: {error}", file=sys.stderr)
             failed = True
     for key, file in registry.FILES.items():

@@ -1,7 +1,7 @@
 """External weights: what each file is, where it comes from, and whether a copy is the published file.
 
-The project contains none of them; weights.toml lists them. A file is searched for by name in checkpoints/ and then in
-the folder that the environment variable IP_LAP_WEIGHTS names. A missing file costs a column of a table, never the run.
+The project contains none of them; weights.toml lists them. Files are looked up by name in checkpoints/, then in the
+folder that the environment variable IP_LAP_WEIGHTS names. If one is missing, tables lack a column, but still come out.
 """
 
 import os
@@ -39,13 +39,13 @@ FILES = {key: WeightFile(**entry) for key, entry in _TABLE.items()}
 
 
 def folders() -> list[Path]:
-    """The folders that are searched, in order."""
+    """Returns the folders that are searched, in order."""
     other = os.environ.get(VARIABLE)
     return [FOLDER, Path(other)] if other else [FOLDER]
 
 
 def find(key: str) -> Path | None:
-    """Returns the file of an entry, or None. It does not check the content: see `verify`."""
+    """Returns the file of an entry, or None. Does not check its content; see `verify`."""
     paths = [folder / name for folder in folders() for name in FILES[key].names]
     return next(filter(Path.is_file, paths), None)
 
@@ -58,7 +58,7 @@ def how_to_get(key: str) -> str:
 
 @contextmanager
 def reading(path: Path, network: str) -> Iterator[None]:
-    """Turns any error while the weights of `network` are loaded from `path` into one `UserError`."""
+    """Turns any error in loading the weights of `network` from `path` into a `UserError`."""
     try:
         yield
     except Exception as error:  # unpickling, protobuf, names, shapes: each library has its own errors
@@ -68,7 +68,7 @@ def reading(path: Path, network: str) -> Iterator[None]:
 
 
 def verify(key: str, path: Path) -> str:
-    """Compares a file with the published hash. Only a result that starts with "DIFFERS" is bad."""
+    """Compares a file with the published hash. A result that starts with "DIFFERS" means a damaged file."""
     import pooch
 
     file = FILES[key]
@@ -83,10 +83,10 @@ def verify(key: str, path: Path) -> str:
 
 
 def download(key: str) -> None:
-    """Downloads a file into checkpoints/; it gets its name only after its hash has been checked.
+    """Downloads a file into checkpoints/. It gets its final name only after its hash has been checked.
 
     Raises:
-        UserError: the file has another content, or the network failed. Nothing is left behind.
+        UserError: the hash differs, or the network failed. Nothing is left behind.
     """
     import pooch
 

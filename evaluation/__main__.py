@@ -1,4 +1,4 @@
-"""python -m evaluation COMMAND: every table of the paper, one command each."""
+"""python -m evaluation COMMAND: one command for each table of the paper, and others."""
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
 

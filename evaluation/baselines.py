@@ -1,6 +1,6 @@
-"""Simple answers that any method has to beat, all with the pose of every frame.
+"""Baselines that any method has to beat. They keep the pose of every frame.
 
-In place of stage 1: static lips. In place of stage 2: the aligned nearest reference.
+Static lips replace stage 1. The aligned nearest reference replaces stage 2.
 """
 
 import cv2
@@ -15,9 +15,9 @@ from networks import Networks, References
 
 
 def transfer_content(source: ndarray, target: ndarray) -> ndarray:
-    """Jaw and lips (57, 2) of a face (131, 2), moved by the similarity that maps its pose to the target's.
+    """Moves the jaw and lips (57, 2) of a face (131, 2) by the similarity that maps its pose to the target's.
 
-    In pixels or in crop coordinates. The similarity is the best in the sense of least squares.
+    The similarity is a least-squares fit. Coordinates are in pixels or of the crop.
     """
     source = source.astype(np.float64)
     similarity = estimate_transform("similarity", source[POSE_SLICE], target[POSE_SLICE].astype(np.float64))
@@ -25,9 +25,9 @@ def transfer_content(source: ndarray, target: ndarray) -> ndarray:
 
 
 def static_lips(landmarks: ndarray, references: ndarray) -> ndarray:
-    """A mouth that never moves: the mean jaw and lips of references (N, 131, 2) on the poses of landmarks (F, 131, 2).
+    """Puts the mean jaw and lips of references (N, 131, 2) on landmarks (F, 131, 2): a mouth that never moves.
 
-    Each reference is first moved to the frame's pose by a similarity. In pixels or in crop coordinates.
+    Each reference is first moved to the frame's pose by a similarity. Coordinates are in pixels or of the crop.
     """
     content = []
     for face in landmarks:
@@ -37,14 +37,14 @@ def static_lips(landmarks: ndarray, references: ndarray) -> ndarray:
 
 
 def paste_nearest(face: ndarray, landmarks_in_crop: ndarray, references: References) -> ndarray:
-    """Fills the lower half of a face crop with the aligned reference that has the nearest mouth.
+    """Fills the lower half of a face crop from the aligned reference with the nearest mouth.
 
     Mouths are compared after the similarity that aligns the whole faces.
 
     Args:
-        face: (S, S, 3) uint8, of which only the upper half is used.
-        landmarks_in_crop: (131, 2) of the face to draw.
-        references: their images and landmarks are used.
+        face: (S, S, 3) uint8; only the upper half is used.
+        landmarks_in_crop: (131, 2), landmarks of the face to draw.
+        references: references, whose images and landmarks are used.
     """
     size = len(face)
     target = landmarks_in_crop * size - 0.5  # pixels, whose centres are whole numbers
@@ -61,7 +61,7 @@ def paste_nearest(face: ndarray, landmarks_in_crop: ndarray, references: Referen
 
 
 class StaticLips(Networks):
-    """A mouth that never moves in place of stage 1: what stage 2 alone makes of a face."""
+    """A mouth that never moves in place of stage 1, which shows what stage 2 does by itself."""
 
     def predict_landmarks(self, landmarks_in_crop: ndarray, references: ndarray, *_: object, **__: object) -> ndarray:
         return static_lips(landmarks_in_crop, references)

@@ -1,4 +1,4 @@
-"""Pictures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report."""
+"""Figures of the results: a sheet like the paper's Figure 4, a side-by-side video, a report."""
 
 import os
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from metrics.mouth import mouth_crop
 from runtime import command_line
 from runtime.command_line import UserError, naming, write_whole
 
-CELL = 192  # pixels of a face in a sheet
+CELL = 192  # side of a face in a sheet, in pixels
 GAP = 6  # pixels between two frames
 LABEL_HEIGHT = 24
 
 
 def labelled(text: str, picture: ndarray) -> ndarray:
-    """A picture (H, W, 3) below its name, black on white: (24 + H, W, 3)."""
+    """Puts a name above a picture (H, W, 3), black on white: (24 + H, W, 3)."""
     strip = Image.new("RGB", (picture.shape[1], LABEL_HEIGHT), "white")
     ImageDraw.Draw(strip).text((4, 6), text, "black")
     return np.vstack([np.asarray(strip), picture])
 
 
 def draw_cell(picture: ndarray, track: FaceTrack, frame: int) -> ndarray:
-    """Face and mouth side by side, with a gap behind them; grey if the frame shows no face."""
+    """Draws face and mouth side by side, with a gap at the right; grey if the frame shows no face."""
     cell = np.full((CELL, 2 * CELL, 3), 128, np.uint8)
     if track.found[frame]:
         face = crop_face(picture, track.boxes[frame], CELL)
@@ -41,7 +41,7 @@ def draw_cell(picture: ndarray, track: FaceTrack, frame: int) -> ndarray:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The same frames of the original and of every method with enlarged mouths, like the paper's Figure 4."""
+    """Shows the same frames of the original and of every method, with enlarged mouths, like the paper's Figure 4."""
 
     original: Path
     """The original video."""
@@ -50,7 +50,7 @@ class Sheet:
     output: Path
     """The picture (.png)."""
     frames: tuple[int, ...] = ()
-    """Frame numbers; without them five, evenly spread."""
+    """Frame numbers; by default five, evenly spread."""
 
     def run(self) -> None:
         """Draws a row for each video, with face and mouth of each frame."""
@@ -72,19 +72,19 @@ class Sheet:
             rows.append(labelled(name, np.hstack(cells)))
         encoded, content = cv2.imencode(self.output.suffix, np.vstack(rows)[..., ::-1])
         if not encoded:
-            raise UserError(f"--output {self.output}: too large for such a file; use .png or fewer frames")
+            raise UserError(f"--output {self.output}: the picture is too large for this format; use .png")
         write_whole(self.output, content.tobytes())
         print(f"{self.output}: {len(paths)} videos, {len(frames)} frames of each")
 
 
 @dataclass(frozen=True)
 class Compare:
-    """A video of videos side by side, in step, with their names and the sound of the first that has any."""
+    """Plays videos side by side in one video, with their names and the sound of the first that has any."""
 
     videos: tuple[str, ...]
     """NAME=VIDEO of each."""
     output: Path
-    """The video (.mp4)."""
+    """The video to write (.mp4)."""
 
     def run(self) -> None:
         """Writes the video, as long as the shortest and as high as the first."""
@@ -110,14 +110,14 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Tables and pictures in one Markdown file."""
+    """Joins tables and pictures in one Markdown file."""
 
     tables: tuple[Path, ...]
     """The .md files of tables."""
     output: Path
     """The report (.md)."""
     sheets: tuple[Path, ...] = ()
-    """Pictures to link to, such as those of `sheet`."""
+    """Pictures to link to, such as those made by `sheet`."""
 
     def run(self) -> None:
         """Writes the report."""

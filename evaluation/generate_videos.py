@@ -1,7 +1,7 @@
-"""Makes the videos that the tables score: by our weights, and by baselines in place of either network.
+"""Makes the videos that the tables score, from our weights and from baselines in place of either network.
 
-Videos are lossless. Beside each lies its recipe, a text file that says what it was made from; a video with the same
-recipe is not made again. Workers are separate processes.
+Videos are lossless. Each has a recipe beside it, a text file that says what it was made from; a video whose recipe is
+unchanged is not made again. Workers are separate processes.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from networks import DubConfig, Networks
 from runtime.workers import each
 
 BASELINES = {"nearest reference": NearestReference, "static lips": StaticLips}
-WORKER_DIED = "its process died, as happens when memory is short"
+WORKER_DIED = "its process died, perhaps for lack of memory"
 
 Originals = dict[str, tuple[Path, Path]]  # clip -> its video, and the video whose sound it gets
 Rows = dict[str, dict[str, Path | str]]  # row -> clip -> video, or why there is none
@@ -34,7 +34,7 @@ Task = TypeVar("Task")
 
 @dataclass(frozen=True)
 class Method:
-    """How a row of a table is made. (Other people's rows are folders of videos.)"""
+    """How one row of a table is made. (Rows of other methods are folders of videos.)"""
 
     name: str
     weights: Path
@@ -49,7 +49,7 @@ class Job:
     method: Method
     clip: str
     video: Path
-    audio: Path  # if it is the video itself, the result keeps the video's exact length
+    audio: Path  # if this is the video itself, the result keeps the video's exact length
     output: Path
 
 
@@ -65,7 +65,7 @@ def _fingerprint(weights: Path) -> str:
 
 
 def recipe(job: Job) -> str:
-    """What a video is made from, in one line: it changes with the weights, the sound and the settings."""
+    """Returns one line that says what a video is made from; it changes with the weights, sound and settings."""
     method = job.method
     inputs = (job.video, sound_file(Video(job.audio)))
     files = ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in inputs)
@@ -74,13 +74,13 @@ def recipe(job: Job) -> str:
 
 
 def make_video(job: Job) -> str:
-    """Makes one video unless it exists; returns the reason if that is impossible, else an empty string."""
+    """Makes one video unless it exists. Returns why it could not be made, or an empty string."""
     recipe_path = job.output.with_suffix(".txt")
     try:
         text = recipe(job)
         if job.output.is_file() and recipe_path.is_file() and recipe_path.read_text(encoding="utf-8") == text:
             return ""
-        recipe_path.unlink(missing_ok=True)  # if this is interrupted, an old recipe must not describe a new video
+        recipe_path.unlink(missing_ok=True)  # after an interruption no old recipe may describe a new video
         job.output.parent.mkdir(parents=True, exist_ok=True)
         num_frames = sum(1 for _ in Video(job.video)) if job.audio == job.video else None
         with TemporaryDirectory() as folder:
@@ -96,14 +96,14 @@ def make_video(job: Job) -> str:
 def do_all(
     work: Callable[[Task], str], tasks: list[Task], workers: int, description: str
 ) -> Iterator[tuple[Task, str]]:
-    """Yields each task with the result of `work`, or `WORKER_DIED`; in this process if there is one worker."""
+    """Yields each task with the result of `work`, or `WORKER_DIED`. A single worker is this process itself."""
     results = zip(tasks, map(work, tasks), strict=True) if workers == 1 else each(work, tasks, workers)
     for task, result in tqdm(results, description, len(tasks)):
         yield task, WORKER_DIED if result is None else result
 
 
 def make_videos(methods: list[Method], originals: Originals, folder: Path, workers: int) -> Rows:
-    """Makes the rows of methods, one after the other, as a process keeps the networks of one."""
+    """Makes the rows of all methods, one method after the other, because a process keeps the networks of only one."""
     jobs = []
     for method in methods:
         for clip, (video, audio) in originals.items():

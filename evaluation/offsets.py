@@ -1,7 +1,7 @@
-"""Estimates by stage 1 how many frames each clip's sound is off: sound that is late or early teaches it nothing.
+"""Estimates with stage 1 by how many frames each clip's sound is off. Late or early sound teaches stage 1 nothing.
 
-Unlike SyncNet it needs no external weights and no second decoding. Clips that the weights were trained on look right as
-they are: use weights of a run's first thousands of steps, or of a run on other clips.
+Unlike SyncNet, this needs no external weights and no second decoding. Clips that the weights were trained on always
+look right: use weights from the first few thousand steps of a run, or from a run on other clips.
 """
 
 from dataclasses import dataclass
@@ -22,35 +22,36 @@ from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
 from runtime.command_line import at_least_one, check_output, naming, write_whole
 
-MOST = 5  # frames that sound may be off
+MOST = 5  # largest offset, in frames
 MIN_FRAMES = 60  # with a face; shorter clips are left as they are
-MIN_CORRELATION = 0.2  # below it the sound is left as it is
-MIN_GAIN = 0.02  # of the correlation, for which sound is moved
+MIN_CORRELATION = 0.2  # at a lower one the sound is left as it is
+MIN_GAIN = 0.02  # in correlation, for which sound is moved
 MIN_CERTAINTY = 0.98
 SMOOTHING = (0.25, 0.5, 0.25)  # over neighbouring offsets
 BLOCK = FPS // 2  # frames resampled together, because neighbours are alike
 RESAMPLES = 500
-HEAD = "# frames at 25 fps that the sound is moved by, negative: to earlier\n"
+HEAD = "# frames: shift of the sound, in frames at 25 fps; negative is earlier\n"
 
 
 @dataclass(frozen=True)
 class Offsets:
-    """By how many frames the sound of each clip is off: a list for python -m preprocess --audio-shift.
+    """Lists by how many frames the sound of each clip is off, for python -m preprocess --audio-shift.
 
-    Clips that are already in the list are skipped: the same command again continues.
+    Clips that are already in the list are skipped, so the same command again continues.
     """
 
     cache: Path
     """Clip cache, see python -m preprocess."""
     output: Path
-    """The list (.txt). frames includes the shift that the cache was made with; best is the offset with the highest
-    correlation, and sure the share of resampled clips in which it beats no offset. Sound is moved from 0.98 on."""
+    """The list (.txt). In each line, frames is the new shift, which includes the one that the cache was made with; best
+    is the offset with the highest correlation; and sure is the share of resampled clips in which best beats no offset.
+    The sound is moved if sure is at least 0.98."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors."""
     workers: int = 1
-    """Processes."""
+    """Number of processes."""
     shard: str = "1/1"
-    """i/n: only the i-th of n parts of the cache, each with a list of its own."""
+    """i/n: only the i-th of n parts of the cache. Each part needs a list of its own."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 
@@ -77,14 +78,14 @@ class Offsets:
 
 @lru_cache(maxsize=1)
 def _open(offsets: Offsets) -> tuple[ClipCache, LandmarkPredictor]:
-    """What each process opens once."""
+    """Opens the cache and the weights, once in each process."""
     with naming("--weights"):
         predictor = LandmarkPredictor(load_landmark_generator(offsets.weights), offsets.device)
     return ClipCache(offsets.cache, None), predictor
 
 
 def estimate(name: str, offsets: Offsets) -> str:
-    """The line of the list for a clip."""
+    """Returns a clip's line of the list."""
     cache, predictor = _open(offsets)
     clip = cache.open(name)
     shift = read_metadata(offsets.cache, name)["sound_shift"]
@@ -106,7 +107,7 @@ def estimate(name: str, offsets: Offsets) -> str:
 
 
 def best_offset(correlations: ndarray) -> int:
-    """The frames to move the sound by, from correlations (2 * most + 1,); 0 unless another offset is clearly better."""
+    """Returns the offset in frames with the best of correlations (2 * most + 1,); 0 unless it is clearly better."""
     smooth = ndimage.convolve1d(correlations, SMOOTHING, mode="nearest")
     best = int(smooth.argmax())
     middle = len(smooth) // 2
@@ -115,9 +116,9 @@ def best_offset(correlations: ndarray) -> int:
 
 
 def certainty(moved: ndarray, unmoved: ndarray, true: ndarray) -> float:
-    """The share of resampled clips in which moved sound gives openness (F,) nearer to the true one than unmoved sound.
+    """Returns the share of resampled clips in which moved sound predicts the true openness (F,) better than unmoved.
 
-    Blocks of half a second are drawn with replacement; nearer means a higher correlation.
+    Blocks of half a second are drawn with replacement. Better means a higher correlation.
     """
     random = np.random.default_rng(0)
     num_blocks = len(true) // BLOCK

@@ -1,4 +1,4 @@
-"""The paper's tables 1, 4 and 5, and tables of other videos, from a folder of videos and weights."""
+"""Tables 1, 4 and 5 of the paper, and tables of other videos, from a folder of videos and weights."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,35 +28,35 @@ Protocol = Literal["reconstruction", "dubbing", "both"]
 
 @dataclass(frozen=True)
 class Table1:
-    """Methods by metrics. Makes the videos (existing ones stay), scores them, prints the table beside the paper's."""
+    """Compares methods by metrics. Makes the missing videos, scores all and prints the table beside the paper's."""
 
     videos: Path
     """Folder of original videos, for instance LRS2's main."""
     output: Path
     """Folder for the videos and for the table as Markdown and JSON."""
     clip_list: Path | None = None
-    """Published list of clips to choose from, one per line; without it all videos."""
+    """Published list of clips to choose from, one per line; by default all videos."""
     count: int = protocol.COUNT
-    """Clips chosen."""
+    """Number of clips to choose."""
     protocol: Protocol = "both"
-    """The clip's own sound, another clip's, or both."""
+    """reconstruction (the clip's own sound), dubbing (another clip's), or both."""
     weights: tuple[str, ...] = (f"IP-LAP={SHIPPED_WEIGHTS}",)
     """Our rows, each NAME=FOLDER of weights; table 4 has one for each variant."""
     methods: tuple[str, ...] = ()
     """Other rows, each NAME=FOLDER of videos (or FOLDER/reconstruction and FOLDER/dubbing), framed in any way."""
     baselines: bool = True
-    """Rows for the aligned nearest reference and for static lips."""
+    """Add rows for the aligned nearest reference and for static lips."""
     num_references: tuple[int, ...] = (25,)
-    """Reference images of the renderer; table 5 has a row for each number."""
+    """Number of reference images for the renderer; table 5 has a row for each number."""
     paper: Literal["LRS2", "LRS3", "none"] = "LRS2"
-    """Data set of the paper's rows; none leaves them out."""
+    """Dataset of the paper's rows; none leaves them out."""
     workers: int = 1
     """Processes that make videos."""
     device: str = "cpu"
     """cpu, cuda, mps or auto."""
 
     def run(self) -> None:
-        """Prints and writes the table, one for each protocol."""
+        """Prints and writes one table for each protocol."""
         at_least_one(workers=self.workers)
         if self.output.resolve().is_relative_to(self.videos.resolve()):
             raise UserError(f"--output: {self.output} lies in --videos, where its videos would pass for originals")
@@ -69,7 +69,7 @@ class Table1:
         with naming("--device"):
             scorer = Scorer(self.device)
         name = type(self).__name__.lower()
-        for unfinished in self.output.rglob(".*.part.mp4"):  # of a run that was killed
+        for unfinished in self.output.rglob(".*.part.mp4"):  # left by a run that was killed
             unfinished.unlink()
         for place, (originals, existing) in plans.items():
             made = make_videos(methods, originals, self.output / place, self.workers)
@@ -88,7 +88,7 @@ class Table1:
 
 @dataclass(frozen=True)
 class Table4(Table1):
-    """Ablation of stage 2: weights trained without warping, without audio, and in full, NAME=FOLDER each."""
+    """Ablates stage 2: weights trained without warping, without audio, and in full, NAME=FOLDER each."""
 
     protocol: Protocol = "reconstruction"
     baselines: bool = False
@@ -96,7 +96,7 @@ class Table4(Table1):
 
 @dataclass(frozen=True)
 class Table5(Table4):
-    """How many reference images are worth their time."""
+    """Compares numbers of reference images."""
 
     num_references: tuple[int, ...] = (1, 5, 10, 25)
 
@@ -109,7 +109,7 @@ class Score(Table1):
 
 
 def our_methods(table: Table1) -> list[Method]:
-    """The rows that are made here. Raises UserError if a folder holds no weights, or two rows share a name."""
+    """Returns the rows that are made here. Raises UserError if a folder holds no weights, or two rows share a name."""
     reserved = [f"{name}=." for name in (ORIGINAL, UNTOUCHED, *BASELINES)]
     with naming("--weights, --methods"):
         parse_named((*reserved, *table.weights, *table.methods))
@@ -123,7 +123,7 @@ def our_methods(table: Table1) -> list[Method]:
                 num_references=number,
                 track_cache=table.output / "tracks",
             )
-            with naming("--weights"):  # a wrong folder is found now, not after the first hour
+            with naming("--weights"):  # finds a wrong folder now, not after the first hour
                 Networks.from_weights(folder, replace(config, device="cpu"))
             methods.append(Method(row, folder, config))
     if table.baselines and methods:
@@ -132,7 +132,7 @@ def our_methods(table: Table1) -> list[Method]:
 
 
 def find_others(table: Table1, place: str, clips: list[str]) -> Rows:
-    """The videos of other methods.
+    """Finds the videos of other methods.
 
     Raises UserError if a method has no such video, or one folder for two protocols.
     """
@@ -150,29 +150,29 @@ def find_others(table: Table1, place: str, clips: list[str]) -> Rows:
 
 
 def plan_table(table: Table1, place: str, videos: dict[str, Path]) -> tuple[Originals, Rows]:
-    """Finds whatever a user may have got wrong, before any video is made. Writes the list of clips and sounds.
+    """Chooses clips and sounds, and writes a list of them. Reports a user's mistakes before any video is made.
 
     Args:
         table: the command.
         place: reconstruction or dubbing.
-        videos: clip -> video of the folder.
+        videos: clip -> video, all in the folder.
 
     Returns:
-        The chosen clips, and the rows whose videos are there already.
+        The chosen clips, and the rows whose videos already exist.
     """
     names = videos
     if table.clip_list:
         with naming("--clip-list"):
             names = read_list(table.clip_list)
     clips = protocol.choose_clips(names, table.count)
-    sounds = dict(zip(clips, clips, strict=True))
+    sounds = {clip: clip for clip in clips}
     original_row = ORIGINAL
     if place == "dubbing":
         sounds = protocol.exchange_sounds(clips)
         original_row = UNTOUCHED
     lines = [f"{quoted(clip)} {quoted(sound)}\n" for clip, sound in sounds.items()]
     write_whole(table.output / f"{place}_pairs.txt", "".join(lines))
-    paths = {clip: table.videos / clip for clip in clips}  # where a missing one would be: the reason of its failure
+    paths = {clip: table.videos / clip for clip in clips}  # a missing video fails later, with this path as the reason
     for clip, name in match(clips, videos, "--clip-list").items():
         paths[clip] = videos[name]
     originals = {clip: (paths[clip], paths[sound]) for clip, sound in sounds.items()}
@@ -180,7 +180,7 @@ def plan_table(table: Table1, place: str, videos: dict[str, Path]) -> tuple[Orig
 
 
 def score_rows(rows: Rows, originals: Originals, scorer: Scorer) -> list[Row]:
-    """Scores clip by clip through all methods, so that each original is tracked once."""
+    """Scores all methods on one clip after the other, so that each original is tracked only once."""
     scores = {row: [] for row in rows}
     pools = {row: FeaturePool() for row in rows}
     for clip, (video, sound) in tqdm(originals.items(), "scoring", unit="clip"):

@@ -1,4 +1,4 @@
-"""Which clips are scored, with whose sound: the paper's section 4.1, made reproducible.
+"""Chooses which clips are scored, and with whose sound: a reproducible version of the paper's section 4.1.
 
 The paper samples 45 clips of LRS2's test list and 45 of LRS3 without saying which. Here the sorted names of the list
 are permuted by `SEED` and the first `COUNT` are taken. In dubbing each clip gets the sound of another.
@@ -18,23 +18,23 @@ COUNT = 45
 
 
 def choose_clips(names: Iterable[str], count: int = COUNT) -> list[str]:
-    """Chooses `count` of the names by the rule above, sorted; all of them if there are not more."""
+    """Chooses `count` of the names by the rule above, or all if there are fewer, and sorts them."""
     at_least_one(count=count)
     permutation = np.random.default_rng(SEED).permutation(sorted(names))
     return sorted(permutation[:count].tolist())
 
 
 def exchange_sounds(clips: list[str]) -> dict[str, str]:
-    """Clip -> the clip whose sound it is dubbed with: the next one in a cyclic order given by `SEED`."""
+    """Maps each clip to the one whose sound it is dubbed with: the next in a cyclic order given by `SEED`."""
     if len(clips) < 2:
-        raise UserError("dubbing needs two clips or more: each takes the sound of another")
+        raise UserError("dubbing needs at least two clips, because each takes the sound of another; choose more")
     order = np.random.default_rng(SEED).permutation(clips)
     sounds = dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True))
     return {clip: sounds[clip] for clip in clips}
 
 
 def read_sound(video: Path, num_frames: int | None = None) -> np.ndarray:
-    """The sound (S,) of a video at 16 kHz, cut or padded to a number of frames if that is given."""
+    """Reads the sound (S,) of a video at 16 kHz, cut or padded to a number of frames if one is given."""
     wav = read_audio(sound_file(Video(video)))
     if num_frames is not None:
         length = num_frames * SAMPLE_RATE // FPS
@@ -43,12 +43,12 @@ def read_sound(video: Path, num_frames: int | None = None) -> np.ndarray:
 
 
 def parse_named(values: tuple[str, ...]) -> dict[str, Path]:
-    """NAME=PATH words as name -> path. Raises UserError if there is no =, or a name is used twice."""
+    """Parses NAME=PATH words into name -> path. Raises UserError if an = is missing, or a name is used twice."""
     paths: dict[str, Path] = {}
     for value in values:
         name, _, path = value.partition("=")
         if not name or not path:
-            raise UserError(f"{value}: write NAME=FOLDER, or NAME=VIDEO where one video is meant")
+            raise UserError(f"{value}: write NAME=FOLDER, or NAME=VIDEO if one video is meant")
         if name in paths:
             raise UserError(f"two are named {name}; each needs a name of its own")
         paths[name] = Path(path)
@@ -56,9 +56,10 @@ def parse_named(values: tuple[str, ...]) -> dict[str, Path]:
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """Clip name (path below the folder, without suffix) -> video. Hidden files are ignored: unfinished, or macOS's.
+    """Maps clip names (paths below the folder, without suffix) to the videos of a folder.
 
-    Raises UserError if there is no video, or two share a name.
+    Hidden files are ignored, since they are unfinished videos or macOS's metadata. Raises UserError if there is no
+    video, or two share a name.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")

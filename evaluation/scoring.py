@@ -1,6 +1,6 @@
-"""Scores one video against its original, frame by frame, without keeping frames.
+"""Scores one video against its original, frame by frame, without keeping the frames in memory.
 
-Frames and samples are compared, never a re-encoded file. Nothing is dropped silently: frames without a face are
+Decoded frames and samples are compared, never a re-encoded file. Nothing is dropped silently: frames without a face are
 counted, a clip that cannot be scored has a reason, and a column whose network is missing is named.
 """
 
@@ -32,7 +32,7 @@ from networks import to_tensor
 from runtime.command_line import UserError
 from runtime.device import pick_device
 
-# Column -> entry of the registry, and what reads it.
+# Column -> entry of the registry, and the function that loads it.
 NETWORKS = {
     "LPIPS": ("lpips_alex", partial(LPIPS, "alex")),
     "LPIPS vgg": ("lpips_vgg", partial(LPIPS, "vgg")),
@@ -43,7 +43,7 @@ NETWORKS = {
 
 
 def load_networks(columns: Iterable[str], device: torch.device) -> tuple[dict[str, Any], list[str]]:
-    """The networks of columns, and a line for each column whose file is missing; these are printed, too."""
+    """Loads the networks of columns. Returns and prints a line for each column whose file is missing."""
     networks = {}
     missing = []
     for column in columns:
@@ -59,17 +59,17 @@ def load_networks(columns: Iterable[str], device: torch.device) -> tuple[dict[st
 
 
 class Original(NamedTuple):
-    """A real video, its face, and the sound that mouths are to follow; shared by all methods."""
+    """A real video, its face, and the sound that mouths should follow; shared by all methods."""
 
     video: Video
     track: FaceTrack
     wav: ndarray  # (S,), 16 kHz
-    compare: bool  # False in dubbing, where it is no ground truth: only sound and motion are scored
+    compare: bool  # False in dubbing, where the video is no ground truth: frames are not compared with it
     mouths: RealMouths | None = None  # None without LPIPS or without a face
 
 
 class Scorer:
-    """The available networks, loaded once; `missing` says which columns are left out and why."""
+    """Scores videos with the networks that are available; `missing` says which columns are left out, and why."""
 
     def __init__(self, device: str) -> None:
         """Raises UserError if this machine lacks the device."""
@@ -77,7 +77,7 @@ class Scorer:
         self.networks, self.missing = load_networks(NETWORKS, self.device)
 
     def open(self, path: Path, sound: Path) -> Original:
-        """Tracks the face of a real video and describes its mouths; `sound` is the video with the sound to follow."""
+        """Tracks the face of a real video and reads its mouths; `sound` is the video whose sound they should follow."""
         video = Video(path)
         track = track_faces(video)
         compare = path == sound
@@ -87,15 +87,15 @@ class Scorer:
         return Original(video, track, wav, compare, mouths)
 
     def score(self, clip: str, original: Original, output: Path | str, pool: FeaturePool) -> ClipScore:
-        """Scores `output`, a video of any framing. If it has another size, its own face boxes are used.
+        """Scores `output`, a video of any framing. If its size is not the original's, its own face boxes are used.
 
-        It is read more than once, because boxes are smoothed over later frames.
+        The video is read more than once, because smoothing a box takes later frames.
 
         Args:
             clip: its name in the tables.
-            original: from `open`, the video that `output` is meant to equal or, in dubbing, only to resemble.
+            original: from `open`; `output` should equal it or, in dubbing, only resemble it.
             output: the video, or the reason why there is none.
-            pool: of the method; the clip's features are added.
+            pool: FID features of the method, to which the clip's are added.
         """
         result = ClipScore(clip, expected=frames_for_samples(len(original.wav)))
         try:
@@ -131,7 +131,7 @@ class Scorer:
         videos: tuple[Video, Video],
         faces: tuple[FaceSequence, FaceSequence],
     ) -> None:
-        """Scores the faces in some frames of two videos, output and original."""
+        """Scores the faces in the given frames of two videos, output and original."""
         features = []  # (2, 2048) of each frame
         for frame, *pictures in zip(frames, *(video.frames(frames) for video in videos), strict=True):
             pair = list(zip(pictures, faces, strict=True))
@@ -144,15 +144,15 @@ class Scorer:
                 aligned = [align(picture, face.landmarks_in_frame[frame]) for picture, face in pair]
                 embedding, true_embedding = self.networks["CSIM"](np.stack(aligned))
                 scorer.values["CSIM"].append(embedding @ true_embedding)
-        if features:  # at the end, so that a clip that fails on the way adds nothing
+        if features:  # at the end, so that a clip that fails midway adds nothing
             pool.add(np.stack(features, axis=1))
 
 
 def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> tuple[ndarray, FaceSequence, FaceSequence]:
-    """Pairs the faces of a video with those of its original, and notes in `result` whatever is special about them.
+    """Pairs the faces of a video with those of its original, and adds notes on missing faces and framing to `result`.
 
     Returns:
-        The frames (n,) that are scored, where both (in dubbing: the output) show a face, and all faces of output and
+        The frames (n,) to score, in which both videos (in dubbing: the output) show a face; and all faces of output and
         original, whose numbers of frames may differ in dubbing.
 
     Raises:
@@ -161,7 +161,7 @@ def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> tuple
     true = original.track
     found = track.found
     boxes = track.boxes
-    end = None  # in dubbing each is scored to its own end
+    end = None  # in dubbing each video is scored to its own end
     if original.compare:
         end = min(len(track.found), len(true.found))
         found = track.found[:end] & true.found[:end]

@@ -14,10 +14,10 @@ from runtime.command_line import UserError, check_output, naming, write_whole, w
 
 RESAMPLES = 2000  # of the bootstrap
 FOLDER = Path(__file__).parent
-# Column -> which values are better, and decimals.
+# Column -> arrow to the better values, and number of decimals.
 COLUMNS: dict[str, tuple[str, int]] = json.loads((FOLDER / "columns.json").read_bytes())
 MEANS_OVER_FRAMES = {"PSNR", "SSIM", "LPIPS", "LPIPS vgg"}  # the other columns are means over clips
-# Table -> row -> column -> the printed value.
+# Table -> row -> column -> the value that the paper prints.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = json.loads((FOLDER / "published.json").read_bytes())
 
 
@@ -27,7 +27,7 @@ class ClipScore:
 
     clip: str
     values: dict[str, float] = field(default_factory=dict)
-    expected: int = 0  # frames that the sound lasts; 0 if unknown
+    expected: int = 0  # frames for which the sound lasts; 0 if unknown
     produced: int = 0  # of the expected frames
     frames: int = 0  # scored
     reason: str = ""
@@ -35,14 +35,14 @@ class ClipScore:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a clip could not be made or scored. Even an unexpected error costs only the clip, not the table."""
+    """Says why a clip could not be made or scored. Even an unexpected error costs only the clip, not the table."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def bootstrap(values: np.ndarray, weights: np.ndarray | float = 1.0) -> list[float]:
-    """[mean, low, high]: the weighted mean of values (n,) and its 95 % interval over resampled clips (fixed seed).
+    """Returns [mean, low, high]: the weighted mean of values (n,) and its 95 % bootstrap interval (fixed seed).
 
-    [value] if there is only one finite value, which has no interval; empty if there is none.
+    Returns [value] if only one value is finite, and an empty list if none is.
     """
     finite = np.isfinite(values)
     weights = np.broadcast_to(weights, len(values))[finite]
@@ -56,7 +56,7 @@ def bootstrap(values: np.ndarray, weights: np.ndarray | float = 1.0) -> list[flo
 
 @dataclass
 class Row:
-    """`cells`: column -> [value] or [value, low, high]. `clips`: each clip's values, also of those that failed."""
+    """`cells`: column -> [value] or [value, low, high]. `clips`: the scores of each clip, including failed ones."""
 
     name: str
     cells: dict[str, list[float]]
@@ -66,10 +66,10 @@ class Row:
 def summarise(
     name: str, clips: list[ClipScore], fid: float = math.nan, persons: Mapping[str, str] | None = None
 ) -> Row:
-    """The row of a method. Only the share of frames produced includes the clips that failed.
+    """Computes the row of a method. Failed clips count only in the share of frames produced.
 
-    With `persons` (clip -> person) the means are over persons of the means over their clips, so that all persons weigh
-    the same. NaN (a clip too short, or without a face) is ignored, and removed from the clips' values.
+    With `persons` (clip -> person), clips are averaged per person first, so that all persons weigh the same. NaN (a
+    clip too short, or without a face) is ignored, and removed from the clips' values.
     """
     scored = [clip for clip in clips if not clip.reason]
     frames = np.array([clip.frames for clip in scored], dtype=float)
@@ -94,14 +94,14 @@ def summarise(
 
 @dataclass
 class Table:
-    """A table with all measured columns; `notes` say how it was scored and what is missing."""
+    """A table of all measured columns; `notes` say how it was scored and what is missing."""
 
     title: str
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """The table; below it its notes, then those of single clips and the reasons of failed ones."""
+        """Formats the table, followed by its notes, the notes on single clips and the reasons of failures."""
         columns = [column for column in COLUMNS if any(column in row.cells for row in self.rows)]
         header = ["Method", *(f"{column} {COLUMNS[column][0]}" for column in columns), "failed"]
         body = []
@@ -131,13 +131,13 @@ class Table:
 
 
 def format_cell(numbers: list[float], decimals: int) -> str:
-    """A value, with its interval if it has one, as "1.00 [0.90, 1.10]"."""
+    """Formats a value, with its interval if it has one, as "1.00 [0.90, 1.10]"."""
     value, *interval = [f"{number:.{decimals}f}" for number in numbers] or ["-"]
     return f"{value} [{', '.join(interval)}]" if interval else value
 
 
 def make_output_folder(folder: Path | None) -> None:
-    """Makes the folder for the results before any work is done. Raises UserError if that is impossible."""
+    """Creates the folder for the results before any work is done. Raises UserError if that is impossible."""
     if folder:
         with naming("--output"), writing(f"the folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def make_output_folder(folder: Path | None) -> None:
 
 
 def published_rows(key: str) -> list[Row]:
-    """The rows that the paper prints in a table; none if the paper has no such table."""
+    """Returns the rows that the paper prints in a table; none if the paper has no such table."""
     rows = []
     for name, cells in PUBLISHED.get(key, {}).items():
         rows.append(Row(f"{name} (paper)", {column: [value] for column, value in cells.items()}))

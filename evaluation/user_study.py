@@ -29,12 +29,12 @@ QUESTIONS = {
 }
 CHECKS = 2  # attention checks
 CRF = 20  # quality of the videos in the page
-INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # raised by reading files of another content
+INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # what files with other content raise
 
 
 @dataclass(frozen=True)
 class Key:
-    """What `study` keeps from the participants."""
+    """What `study` hides from the participants."""
 
     id: str
     trials: dict[str, tuple[str, str]]  # number -> method, clip
@@ -43,14 +43,14 @@ class Key:
 
 @dataclass(frozen=True)
 class Study:
-    """The user study: one self-contained page from folders of videos. It doesn't show which method is which."""
+    """Makes the user study: one self-contained page from folders of videos that does not show which method is which."""
 
     methods: tuple[str, ...]
     """NAME=FOLDER of each method's videos."""
     output: Path
-    """The page (.html). NAME.key.json is written beside it: table2 needs it, and participants must not get it."""
+    """The page (.html). NAME.key.json is written beside it; table2 needs it, and participants must not get it."""
     count: int = 10
-    """Clips, chosen among those that every method has (the paper: 5 from each dataset)."""
+    """Number of clips, chosen among those that every method has (the paper: 5 from each dataset)."""
 
     def run(self) -> None:
         """Writes the page and its key."""
@@ -74,7 +74,7 @@ class Study:
         print(f"{self.output}: videos: {len(videos)}, {len(script) / 1e6:.1f} MB; keep {key_path} to yourself")
 
     def choose_videos(self) -> dict[tuple[str, str], Path]:
-        """(method, clip) -> video, of the chosen clips. Raises UserError if no clip is in all folders."""
+        """Maps (method, clip) to the video, for the chosen clips. Raises UserError if no clip is in all folders."""
         with naming("--methods"):
             folders = protocol.parse_named(self.methods)
             found = {method: protocol.find_videos(folder) for method, folder in folders.items()}
@@ -88,7 +88,7 @@ class Study:
 
 
 def encode_video(path: Path) -> str:
-    """A video as a data: address, in H.264 4:2:0 and AAC, which every browser plays, without its file's name."""
+    """Encodes a video as a data: URL, without its file's name, in H.264 4:2:0 and AAC, which every browser plays."""
     video = Video(path, fps=None)
     sounds = [(path, 0.0)] if video.has_audio else []
     with tempfile.TemporaryDirectory() as folder:
@@ -101,12 +101,12 @@ def encode_video(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Table2:
-    """The user study's mean opinion scores, from the files that participants sent."""
+    """Computes the user study's mean opinion scores from the files that participants sent."""
 
     key: Path
     """NAME.key.json, which `study` wrote beside the page."""
     answers: tuple[Path, ...]
-    """Files of answers, or folders of them."""
+    """Files with answers, or folders of them."""
     output: Path | None = None
     """Folder for the table as Markdown and JSON."""
 
@@ -116,10 +116,10 @@ class Table2:
         try:
             key = Key(**json.loads(self.key.read_text(encoding="utf-8")))
         except INVALID as error:
-            raise UserError(f"--key: {self.key} is no key of a study ({error})") from error
+            raise UserError(f"--key: {self.key} is not the key of a study ({error})") from error
         people = read_answers(self.answers, key)
         if not people:
-            raise UserError(f"--answers: no usable file of answers to study {key.id}")
+            raise UserError(f"--answers: no file holds usable answers to study {key.id}")
         methods = np.array([method for method, _ in key.trials.values()])
         rows = []
         for method in dict.fromkeys(methods.tolist()):
@@ -136,12 +136,12 @@ class Table2:
 
 
 def read_ratings(content: dict, key: Key) -> np.ndarray:
-    """One participant's ratings (trials, questions), 1 to 5, NaN for none.
+    """Reads one participant's ratings (trials, questions), 1 to 5, NaN for none.
 
     Raises one of `INVALID` if the file holds something else, or a wrong answer to an attention check.
     """
     if content["study"] != key.id:
-        raise ValueError(f"another study's: {content['study']}, not {key.id}")
+        raise ValueError(f"they are to another study: {content['study']}, not {key.id}")
     items = [*key.trials, *key.checks]
     ratings = np.full((len(items), len(QUESTIONS)), np.nan)
     for item, values in content["answers"].items():
@@ -156,9 +156,9 @@ def read_ratings(content: dict, key: Key) -> np.ndarray:
 
 
 def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
-    """Ratings (trials, questions) of every participant, NaN for none.
+    """Reads the ratings (trials, questions) of every participant, NaN for none.
 
-    Files that cannot be used are named and left out; of a participant's other files the last counts.
+    Unusable files are named and left out. If a participant has several usable files, the last one counts.
     """
     files = []
     for path in paths:
@@ -167,10 +167,10 @@ def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
     for path in files:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            participant = (str(content["participant"]), str(content.get("started")))  # two people may have one name
+            participant = (str(content["participant"]), str(content.get("started")))  # two people may share a name
             found.append((str(content.get("saved")), participant, read_ratings(content, key)))
         except INVALID as error:
-            print(f"{path} is left out: it holds no answers to this study ({error})", file=sys.stderr)
+            print(f"{path} is left out: its answers cannot be used ({error})", file=sys.stderr)
     found.sort(key=itemgetter(0))
     latest = {participant: ratings for _, participant, ratings in found}
     return list(latest.values())

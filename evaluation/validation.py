@@ -1,8 +1,8 @@
-"""How good are these weights? Each stage beside baselines that need no network, from the clip cache alone.
+"""Scores weights on a clip cache: each stage beside baselines that need no network.
 
-Stage 1: lips, against static lips; and with the pose of another moment, as in dubbing. Stage 2: the face crop, against
-the aligned nearest reference, with true, predicted and static landmarks.
-This is quick enough to choose between training runs; the paper's tables score finished videos.
+Stage 1 is compared with static lips, and also given the pose of another moment, as in dubbing. Stage 2 draws face crops
+from true, predicted and static landmarks, and is compared with the aligned nearest reference. This is quick enough to
+choose between training runs; the paper's tables score finished videos.
 """
 
 from collections import defaultdict
@@ -55,21 +55,21 @@ Scores = dict[str, dict[str, float]]  # row -> column -> value
 
 @dataclass(frozen=True)
 class Validate:
-    """Weights on clips of a cache, beside baselines without a network."""
+    """Scores weights on clips of a cache, beside baselines without a network."""
 
     cache: Path
     """Clip cache, see python -m preprocess."""
     weights: Path = SHIPPED_WEIGHTS
-    """Folder with landmark_generator.safetensors and, but for --stage 1, renderer.safetensors."""
+    """Folder with landmark_generator.safetensors and, unless --stage is 1, renderer.safetensors."""
     stage: Literal["1", "2", "both"] = "both"
-    """1 is landmarks only."""
+    """Stage to score; 1 is landmarks only."""
     frames: int = 40
-    """Frames of each clip that stage 2 draws, evenly spread; references themselves are never scored."""
+    """Frames of each clip that stage 2 draws, evenly spread; references are never scored."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
-    """Which clips to score: those of --val-list (speaker=NAME after a clip groups it by person), or those that a
-    training with the same flags validates on."""
+    """Clips to score: those of --val-list (speaker=NAME after a clip groups it by person), or those that a training run
+    with the same flags validates on."""
     output: Path | None = None
     """Folder for the tables as Markdown and JSON, with the values of every clip."""
 
@@ -99,7 +99,7 @@ class Validate:
             scorers["stage 2"] = partial(score_faces, networks, metrics, self.frames)
         parts = split(cache.names, self.split)
         if not self.split.val_list:
-            print(f"no --val-list: {parts}, as in a training with the same flags")
+            print(f"no --val-list: {parts}, as in a training run with the same flags")
         for stage, score in scorers.items():
             rows, left_out = score_clips(cache, parts.val, score, parts.speakers)
             if not rows:
@@ -117,7 +117,7 @@ class Validate:
 
 @dataclass(frozen=True)
 class Table3:
-    """LSTM against Transformer in stage 1, on the clips of a cache."""
+    """Compares LSTM and Transformer in stage 1, on the clips of a cache."""
 
     cache: Path
     """Clip cache, see python -m preprocess."""
@@ -147,7 +147,7 @@ class Table3:
 
 
 class ClipFaces:
-    """The F frames of a clip that show a face, and what stage 1 gets of them."""
+    """The F frames of a clip that show a face, and the references that stage 1 takes from them."""
 
     def __init__(self, clip: Clip) -> None:
         """Raises UserError if fewer than two frames show a face."""
@@ -160,11 +160,11 @@ class ClipFaces:
         self.references = spread_over_openness(self.openness, NUM_LANDMARK_REFERENCES)  # (15,) positions in `frames`
 
     def crops(self, frames: ndarray) -> ndarray:
-        """True face crops (n, S, S, 3) uint8 of frames (n,) of the clip."""
+        """Returns the true face crops (n, S, S, 3) uint8 of frames (n,) of the clip."""
         return np.stack([self.clip.face(frame) for frame in frames])
 
     def static(self) -> FaceSequence:
-        """A mouth that never moves."""
+        """Returns the faces with a mouth that never moves."""
         landmarks = self.true.landmarks_in_frame
         return self.true._replace(landmarks_in_frame=static_lips(landmarks, landmarks[self.references]))
 
@@ -175,7 +175,7 @@ def score_clips(
     score: Callable[[ClipFaces], Scores],
     persons: Mapping[str, str] | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """The rows of a table, see `summarise`, and a line for each clip that cannot be scored."""
+    """Returns the rows of a table, see `summarise`, and a line for each clip that cannot be scored."""
     scores = defaultdict(list)
     left_out = []
     for name in tqdm(names, "scoring", unit="clip"):
@@ -192,8 +192,8 @@ def predict(
 ) -> FaceSequence:
     """Predicts lips and jaws as in dubbing, from the clip's own sound or `mel` (80, C).
 
-    With `other_pose` the head moves as at another moment, as in dubbing, so that the pose does not give the mouth away;
-    lips and jaws are then moved to the frame's pose.
+    With `other_pose`, the network gets the poses of another moment, as in dubbing, so that they do not give the mouth
+    away. Lips and jaws are then moved to the frame's pose.
     """
     clip = faces.clip
     landmarks = clip.crop_landmarks(fill_gaps(clip.found))
@@ -209,7 +209,7 @@ def predict(
 
 
 def score_lips(methods: dict[str, Callable[[ClipFaces], FaceSequence]], faces: ClipFaces) -> Scores:
-    """Stage 1: scores the lips and jaws that each method (row -> function) gives against the true ones."""
+    """Stage 1: scores the lips and jaws of each method (row -> function) against the true ones."""
     silent = silent_frames(faces.clip.mel, faces.clip.num_frames)[faces.frames]
     true = faces.true
     scores = {}
@@ -221,16 +221,16 @@ def score_lips(methods: dict[str, Callable[[ClipFaces], FaceSequence]], faces: C
 
 
 def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, faces: ClipFaces) -> Scores:
-    """Stage 2: draws face crops with true, predicted and static landmarks and scores them against the true ones.
+    """Stage 2: draws face crops from true, predicted and static landmarks, and scores them against the true crops.
 
-    Scored are the whole crop and what dubbing pastes: the lower half inside the face's soft contour (around the face
-    the crop shows a background that does not move with it).
+    Two areas are scored: the whole crop, and what dubbing pastes, which is the lower half inside the face's soft
+    contour. (Outside the face, the crop shows background that does not move with it.)
 
     Args:
-        networks: to draw with; the nearest of their reference frames is scored, too.
-        metrics: column -> network of LPIPS, if it is available.
-        num_frames: how many to draw, at most.
-        faces: of the clip.
+        networks: networks to draw with; their nearest reference frame is scored too.
+        metrics: "LPIPS" -> network, if it is available.
+        num_frames: the largest number of frames to draw.
+        faces: faces of the clip.
 
     Raises:
         UserError: all frames serve as references.
@@ -246,7 +246,7 @@ def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, fa
         raise UserError("all its frames serve as references")
     positions = positions[evenly_spaced(len(positions), num_frames)]
     windows = window_frames(clip.num_frames, networks.renderer.config.num_frames, FPS)[faces.frames]
-    windows = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (F, T) positions of the nearest faces
+    windows = np.searchsorted(faces.frames, fill_gaps(clip.found)[windows])  # (F, T), positions of the nearest faces
     mouths = RealMouths.read(faces.frames, true * size, faces.crops, metrics.get("LPIPS"))
     rows = {"true": faces.true, "predicted": predict(networks, faces), "static": faces.static()}
     scorers = defaultdict(lambda: PairScorer(metrics, mouths))
@@ -258,7 +258,7 @@ def score_faces(networks: Networks, metrics: dict[str, Any], num_frames: int, fa
             drawn = face.landmarks_in_crop
             sketches = networks.draw_sketches(drawn, face.boxes, windows[batch])
             masks = [contour(*pair, (size, size)) for pair in zip(true[batch], drawn[batch], strict=True)]
-            opacity = torch.from_numpy(np.stack(masks))[:, None].to(target)  # (B, 1, S, S) of what dubbing pastes
+            opacity = torch.from_numpy(np.stack(masks))[:, None].to(target)  # (B, 1, S, S), of what dubbing pastes
             opacity[:, :, : lower_half(size).start] = 0
             for name, drawer in (("nearest reference", nearest), ("ours", networks)):
                 images, _ = drawer.draw_faces(crops, drawn[batch], sketches, references, mel)

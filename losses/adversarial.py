@@ -1,7 +1,7 @@
 """Least-squares adversarial loss L_g and feature matching loss L_f (paper, section 3.2.3; pix2pixHD).
 
-Neither network's loss gives the other a gradient. A discriminator maps pictures (B, 3, H, W), for each of its scales,
-to feature maps, the logits last.
+Neither network's loss gives the other a gradient. A discriminator maps pictures (B, 3, H, W) to feature maps, the
+logits last, for each of its scales.
 """
 
 import torch
@@ -12,11 +12,12 @@ from losses.perceptual import perceptual
 
 
 def generator_losses(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """L_g and L_f of the generator's pictures (B, 3, H, W) and the true ones; the discriminator gets no gradient.
+    """Computes L_g and L_f of generated and real pictures (B, 3, H, W); the discriminator gets no gradient.
 
     Returns:
-        mean (D(fake) - 1)^2, summed over the scales; and the mean absolute difference of all feature maps but the
-        logits, times 4 / (number of feature maps) / (number of scales)
+        L_g: mean (D(fake) - 1)^2, summed over the scales
+        L_f: mean absolute difference of each feature map but the logits, summed over feature maps and scales, times
+            4 / (number of feature maps) / (number of scales)
     """
     frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
     with torch.no_grad():
@@ -31,7 +32,7 @@ def generator_losses(discriminator: nn.Module, fake: Tensor, real: Tensor) -> tu
 
 
 def discriminator_loss(discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
-    """Half of mean D(fake)^2 + mean (D(real) - 1)^2, summed over the scales; `fake`'s graph is not used."""
+    """Computes half of mean D(fake)^2 + mean (D(real) - 1)^2, summed over the scales; `fake` gets no gradient."""
     logits = [scale[-1].float().chunk(2) for scale in discriminator(torch.cat([fake.detach(), real]))]
     losses = [of_fake.square().mean() + (of_real - 1).square().mean() for of_fake, of_real in logits]
     return 0.5 * torch.stack(losses).sum()

@@ -17,16 +17,17 @@ class LandmarkLossConfig:
 def landmark_loss(
     lip: Tensor, jaw: Tensor, true_lip: Tensor, true_jaw: Tensor, config: LandmarkLossConfig
 ) -> dict[str, Tensor]:
-    """L_1 and L_c, unweighted, and their weighted sum L, as scalars under these names.
+    """Computes the scalars L_1 and L_c, unweighted, and their weighted sum L.
 
-    As in the released code, L_1 is a mean over the coordinates, and L_c has one norm over lip and jaw.
+    As in the released code, L_1 is a mean over the coordinates (in the paper a sum), and L_c has one norm over lip and
+    jaw (in the paper one norm each).
 
     Args:
         lip: predicted, (B, T, 40, 2)
         jaw: predicted, (B, T, 17, 2)
         true_lip: as `lip`
         true_jaw: as `jaw`
-        config: weights
+        config: weights of the terms
     """
     error = torch.cat([lip - true_lip, jaw - true_jaw], dim=-2).float().flatten(-2)  # (B, T, 114)
     l_1 = error.abs().mean()  # equation 10
@@ -36,5 +37,5 @@ def landmark_loss(
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
-    """The mean; 0 of no values, as a single frame has no displacement."""
+    """Returns the mean, or 0 if there are no values: a single frame has no displacement."""
     return values.mean() if values.numel() else values.sum()

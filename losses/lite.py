@@ -10,8 +10,9 @@ from torch import Tensor
 from losses.landmark import LandmarkLossConfig, landmark_loss, mean_or_zero
 from losses.render import RenderLoss, RenderLossConfig, Terms
 
-SMOOTHING = 1e-4  # opening below which the square root is rounded off, so that still lips have a gradient
-TOUCHING = 0.01  # of the crop's side: opening below which the true lips touch
+# Openings are fractions of the crop's side.
+SMOOTHING = 1e-4  # standard deviation below which the square root is smoothed, so that still lips have a gradient
+TOUCHING = 0.01  # opening below which the true lips touch
 PSNR_EPS = 1e-8
 
 
@@ -22,15 +23,16 @@ class LiteLandmarkLossConfig(LandmarkLossConfig):
     velocity: float = 0.1
     """Weight of the continuity term L_c, the paper's lambda_c."""
     openness: float = 8.0
-    """Error of the lips' opening, outer and inner contour. Without it mouths hardly open or close."""
+    """Weight of the error of the opening of the lips' outer and inner contours. Without it, mouths hardly open or
+    close."""
     closure: float = 2.0
     """Extra weight of the openness term at points where the true lips touch. Without it, ambiguous audio leaves the
     mouth slightly open."""
     openness_speed: float = 4.0
-    """Error of the opening's change from frame to frame."""
+    """Weight of the error of the opening's change from frame to frame."""
     articulation: float = 16.0
-    """Error of the opening's standard deviation within a window. Without it, ambiguous audio gives a mouth that hardly
-    moves."""
+    """Weight of the error of the opening's standard deviation within a window. Without it, ambiguous audio gives a
+    mouth that hardly moves."""
 
 
 def lite_landmark_loss(
@@ -41,16 +43,16 @@ def lite_landmark_loss(
     config: LiteLandmarkLossConfig,
     lip_pairs: Sequence[tuple[int, int]],
 ) -> Terms:
-    """The paper's terms and those of the lips' opening, unweighted, and their weighted sum L.
+    """Computes the paper's terms and those of the lips' opening, unweighted, and their weighted sum L.
 
     Args:
         lip: predicted, (B, T, 40, 2)
         jaw: predicted, (B, T, 17, 2)
         true_lip: as `lip`
         true_jaw: as `jaw`
-        config: weights
-        lip_pairs: K pairs of lip points (upper, lower), all along the lips: of a single pair the network would move
-            those two points and nothing else
+        config: weights of the terms
+        lip_pairs: K pairs of lip points (upper, lower), all along the lips; given a single pair, the network would
+            move only those two points
     """
     paper = landmark_loss(lip, jaw, true_lip, true_jaw, config)
     opening, true_opening = _openings(lip, true_lip, lip_pairs)  # (B, T, K)
@@ -67,9 +69,9 @@ def lite_landmark_loss(
 
 
 def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """Predicted and true opening of each pair, along the true lips' mean direction of opening in the window.
+    """Measures the predicted and true opening of each pair along the window's mean direction of true opening.
 
-    Plain distances also grow when lips are sheared instead of opened.
+    Plain distances would also grow when lips are sheared instead of opened.
 
     Returns:
         (2, B, T, K)
@@ -81,20 +83,20 @@ def _openings(lip: Tensor, true_lip: Tensor, lip_pairs: Sequence[tuple[int, int]
 
 
 def _spread(opening: Tensor) -> Tensor:
-    """Standard deviation over the window: (B, T, K) -> (B, K)."""
+    """Returns the standard deviation over the window: (B, T, K) -> (B, K)."""
     return (opening.var(dim=1, correction=0) + SMOOTHING**2).sqrt()
 
 
 @dataclass(frozen=True)
 class LiteRenderLossConfig(RenderLossConfig):
-    """Weights of the terms, and VGG's layers: what costs little and sharpens the mouth."""
+    """Weights of the terms, and VGG's layers, chosen to sharpen the mouth at little cost."""
 
     adversarial: float = 0.0
     """Weight of L_g."""
     feature_matching: float = 0.0
     """Weight of L_f."""
     pixel: float = 400.0
-    """Mean absolute difference of the face, and of the warped references, from the target."""
+    """Weight of the mean absolute difference of the face, and of the warped references, from the target."""
     layers: tuple[int, ...] = (1, 2, 3)
     """VGG blocks whose first ReLU is compared."""
 
@@ -104,7 +106,7 @@ class LiteRenderLossConfig(RenderLossConfig):
 
 
 class LiteRenderLoss(RenderLoss):
-    """The paper's terms on the lower half and some layers, and a pixel term; the upper half is the target's own."""
+    """The paper's loss and a pixel term. VGG sees the lower half only, as the upper half is the target's own."""
 
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> Terms:
         terms = super().terms(face, warped, target, warming_up)
@@ -121,14 +123,14 @@ class LiteRenderLoss(RenderLoss):
 
 
 def initial_motion_loss(warped: Tensor, weight: Tensor, target: Tensor, correction: Tensor, decay: float) -> Tensor:
-    """Negative PSNR in dB of each warped reference and of their weighted mean, with an L2 penalty.
+    """Adds the mean negative PSNR (dB) of the warped references, that of their weighted mean, and an L2 penalty.
 
     Args:
         warped: each reference, warped by the initial motion, (B, N, 3, h, W), RGB in [0, 1]; the lower half
-        weight: of each reference, in sum 1, (B, N, 1, h, W)
-        target: (B, 3, h, W), RGB in [0, 1]
+        weight: weight of each reference, (B, N, 1, h, W); the sum over references is 1
+        target: (B, 3, h, W), RGB in [0, 1]; the lower half
         correction: weights of the correction layer; without the penalty it overfits the training identities
-        decay: penalty in dB of the square of each of these weights
+        decay: penalty in dB on the sum of their squares
     """
     average = (warped * weight).sum(1, keepdim=True)
     errors = [(pictures - target[:, None]).square().mean((2, 3, 4)) for pictures in (warped, average)]  # (B, N or 1)

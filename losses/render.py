@@ -18,7 +18,7 @@ class RenderLossConfig:
     """Weights of the terms. The defaults are the paper's."""
 
     warp: float = 2.5
-    """Weight of L_w, the perceptual distance of the warped references: trains the alignment."""
+    """Weight of L_w, the perceptual distance of the warped references, which trains the alignment."""
     perceptual: float = 4.0
     """Weight of L_r, the perceptual distance of the face."""
     style: float = 1000.0
@@ -28,7 +28,7 @@ class RenderLossConfig:
     feature_matching: float = 2.5
     """Weight of L_f."""
     layers: tuple[int, ...] = LAYERS
-    """VGG blocks whose first ReLU is compared: fewer are faster."""
+    """VGG blocks whose first ReLU is compared; fewer are faster."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -56,20 +56,20 @@ class RenderLoss:
 
     config: RenderLossConfig
     vgg: Any
-    """A VGG19; None where none of its terms has a weight."""
+    """A VGG19, or None if none of its terms has a weight."""
     discriminator: Any = None
-    """None where none of its terms has a weight."""
+    """None if none of its terms has a weight."""
     use_warping: bool = True
-    """False: there is no alignment to train, and the terms of the references are left out (Table 4)."""
+    """False: there is no alignment to train, so the terms of the warped references are left out (Table 4)."""
 
     def __call__(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool = False) -> Terms:
-        """The terms that have a weight, unweighted, and L, their weighted sum (equation 20).
+        """Computes the terms that have a weight, unweighted, and L, their weighted sum (equation 20).
 
         Args:
             face: (B, 3, H, W), RGB in [0, 1]
             warped: warped, averaged references, as `face`
             target: the true, unmasked face, as `face`
-            warming_up: only the terms of `warped`
+            warming_up: compute only the terms of `warped`
         """
         weights = self.config.weights
         terms = self.terms(face, warped, target, warming_up)
@@ -78,7 +78,7 @@ class RenderLoss:
         return {**terms, "L": total}
 
     def terms(self, face: Tensor, warped: Tensor, target: Tensor, warming_up: bool) -> Terms:
-        """The unweighted terms by name."""
+        """Computes the unweighted terms by name."""
         terms = {}
         if self.config.needs_vgg:
             with torch.no_grad():
@@ -95,5 +95,5 @@ class RenderLoss:
         return terms
 
     def vgg_features(self, picture: Tensor) -> list[Tensor]:
-        """phi_i of a picture (B, 3, H, W), at full size and then at half size."""
+        """Computes phi_i of a picture (B, 3, H, W), at full size and then at half size."""
         return self.vgg(picture) + self.vgg(F.avg_pool2d(picture, 2))

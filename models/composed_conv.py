@@ -1,14 +1,14 @@
-"""Two 3x3 convolutions without an activation between them, as one 5x5 convolution: on CPU, for inference."""
+"""Composes two 3x3 convolutions without an activation between them into one 5x5 convolution, for inference on CPU."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDE = 8  # times as many hidden channels as inputs: so many fewer multiplications that they pay for the border
+WIDE = 8  # hidden channels per input channel from which the composition saves more than the border costs
 
 
 def two_convolutions(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
-    """second(first(x)), both zero-padded, as one convolution where that is faster: (B, M, H, W) -> (B, C, H, W)."""
+    """Applies two zero-padded convolutions, as one where that is faster: (B, M, H, W) -> (B, C, H, W)."""
     is_wide = first.out_channels >= WIDE * first.in_channels
     if torch.is_grad_enabled() or x.device.type != "cpu" or not is_wide:
         return second(first(x))

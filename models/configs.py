@@ -1,4 +1,4 @@
-"""Sizes of the paper's networks. Every default is the paper's or the released weights'."""
+"""Sizes of the paper's networks. Every default is that of the paper or of the released weights."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ class LandmarkGeneratorConfig:
     """Sizes of the landmark generator."""
 
     num_frames: int = 5
-    """Frames of a window, T."""
+    """Frames in a window, T."""
     width: int = 512
     """Width of the tokens, d."""
     layers: int = 4
@@ -20,13 +20,14 @@ class LandmarkGeneratorConfig:
     """Hidden width of the Transformer's MLP."""
     dropout: float = 0.1
     norm_first: bool = False
-    """True: pre-norm, as in equation 7, and a final norm. False: post-norm, as in the released weights."""
+    """True: pre-norm as in equation 7, plus a final norm. False: post-norm as in the released weights."""
     architecture: Literal["transformer", "lstm"] = "transformer"
-    """lstm: the bidirectional LSTM of Table 3, with about as many parameters (at feed_forward = 2 * width)."""
+    """lstm: the bidirectional LSTM of Table 3. It has about as many parameters as the Transformer if feed_forward is
+    twice the width."""
     audio_width: int = 32
-    """First channels of the audio encoder."""
+    """Channels of the audio encoder's first layer."""
     landmark_width: int = 4
-    """First channels of the pose and the reference encoder."""
+    """Channels of the first layer of the pose and reference encoders."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,25 @@ class RendererConfig:
     size: int = 128
     """Side of the face crop in pixels, H = W."""
     num_frames: int = 5
-    """Sketches around the target frame, 2k + 1; odd."""
+    """Target sketches, 2k + 1, centred on the target frame; odd."""
     sketch_channels: int = 3
-    """Channels used of each (grey) sketch: 3 as released; 1 is the same picture at a third of the cost."""
+    """Channels read from each grey sketch: 3 in the released weights; 1 is the same picture at a third of the cost."""
     shallow: int = 32
-    """Channels at full size, c_1."""
+    """Channels at full resolution, c_1."""
     deep: int = 256
-    """Channels at half size in the translation; a multiple of 4."""
+    """Channels at half resolution in the translation module; a multiple of 4."""
     alignment_deep: int = 256
-    """Channels at half size in the alignment, c_2: the part that costs per reference; a multiple of 4."""
+    """Channels at half resolution in the alignment module, c_2; a multiple of 4. They determine the cost of each
+    reference."""
     modulation: int = 256
     """Hidden channels of the SPADE layers."""
     style_hidden: int = 128
     """Hidden width of the AdaIN layers."""
     kernel: int = 7
-    """Side of the kernels at full size that read pictures or give flow, weight and colours; odd."""
+    """Kernel size of the full-resolution layers that read pictures or output flow, weight or colours; odd."""
     audio_width: int = 32
-    """First channels of the audio encoder; its embedding is 16 times as wide."""
+    """Channels of the audio encoder's first layer; its embedding is 16 times as wide."""
     use_warping: bool = True
-    """False: misaligned references go into the translation (Table 4, 'w/o warping')."""
+    """False: the translation module gets misaligned references (Table 4, 'w/o warping')."""
     use_audio: bool = True
-    """False: the translation gets no audio feature (Table 4, 'w/o audio')."""
+    """False: the translation module gets no audio feature (Table 4, 'w/o audio')."""

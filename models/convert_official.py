@@ -1,4 +1,4 @@
-"""Turns a checkpoint of the released IP-LAP code into a weight file of this project: RGB instead of BGR, our names.
+"""Converts a checkpoint of the released IP-LAP code into a weight file of this project: our names, RGB instead of BGR.
 
 python -m models.convert_official IN.pth OUT.safetensors
 """
@@ -18,7 +18,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.renderer import Renderer
 from runtime.command_line import UserError, check_input, check_output, naming, run
 
-# Released name -> ours, as regular expressions applied one after the other: of both networks, of stage 1, of stage 2.
+# Regular expressions from released names to ours, applied in order: both networks, then stage 1, then stage 2.
 _NAMES = (
     (r"^module\.", ""), (r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."),
     (r"^mel_encoder", "audio_encoder"), (r"^ref_encoder", "reference_encoder"), (r"^Norm\.", "token_norm."),
@@ -41,17 +41,17 @@ _NAMES = (
     (r"\.conv_1\.", ".convs.0."), (r"\.conv_2\.", ".convs.1."),
     (r"(\.norms\.\d)\.(?:conv1|mlp_shared\.0)\.", r"\1.hidden."), (r"\.mlp_(gamma|beta)\.", r".\1."),
 )  # fmt: skip
-_UNUSED = re.compile(r"perceptual\.|\.pe$")  # a copy of VGG-19, tables of positions
-# Layers that see a picture: its channels come first, grey sketches follow.
+_UNUSED = re.compile(r"perceptual\.|\.pe$")  # a copy of VGG-19 and the tables of positional encodings
+# Layers that read a picture: the first three channels are its colours, any others belong to grey sketches.
 _SEES_PICTURE = re.compile(r"\.shallow\.conv\.weight|\.spade_image\.norms\.\d\.hidden\.weight")
 
 
 def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
-    """Builds the network of a released state dict, recognised by its keys; the renderer then works on RGB.
+    """Builds the network of a released state dict, which is recognised by its keys. The renderer is converted to RGB.
 
     Raises:
-        UserError: it is neither of the two
-        RuntimeError: it is incomplete, or of other sizes
+        UserError: the keys belong to neither network
+        RuntimeError: tensors are missing, unknown or of another size
     """
     renamed = {_rename(name): value for name, value in state.items() if not _UNUSED.search(name)}
     if "fusion.type_embedding" in renamed:
@@ -62,7 +62,7 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
         _join_affine(renamed)
         _swap_colours(renamed)
     else:
-        raise UserError("by its names neither the released landmark generator nor the released renderer")
+        raise UserError("its keys match neither the released landmark generator nor the released renderer")
     module.load_state_dict(renamed)
     return module.eval()
 
@@ -74,14 +74,14 @@ def _rename(name: str) -> str:
 
 
 def _join_affine(state: dict[str, Tensor]) -> None:
-    """Joins the layers of gamma and beta, in place."""
+    """Concatenates the layers of gamma and beta, in place."""
     for name in [name for name in state if ".gamma." in name]:
         pair = [state.pop(name), state.pop(name.replace(".gamma.", ".beta."))]
         state[name.replace(".gamma.", ".affine.")] = torch.cat(pair)
 
 
 def _swap_colours(state: dict[str, Tensor]) -> None:
-    """From BGR to RGB, in place."""
+    """Converts the renderer from BGR to RGB, in place."""
     for name, value in state.items():
         if _SEES_PICTURE.search(name):
             state[name] = torch.cat([value[:, :3].flip(1), value[:, 3:]], dim=1)
@@ -90,7 +90,7 @@ def _swap_colours(state: dict[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Converts a checkpoint of the released IP-LAP code; either network, recognised by its keys."""
+    """Converts a checkpoint of the released IP-LAP code. Either network will do; it is recognised by its keys."""
 
     source: tyro.conf.Positional[Path]
     """Released checkpoint, .pth"""
@@ -105,12 +105,12 @@ def main(config: ConvertConfig) -> None:
         try:
             checkpoint = torch.load(config.source, map_location="cpu", weights_only=True)
             module = convert(checkpoint.get("state_dict", checkpoint))
-        except Exception as error:  # torch has no common class for damaged files
+        except Exception as error:  # damaged files raise many kinds of errors in torch
             raise UserError(
                 f"{config.source} is damaged, or not a released checkpoint ({weights.last_line(error)})"
             ) from error
     step = checkpoint.get("global_step") or 0
-    # The settings that `save` records, this project's own, are those of the released code.
+    # `save` records this project's landmark, mel and crop settings, which are those of the released code.
     weights.save(module, config.output, {"step": step, "source": "released IP-LAP weights, converted"}, half=False)
     print(f"{config.output}: {type(module).__name__}, from step {step}")
 

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from models.layers import instance_norm
 
-SCALES = 2  # from each to the next the picture is halved
+SCALES = 2  # each half the size of the one before
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures (B, 3, H, W) -> feature maps after each LeakyReLU, then the logits of the patches."""
+    """Maps pictures (B, 3, H, W) to the feature maps after each LeakyReLU, followed by the logits of the patches."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -41,7 +41,7 @@ class Discriminator(nn.Module):
         self.scales = nn.ModuleList(PatchDiscriminator(width) for _ in range(SCALES))
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        """(B, 3, H, W), RGB in [0, 1] -> for each scale, full size first: feature maps, the logits last."""
+        """Maps (B, 3, H, W), RGB in [0, 1], to feature maps and logits for each scale, full size first."""
         outputs = []
         for scale in self.scales:
             outputs.append(scale(x))

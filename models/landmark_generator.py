@@ -11,20 +11,20 @@ from models.layers import audio_encoder, encoder
 
 
 class LandmarkOutput(NamedTuple):
-    """Landmarks, x, y in [0, 1] of the crop."""
+    """Landmarks: x, y in [0, 1] of the crop."""
 
     lip: Tensor  # (B, T, 40, 2)
     jaw: Tensor  # (B, T, 17, 2)
 
 
 class LandmarkGenerator(nn.Module):
-    """Predicts lips and jaws of T adjacent frames. The number N of reference landmarks is free."""
+    """Predicts the lip and jaw landmarks of T adjacent frames from any number N of reference faces."""
 
     def __init__(self, config: LandmarkGeneratorConfig):
         super().__init__()
         self.config = c = config
         self.audio_encoder = audio_encoder(c.audio_width, c.width, torch.tanh)
-        self.audio_encoder.to(memory_format=torch.channels_last)  # on CPU a quarter faster
+        self.audio_encoder.to(memory_format=torch.channels_last)  # a quarter faster on CPU
         self.reference_encoder = _landmark_encoder(c, first_stride=2, last_residual=False)
         self.pose_encoder = _landmark_encoder(c, first_stride=1, last_residual=True)
         self.token_norm = nn.LayerNorm(c.width)
@@ -36,7 +36,7 @@ class LandmarkGenerator(nn.Module):
         """Predicts T frames at once.
 
         Args:
-            mel: m (B, T, 1, 80, 16), the window of each frame
+            mel: m (B, T, 1, 80, 16), the mel window of each frame
             pose: l^p (B, T, 74, 2), pose prior landmarks, x, y in [0, 1] of the crop
             reference: l^r (B, N, 131, 2), all landmarks of N other frames, in the order pose, jaw, lip
         """
@@ -46,28 +46,28 @@ class LandmarkGenerator(nn.Module):
         return self.predict(audio_tokens, pose_tokens, reference_tokens, pose, reference)
 
     def encode_audio(self, mel: Tensor) -> Tensor:
-        """Equation 1: mel windows (B, T, 1, 80, 16) -> embeddings a (B, T, d), each of one frame."""
+        """Equation 1: mel windows (B, T, 1, 80, 16) -> embeddings a (B, T, d), one per frame."""
         return self._embed(self.audio_encoder, mel)
 
     def encode_pose(self, pose: Tensor) -> Tensor:
-        """Equation 2: pose prior landmarks (B, T, 74, 2) -> embeddings p (B, T, d), each of one frame."""
+        """Equation 2: pose prior landmarks (B, T, 74, 2) -> embeddings p (B, T, d), one per frame."""
         return self._embed(self.pose_encoder, pose.mT)
 
     def encode_reference(self, reference: Tensor) -> Tensor:
-        """Equation 3: reference landmarks (B, N, 131, 2) -> embeddings r (B, N, d); once a video."""
+        """Equation 3: reference landmarks (B, N, 131, 2) -> embeddings r (B, N, d); needed once per video."""
         return self._embed(self.reference_encoder, reference.mT)
 
     def predict(
         self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
     ) -> LandmarkOutput:
-        """Equations 4 to 9.
+        """Predicts T frames from tokens (equations 4 to 9).
 
         Args:
             audio_tokens: a (B, T, d)
             pose_tokens: p (B, T, d)
             reference_tokens: r (1 or B, N, d)
-            pose: as in `forward`; for subclasses
-            reference: as in `forward`, (1 or B, N, 131, 2); for subclasses
+            pose: as in `forward`; only subclasses use it
+            reference: as in `forward`, (1 or B, N, 131, 2); only subclasses use it
         """
         reference_tokens = reference_tokens.expand(len(audio_tokens), -1, -1)
         lip_states, jaw_states = self.fusion(audio_tokens, pose_tokens, reference_tokens)
@@ -81,7 +81,7 @@ class LandmarkGenerator(nn.Module):
 
 
 def _landmark_encoder(config: LandmarkGeneratorConfig, first_stride: int, last_residual: bool) -> nn.Sequential:
-    """Landmarks (B, 2, K) -> (B, d, 1): `landmark_width` channels first, doubled six times."""
+    """Builds an encoder of landmarks, (B, 2, K) -> (B, d, 1), with `landmark_width` channels that double six times."""
     width = config.landmark_width
     stages = [(width, 1, 0), (2 * width, first_stride, 2)]
     stages += [(width * 2**doubling, 2, 2) for doubling in range(2, 6)]
@@ -119,7 +119,7 @@ class _TransformerFusion(nn.Module):
 
 
 class _LSTMFusion(nn.Module):
-    """One bidirectional LSTM layer over the frames; each gets the mean reference token (section 4.5, Table 3)."""
+    """One bidirectional LSTM layer over the frames, each joined by the mean reference token (section 4.5, Table 3)."""
 
     def __init__(self, config: LandmarkGeneratorConfig):
         super().__init__()
@@ -134,7 +134,7 @@ class _LSTMFusion(nn.Module):
 
 
 def sinusoidal_positions(length: int, width: int, device: torch.device | None = None) -> Tensor:
-    """e^pos, a table (length, width): even columns sine, odd columns cosine, base 10000."""
+    """Returns e^pos, a table (length, width): sines in even columns, cosines in odd columns, base 10000."""
     rate = 10000.0 ** (torch.arange(0, width, 2, device=device) / -width)
     angle = torch.arange(length, device=device)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)

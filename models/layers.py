@@ -16,7 +16,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 class ConvBlock(nn.Module):
-    """Convolution, BatchNorm, the input added if residual, activation: (B, in, ...) -> (B, out, ...)."""
+    """Convolution, BatchNorm, optional residual connection, activation: (B, in, ...) -> (B, out, ...)."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ def encoder(
     dimensions: int = 2,
     last_residual: bool = False,
 ) -> nn.Sequential:
-    """Encodes a picture or a sequence as one vector: (B, channels, ...) -> (B, out, 1, ...).
+    """Builds an encoder of pictures or sequences to one vector each: (B, channels, ...) -> (B, out, 1, ...).
 
     Args:
-        channels: of the input
-        stages: channels, stride of the first block, number of residual blocks after it
+        channels: channels of the input
+        stages: channels, stride of the first block and number of residual blocks after it
         out: channels of the embedding
-        activation: of the last block
-        dimensions: 1 or 2
+        activation: activation of the last block
+        dimensions: 2 for pictures, 1 for sequences
         last_residual: whether the last block is residual
     """
     block = partial(ConvBlock, dimensions=dimensions)
@@ -76,16 +76,16 @@ def encoder(
 
 
 def audio_encoder(width: int, out: int, activation: Function) -> nn.Sequential:
-    """Mel windows (B, 1, 80, 16) -> embeddings (B, out, 1, 1), similar to Wav2Lip's encoder.
+    """Builds an encoder of mel windows, (B, 1, 80, 16) -> (B, out, 1, 1), similar to Wav2Lip's.
 
-    The activation of the last block is tanh in stage 1, ReLU in stage 2.
+    The activation of the last block is tanh in stage 1 and ReLU in stage 2.
     """
     stages = [(width, 1, 2), (2 * width, (3, 1), 2), (4 * width, 3, 2), (8 * width, (3, 2), 1)]
     return encoder(1, stages, out, activation)
 
 
 class Spade(nn.Module):
-    """SPADE, spatially adaptive modulation by feature maps (B, M, H, W): gamma and beta (B, 2C, H, W)."""
+    """SPADE, spatially adaptive modulation: feature maps (B, M, H, W) -> gamma and beta (B, 2C, H, W)."""
 
     def __init__(self, channels: int, maps: int, hidden: int):
         super().__init__()
@@ -97,7 +97,7 @@ class Spade(nn.Module):
 
 
 class Adain(nn.Module):
-    """AdaIN, modulation of whole channels by a style vector (B, S): gamma and beta (B, 2C, 1, 1)."""
+    """AdaIN, modulation of whole channels: style vectors (B, S) -> gamma and beta (B, 2C, 1, 1)."""
 
     def __init__(self, channels: int, style: int, hidden: int):
         super().__init__()
@@ -109,22 +109,22 @@ class Adain(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """Twice: InstanceNorm, modulation by SPADE or AdaIN, LeakyReLU, convolution. The number of channels stays."""
+    """Twice InstanceNorm, modulation by SPADE or AdaIN, LeakyReLU and convolution, all with the same channels."""
 
     def __init__(self, layer: type[Spade | Adain], channels: int, source: int, hidden: int):
-        """`source` and `hidden` are channels: of what `layer` reads, and in it."""
+        """`source` is the number of channels that `layer` reads, `hidden` that of its hidden layer."""
         super().__init__()
         self.norms = nn.ModuleList([layer(channels, source, hidden) for _ in range(2)])
         self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """Modulates features (B*N, C, H, W) of N references of each target, or of the target itself (N = 1).
+        """Modulates the features of each target's N references, or of the target itself (N = 1).
 
         The modulation depends on the target alone, so it is computed once for all its references.
 
         Args:
-            x: features
-            source: of the targets, maps (B, M, H, W) for SPADE or style vectors (B, S) for AdaIN
+            x: features (B*N, C, H, W)
+            source: one modulating input per target, maps (B, M, H, W) for SPADE or style vectors (B, S) for AdaIN
         """
         for norm, conv in zip(self.norms, self.convs, strict=True):
             gamma, beta = norm(source).chunk(2, dim=1)
@@ -137,7 +137,7 @@ class ModulatedBlock(nn.Module):
 
 
 def instance_norm(x: Tensor) -> Tensor:
-    """InstanceNorm without affine parameters, eps 1e-5, of (B, C, H, W): what is fast on CPU, and exact."""
+    """Applies InstanceNorm without affine parameters, eps 1e-5, to (B, C, H, W), by whatever is fastest on CPU."""
     half = x.dtype == torch.bfloat16
     if x.requires_grad or (half and x.shape[1] < VECTOR):
         return channels_last(F.instance_norm(x))
@@ -151,12 +151,12 @@ def instance_norm(x: Tensor) -> Tensor:
 
 
 def as_rows(x: Tensor, width: int) -> Tensor:
-    """(B, C, H, W or 1) -> (B, C, H, W): CPU kernels loop over rows, not over a few channels."""
+    """Expands (B, C, H, W or 1) to (B, C, H, W), so that CPU kernels loop over rows, not over a few channels."""
     return channels_last(x.expand(-1, -1, -1, width))
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(B, C, H, W) in memory as (B, H, W, C), as the convolutions read it."""
+    """Stores (B, C, H, W) in memory as (B, H, W, C), the layout of the convolutions."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -172,6 +172,6 @@ def map_references(function: Function, x: Tensor) -> Tensor:
 
 
 def resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Bilinear resizing of (B, C, H, W) or of references (B, N, C, H, W) to a square or to (h, w)."""
+    """Resizes (B, C, H, W) or (B, N, C, H, W) bilinearly to (h, w), or to a square if `size` is a number."""
     resized = F.interpolate(x.flatten(0, -4), size, mode="bilinear")
     return resized.unflatten(0, x.shape[:-3])

@@ -15,22 +15,22 @@ from models.layers import ConvBlock, ModulatedBlock, Spade, map_references
 
 
 class ReferenceFeatures(NamedTuple):
-    """The reference images and their visual features. They do not depend on the target: computed once a video."""
+    """The reference images and their visual features. They do not depend on the target; a video needs them once."""
 
     images: Tensor  # I^r: (B, N, 3, H, W), RGB in [0, 1]
     shallow: Tensor  # h^1: (B, N, C1, H, W)
     deep: Tensor  # h^2: (B, N, C2, H/2, W/2)
-    landmarks: Tensor | None = None  # (B, N, 131, 2), x, y in [0, 1] of the crop; for subclasses of the renderer
+    landmarks: Tensor | None = None  # (B, N, 131, 2), x, y in [0, 1] of the crop; only the lite renderer uses them
 
     def choose(self, indices: Tensor) -> "ReferenceFeatures":
-        """Of a single set (batch 1), the references at indices (B, n): a set for each of B targets."""
+        """Selects from one set (batch 1) the references at indices (B, n): a set for each of B targets."""
         return ReferenceFeatures(*(None if x is None else x[0, indices] for x in self))  # type: ignore[arg-type]
 
 
 class Motion(NamedTuple):
     """Motion field and aggregation weight of each reference."""
 
-    flow: Tensor  # F: (B, N, 2, H, W), in pixels, x then y: where a target pixel lies in the reference
+    flow: Tensor  # F: (B, N, 2, H, W), pixels, x then y: offset of each target pixel's position in the reference
     weight: Tensor  # w: (B, N, 1, H, W), in [0, 1]
 
 
@@ -43,7 +43,7 @@ class AlignedReferences(NamedTuple):
 
 
 class ReferenceEncoder(nn.Module):
-    """Visual features of each reference in two spatial resolutions, from its image and sketch."""
+    """Visual features of each reference at two spatial resolutions, from its image and sketch."""
 
     def __init__(self, config: RendererConfig):
         super().__init__()
@@ -89,17 +89,20 @@ class MotionField(nn.Module):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How references are sampled where the motion field points."""
+    """How references are sampled at the positions that the motion field gives."""
 
     border: float
     """Pixels from the centre of an edge pixel to the border of the regular grid; 0.5 makes zero flow the identity."""
     outside: str
-    """What lies outside a reference: zeros, or its border."""
+    """Values outside a reference: zeros, or border (the nearest edge pixel)."""
     images: str
     """Interpolation of the images, bilinear or bicubic; that of the features is always bilinear."""
 
     def grid(self, flow: Tensor, top: int = 0) -> Tensor:
-        """Positions in [-1, 1] (align_corners=False) of a flow (..., 2, H, W) in pixels, `top` rows below the edge."""
+        """Returns the sampling positions of a flow (..., 2, H, W) in pixels, in [-1, 1] (align_corners=False).
+
+        The flow covers the picture from row `top` to the bottom.
+        """
         height, width = flow.shape[-2:]
         x = torch.arange(width, device=flow.device)
         y = torch.arange(top, top + height, device=flow.device)
@@ -108,7 +111,10 @@ class Sampling:
         return torch.addcmul(2 * (pixels + self.border) / span - 1, flow, 2 / span)
 
     def warp(self, source: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
-        """Samples a source (1 or B, N, C, H, W) by a grid (B, N, 2, h, w): (B, N, C, h, w); bicubic stays in [0, 1]."""
+        """Samples a source (1 or B, N, C, H, W) at positions (B, N, 2, h, w): (B, N, C, h, w).
+
+        Bicubic interpolation, which overshoots at edges, is clamped to [0, 1].
+        """
         sources = source.expand(len(grid), -1, -1, -1, -1).flatten(0, 1)
         positions = grid.flatten(0, 1).permute(0, 2, 3, 1)
         warped = F.grid_sample(sources, positions, mode, self.outside, align_corners=False)
@@ -117,9 +123,9 @@ class Sampling:
         return warped.unflatten(0, grid.shape[:2])
 
     def aggregate(self, source: Tensor, grid: Tensor, weight: Tensor, mode: str = "bilinear") -> Tensor:
-        """Mean (B, C, h, w) of warped references by their weights (B, N, 1, h, w); the rest as in `warp`.
+        """Returns the mean (B, C, h, w) of warped references, weighted by (B, N, 1, h, w); the rest as in `warp`.
 
-        One reference after the other saves memory, and a source of batch 1 serves all B targets without being copied.
+        Warping one reference at a time saves memory, and a source of batch 1 serves all B targets without a copy.
         """
         total = torch.zeros((), device=grid.device)
         for one, positions, share in zip(source.split(1, 1), grid.split(1, 1), weight.split(1, 1), strict=True):
@@ -127,7 +133,8 @@ class Sampling:
         return total[:, 0] / (weight.sum(1) + 1e-5)
 
 
-# The released grid spans [-1, 1] but is sampled with align_corners=False: zero flow magnifies by half a pixel a border.
+# The released grid spans [-1, 1] from pixel centre to pixel centre, but sampling uses align_corners=False. Zero flow
+# therefore enlarges the picture by half a pixel at each border.
 RELEASED = Sampling(border=0, outside="zeros", images="bilinear")
 
 
@@ -142,10 +149,10 @@ def align(features: ReferenceFeatures, motion: Motion, sampling: Sampling) -> Al
 
 
 def average(features: ReferenceFeatures) -> AlignedReferences:
-    """The plain mean of misaligned references (Table 4, 'w/o warping'), with the features' batch size."""
+    """Returns the plain mean of misaligned references (Table 4, 'w/o warping'), with the batch size of the features."""
     return AlignedReferences(*(x.mean(1) for x in features[:3]))
 
 
-def half_size(grid: Tensor) -> Tensor:
-    """(B, N, 2, H, W) -> (B, N, 2, H/2, W/2), the same as bilinear resizing."""
-    return map_references(nn.AvgPool2d(2), grid)
+def half_size(x: Tensor) -> Tensor:
+    """Halves the size of (B, N, C, H, W), like bilinear resizing: (B, N, C, H/2, W/2)."""
+    return map_references(nn.AvgPool2d(2), x)

@@ -29,7 +29,7 @@ class RendererOutput(NamedTuple):
 
 
 class Renderer(nn.Module):
-    """Draws a face from its sketches, its unmasked upper half, the audio and N reference images; N is free.
+    """Draws a face from its sketches, its unmasked upper half, the audio and any number N of reference images.
 
     RGB in and out; the caller masks the target.
     """
@@ -41,7 +41,7 @@ class Renderer(nn.Module):
         self.config = config
         self.build_alignment()
         self.translation = Translation(config)
-        self.to(memory_format=torch.channels_last)  # on CPU twice as fast for narrow layers
+        self.to(memory_format=torch.channels_last)  # twice as fast on CPU for narrow layers
 
     def build_alignment(self) -> None:
         """Creates the alignment module G_a."""
@@ -58,17 +58,17 @@ class Renderer(nn.Module):
         landmarks: Tensor | None = None,
         reference_landmarks: Tensor | None = None,
     ) -> RendererOutput:
-        """`encode_references` and `render`, as in training, where references are used once."""
+        """Calls `encode_references`, then `render`, as in training, where each set of references is used once."""
         features = self.encode_references(reference_images, reference_sketches, reference_landmarks)
         return self.render(masked_target, target_sketches, features, mel, landmarks)
 
     def encode_references(self, images: Tensor, sketches: Tensor, landmarks: Tensor | None = None) -> ReferenceFeatures:
-        """Visual features of the references: once a video.
+        """Computes the visual features of the references, which a video needs once.
 
         Args:
             images: I^r (B, N, 3, H, W), RGB in [0, 1]
             sketches: L^r (B, N, 3, H, W), in [0, 1]
-            landmarks: (B, N, 131, 2) in the crop, which the sketches show; for subclasses
+            landmarks: (B, N, 131, 2) in the crop, as drawn in the sketches; only subclasses use them
         """
         features = self.reference_encoder(images, sketches[:, :, : self.config.sketch_channels])
         return features._replace(landmarks=landmarks)
@@ -84,11 +84,11 @@ class Renderer(nn.Module):
         """Draws B frames.
 
         Args:
-            masked_target: I^m (B, 3, H, W), RGB in [0, 1], rows from H/2 on zero
+            masked_target: I^m (B, 3, H, W), RGB in [0, 1], zero from row H/2 on
             target_sketches: L (B, T, 3, H, W), in [0, 1], that of the target frame in the middle
-            features: of B sets of references, or of one set for all B frames
-            mel: (B, 1, 80, 16), the window of the target frame
-            landmarks: (B, 131, 2) in the crop, which the middle sketch shows; for subclasses
+            features: features of B sets of references, or of one set for all B frames
+            mel: (B, 1, 80, 16), the mel window of the target frame
+            landmarks: (B, 131, 2) in the crop, as drawn in the middle sketch; only subclasses use them
         """
         sketches = channels_last(target_sketches[:, :, : self.config.sketch_channels].flatten(1, 2))  # (B, T*S, H, W)
         motion = self.predict_motion(features, sketches, masked_target, landmarks)  # equation 13
@@ -99,11 +99,11 @@ class Renderer(nn.Module):
     def predict_motion(
         self, features: ReferenceFeatures, sketches: Tensor, masked_target: Tensor, landmarks: Tensor | None
     ) -> Motion | None:
-        """Motion field F and weight w of each reference (equation 13); None without warping."""
+        """Predicts motion field F and weight w of each reference (equation 13); None without warping."""
         if self.motion_field is None:
             return None
         return self.motion_field(features.deep, sketches)
 
     def translate(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
-        """The face (B, 3, H, W), RGB in [0, 1] (equation 16)."""
+        """Draws the face (B, 3, H, W), RGB in [0, 1] (equation 16)."""
         return self.translation(masked_target, sketches, references, mel).sigmoid()

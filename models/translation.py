@@ -1,4 +1,4 @@
-"""Translation module G_r: turns sketches and the masked target face into the face (paper, section 3.2.2)."""
+"""Translation module G_r: turns sketches and the masked target face into the output face (paper, section 3.2.2)."""
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +29,15 @@ class Translation(nn.Module):
         self.to_rgb = nn.Conv2d(fine, 3, c.kernel, padding="same", bias=False)
 
     def forward(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
-        """The face's logits (B, 3, H, W).
+        """Returns the logits of the face's colours (B, 3, H, W).
 
         Args:
             masked_target: I^m (B, 3, H, W), RGB in [0, 1], lower half zero
             sketches: L_{t-k:t+k} (B, T*S, H, W), in [0, 1]
-            references: warped and averaged, of batch 1 or B
+            references: warped and averaged references, of batch size 1 or B
             mel: (B, 1, 80, 16)
         """
-        # Without audio the feature is constant, so that depth and width stay the same.
+        # Without audio the feature is zero, so that depth and width stay the same.
         audio = self.audio(mel).flatten(1) if self.audio else mel.new_zeros(len(mel), self.style)  # a_t
         x = self.deep(self.shallow(torch.cat([masked_target, sketches], dim=1)))  # (B, C2, H/2, W/2)
         x = self.spade_half(x, references.deep)

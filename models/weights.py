@@ -22,7 +22,7 @@ from runtime.command_line import UserError, write_whole
 CONVERT = "the released code's PyTorch checkpoints need python -m models.convert_official"
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
-# By the class of its config: the network, its stage, and whether it is the paper's or lite.
+# Class of the config -> network, stage, family.
 _NETWORKS: dict[type, Any] = {
     LandmarkGeneratorConfig: (LandmarkGenerator, "landmark", "paper"),
     LiteLandmarkGeneratorConfig: (LiteLandmarkGenerator, "landmark", "lite"),
@@ -32,14 +32,14 @@ _NETWORKS: dict[type, Any] = {
 
 
 def build(config: LandmarkGeneratorConfig | RendererConfig) -> Any:
-    """A new network, of the paper or lite by the class of its config."""
+    """Creates a new network; the class of the config decides which, and whether it is the paper's or lite."""
     network, *_ = _NETWORKS[type(config)]
     return network(config)
 
 
 def input_settings(config: LandmarkGeneratorConfig | RendererConfig) -> dict[str, str | int | float]:
-    """The landmark, mel and crop settings of a network's input."""
-    return fingerprint.current(getattr(config, "size", SIZE))  # landmarks fit crops of any size
+    """Returns the landmark, mel and crop settings of a network's input."""
+    return fingerprint.current(getattr(config, "size", SIZE))  # stage 1 has no size: landmarks fit any crop
 
 
 def save(network: LandmarkGenerator | Renderer, path: Path, about: Mapping[str, Any], half: bool = True) -> None:
@@ -48,7 +48,7 @@ def save(network: LandmarkGenerator | Renderer, path: Path, about: Mapping[str, 
     Args:
         network: the network
         path: the file, `.safetensors`
-        about: what else to record, as JSON: step, losses, data, ...
+        about: other JSON values to record: step, losses, data, ...
         half: store in half precision
 
     Raises:
@@ -67,17 +67,17 @@ def save(network: LandmarkGenerator | Renderer, path: Path, about: Mapping[str, 
         "settings": json.dumps(input_settings(config)),
         "extra": json.dumps(about),
     }
-    write_whole(path, to_bytes(state, metadata))  # not by save_file, whose files only their owner may read
+    write_whole(path, to_bytes(state, metadata))  # files of save_file are readable by their owner only
 
 
 def load(path: str | Path, stage: str | None = None) -> Any:
-    """Loads a network from a file of `save`: on the CPU, in float32, in eval mode.
+    """Loads a network that `save` wrote: on the CPU, in float32 and eval mode.
 
     Its attributes `config` and `extra` hold what the file records.
 
     Raises:
-        UserError: the file is missing, damaged or foreign, holds the weights of another stage than `stage`, or was made
-            with other landmark, mel or crop settings
+        UserError: the file is missing, damaged or foreign, belongs to another stage than `stage`, or was made with
+            other landmark, mel or crop settings
     """
     path = Path(path)
     if not path.is_file():
@@ -92,7 +92,7 @@ def load(path: str | Path, stage: str | None = None) -> Any:
         sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged, or holds no weights of this project in its present format ({error}); {CONVERT}"
+            f"{path} is damaged, or holds no weights of this project in the current format ({error}); {CONVERT}"
         ) from error
     if stage and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")
@@ -100,12 +100,12 @@ def load(path: str | Path, stage: str | None = None) -> Any:
         module = build(config_class(**sizes))
         module.load_state_dict(state)
     except (TypeError, RuntimeError) as error:
-        raise UserError(f"{path} holds {NAMES[found]} which this version cannot load: {last_line(error)}") from error
+        raise UserError(f"{path} holds {NAMES[found]} that this version cannot load: {last_line(error)}") from error
     fingerprint.check(settings, input_settings(module.config), str(path))
     module.extra = extra
     return module.eval()
 
 
 def last_line(error: Exception) -> str:
-    """What an error says last; that of `load_state_dict` names up to a hundred tensors, each in a line."""
+    """Returns the last line of an error; `load_state_dict` names up to a hundred tensors, one a line."""
     return str(error).strip().rpartition("\n")[2][:200]

@@ -116,7 +116,7 @@ def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConf
             torch.testing.assert_close(value, state["average"][name].to(value.dtype), rtol=1e-3, atol=1e-4)
     other = replace(config, run=tmp_path / "more", init=best, steps=1)
     main(replace(other, model=LiteLandmarkGeneratorConfig()))  # its sizes come from the file
-    with pytest.raises(UserError, match=r"model: .*landmark_generator.safetensors has sizes of its own"):
+    with pytest.raises(UserError, match=r"model: .*landmark_generator.safetensors already sets the network"):
         main(replace(other, model=replace(TINY, width=32)))
     assert last(other)["networks"]["landmark_generator.lip_head.weight"].shape == (80, 16)
     [trainer] = start(other)
@@ -244,7 +244,7 @@ def test_a_flag_that_the_config_refuses_is_one_line(
     with pytest.raises(SystemExit) as stopped:
         command_line.run(main, TrainLandmarkConfig, default=chosen_preset(PRESETS))
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: --batch: 0 is no positive number\n"
+    assert capsys.readouterr().err == "error: --batch: must be at least 1, not 0\n"
 
 
 def test_a_config_file_gives_an_earlier_commands_flags(
@@ -260,7 +260,7 @@ def test_a_config_file_gives_an_earlier_commands_flags(
     file.write_text("{}")
     with pytest.raises(SystemExit):
         chosen_preset(PRESETS)
-    assert capsys.readouterr().err == f"error: --config: {file} is no config.json of a run ('command')\n"
+    assert capsys.readouterr().err == f"error: --config: {file} is not the config.json of a run ('command')\n"
 
 
 def test_unusable_init_weights_are_refused(config: TrainLandmarkConfig, tmp_path: Path) -> None:
@@ -300,23 +300,23 @@ def test_unusable_data_is_refused(config: TrainLandmarkConfig, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["num_references", "val_clips"])
 def test_zero_references_or_clips_are_refused(config: TrainLandmarkConfig, name: str) -> None:
-    with pytest.raises(UserError, match=f"{name}: 0 is no positive number"):
+    with pytest.raises(UserError, match=f"{name}: must be at least 1, not 0"):
         replace(config, **{name: 0})
 
 
 @pytest.mark.parametrize(("flags", "message"), [
     ("--model.heads 3", "--model.width: 160 must be even and a multiple of --model.heads (3)"),
     ("--model.width 15 --model.heads 5", "--model.width: 15 must be even and a multiple of --model.heads (5)"),
-    ("--batch 1 --num-references 1", "--batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts"),
-    ("--batch 1 --model.num-frames 1", "--batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts"),
-    ("--model.layers 0", "--model.layers: 0 is no positive number"),
-    ("--model.num-frames -3", "--model.num-frames: -3 is no positive number"),
+    ("--batch 1 --num-references 1", "--batch: 1 must be a multiple of processes x accumulate"),
+    ("--batch 1 --model.num-frames 1", "--batch: 1 must be a multiple of processes x accumulate"),
+    ("--model.layers 0", "--model.layers: must be at least 1, not 0"),
+    ("--model.num-frames -3", "--model.num-frames: must be at least 1, not -3"),
     ("--model.dropout 1", "--model.dropout: 1.0 is not a probability below 1"),
-    ("--loss.velocity -1", "--loss.velocity: -1.0 is no positive number"),
-    ("--sampling.samples-per-epoch 0", "--sampling.samples-per-epoch: 0 is no positive number"),
-    ("--sampling.augment.box nan", "--sampling.augment.box: nan is no positive number"),
-    ("--learning-rate nan", "--learning-rate: nan is no positive number"),
-    ("--model.width 2000000000", "--batch: 16 does not fit into the memory of cpu; use a smaller one, cut it"),
+    ("--loss.velocity -1", "--loss.velocity: must be at least 0, not -1.0"),
+    ("--sampling.samples-per-epoch 0", "--sampling.samples-per-epoch: must be at least 1, not 0"),
+    ("--sampling.augment.box nan", "--sampling.augment.box: must be at least 0, not nan"),
+    ("--learning-rate nan", "--learning-rate: must be at least 0, not nan"),
+    ("--model.width 2000000000", "--batch: 16 does not fit into the memory of cpu; use a smaller one, split it"),
 ])  # fmt: skip
 def test_impossible_settings_are_one_line_before_anything_is_written(
     cache: Path, tmp_path: Path, flags: str, message: str,

@@ -195,7 +195,7 @@ def test_missing_vgg_is_one_clear_line(
     monkeypatch.delenv(registry.VARIABLE, raising=False)
     with pytest.raises(
         UserError,
-        match=r"vgg19-dcbb9e9d\.pth .* is not in .*; python -m checkpoints --download vgg19, or name a file by --vgg",
+        match=r"vgg19-dcbb9e9d\.pth .* is not in .*; python -m checkpoints --download vgg19, or name a file with --vgg",
     ):
         find_vgg(config)
     with pytest.raises(UserError, match=r"mine\.pth: .*No such file"):
@@ -242,11 +242,11 @@ def test_without_warping_the_discriminator_learns_from_the_first_step(config: Tr
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"batch": 1}, "batch: 1 cannot be shared evenly by 1 processes and 1 accumulated parts, at least 2 samples"),
-    ({"accumulate": 2}, "batch: 2 cannot be shared evenly by 1 processes and 2 accumulated parts, at least 2 samples"),
-    ({"num_references": 0}, "num_references: 0 is no positive number"),
-    ({"val_samples": 0}, "val_samples: 0 is no positive number"),
-    ({"discriminator_width": 0}, "discriminator_width: 0 is no positive number"),
+    ({"batch": 1}, "batch: 1 must be a multiple of processes x accumulate"),
+    ({"accumulate": 2}, "batch: 2 must be a multiple of processes x accumulate"),
+    ({"num_references": 0}, "num_references: must be at least 1, not 0"),
+    ({"val_samples": 0}, "val_samples: must be at least 1, not 0"),
+    ({"discriminator_width": 0}, "discriminator_width: must be at least 1, not 0"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(config: TrainRenderConfig, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -254,7 +254,7 @@ def test_wrong_settings_are_named(config: TrainRenderConfig, settings: dict[str,
 
 
 @pytest.mark.parametrize(("group", "settings", "message"), [
-    ("model", {"num_frames": 0}, "model.num_frames: 0 is no positive number"),
+    ("model", {"num_frames": 0}, "model.num_frames: must be at least 1, not 0"),
     ("model", {"num_frames": 4}, "model.num_frames: 4 is not odd"),
     ("model", {"kernel": 4}, "model.kernel: 4 is not odd"),
     ("model", {"size": 31}, "model.size: 31 is not a multiple of 4"),
@@ -262,9 +262,9 @@ def test_wrong_settings_are_named(config: TrainRenderConfig, settings: dict[str,
     ("model", {"alignment_deep": 2}, "model.alignment_deep: 2 is not a multiple of 4"),
     ("loss", {"layers": (1, 6)}, r"loss.layers: \(1 6\) are not some of \(1, 2, 3, 4, 5\)"),
     ("loss", {"layers": ()}, r"loss.layers: \(\) are not some of"),
-    ("loss", {"warp": -1.0}, "loss.warp: -1.0 is no positive number"),
+    ("loss", {"warp": -1.0}, "loss.warp: must be at least 0, not -1.0"),
     ("loss", {"warp": 0.0, "perceptual": 0.0, "style": 0.0, "adversarial": 0.0, "feature_matching": 0.0},
-     "loss: no term that trains has a weight"),
+     "loss: all weights are 0"),
 ])  # fmt: skip
 def test_impossible_settings_are_named(
     config: TrainRenderConfig, group: str, settings: dict[str, Any], message: str

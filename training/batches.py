@@ -1,4 +1,4 @@
-"""Which samples make a step's batch, a function of the seed and the step."""
+"""Chooses the samples of each step's batch, as a function of the seed and the step."""
 
 import itertools
 import signal
@@ -17,7 +17,7 @@ Scalars = dict[str, Tensor]  # losses and the like by name
 
 
 def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: int) -> Iterator[list[int]]:
-    """Indices of the samples of one part after the other."""
+    """Yields the sample indices of each part that this process computes, from step `first_step` on, without end."""
     indices = sample_indices(length, config, first_step * config.batch)
     while True:
         batch = list(itertools.islice(indices, config.batch))
@@ -27,9 +27,9 @@ def part_indices(length: int, config: TrainConfig, engine: Engine, first_step: i
 
 
 def sample_indices(length: int, config: TrainConfig, first: int) -> Iterator[int]:
-    """Indices from the sample number `first` on, a function of the seed: each epoch is a permutation of the data.
+    """Yields indices from sample number `first` on, as a function of the seed. Each epoch permutes the data.
 
-    Indices go on counting from epoch to epoch (epoch = index // length).
+    Indices keep counting from epoch to epoch (epoch = index // length).
     """
     while True:
         epoch, place = divmod(first, length)
@@ -39,13 +39,13 @@ def sample_indices(length: int, config: TrainConfig, first: int) -> Iterator[int
 
 
 def ignore_signals(_: int) -> None:
-    """In a process that loads data: the main process decides when to stop."""
+    """Makes a process that loads data ignore signals; the training process decides when to stop."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on the device; names and such stay."""
+    """Moves the tensors of a batch to the device; other values stay as they are."""
     return {
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in batch.items()

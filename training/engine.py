@@ -1,8 +1,8 @@
-"""What a training process has: device, number format, the other processes (torchrun), optimiser steps, averaging.
+"""One training process: device, number format, communication with others (torchrun), optimiser steps, averaging.
 
-With several processes PyTorch's DistributedDataParallel averages the gradients. On GPUs SyncBatchNorm computes batch
-statistics over the batch of all processes; on CPUs, where PyTorch has no SyncBatchNorm, each process uses those of its
-own share, and the running statistics are the main process's.
+With several processes, PyTorch's DistributedDataParallel averages the gradients. On GPUs, SyncBatchNorm computes batch
+statistics over the batch of all processes. PyTorch has no SyncBatchNorm for CPUs: there each process uses the
+statistics of its own share, and the running statistics are those of the main process.
 """
 
 import gc
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # imported later, as optimisers do, its defaults would keep the process group for ever
+import torch.distributed.nn  # before init_process_group: its default arguments would keep that group alive
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -23,29 +23,30 @@ from runtime.command_line import SettingError
 from runtime.device import computes_in_bf16, pick_device
 from training.config import TrainConfig
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)  # let a step end, and then save
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # training finishes its step, saves and exits
 
 
 class Engine:
     """This training process, in any precision, among any number of processes.
 
     Raises:
-        UserError: the device is not usable, or the batch cannot be shared out.
+        UserError: the device is not usable, or the batch cannot be split evenly.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        torch.manual_seed(config.seed)  # before the networks are made
+        torch.manual_seed(config.seed)  # before the networks are created
         self.config = config
         self.deadline = math.inf if config.minutes is None else time.monotonic() + 60 * config.minutes
-        self.signal = 0  # the number of one that has come
+        self.signal = 0  # number of the signal that was received
         self.rank = int(os.environ.get("RANK", "0"))
         self.is_main = self.rank == 0
         self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
-        self.part_size, remainder = divmod(config.batch, self.num_processes * config.accumulate)
+        num_parts = self.num_processes * config.accumulate
+        self.part_size, remainder = divmod(config.batch, num_parts)
         if remainder or self.part_size < 2:  # a single sample has no batch statistics
-            shares = f"{self.num_processes} processes and {config.accumulate} accumulated parts"
-            raise SettingError("batch", f"{config.batch} cannot be shared evenly by {shares}, at least 2 samples each")
+            problem = f"{config.batch} must be a multiple of processes x accumulate ({num_parts}), at least twice it"
+            raise SettingError("batch", problem)
         self.half = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(self.device))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -62,10 +63,10 @@ class Engine:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def parallel(self, module: nn.Module, partly_trained: bool = False) -> nn.Module:
-        """The module to call in training steps, so that the gradients of all processes are averaged.
+        """Returns the module to call in training steps, which averages the gradients of all processes.
 
-        It shares its weights with `module`. What it returns must be in the loss, or detached. `partly_trained`: there
-        are steps in which some of its parameters get no gradient.
+        It shares its weights with `module`. Its outputs must enter the loss or be detached. `partly_trained`: in some
+        steps, some of its parameters get no gradient.
         """
         if self.num_processes == 1:
             return module
@@ -78,9 +79,9 @@ class Engine:
         (loss / self.config.accumulate).backward()
 
     def update(self, optimiser: Optimizer, step: int) -> dict[str, Tensor]:
-        """Clips the gradients of each network, makes the optimiser's step and clears them.
+        """Clips the gradients of each network, takes the optimiser's step and clears the gradients.
 
-        Returns their norms before clipping, by name; 0 for a network that is not trained in this step.
+        Returns the gradients' norms before clipping, by name; 0 for a network that is not trained in this step.
         """
         norms = {}
         for group in optimiser.param_groups:
@@ -94,7 +95,7 @@ class Engine:
     # Other processes
 
     def from_main(self, value: Any) -> Any:
-        """The main process's value, on all processes; no GPU is waited for."""
+        """Returns the main process's value on all processes, without waiting for a GPU."""
         values = [value]
         if self.num_processes > 1:
             dist.broadcast_object_list(values)
@@ -106,13 +107,13 @@ class Engine:
         return values / self.num_processes
 
     def close(self) -> None:
-        """Ends Gloo's threads, which could abort the end of the process. Nothing else may hold the replicas by then."""
+        """Ends Gloo's threads, which could crash the process when it exits. Nothing else may hold the replicas then."""
         if self.num_processes > 1:
             gc.collect()
             dist.destroy_process_group()
 
     def catch_signals(self) -> None:
-        """The first signal lets the step end; a second one ends the process at once."""
+        """Notes the first signal, so that the step can end; a second one ends the process at once."""
 
         def note(number: int, _: object) -> None:
             self.signal = number
@@ -124,9 +125,9 @@ class Engine:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of a network's weights and batch statistics.
+    """Updates the exponential moving average of a network's weights and batch statistics.
 
-    Statistics are averaged, too: those of the network itself belong to its last weights.
+    Statistics are averaged too, because the network's own belong to its latest weights.
     """
     current = network.state_dict()
     for name, mean in average.state_dict().items():

@@ -1,4 +1,4 @@
-"""The training loop of both scripts: samples in order, steps, reports, validation, checkpoints, reasons to stop."""
+"""The training loop of both scripts: batches, steps, reports, validation, checkpoints and stopping."""
 
 import copy
 import math
@@ -29,23 +29,23 @@ from training.engine import Engine, update_average
 from training.run_folder import RunFolder
 
 SHOWN = 10  # every tenth validation example is shown in TensorBoard
-Validation = tuple[dict[str, float], Callable[[], dict[str, Any]]]  # scores by name, and what draws pictures by name
+Validation = tuple[dict[str, float], Callable[[], dict[str, Any]]]  # scores by name; a function that draws pictures
 
 
 @dataclass
 class Trainer(ABC):
-    """Trains a network from the run's last checkpoint on; a script says how a batch does so, and what validates it."""
+    """Trains a network from the run's last checkpoint on. Subclasses define the training of a batch and validation."""
 
     network: Any
-    """Is averaged, validated and exported. Others may be added to `networks`, and to `optimiser` as a named group."""
+    """It is averaged, validated and exported. Others may join `networks`, and `optimiser` as a named group."""
     data: Any
     """A map-style dataset with the samples of an epoch."""
     examples: Sequence[Any]
-    """What to validate on, one after the other."""
+    """Validation examples."""
     config: Any
     engine: Engine
     name = "network"
-    warm_up_steps = 0  # steps at the start that train a part of the network
+    warm_up_steps = 0  # first steps, which train only a part of the network
 
     def __post_init__(self) -> None:
         device = self.engine.device
@@ -58,7 +58,7 @@ class Trainer(ABC):
         self.saved = {"networks": self.networks, "optimiser": self.optimiser, "average": self.average}
         self.step = 0
         self.best = math.inf
-        self.unreported = []  # scalars: step, name, value, clips of its part of the batch
+        self.unreported = []  # scalars since the last report: step, name, value, clips of the part of the batch
 
     @cached_property
     def parallel(self) -> nn.Module:
@@ -67,26 +67,26 @@ class Trainer(ABC):
 
     @abstractmethod
     def train_batch(self, batch: Batch) -> Scalars:
-        """Forward and backward passes of a batch, or of each part of it. Returns scalars by name."""
+        """Runs the forward and backward passes of a batch, or of a part of one. Returns scalars by name."""
 
     @abstractmethod
     def validate(self, network: Any, example: Any) -> Validation:
-        """Scores of an example, of which "selection", else "L", picks the best network (lower is better).
+        """Scores an example. The score "selection", else "L", picks the best network (lower is better).
 
-        Also returns a function that draws pictures of it, which is called for the few examples that are shown.
+        Also returns a function that draws pictures of the example; it is called for the few that are shown.
         """
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:  # noqa: B027 (may do nothing)
-        """Writes the weights that others load, if there are any, and what there is to say about them."""
+        """Writes a weight file for others to load, if there is to be one, and records `about` in it."""
 
     def write_video(self, network: Any, path: Path) -> None:  # noqa: B027 (may do nothing)
-        """Writes an mp4 that shows and sounds what the network does, if there is something to see."""
+        """Writes an mp4 of what the network does, with sound, if there is something to see."""
 
     def fit(self) -> bool:
-        """Trains until the steps are done, or until a signal or the minutes stop it earlier. Returns which.
+        """Trains until all steps are done, or a signal or the minutes stop it. Returns whether all steps are done.
 
         Raises:
-            UserError: another training is at work in this run, the loss is no number or something cannot be written.
+            UserError: another training uses this run, the loss is not finite, or something cannot be written.
         """
         engine = self.engine
         config = self.config
@@ -97,7 +97,7 @@ class Trainer(ABC):
         batches = self.batches()
         stop = self.step >= config.steps
         began = time.monotonic()
-        if config.profile and not stop:  # steps that count like others
+        if config.profile and not stop:  # these steps count like others
             with torch.profiler.profile() as profiler:
                 for _ in range(3):
                     self.train_step(next(batches))
@@ -108,7 +108,7 @@ class Trainer(ABC):
             # Train the networks on a batch, and average the weights.
             self.train_step(next(batches))
 
-            # Stop? All processes do so after the same step.
+            # Decide whether to stop; all processes stop after the same step.
             interrupted, late = engine.from_main((bool(engine.signal), time.monotonic() > engine.deadline))
             stop = interrupted or late or self.step >= config.steps
             pause = stop or self.step % config.validate_every == 0
@@ -128,13 +128,13 @@ class Trainer(ABC):
         if engine.is_main:
             self.run.close()
         is_done = self.step >= config.steps
-        status = "done" if is_done else "stopped, the same command continues"
+        status = "done" if is_done else "stopped (the same command continues)"
         best = f"best {self.best:.5g}" if self.best < math.inf else "not validated yet"
         self.say(f"step {self.step}: {status}; {best}, see {self.run.path}")
         return is_done
 
     def batches(self) -> Iterator[list[Batch]]:
-        """This process's share of each batch from the current step on, in `accumulate` parts: without end."""
+        """Yields this process's share of each batch from the current step on, in `accumulate` parts, without end."""
         loader = DataLoader(
             self.data,
             batch_sampler=part_indices(len(self.data), self.config, self.engine, self.step),  # type: ignore[arg-type]
@@ -146,11 +146,11 @@ class Trainer(ABC):
         while True:
             try:
                 yield [to_device(next(parts), self.engine.device) for _ in range(self.config.accumulate)]
-            except UserError as error:  # from a worker it comes with a traceback in front
+            except UserError as error:  # a worker's message starts with a traceback
                 raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
     def train_step(self, parts: list[Batch]) -> None:
-        """One step, on a batch in parts; its randomness is a function of the seed, the step and the process."""
+        """Takes one step on a batch in parts. Its randomness is a function of the seed, the step and the process."""
         key = (self.config.seed, self.step, self.engine.rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         for part in parts:
@@ -160,7 +160,7 @@ class Trainer(ABC):
         update_average(self.average, self.network, self.config.decay_at(self.step))
 
     def dry_run(self) -> None:
-        """Prints sizes, and the time and memory of all steps, estimated from steps of few samples; writes nothing."""
+        """Prints sizes, and estimates time and memory from two steps on few samples; writes nothing."""
         engine = self.engine
         config = self.config
         for name, network in self.networks.items():
@@ -181,7 +181,7 @@ class Trainer(ABC):
         self.say(f"{config.steps} steps: about {seconds * config.steps / 3600:.3g} hours")
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Takes everything that the next step depends on from a checkpoint."""
+        """Restores everything that the next step depends on from a checkpoint."""
         try:
             for name, part in self.saved.items():
                 part.load_state_dict(state[name])
@@ -193,14 +193,14 @@ class Trainer(ABC):
         self.say(f"continuing {self.run.path} after step {self.step}")
 
     def _validate(self) -> None:
-        """Validates and exports the averaged weights: the last ones, and the best so far."""
+        """Validates the averaged weights and exports them, as the last ones and, where they are, as the best so far."""
         columns = defaultdict(list)
         pictures = {}
         for number, example in enumerate(self.examples):
             with torch.no_grad():
                 scores, draw = self.validate(self.average, example)
             for name, score in scores.items():
-                if math.isfinite(score):  # lips may never close or move
+                if math.isfinite(score):  # some scores are undefined where lips never close or move
                     columns[name].append(score)
             if number % SHOWN == 0:
                 pictures |= draw()
@@ -220,16 +220,16 @@ class Trainer(ABC):
             self.unreported.append((self.step, name, value.detach().float(), clips))
 
     def _report(self, began: float) -> None:
-        """Logs means since the last report at the time `began`.
+        """Logs the means of all scalars since the last report, or since the time `began`.
 
         Raises:
-            UserError: one of them is not finite; the message names the clips of the first such step.
+            UserError: a scalar is not finite; the message names the clips of the first such step.
         """
         columns = defaultdict(list)
         for step, name, value, clips in self.unreported:
             if not value.isfinite():
                 raise UserError(
-                    f"step {step}: {name} is no longer a finite number; look at the clips ({', '.join(clips)}), "
+                    f"step {step}: {name} is no longer finite; look at the clips ({', '.join(clips)}), "
                     "lower the learning rate or clip the gradients (clip-norm)"
                 )
             columns[name].append(value)
@@ -248,7 +248,7 @@ class Trainer(ABC):
 
     def say(self, line: str) -> None:
         if self.engine.is_main:
-            with suppress(OSError):  # a lost terminal is no reason to lose the run
+            with suppress(OSError):  # a lost terminal must not end the run
                 print(line, flush=True)
 
 
@@ -256,7 +256,7 @@ def train(trainers: Callable[[Any, Engine], Iterable[Trainer]], config: TrainCon
     """Runs the trainers of a script one after the other.
 
     Raises:
-        UserError: as `Trainer` does, and if the memory is too small or a process is lost.
+        UserError: as in `Trainer.fit`; also if the memory is too small or a process has died.
     """
     try:
         engine = Engine(config)
@@ -264,20 +264,20 @@ def train(trainers: Callable[[Any, Engine], Iterable[Trainer]], config: TrainCon
         engine.close()
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
-            raise UserError("another process of this training has ended; its own line says why") from error
+            raise UserError("another process of this training has ended; its own error message says why") from error
         if "DataLoader worker" in str(error):  # killed: too little memory for what it loads
             raise SettingError("workers", f"{error}; use fewer of them, or a smaller batch") from error
         if out_of_memory(error):
             device = config.device.replace("auto", "this machine")
             raise SettingError(
                 "batch",
-                f"{config.batch} does not fit into the memory of {device}; use a smaller one, cut it into parts "
+                f"{config.batch} does not fit into the memory of {device}; use a smaller one, split it into parts "
                 "(accumulate), or choose a smaller model",
             ) from error
         raise
     finally:
-        for worker in multiprocessing.active_children():  # they ignore the signals that come with this one's end
-            with suppress(RuntimeError):  # PyTorch's handler of SIGCHLD reports each end
+        for worker in multiprocessing.active_children():  # they ignore the signals that end this process
+            with suppress(RuntimeError):  # PyTorch's handler of SIGCHLD reports each death
                 worker.kill()
                 worker.join()
     if engine.signal:
@@ -285,7 +285,7 @@ def train(trainers: Callable[[Any, Engine], Iterable[Trainer]], config: TrainCon
 
 
 def run_in_turn(trainers: Iterable[Trainer]) -> None:
-    """Runs one trainer after the other, until one stops early."""
+    """Runs one trainer after the other, until one of them stops early."""
     for trainer in trainers:
         if trainer.config.dry_run:
             trainer.dry_run()

@@ -1,4 +1,4 @@
-"""python -m training.plot: the curves of a run as a picture."""
+"""python -m training.plot: draws the curves of a run as a picture."""
 
 import math
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ NUM_COLUMNS = 4
 
 @dataclass(frozen=True)
 class PlotConfig:
-    """Draws every number of a run over its steps, training as lines and validation as dots: RUN/curves.png."""
+    """Draws every metric of a run over its steps to RUN/curves.png: training as lines, validation as dots."""
 
     run: Path
     """The run's folder."""
 
 
 def main(config: PlotConfig) -> None:
-    """Raises UserError when the run has no metrics or the picture can't be written."""
+    """Draws and writes the picture. Raises UserError if the run has no metrics, or the picture cannot be written."""
     rows = read_metrics(config.run)
     names = {name for row in rows for name in row} - {"step", "group", "selection"}
     if not names:

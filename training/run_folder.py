@@ -15,11 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 from runtime.command_line import SettingError, UserError, version, write_whole, writing
 from training.config import TrainConfig, flatten
 
-KEPT = 2  # checkpoints: the one before is there in case the last is damaged
+KEPT = 2  # checkpoints; the earlier one is used if the last is damaged
 
 
 class RunFolder:
-    """Writes what happens. All processes have one, only the main one opens it and writes."""
+    """The files of a run. Every process has this object, but only the main process opens the folder and writes."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.path = config.run
@@ -29,13 +29,13 @@ class RunFolder:
         self._lock = filelock.FileLock(self.path / "lock")
 
     def open(self) -> dict[str, Any]:
-        """Makes the folder and keeps other trainings out until `close` or the end of this process, however it ends.
+        """Creates the folder and locks other trainings out until `close` or the end of this process, however it ends.
 
-        What is logged after the last checkpoint is dropped. Returns that checkpoint; without one, {"step": 0}.
+        Metrics logged after the last checkpoint are dropped. Returns that checkpoint; without one, {"step": 0}.
 
         Raises:
-            SettingError: a training is at work here, or the folder holds a run with another setting that matters.
-            UserError: the folder cannot be made or written, or no checkpoint there can be read.
+            SettingError: another training uses the folder, or a setting that may not change differs from the run's.
+            UserError: the folder cannot be created or written, or none of its checkpoints can be read.
         """
         with writing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class RunFolder:
                 self._lock.acquire(timeout=0)
             except filelock.Timeout:
                 raise SettingError(
-                    "run", f"another training is at work in {self.path}; wait for it to end, or use another folder"
+                    "run", f"another training uses {self.path}; wait for it to end, or use another folder"
                 ) from None
             state = load_latest(self.checkpoints) or {"step": 0}
             for name, value in state.get("settings", {}).items():
@@ -63,9 +63,9 @@ class RunFolder:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes `state` as the checkpoint of its "step", and removes what is not one of the last two.
+        """Writes `state` as the checkpoint of its "step", and removes all but the last two.
 
-        Checkpoints newer than this step are unreadable (otherwise training would have resumed from them) and go, too.
+        Checkpoints of later steps are removed too: they are unreadable, or training would have resumed from them.
 
         Raises:
             UserError: the disk is full or cannot be written; earlier checkpoints stay.
@@ -83,9 +83,9 @@ class RunFolder:
         self._lock.release()
 
     def log(self, step: int, group: str, numbers: dict[str, float], pictures: dict[str, Any]) -> None:
-        """One line of metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}), and curves in TensorBoard.
+        """Adds a line to metrics.jsonl ({"step": 100, "group": "train", "L_1": ...}) and to the curves in TensorBoard.
 
-        Pictures (3, H, W), uint8 or float in [0, 1], are for TensorBoard alone.
+        Pictures (3, H, W), uint8 or float in [0, 1], go to TensorBoard alone.
         """
         with writing(self.path):
             with open(self.path / "metrics.jsonl", "a") as file:
@@ -98,24 +98,24 @@ class RunFolder:
 
 
 def load_latest(checkpoints: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint on CPU; None when there is none at all.
+    """Loads the newest readable checkpoint to the CPU; None if there is no checkpoint at all.
 
     Raises:
-        UserError: there are some, and none can be read.
+        UserError: there are checkpoints, but none can be read.
     """
     found = sorted(checkpoints.glob("step_*.pt"))
     for path in reversed(found):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged file makes the reader raise
-            print(f"{path} cannot be read ({type(error).__name__}): going back to the one before")
+        except Exception as error:  # damaged files raise many kinds of errors
+            print(f"{path} cannot be read ({type(error).__name__}); trying the checkpoint before it")
     if found:
-        raise UserError(f"{checkpoints}: no checkpoint there can be read; use another folder or delete this one")
+        raise UserError(f"{checkpoints}: no checkpoint can be read; use another folder or delete this one")
     return None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl; a half-written last line is left out."""
+    """Reads the lines of RUN/metrics.jsonl; a half-written last line is left out."""
     rows = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in (run / "metrics.jsonl").read_text().splitlines():

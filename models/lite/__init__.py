@@ -1,6 +1,6 @@
-"""Lite: what the paper does not have. Here is how its renderer samples references."""
+"""Lite: our additions to the paper's networks. This file says how the lite renderer samples references."""
 
 from models.motion_field import Sampling
 
-# Zero flow is the identity, a reference's edge continues outside it, and images stay sharp between pixels.
+# Zero flow is the identity, edge pixels repeat outside a reference, and bicubic interpolation keeps images sharp.
 LITE = Sampling(border=0.5, outside="border", images="bicubic")

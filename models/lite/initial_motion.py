@@ -1,4 +1,4 @@
-"""Initial motion of each reference: from landmarks, and from the target's visible upper half. Not in the paper."""
+"""Initial motion of each reference, from landmarks and the target's visible upper half. Not in the paper."""
 
 import torch
 import torch.nn.functional as F
@@ -10,25 +10,26 @@ from models.lite import LITE
 from models.lite.reference_weights import NOISE, ReferenceWeights, alignment_cues, local_mean
 from models.motion_field import Motion
 
-GRID = 32  # cells a side in which the landmark flow is computed
-MIN_DISTANCE = 0.02  # of the crop's side: landmarks nearer than this are averaged
-MOUTH_RADIUS = 0.15  # of the crop's side: how far from the lips the upper half says little about them
-RESIDUAL_CELLS = (4, 16)  # rows and columns in which the upper half's residual motion is estimated
+# Distances are fractions of the crop's side, unless they are in pixels.
+GRID = 32  # cells per side of the grid on which the landmark flow is computed
+MIN_DISTANCE = 0.02  # landmarks nearer than this are averaged
+MOUTH_RADIUS = 0.15  # distance from the lips within which the upper half says little about the motion
+RESIDUAL_CELLS = (4, 16)  # rows and columns of cells in which the upper half's residual motion is estimated
 SCALES = (4, 2)  # factors by which images are shrunk, from coarse to fine
-MAX_STEP = 3.0  # pixels of a Lucas-Kanade step
+MAX_STEP = 3.0  # pixels: longest Lucas-Kanade step
 MIN_SLOPE = 5e-5  # squared gradient below which a cell has no structure
-FLOW_CELLS = 8  # cells a side of the flow that the correction reads
-CORRECTION_CELLS = 16  # cells a side of the correction
-INPUT_UNIT = 1 / 64  # of the crop's side: unit of the correction's input
-OUTPUT_UNIT = 1 / 16  # of the crop's side: unit of its output; the longer, the faster it learns
+FLOW_CELLS = 8  # cells per side of the flow that the correction reads
+CORRECTION_CELLS = 16  # cells per side of the correction
+INPUT_UNIT = 1 / 64  # unit of the correction's input
+OUTPUT_UNIT = 1 / 16  # unit of its output; a longer one learns faster
 
 
 class InitialMotion(nn.Module):
     """Landmark flow, a learned correction of it, and reference weights.
 
-    Landmarks are accurate to a few tenths of a pixel, and the background moves differently from the face. The residual
-    motion is measured in the upper half (Lucas-Kanade) and extrapolated to the lower half, except the mouth, by a
-    zero-initialised, mirror-equivariant linear layer.
+    Landmarks are accurate to a few tenths of a pixel only, and the background moves differently from the face. The
+    residual motion is therefore measured in the upper half (Lucas-Kanade). A zero-initialised, mirror-equivariant
+    linear layer extrapolates it to the lower half, except the mouth.
     """
 
     def __init__(self):
@@ -46,14 +47,14 @@ class InitialMotion(nn.Module):
         masked_target: Tensor,
         mouth_decision: float = 0,
     ) -> Motion:
-        """Motion of B*N pairs, always in float32: bfloat16 would round the flow to parts of a pixel.
+        """Computes the motion of B*N pairs, always in float32: bfloat16 would round the flow to coarse steps.
 
         Args:
-            landmarks: of the target, (B, 131, 2), x, y in [0, 1] of the crop
+            landmarks: the target's, (B, 131, 2), x, y in [0, 1] of the crop
             reference_landmarks: (1 or B, N, 131, 2), likewise
-            images: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
+            images: reference images, (1 or B, N, 3, S, S), RGB in [0, 1]
             masked_target: (B, 3, S, S), RGB in [0, 1]; only the upper half is read
-            mouth_decision: in the mouth the weights are raised to 1 + this
+            mouth_decision: the mouth's weights are raised to the power 1 + mouth_decision
         """
         with torch.autocast(landmarks.device.type, enabled=False):
             images = images.float()
@@ -67,13 +68,13 @@ class InitialMotion(nn.Module):
             return Motion(flow, self.reference_weights(cues, decision))
 
     def correct(self, flow: Tensor, residual: Tensor) -> Tensor:
-        """The correction (B, N, 2, S, S) of a flow (B, N, 2, S, S), all in pixels.
+        """Computes the correction (B, N, 2, S, S) of a flow, all in pixels.
 
-        The linear layer is averaged with its mirror image: half as many weights to learn, and 0.03 dB better.
+        The linear layer is averaged with its mirror image, which halves the weights to learn and gains 0.03 dB.
 
         Args:
-            flow: from landmarks
-            residual: (B, N, 2, 4, 16), motion of the upper half that the flow leaves
+            flow: the landmark flow, (B, N, 2, S, S)
+            residual: the motion of the upper half that the flow misses, (B, N, 2, 4, 16)
         """
         size = flow.shape[-1]
         flow_cells = map_references(nn.AdaptiveAvgPool2d(FLOW_CELLS), flow)
@@ -82,21 +83,21 @@ class InitialMotion(nn.Module):
         return resize((plain + mirrored) / 2, size)
 
     def _correct_cells(self, flow: Tensor, residual: Tensor, size: int) -> Tensor:
-        """The linear layer: (B, N, 2, 8, 8) and (B, N, 2, 4, 16) -> (B, N, 2, 16, 16)."""
+        """Applies the linear layer: (B, N, 2, 8, 8) and (B, N, 2, 4, 16) -> (B, N, 2, 16, 16)."""
         inputs = torch.cat([residual.flatten(2), flow.flatten(2)], dim=2) / (INPUT_UNIT * size)
         return OUTPUT_UNIT * size * self.correction(inputs).unflatten(-1, (2, CORRECTION_CELLS, CORRECTION_CELLS))
 
 
 def mirror(motion: Tensor) -> Tensor:
-    """The motion (..., 2, H, W) of horizontally flipped images."""
+    """Returns the motion (..., 2, H, W) that horizontally flipped images have."""
     right, down = motion.flip(-1).split(1, dim=-3)
     return torch.cat([-right, down], dim=-3)
 
 
 def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
-    """Flow from every reference's landmarks to the target's, by inverse-distance weighting: (B, N, 2, S, S) in pixels.
+    """Interpolates each reference's landmark displacements by inverse-distance weighting: (B, N, 2, S, S) in pixels.
 
-    Weights are inverse fourth powers of the distance.
+    The flow leads from the target to the reference. Weights are inverse fourth powers of the distance.
 
     Args:
         target: (B, 131, 2), x, y in [0, 1] of the crop
@@ -112,14 +113,17 @@ def landmark_flow(target: Tensor, references: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def residual_motion(flow: Tensor, images: Tensor, masked_target: Tensor) -> Tensor:
-    """Motion in pixels that a flow leaves between the upper halves of references and target: (B, N, 2, 4, 16).
+    """Measures the motion that a flow misses between the upper halves of references and target.
 
     Lucas-Kanade from coarse to fine, with robust weights; a cell without structure does not move.
 
     Args:
         flow: (B, N, 2, S, S) in pixels
-        images: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
+        images: reference images, (1 or B, N, 3, S, S), RGB in [0, 1]
         masked_target: (B, 3, S, S), RGB in [0, 1]; only the upper half is read
+
+    Returns:
+        (B, N, 2, 4, 16) in pixels
     """
     size = flow.shape[-1]
     middle = size // 2
@@ -136,7 +140,7 @@ def residual_motion(flow: Tensor, images: Tensor, masked_target: Tensor) -> Tens
 
 
 def _lucas_kanade(warped: Tensor, target: Tensor, scale: int) -> Tensor:
-    """A least-squares step (B, N, 2, 4, 16) in pixels, from images (B or 1, N or 1, 1, h, w) shrunk by `scale`."""
+    """Takes a least-squares step (B, N, 2, 4, 16) in pixels, from images (B, N or 1, 1, h, w) shrunk by `scale`."""
     down, right = torch.gradient(warped, spacing=float(scale), dim=(-2, -1))
     error = target - warped
     products = (right * right + MIN_SLOPE, right * down, down * down + MIN_SLOPE, right * error, down * error)
@@ -148,14 +152,14 @@ def _lucas_kanade(warped: Tensor, target: Tensor, scale: int) -> Tensor:
 
 
 def off_mouth_mask(landmarks: Tensor, size: int) -> Tensor:
-    """Mask (B, 1, S, S) of side `size`, 0 at the lips of landmarks (B, 131, 2), 1 far from them."""
+    """Returns a mask (B, 1, S, S) of side `size`: 0 at the lips of landmarks (B, 131, 2), 1 far from them."""
     from_lips = _distances(landmarks[:, LIP_SLICE]).amin(-1).view(-1, 1, GRID, GRID)
     mouth = torch.exp(-((from_lips / MOUTH_RADIUS) ** 2))
     return 1 - resize(mouth, size)
 
 
 def _distances(points: Tensor) -> Tensor:
-    """Distances of the grid's cells, row by row, from points (B, K, 2) in the crop: (B, G*G, K) in its sides."""
+    """Returns the distances of the grid's cells, row by row, from points (B, K, 2) in the crop: (B, G*G, K)."""
     centres = (LITE.grid(points.new_zeros(2, GRID, GRID)) + 1) / 2
-    # Not by a matrix product: in TF32 the flow would be off by up to a pixel.
+    # cdist must not use a matrix product: in TF32 the flow would be off by up to a pixel.
     return torch.cdist(centres.flatten(1).T[None], points, compute_mode="donot_use_mm_for_euclid_dist")

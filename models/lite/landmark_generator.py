@@ -1,4 +1,4 @@
-"""Lite landmark generator: narrower, and predicting relative to the references' own lips and jaws. Not in the paper."""
+"""Lite landmark generator: narrower, and relative to the references' own lips and jaws. Not in the paper."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,9 @@ from models.configs import LandmarkGeneratorConfig
 from models.landmark_generator import LandmarkGenerator, LandmarkOutput
 from models.layers import zero_init
 
-DEVIATION = 0.02  # of the crop's side: typical deviation of lips and jaws from the references' mean
-TURN = 0.1  # of the crop's side: unit of the head's turn, in which a learning rate suits it
+# Fractions of the crop's side.
+DEVIATION = 0.02  # typical deviation of lips and jaws from the references' mean
+TURN = 0.1  # unit of the head's turn, chosen so that the common learning rate suits its layer
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LiteLandmarkGeneratorConfig(LandmarkGeneratorConfig):
 
 
 class LiteLandmarkGenerator(LandmarkGenerator):
-    """Predicts the difference to the references' lips and jaws in the frame's pose, starting from zero difference."""
+    """Predicts how lips and jaws differ from the references', moved to the frame's pose; initially not at all."""
 
     def __init__(self, config: LiteLandmarkGeneratorConfig):
         super().__init__(config)
@@ -40,10 +41,10 @@ class LiteLandmarkGenerator(LandmarkGenerator):
     def predict(
         self, audio_tokens: Tensor, pose_tokens: Tensor, reference_tokens: Tensor, pose: Tensor, reference: Tensor
     ) -> LandmarkOutput:
-        """Adds the paper's prediction, in units of the typical deviation, to the references' lips and jaws at rest."""
+        """Adds the paper's prediction, in units of the typical deviation, to the references' mean lips and jaws."""
         lip, jaw = super().predict(audio_tokens, pose_tokens, reference_tokens, pose, reference)
         mean_pose, content = move_with_pose(reference, pose).split([NUM_POSE, NUM_JAW + NUM_LIP], dim=-2)
-        unexplained = mean_pose[..., 0] - pose[..., 0].float()  # by an affine map: the head's turn
+        unexplained = mean_pose[..., 0] - pose[..., 0].float()  # what no affine map explains: the head's turn
         with torch.autocast(pose.device.type, enabled=False):
             shift = self.turn(unexplained / TURN)  # (B, T, 57)
         content = content - F.pad(shift[..., None], (0, 1))
@@ -52,7 +53,7 @@ class LiteLandmarkGenerator(LandmarkGenerator):
 
 
 def move_with_pose(reference: Tensor, pose: Tensor) -> Tensor:
-    """The mean of the reference landmarks, each moved by the affine map that best fits its pose to the frame's.
+    """Moves each reference by the affine map that best fits its pose to the frame's, and averages the references.
 
     Reference (1 or B, N, 131, 2) and pose (B, T, 74, 2) -> (B, T, 131, 2).
     """
@@ -60,6 +61,6 @@ def move_with_pose(reference: Tensor, pose: Tensor) -> Tensor:
         points = F.pad(reference.float(), (0, 1), value=1.0)  # (B, N, 131, 3)
         source = points[..., :NUM_POSE, :]
         normal = source.mT @ source + 1e-6 * torch.eye(3, device=source.device)
-        # Least squares: map = inverse(source^T source) source^T pose, so that all points are linear in the pose.
+        # Least squares: map = inverse(source^T source) source^T pose. All moved points are linear in the pose.
         from_pose = points @ torch.linalg.solve(normal, source.mT)  # (B, N, 131, 74)
         return from_pose.mean(1, keepdim=True) @ pose.float()

@@ -1,4 +1,4 @@
-"""Initial weights of the references, from how well each is aligned by the initial motion. Not in the paper."""
+"""Initial weights of the references, from how well the initial motion aligns each of them. Not in the paper."""
 
 import torch
 import torch.nn.functional as F
@@ -9,21 +9,21 @@ from models.layers import map_references, resize, zero_init
 from models.lite import LITE
 from models.motion_field import half_size
 
-GRID = 32  # cells a side of the cues and of the weights
+GRID = 32  # cells per side of the cues and the weights
 CUES = 12
 WIDTH = 24  # channels
 DILATIONS = (1, 2, 4)  # cells
-BEND_WINDOW = 9  # cells a side of the mean from which a flow's bend is measured
-NOISE = 0.01  # colour difference without meaning
-# Units of the cues, so that all are of similar size.
+BEND_WINDOW = 9  # cells per side of the local mean, from which a flow's bend is its difference
+NOISE = 0.01  # colour differences below this mean nothing
+# Units that bring all cues to a similar scale.
 DIFFERENCE, DETAIL = 0.05, 0.02  # of colours in [0, 1]
-FLOW, BEND, DISTANCE = 1 / 16, 1 / 64, 1 / 25  # of the crop's side
+FLOW, BEND, DISTANCE = 1 / 16, 1 / 64, 1 / 25  # fractions of the crop's side
 
 
 class ReferenceWeights(nn.Module):
-    """A small convolutional network that compares the references, in any order and number.
+    """A small convolutional network that compares any number of references, regardless of their order.
 
-    Zero-initialised: at first all weights are equal.
+    Its output layer is zero-initialised, so that all weights are equal at first.
     """
 
     def __init__(self):
@@ -35,11 +35,11 @@ class ReferenceWeights(nn.Module):
         zero_init(self.logits)
 
     def forward(self, cues: Tensor, decision: Tensor) -> Tensor:
-        """Weights that sum to 1 over the references: (B, N, 1, S, S).
+        """Computes weights (B, N, 1, S, S) that sum to 1 over the references.
 
         Args:
-            cues: `alignment_cues` (B, N, 12, G, G)
-            decision: (B, 1, 1, S, S); where it is not 0, the weights are raised to 1 + decision
+            cues: from `alignment_cues`, (B, N, 12, G, G)
+            decision: (B, 1, 1, S, S); weights are raised to the power 1 + decision, then normalised again
         """
         x = F.leaky_relu(map_references(self.input, cues), 0.2)
         for own, shared in zip(self.own, self.shared, strict=True):
@@ -62,17 +62,17 @@ def alignment_cues(
     masked_target: Tensor,
     off_mouth: Tensor,
 ) -> Tensor:
-    """Cues for how well each reference is aligned: (B, N, 12, G, G).
+    """Computes cues for how well each reference is aligned: (B, N, 12, G, G).
 
-    Per grid cell: the column's error in the upper half, deviation from the other references (both also relative to the
-    mean over the references), high-frequency detail (low when motion-blurred), flow and its local variation, and the
-    distance of all landmarks and of the lips from the target's.
+    Per grid cell: the column's error in the upper half and the deviation from the other references (both also relative
+    to the mean over the references), high-frequency detail (low when motion-blurred), the flow and its local variation,
+    the distances of all landmarks and of the lips from the target's, and whether the cell lies off the mouth.
 
     Args:
         flow: (B, N, 2, S, S) in pixels
-        landmarks: of the target, (B, 131, 2), x, y in [0, 1] of the crop
+        landmarks: the target's, (B, 131, 2), x, y in [0, 1] of the crop
         reference_landmarks: (1 or B, N, 131, 2), likewise
-        images: of the references, (1 or B, N, 3, S, S), RGB in [0, 1]
+        images: reference images, (1 or B, N, 3, S, S), RGB in [0, 1]
         masked_target: (B, 3, S, S), RGB in [0, 1]; only the upper half is read
         off_mouth: (B, 1, S, S), 0 at the target's lips, 1 far from them
     """
@@ -80,7 +80,7 @@ def alignment_cues(
     grid = half_size(LITE.grid(flow))
     warped = LITE.warp(half_size(images), grid)  # (B, N, 3, S/2, S/2)
 
-    rows = slice(size * 3 // 32, size // 4)  # of the half-size images, from the brow to the middle
+    rows = slice(size * 3 // 32, size // 4)  # from the brow to the middle, in half-size images
     error = warped - F.avg_pool2d(masked_target, 2)[:, None]
     column_error = error[..., rows, :].abs().mean((2, 3))  # (B, N, S/2)
     column_error = F.adaptive_avg_pool1d(column_error, GRID)[:, :, None, None]  # (B, N, 1, 1, G)
@@ -113,7 +113,7 @@ def alignment_cues(
 
 
 def _relative_to_mean(cue: Tensor) -> Tensor:
-    """How much larger than its mean over the references a cue is, as a share of it."""
+    """Returns the relative difference of a cue from its mean over the references."""
     return cue / (cue.mean(1, keepdim=True) + NOISE) - 1
 
 
@@ -123,7 +123,7 @@ def _mean_length(vectors: Tensor) -> Tensor:
 
 
 def local_mean(x: Tensor, side: int) -> Tensor:
-    """The mean of (B, N, C, H, W) over the square of `side` pixels around each, less at the edges."""
+    """Averages (B, N, C, H, W) over a square of `side` pixels around each pixel, smaller at the edges."""
     return map_references(nn.AvgPool2d(side, 1, side // 2, count_include_pad=False), x)
 
 

@@ -16,7 +16,7 @@ from models.lite.initial_motion import InitialMotion
 from models.motion_field import AlignedReferences, Motion, ReferenceFeatures, half_size
 from models.renderer import Renderer, RendererOutput
 
-SHARPENING = 0.3  # unsharp masking of aligned references: makes up for what warping and averaging blur
+SHARPENING = 0.3  # strength of unsharp masking, which undoes the blur of warping and averaging references
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class LiteRendererConfig(RendererConfig):
     kernel: int = 3
     audio_width: int = 8
     candidates: int = 25
-    """The references of a target are the nearest of so many frames."""
+    """Frames from which a target's references are chosen, the nearest first; 0: references are random in training."""
     mouth_decision: float = 1.5
-    """In the mouth the initial reference weights are raised to 1 + this, so that one or two references decide: the mean
-    of five is blurred."""
+    """The initial reference weights of the mouth are raised to the power 1 + mouth_decision, so that one or two
+    references dominate: the mean of five is blurred."""
 
 
 class LiteRenderer(Renderer):
-    """Refines an initial motion, and draws the difference to the aligned references, starting from zero difference."""
+    """Refines an initial motion, and draws a change of the aligned references; initially none."""
 
     sampling = LITE
     config: LiteRendererConfig
@@ -57,12 +57,12 @@ class LiteRenderer(Renderer):
     def predict_motion(
         self, features: ReferenceFeatures, sketches: Tensor, masked_target: Tensor, landmarks: Tensor | None
     ) -> Motion | None:
-        """The initial motion, refined from features that it has warped already."""
+        """Refines the initial motion, from features that are already warped by it."""
         if self.motion_field is None or self.initial_motion is None:
             return None
         if landmarks is None or features.landmarks is None:
             raise ValueError("the lite renderer needs the landmarks of the target and of the references")
-        with torch.no_grad():  # trained beforehand, in a stage of its own
+        with torch.no_grad():  # it was trained beforehand, by itself
             initial = self.initial_motion(
                 landmarks, features.landmarks, features.images, masked_target, self.config.mouth_decision
             )
@@ -79,13 +79,13 @@ class LiteRenderer(Renderer):
         return (logits + known.clamp(0.01, 0.99).logit()).sigmoid()
 
     def sharpen(self, output: RendererOutput, pictures: Tensor) -> Tensor:
-        """Enlarges the face k times; its lower half gets the detail of larger reference pictures.
+        """Enlarges the face k times, and gives its lower half the detail of larger reference pictures.
 
-        The references are aligned once more, at the larger size, and sharpened; the translation's change of them is
-        added.
+        The larger references are aligned by the enlarged motion and sharpened. The translation's change of the small
+        ones is then enlarged and added.
 
         Args:
-            output: of `render`, with warping
+            output: from `render`, with warping
             pictures: the references in the same order, (B, N, 3, k*H, k*W), RGB in [0, 1]
 
         Returns:
@@ -105,7 +105,7 @@ class LiteRenderer(Renderer):
 
 
 def enlarge_lower_half(x: Tensor, size: int) -> Tensor:
-    """The lower half of `resize(x, size)`: (..., S, S) -> (..., size/2, size)."""
-    rows = x.shape[-2] // 2 + 1  # and one more, for interpolation
+    """Returns the lower half of `resize(x, size)`: (..., S, S) -> (..., size/2, size)."""
+    rows = x.shape[-2] // 2 + 1  # one more than half, for interpolation
     enlarged = resize(x[..., -rows:, :], (rows * size // x.shape[-2], size))
     return enlarged[..., -size // 2 :, :]

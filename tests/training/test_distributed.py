@@ -119,7 +119,7 @@ def test_another_machine_needs_no_checkpoint(tmp_path: Path) -> None:
     ("run", "message"),
     [
         ("file/run", "error: file/run could not be written"),
-        ("taken", "error: --run: another training is at work in taken"),
+        ("taken", "error: --run: another training uses taken"),
     ],
 )
 def test_only_the_process_that_fails_says_why(tmp_path: Path, run: str, message: str) -> None:

@@ -133,7 +133,7 @@ def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None
         assert any("step 5 " in line for line in first.stdout)
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         second = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
-        message = f"error: run: another training is at work in {run}; wait for it to end, or use another folder\n"
+        message = f"error: run: another training uses {run}; wait for it to end, or use another folder\n"
         assert (second.returncode, second.stderr) == (2, message)
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     finally:
@@ -208,7 +208,7 @@ def test_damaged_newest_checkpoint_is_skipped(tmp_path: Path, capsys: pytest.Cap
     assert_same(last(tmp_path / "run"), last(tmp_path / "whole"))
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="no checkpoint there can be read"):
+    with pytest.raises(UserError, match="no checkpoint can be read"):
         train(tmp_path / "run")
 
 
@@ -226,7 +226,7 @@ def test_damaged_checkpoints_do_not_count_among_the_two_kept(tmp_path: Path) -> 
 def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -> None:
     indices = indices_of(1, toy_trainer(tmp_path, validate_every=10).config)
     clips = ", ".join(f"clip{i % 8}" for i in indices)
-    message = rf"step 1: L is no longer a finite number; look at the clips \({clips}\), lower"
+    message = rf"step 1: L is no longer finite; look at the clips \({clips}\), lower"
     with pytest.raises(UserError, match=message):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
     assert not list((tmp_path / "checkpoints").iterdir())
@@ -260,7 +260,7 @@ def test_run_without_validation_reports_no_best(tmp_path: Path, capsys: pytest.C
 
     trainer.train_step = train_step  # type: ignore[method-assign]
     trainer.fit()
-    assert "step 1: stopped, the same command continues; not validated yet, see" in capsys.readouterr().out
+    assert "step 1: stopped (the same command continues); not validated yet, see" in capsys.readouterr().out
 
 
 def test_the_best_weights_are_exported_and_two_checkpoints_kept(
@@ -382,9 +382,9 @@ def test_processes_share_each_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"batch": 8, "accumulate": 3}, "batch: 8 cannot be shared evenly by 1 processes and 3 accumulated parts"),
-    ({"batch": 0}, "batch: 0 is no positive number"),
-    ({"log_every": -1}, "log_every: -1"),
+    ({"batch": 8, "accumulate": 3}, "batch: 8 must be a multiple of processes x accumulate"),
+    ({"batch": 0}, "batch: must be at least 1, not 0"),
+    ({"log_every": -1}, "log_every: must be at least 1, not -1"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
