@@ -72,7 +72,7 @@ class Sheet:
             rows.append(labelled(name, np.hstack(cells)))
         encoded, content = cv2.imencode(self.output.suffix, np.vstack(rows)[..., ::-1])
         if not encoded:
-            raise UserError(f"--output {self.output}: the picture is too large for this format; use .png")
+            raise UserError(f"--output {self.output}: too large a picture for this format; use .png or fewer frames")
         write_whole(self.output, content.tobytes())
         print(f"{self.output}: {len(paths)} videos, {len(frames)} frames of each")
 

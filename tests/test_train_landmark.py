@@ -42,7 +42,7 @@ TINY = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, aud
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Crops of 32 pixels, as landmarks don't depend on the crop's size."""
+    """Uses crops of 32 pixels, because landmarks do not depend on the crop's size."""
     root = tmp_path_factory.mktemp("cache")
     for number in range(4):
         write_clip(root, f"speaker{number}/clip", num_frames=30, size=32, seed=number)
@@ -50,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(config: TrainLandmarkConfig) -> list[Trainer]:
-    """The trainers in turn, none of which is run."""
+    """Returns the trainers in turn, without running them."""
     return list(trainers(config, Engine(config)))
 
 

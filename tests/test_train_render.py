@@ -45,7 +45,7 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(config: TrainRenderConfig) -> list[Trainer]:
-    """The trainers in turn, none of which is run."""
+    """Returns the trainers in turn, without running them."""
     return list(trainers(config, Engine(config)))
 
 
@@ -234,7 +234,7 @@ def test_missing_vgg_weights_say_where_to_get_them(config: TrainRenderConfig) ->
 
 
 def test_without_warping_the_discriminator_learns_from_the_first_step(config: TrainRenderConfig) -> None:
-    """There is nothing to warm up: a generator must not be trained against a discriminator that isn't."""
+    """Nothing needs a warm-up then: a generator must not be trained against a discriminator that is not trained."""
     main(replace(config, model=replace(TINY, use_warping=False), steps=1))
     row = next(row for row in read_metrics(config.run) if row["group"] == "train")
     assert row["step"] == 1 and config.alignment_steps

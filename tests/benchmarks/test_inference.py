@@ -1,4 +1,4 @@
-"""Both ways of drawing that are compared draw the same, and the whole benchmark runs."""
+"""The two ways of drawing that are compared give the same picture, and the whole benchmark runs."""
 
 from pathlib import Path
 

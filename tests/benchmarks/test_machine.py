@@ -1,4 +1,4 @@
-"""The measures themselves: threads, peak memory, busy cores."""
+"""The measurements themselves: threads, peak memory, busy cores."""
 
 import time
 
@@ -30,7 +30,7 @@ def test_usage_of_a_command() -> None:
 
 def test_a_core_is_busy_only_inside_the_block() -> None:
     def others() -> float:
-        """Processor seconds of ended child processes."""
+        """Returns the CPU seconds of finished child processes."""
         import os
 
         return os.times().children_user

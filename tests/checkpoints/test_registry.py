@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Offer]:
-    """Makes "syncnet" a file of a local web server: call it with the served and the published content."""
+    """Serves "syncnet" from a local web server: call it with the served and the published content."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     served = tmp_path / "served"
     served.mkdir()

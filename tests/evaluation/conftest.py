@@ -20,12 +20,12 @@ from models.lite.renderer import LiteRenderer, LiteRendererConfig
 
 
 def reasons(row: Row) -> dict[str, str]:
-    """Clip -> why it failed, of those that did."""
+    """Maps each failed clip to the reason of its failure."""
     return {clip.clip: clip.reason for clip in row.clips if clip.reason}
 
 
 def read_table(path: Path) -> Table:
-    """The table of a .json file."""
+    """Reads the table of a .json file."""
     content = json.loads(path.read_text())
     rows = [Row(row["name"], row["cells"], [ClipScore(**clip) for clip in row["clips"]]) for row in content["rows"]]
     return Table(content["title"], rows, content["notes"])
@@ -46,7 +46,7 @@ def frame(index: int, brightness: int = 0) -> np.ndarray:
 
 
 def speech(frames: int, seed: int) -> np.ndarray:
-    """(S,) noise in bursts of a quarter second, as long as a number of frames."""
+    """Noise (S,) in bursts of a quarter second, as long as a number of frames."""
     count = frames * SAMPLE_RATE // FPS
     noise = np.random.default_rng(seed).standard_normal(count) * 0.1
     return (noise * (np.arange(count) // (SAMPLE_RATE // 4) % 2)).astype(np.float32)
@@ -75,7 +75,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of weights as inference takes them."""
+    """A folder of weights, as inference expects it."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     landmark = LiteLandmarkGeneratorConfig(

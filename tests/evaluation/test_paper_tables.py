@@ -220,7 +220,7 @@ def test_a_dead_process_costs_only_its_video(tiny: Path, videos: Path, tmp_path:
 def test_an_interrupted_video_is_made_again(
     tiny: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may already have its name, beside the recipe of the previous one."""
+    """The new video may already have its name, beside the recipe of the old one."""
 
     class Interrupted:
         def dub(self, video: Path, audio: Path, output: Path) -> None:
@@ -243,7 +243,7 @@ def test_mistakes_are_one_line_before_any_video_is_made(videos: Path, tiny: Path
     write(tmp_path / "theirs" / "eve" / "nine.mp4", [frame(0)] * 2)
     shutil.copytree(videos / "ann", tmp_path / "one")
     for wrong, message in (
-        ({"videos": tmp_path / "one", "protocol": "both"}, "needs two clips"),
+        ({"videos": tmp_path / "one", "protocol": "both"}, "needs at least two clips"),
         ({"clip_list": tmp_path / "list.txt"}, "no entry, such as eve/nine"),
         ({"methods": (f"A={tmp_path / 'theirs'}",)}, "no entry, such as ann/one"),
         ({"methods": (f"A={tmp_path / 'theirs'}",), "protocol": "both"}, "theirs/reconstruction"),

@@ -31,7 +31,7 @@ class Colours(nn.Module):
 
 
 class TwoStreams(nn.Module):
-    """In place of SyncNet: the brightness over time and the energy of the sound."""
+    """Replaces SyncNet by the brightness over time and the energy of the sound."""
 
     def __init__(self) -> None:
         super().__init__()

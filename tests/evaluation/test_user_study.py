@@ -93,7 +93,7 @@ def test_impossible_numbers_are_refused_by_name(page: Path, tmp_path: Path) -> N
 
 
 class Browser:
-    """Chromium, by the WebDriver protocol over HTTP: no client library is needed."""
+    """Chromium, driven by the WebDriver protocol over HTTP, which needs no client library."""
 
     def __init__(self, port: int, profile: Path) -> None:
         self.address = f"http://127.0.0.1:{port}/session"

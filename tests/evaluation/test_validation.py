@@ -54,7 +54,7 @@ def test_content_moves_with_the_pose() -> None:
 
 
 def test_nearest_reference_is_moved_to_the_face() -> None:
-    """Of a picture and a blank one, both with faces elsewhere, the one with the same mouth is moved back exactly."""
+    """Of a moved picture and a moved blank one, the one with the same mouth is chosen and moved back exactly."""
     picture = cv2.resize(data.astronaut()[:256, 100:356], (128, 128), interpolation=cv2.INTER_AREA)
     wanted = 0.3 + 0.4 * random.random((131, 2))
     other = wanted.copy()
@@ -160,7 +160,7 @@ def test_best_offset_has_the_clearly_highest_correlation() -> None:
 
 @pytest.fixture
 def stage1(tiny: Path, tmp_path: Path) -> Path:
-    """A folder with the weights of stage 1 alone, as straight after its training."""
+    """A folder with only the weights of stage 1, as directly after its training."""
     folder = tmp_path / "stage1"
     folder.mkdir()
     shutil.copy(tiny / "landmark_generator.safetensors", folder)
@@ -187,7 +187,7 @@ def test_stage_1_is_validated_without_a_renderer(
 
 
 def true_lips(_: LandmarkPredictor, faces: ClipFaces, mel: np.ndarray) -> FaceSequence:
-    """Returns the true lips of the sound's moment; bob's sound comes 3 frames too early, dan's says nothing."""
+    """Predicts the true lips at the sound's moment. Bob's sound is 3 frames early, dan's tells nothing."""
     shifts = [np.array_equal(mel, np.roll(faces.clip.mel, round(3.2 * k), axis=1)) for k in range(-5, 6)]
     shift = shifts.index(True) - 5
     if faces.clip.name == "bob/two":
@@ -200,7 +200,7 @@ def true_lips(_: LandmarkPredictor, faces: ClipFaces, mel: np.ndarray) -> FaceSe
 
 @pytest.fixture
 def shifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with sound in place, sound 3 frames too early, a clip that is too short and one that tells nothing."""
+    """A cache with sound in place, sound 3 frames early, a clip that is too short, and one with noise for sound."""
     for seed, name in enumerate(("ann/one", "bob/two", "dan/noise")):
         write_clip(tmp_path / "cache", name, 75, size=64, seed=seed)
     write_clip(tmp_path / "cache", "cat/short", 59, size=64)
@@ -230,7 +230,7 @@ def test_offsets_continue_after_an_interruption(
     config.run()
     finished = config.output.read_text()
     lines = finished.splitlines(keepends=True)
-    config.output.write_text("".join(lines[:3]) + lines[3][:9])  # killed while it wrote a line
+    config.output.write_text("".join(lines[:3]) + lines[3][:9])  # killed while writing a line
     estimated = []
     estimate = offsets.estimate
     monkeypatch.setattr(offsets, "estimate", lambda name, offsets: estimated.append(name) or estimate(name, offsets))

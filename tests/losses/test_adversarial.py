@@ -1,4 +1,4 @@
-"""Adversarial loss: the released values, and that neither side's gradient reaches the other."""
+"""Adversarial loss: it gives the released values, and neither side's gradient reaches the other."""
 
 from pathlib import Path
 

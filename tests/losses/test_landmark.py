@@ -1,4 +1,4 @@
-"""Loss of stage 1 against the released values and by hand."""
+"""Loss of stage 1, compared with the released values and with values computed by hand."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_constant_offset_has_no_continuity_error() -> None:
 def test_single_displaced_frame_by_hand() -> None:
     true_lip, true_jaw = torch.zeros(1, 3, 40, 2), torch.zeros(1, 3, 17, 2)
     lip = true_lip.clone()
-    lip[0, 1, 0] = torch.tensor([3.0, 4.0])  # there and back: two steps of length 5
+    lip[0, 1, 0] = torch.tensor([3.0, 4.0])  # a move of length 5 and the move back
     losses = landmark_loss(lip, true_jaw, true_lip, true_jaw, LandmarkLossConfig(velocity=2))
     assert losses["L_1"].item() == pytest.approx(7 / (3 * 114))
     assert losses["L_c"].item() == pytest.approx(5)

@@ -60,7 +60,7 @@ def test_sheared_lips_are_not_opened() -> None:
 
 def test_touching_lips_weigh_more() -> None:
     true_lip, jaw = torch.zeros(1, 2, 40, 2), torch.zeros(1, 2, 17, 2)
-    true_lip[0, 1, 7, 1] = 0.1  # they touch in the first frame alone
+    true_lip[0, 1, 7, 1] = 0.1  # they touch only in the first frame
     lip = true_lip.clone()
     lip[0, :, 7, 1] += 0.02
     for closure in (0.0, 3.0):

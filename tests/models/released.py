@@ -1,4 +1,4 @@
-"""The released networks' stored inputs and outputs, and made-up checkpoints under their names; RGB and our layout."""
+"""Stored inputs and outputs of the released networks, and made-up checkpoints with their keys."""
 
 import importlib.util
 from pathlib import Path
@@ -19,7 +19,7 @@ def state_dict(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def case(folder: Path, name: str) -> dict[str, Tensor]:
-    """Arrays as float32 tensors; bytes are divided by 255."""
+    """Loads arrays as float32 tensors; bytes are divided by 255."""
     with np.load(folder / f"{name}.npz") as arrays:
         assert int(arrays.get("seed", SEED)) == SEED
         scales = {key: 255 if arrays[key].dtype == np.uint8 else 1 for key in arrays.files}

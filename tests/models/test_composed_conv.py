@@ -1,4 +1,4 @@
-"""A composition of two convolutions against the two convolutions themselves."""
+"""The composition of two convolutions equals the two convolutions in turn."""
 
 import pytest
 import torch

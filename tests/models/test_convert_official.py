@@ -18,7 +18,7 @@ def refused(source: Path, output: Path) -> str:
 
 
 def test_the_projects_settings_are_the_released_ones() -> None:
-    """Their margin was 5 pixels of faces about 100 pixels wide; boxes and smoothing are of the released inference."""
+    """The released margin was 5 pixels on faces about 100 pixels wide; rounding and smoothing are as in inference."""
     released = {
         "audio.sample_rate": 16000, "audio.n_fft": 800, "audio.window": 800, "audio.hop": 200, "audio.n_mels": 80,
         "audio.fmin": 55, "audio.fmax": 7600, "audio.preemphasis": 0.97, "audio.silence": -4.0, "audio.fps": 25,

@@ -21,7 +21,7 @@ def inputs(batch: int = 2, frames: int = 5, references: int = 4) -> tuple[Tensor
 
 
 def build(config: LandmarkGeneratorConfig) -> LandmarkGenerator:
-    """In eval mode, with the statistics of one batch: with those of a fresh BatchNorm the deep encoders give zero."""
+    """Builds a network in eval mode with one batch's statistics: with a fresh BatchNorm's, deep encoders give zero."""
     torch.manual_seed(0)
     network = LandmarkGenerator(config)
     for module in network.modules():

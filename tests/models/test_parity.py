@@ -1,4 +1,4 @@
-"""Converted released checkpoints give the released networks' numbers, through the files that users will have."""
+"""Checkpoints in the released format, converted as users do it, give the released networks' outputs."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(reference: Path, folder: Path, name: str) -> Path:
-    """As released: the state dict wrapped, the names prefixed by a data-parallel trainer."""
+    """Converts a made-up checkpoint as released: a wrapped state dict with keys of a data-parallel trainer."""
     source, output = folder / f"{name}.pth", folder / f"{name}.safetensors"
     state = {f"module.{key}": value for key, value in state_dict(reference, name).items()}
     torch.save({"state_dict": state, "optimizer": None, "global_step": 12, "global_epoch": 1}, source)

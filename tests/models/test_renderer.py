@@ -102,7 +102,7 @@ def test_order_of_references_does_not_matter() -> None:
 def test_gradient_reaches_every_parameter() -> None:
     network = build(TINY).train()
     network(*inputs(TINY)).face.square().sum().backward()
-    # BatchNorm takes away the mean, and so the use of the bias before it.
+    # BatchNorm subtracts the mean, so the bias before it has no effect.
     without = [n for n, p in network.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert without == []
 
@@ -141,7 +141,7 @@ def test_one_channel_of_grey_sketches_is_enough() -> None:
 @pytest.mark.parametrize("right", [-3, 0, 2])
 @pytest.mark.parametrize("down", [-1, 4])
 def test_flow_is_in_pixels(right: int, down: int) -> None:
-    """Each target pixel takes the reference's pixel that lies `right` and `down` of it."""
+    """Each target pixel takes the reference pixel that is `right` and `down` of it."""
     image = torch.rand(1, 3, 24, 20)
     flow = torch.tensor([right, down]).float()[:, None, None].expand(1, 2, 24, 20)
     grid = LITE.grid(flow).permute(0, 2, 3, 1)
@@ -158,7 +158,7 @@ def test_released_grid_has_its_corners_at_one() -> None:
 @pytest.mark.parametrize(("sampling", "outside"), [(LITE, 1), (RELEASED, 0)])
 def test_outside_a_reference_is_its_edge_or_black(sampling: Sampling, outside: int) -> None:
     features = ReferenceFeatures(torch.ones(1, 2, 3, 16, 16), torch.ones(1, 2, 2, 16, 16), torch.ones(1, 2, 4, 8, 8))
-    motion = Motion(torch.full((1, 2, 2, 16, 16), 12.0), torch.ones(1, 2, 1, 16, 16))  # most of it comes from outside
+    motion = Motion(torch.full((1, 2, 2, 16, 16), 12.0), torch.ones(1, 2, 1, 16, 16))  # most of it lies outside
     for aligned in align(features, motion, sampling):
         assert aligned[..., -1, -1].mean().item() == pytest.approx(outside, abs=1e-4)
         assert aligned[..., 0, 0].mean().item() == pytest.approx(1, abs=1e-4)

@@ -38,7 +38,7 @@ def refused(path: Path, stage: str | None = None) -> str:
 
 
 def save_with_settings(network: Any, path: Path, settings: dict[str, Any]) -> None:
-    """As a version with these settings would have saved it."""
+    """Saves a network as a version with these settings would."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weights, "input_settings", lambda _: settings)
         weights.save(network, path, {})

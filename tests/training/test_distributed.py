@@ -1,4 +1,4 @@
-"""Two processes with half the batch each do what one process does, continued runs included."""
+"""Two processes with half the batch each do what one process does, also in continued runs."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def write_vgg(path: Path) -> None:
 
 
 def start_processes(commands: list[list[str]], cwd: Path | None = None) -> list[subprocess.Popen[bytes]]:
-    """Python programs that find each other as torchrun's do."""
+    """Starts Python programs that find each other as torchrun's do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -83,7 +83,7 @@ def end(processes: list[subprocess.Popen[bytes]]) -> None:
     "text", [train_landmark.__doc__, train_render.__doc__, (ROOT / "docs" / "training.md").read_text()]
 )
 def test_torchrun_takes_the_documented_command(text: str) -> None:
-    """Without -- it refuses --run, which might be short for a flag of its own."""
+    """Without --, torchrun refuses --run, which it takes for an abbreviation of its own flags."""
     commands = re.findall(r"torchrun ((?:.*?\\\n)*.*?)(?: \.\.\.)?$", text, re.M)
     assert commands
     for command in commands:

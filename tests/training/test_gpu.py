@@ -1,4 +1,4 @@
-"""What a GPU would be asked to do, without one: every tensor says that it lies on it, none holds a number.
+"""What a GPU would be asked to do, tested without one: every tensor claims to be on the GPU, and none holds a number.
 
 PyTorch's fake tensors know device and type, and refuse one on the CPU among others on the GPU, as a GPU would.
 """
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this
 
 @contextmanager
 def on_gpu(*modules: nn.Module) -> Iterator[None]:
-    """Within, new tensors are fake, and the modules' lie on the GPU; no module may be used afterwards."""
+    """Makes new tensors fake and puts modules on the GPU; no module may be used afterwards."""
     with FakeTensorMode():
         for module in nn.ModuleList(modules).modules():
             for name, value in module._parameters.items():

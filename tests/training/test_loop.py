@@ -1,4 +1,4 @@
-"""The loop never loses work and says what went wrong: kills, full disks, damaged checkpoints, NaN."""
+"""The loop never loses work, and says what went wrong: kills, full disks, damaged checkpoints, NaN."""
 
 import json
 import resource
@@ -44,7 +44,7 @@ def train(run: Path, **settings: Any) -> ToyTrainer:
 
 
 def assert_same(a: Any, b: Any) -> None:
-    """Bit for bit."""
+    """Checks equality bit by bit."""
     assert type(a) is type(b)
     if isinstance(a, dict):
         assert a.keys() == b.keys()
@@ -57,7 +57,7 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 def indices_of(step: int, config: TrainConfig, length: int = 8) -> list[int]:
-    """The indices of a step's batch."""
+    """Returns the indices of a step's batch."""
     return list(islice(sample_indices(length, config, step * config.batch), config.batch))
 
 
@@ -67,7 +67,7 @@ def losses(run: Path, group: str = "train") -> list[float]:
 
 @contextmanager
 def disk_full_at(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes."""
+    """Lets no file grow beyond `size` bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -84,7 +84,7 @@ def test_killed_run_continues_as_if_never_killed(tmp_path: Path, when: str, code
     assert last(tmp_path / "killed")["step"] == kept
     train(tmp_path / "killed")
     train(tmp_path / "whole")
-    # The stop by SIGTERM saves between two validations, nothing else differs.
+    # SIGTERM makes it save between two validations; nothing else differs.
     assert_same(last(tmp_path / "killed"), last(tmp_path / "whole"))
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert len(losses(tmp_path / "whole")) == STEPS
@@ -108,7 +108,7 @@ def test_a_signal_ends_the_step_and_saves(
     def train_step(batch: Any) -> None:
         step(batch)
         if trainer.step == 3:
-            monkeypatch.setattr("builtins.print", lost)  # as a terminal that is gone does
+            monkeypatch.setattr("builtins.print", lost)  # as if the terminal were gone
             signal.raise_signal(number)
 
     trainer.train_step = train_step  # type: ignore[method-assign]
@@ -124,7 +124,7 @@ def test_a_signal_ends_the_step_and_saves(
 
 @pytest.mark.slow
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    """The first one's lock is gone with it, even if it is killed: processes that load its data never had it."""
+    """The lock ends with the training that held it, even if that is killed: its data loaders never hold it."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "tests.training.toy", str(run), "wait"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -181,7 +181,7 @@ def test_disk_full_while_tensorboard_writes_is_one_line(tmp_path: Path) -> None:
 
 
 def test_curves_continue_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Files are read in the order of their names, whose last number this process counts without leading zeros.
+    # Files are read in the order of their names; their last number has no leading zeros, so that it starts at 10.
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10))
     train(tmp_path, steps=4)
     interrupted = toy_trainer(tmp_path).run
@@ -272,7 +272,7 @@ def test_the_best_weights_are_exported_and_two_checkpoints_kept(
     assert (trainer.step, trainer.best) == (10, 1.0)
     assert trainer.exported == [2, 4]
     assert "step 10: done; best 1, see" in capsys.readouterr().out
-    assert train(tmp_path, steps=10).step == 10  # the same again doesn't go on
+    assert train(tmp_path, steps=10).step == 10  # repeating the command does not train on
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "step_000000008.pt",
         "step_000000010.pt",

@@ -1,4 +1,4 @@
-"""A training without faces for the tests of the loop: a small network with dropout that fits made-up numbers.
+"""A training run without faces for the tests of the loop: a small network with dropout fits made-up numbers.
 
 Run as a program it trains in a folder and, when told to, kills itself: python -m tests.training.toy RUN [WHEN]
 """
@@ -25,7 +25,7 @@ STEPS = 12
 
 
 class Numbers(Dataset[dict[str, Any]]):
-    """Item i is a function of i alone; that of `broken` holds a NaN."""
+    """Item i is a function of i alone; item `broken` holds a NaN."""
 
     def __init__(self, broken: int | None = None) -> None:
         self.broken = broken
@@ -44,7 +44,7 @@ class ToyTrainer(Trainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.selections: list[float] = []  # what validation answers, first to last; then the last again
+        self.selections: list[float] = []  # scores that validation returns in turn; the last one repeats
         self.exported: list[int] = []
 
     def train_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> ToyTra
             replace(source, target)
 
         os.replace = killing_replace
-    if when == "term":  # in the midst of a step
+    if when == "term":  # in the middle of a step
 
         def terminated(batch: Any) -> None:
             if trainer.step == 4:
@@ -109,7 +109,7 @@ def disturbed_trainer(run: Path, when: str = "", settings: str = "{}") -> ToyTra
             step(batch)
 
         trainer.train_step = terminated  # type: ignore[method-assign]
-    if when == "wait":  # in the midst of the run, until killed
+    if when == "wait":  # in the middle of the run, until killed
 
         def waiting(batch: Any) -> None:
             step(batch)
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
     run_in_turn(trainers.pop() for _ in range(1))
     engine.close()
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
-    assert not [name for name in threads if "gloo" in name], threads  # they could abort the end of the process
+    assert not [name for name in threads if "gloo" in name], threads  # they could crash the process when it exits
 
 
 if __name__ == "__main__":

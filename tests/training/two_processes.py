@@ -1,4 +1,4 @@
-"""One of several training processes, which keeps its weights: python -m tests.training.two_processes SCRIPT FLAGS..."""
+"""One of several training processes that saves its weights: python -m tests.training.two_processes SCRIPT FLAGS..."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""Initial motion on made-up pictures that are moved by known distances."""
+"""Initial motion of made-up pictures that are moved by known distances."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from models.lite.initial_motion import InitialMotion, landmark_flow, mirror, res
 
 
 def waves(right: float = 0.0, down: float = 0.0, size: int = 128) -> Tensor:
-    """A pattern without edges, moved by so many pixels: (3, S, S) in [0, 1]."""
+    """A pattern without edges, moved by `right` and `down` pixels: (3, S, S) in [0, 1]."""
     y, x = torch.meshgrid(torch.arange(size) - down, torch.arange(size) - right, indexing="ij")
     pattern = (x / 3).sin() * (y / 4).cos() + (x / 5 - y / 3).sin()
     return (0.5 + 0.24 * pattern).expand(3, -1, -1)

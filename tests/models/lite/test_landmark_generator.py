@@ -34,7 +34,7 @@ def test_reference_tokens_serve_a_whole_video() -> None:
 
 
 def test_move_with_pose_follows_any_affine_map() -> None:
-    """References that are affine images of one face agree with the frame once moved to its pose."""
+    """References that are affine images of one face equal the frame after they are moved to its pose."""
     torch.manual_seed(0)
     face = torch.rand(131, 2)
     maps, shifts = torch.eye(2) + 0.2 * torch.randn(7, 2, 2), 0.1 * torch.randn(7, 1, 2)
@@ -59,7 +59,7 @@ def test_untrained_network_predicts_resting_lips() -> None:
 
 @torch.inference_mode()
 def test_turned_head_shifts_resting_lips_horizontally_only() -> None:
-    """The head's turn is what no affine map of the upper face explains; its vertical part must not reach the mouth."""
+    """No affine map of the upper face explains the head's turn; its vertical part must not reach the mouth."""
     network = build()
     mel, pose, reference = inputs()
     nn.init.normal_(network.turn.weight)

@@ -113,7 +113,7 @@ def test_training_the_initial_motion_trains_the_weights() -> None:
 
 
 def shipped_weights(data: dict[str, Tensor]) -> Tensor:
-    """The shipped network's weights of the references of an example: (N, S, S)."""
+    """Returns the shipped network's weights for the references of an example: (N, S, S)."""
     renderer = models.load(SHIPPED_WEIGHTS / "renderer.safetensors", "render")
     assert isinstance(renderer, LiteRenderer) and renderer.initial_motion is not None
     with torch.inference_mode():
@@ -140,7 +140,7 @@ def test_shipped_weights_prefer_references_that_need_not_move() -> None:
         data[name].fill_(0.5)  # agrees whatever the flow
     data["flow"][:, :2, 0], data["flow"][:, 0, :, :, 96:] = 12.0, 24.0
     weight = shipped_weights(data)
-    assert weight[2].mean() > 0.5 and (weight[2] > weight[:2]).all()  # on the whole more than both others together
+    assert weight[2].mean() > 0.5 and (weight[2] > weight[:2]).all()  # on average more than both others together
     assert (weight[0, :, 104:] < weight[1, :, 104:]).all()
 
 

@@ -23,7 +23,7 @@ TINY = LiteRendererConfig(
 
 
 def inputs(config: LiteRendererConfig, batch: int = 2, references: int = 3) -> tuple[Tensor, ...]:
-    """Those of the paper's renderer, and the landmarks of target and references."""
+    """Inputs of the paper's renderer, and the landmarks of target and references."""
     generator = torch.Generator().manual_seed(1)
     landmarks = torch.rand(batch, 131, 2, generator=generator)
     reference_landmarks = torch.rand(batch, references, 131, 2, generator=generator)
@@ -53,7 +53,7 @@ def test_parameters_are_few() -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums are rounded by how threads share them, and that depends on the number of frames: up to 2e-5."""
+    """The rounding of sums depends on how threads share them, and so on the number of frames: up to 2e-5."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -76,7 +76,7 @@ def test_references_of_one_video_serve_many_frames(one_thread: None) -> None:
 
 @torch.inference_mode()
 def test_untrained_network_draws_the_reference() -> None:
-    """With equal landmarks and a reference that agrees with the target's upper half, the initial flow is zero."""
+    """If the landmarks and the upper halves of target and reference are equal, the initial flow is zero."""
     masked, sketches, images, reference_sketches, mel, landmarks, _ = inputs(TINY, references=1)
     same = landmarks[:, None]
     output = build(TINY)(masked, sketches, images, reference_sketches, mel, landmarks, same)
@@ -89,7 +89,7 @@ def test_untrained_network_draws_the_reference() -> None:
 def test_gradient_reaches_every_parameter_but_the_initial_motions() -> None:
     network = perturb(build(TINY)).train()
     network(*inputs(TINY)).face.square().sum().backward()
-    # BatchNorm takes away the mean, and so the use of the bias before it.
+    # BatchNorm subtracts the mean, so the bias before it has no effect.
     without = [n for n, p in network.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert without == [n for n, _ in network.named_parameters() if n.startswith("initial_motion.")]
 
@@ -150,7 +150,7 @@ def test_initial_motion_is_exact_in_half_precision(monkeypatch: pytest.MonkeyPat
 
 
 def test_warped_images_stay_sharp() -> None:
-    """A wave of 4 pixels, moved by half a pixel: of its amplitude, 0.5, bilinear sampling would take 0.15."""
+    """Moves a wave of 4 pixels by half a pixel: bilinear sampling would take 0.15 of its amplitude of 0.5."""
     wave = torch.arange(32) * torch.pi / 2 + torch.pi / 4
     images = (0.5 + 0.5 * wave.cos()).expand(1, 1, 3, 32, 32)
     features = ReferenceFeatures(images, torch.zeros(1, 1, 2, 32, 32), torch.zeros(1, 1, 4, 16, 16))
@@ -163,7 +163,7 @@ def test_warped_images_stay_sharp() -> None:
 
 
 def test_larger_references_sharpen_the_lower_half() -> None:
-    """Moved by two pixels, averaged 3 : 1, sharpened, with the drawn change; the upper half is the small face's."""
+    """References are moved by two pixels, averaged 3 : 1, sharpened and changed; the upper half is the small face's."""
     network = build(replace(TINY, size=8))
     pictures = torch.rand(1, 2, 3, 24, 24)
     flow, weight = torch.zeros(1, 2, 2, 8, 8), torch.full((1, 2, 1, 8, 8), 0.25)
@@ -172,7 +172,7 @@ def test_larger_references_sharpen_the_lower_half() -> None:
     sharp = network.sharpen(RendererOutput(warped - 0.1, warped, Motion(flow, weight)), pictures)
     averaged = (0.75 * pictures[:, 0] + 0.25 * pictures[:, 1])[:, :, 12:, 6:]
     padded = F.pad(averaged, (1, 1, 1, 1), value=torch.nan)
-    blurred = padded.unfold(2, 3, 1).unfold(3, 3, 1).nanmean((-2, -1))  # of what there is of the 3 x 3 neighbours
+    blurred = padded.unfold(2, 3, 1).unfold(3, 3, 1).nanmean((-2, -1))  # of the 3 x 3 neighbours that exist
     expected = (averaged + SHARPENING * (averaged - blurred) - 0.1).clamp(0, 1)
     assert torch.allclose(sharp[:, :, 12:, :17], expected[..., :17], atol=1e-4)
     assert torch.allclose(sharp[:, :, :12], torch.tensor(0.4))

@@ -13,12 +13,12 @@ from models.lite.renderer import LiteRenderer
 from networks import SHIPPED_WEIGHTS
 
 STORED = Path(__file__).parent / "shipped_outputs.npz"
-# Equal in one thread of the machine that stored them; two threads differ by 2e-6.
+# Exact in one thread on the machine that stored them; with two threads they differ by 2e-6.
 TOLERANCE = 1e-5
 
 
 def inputs() -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Of the renderer, its larger reference pictures, and of the landmark generator; B = 2, N = 5."""
+    """Inputs of the renderer, its larger reference pictures, and inputs of the landmark generator; B = 2, N = 5."""
     generator = torch.Generator().manual_seed(3)
     batch, count, num_frames = 2, 5, 15
 
