@@ -274,7 +274,7 @@ def test_known_answers_give_known_scores(key: Path, tmp_path: Path, capsys: pyte
     printed = capsys.readouterr()
     assert "5.00 " in printed.out and "[" not in printed.out.splitlines()[3], "one person has no interval"
     assert "nan" not in printed.out
-    with pytest.raises(UserError, match="no usable"):
+    with pytest.raises(UserError, match="no file holds usable answers"):
         Table2(key, (folder / "6.json",)).run()
     whole = json.loads(key.read_text())
     lacking = [json.dumps({name: value for name, value in whole.items() if name != left}) for left in whole]
