@@ -70,7 +70,7 @@ def measure_command(device: str, folder: Path, length: float) -> Row:
     write_portrait(video, length, SMALL)
     flags = ("--output", folder / "out.mp4", "--device", device)
     output, wall, peak_memory = run("inference.py", "--video", video, "--audio", video, *flags)
-    [job] = re.findall(r"([\d.]+) s, [\d.]+ frames a second", output)
+    [job] = re.findall(r"([\d.]+) s, [\d.]+ frames", output)
     return {
         "video": f"{length:g} s",
         "start-up, s": wall - float(job),

@@ -59,7 +59,9 @@ class Table1:
         """Prints and writes one table for each protocol."""
         at_least_one(workers=self.workers)
         if self.output.resolve().is_relative_to(self.videos.resolve()):
-            raise UserError(f"--output: {self.output} lies in --videos, where its videos would pass for originals")
+            raise UserError(
+                f"--output: {self.output} lies in --videos, so its videos would count as originals; choose another"
+            )
         make_output_folder(self.output)
         with naming("--videos"):
             videos = protocol.find_videos(self.videos)
@@ -82,7 +84,7 @@ class Table1:
             ]
             paper = published_rows(f"{name} {self.paper}, {place}")
             if paper:
-                notes.append(f"(paper): {name} {self.paper} as printed; it names neither its clips nor its variants")
+                notes.append(f"(paper): {name} {self.paper} as printed, which names neither clips nor metric variants")
             Table(f"{name}, {place}", rows + paper, notes).publish(self.output)
 
 
@@ -142,7 +144,7 @@ def find_others(table: Table1, place: str, clips: list[str]) -> Rows:
             own = folder / place
             if not own.is_dir():
                 if table.protocol == "both":
-                    raise UserError(f"there is no {own}; or choose one --protocol")
+                    raise UserError(f"{own} is not a folder; create it, or choose one --protocol")
                 own = folder
             videos = protocol.find_videos(own)
             rows[method] = {clip: videos[name] for clip, name in match(clips, videos, own).items()}

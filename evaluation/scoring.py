@@ -171,7 +171,7 @@ def pair_faces(result: ClipScore, track: FaceTrack, original: Original) -> tuple
             boxes = true.boxes
         else:
             width, height = track.frame_size
-            result.notes.append(f"framed otherwise, {width} x {height}, compared by its own face boxes")
+            result.notes.append(f"framed differently, {width} x {height}, compared by its own face boxes")
     frames = np.flatnonzero(found)
     result.frames = len(frames)
     if len(frames) < len(found):

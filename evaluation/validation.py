@@ -48,7 +48,7 @@ from runtime.command_line import UserError, at_least_one, naming
 
 NOTES = {
     "stage 1": f"LipLMD: 40 mesh points over the crop's side; Landmark Error: 57 points, pixels of the {SIZE} crop",
-    "stage 2": "face crop; pasted: the lower half inside the face's contour, the rest true",
+    "stage 2": "whole face crop; pasted: drawn in the lower half inside the face's contour, true elsewhere",
 }
 Scores = dict[str, dict[str, float]]  # row -> column -> value
 

@@ -183,7 +183,7 @@ def test_dry_run_estimates_a_large_batch_from_few_samples(
     main(replace(config, dry_run=True, batch=96, accumulate=2, steps=500))  # more than the data's 8 samples
     assert sizes == [4, 8]
     lines = capsys.readouterr().out
-    seconds, memory = re.findall(r"a step of 96 samples, 48 at a time: about (\S+) s, (\S+) GiB a process", lines)[0]
+    seconds, memory = re.findall(r"a step of 96 samples, 48 at a time: about (\S+) s, (\S+) GiB per process", lines)[0]
     [hours] = re.findall(r"500 steps: about (\S+) hours", lines)
     assert float(hours) == pytest.approx(500 * float(seconds) / 3600, rel=0.01)
     assert float(memory) > 0

@@ -165,7 +165,7 @@ class Trainer(ABC):
         config = self.config
         for name, network in self.networks.items():
             self.say(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-        self.say(f"{len(self.data)} samples, {len(self.data) / config.batch:.1f} steps an epoch")
+        self.say(f"{len(self.data)} samples, {len(self.data) / config.batch:.1f} steps per epoch")
         self.step = self.warm_up_steps
         memory = []
         for num_samples in (4, 8):
@@ -177,7 +177,7 @@ class Trainer(ABC):
             memory.append(memory_gib(engine.device))
         peak = memory[0] + (memory[1] - memory[0]) / 4 * (engine.part_size - 4)
         samples = f"{config.batch} samples, {engine.part_size} at a time"
-        self.say(f"a step of {samples}: about {seconds:.3g} s, {peak:.2g} GiB a process")
+        self.say(f"a step of {samples}: about {seconds:.3g} s, {peak:.2g} GiB per process")
         self.say(f"{config.steps} steps: about {seconds * config.steps / 3600:.3g} hours")
 
     def _restore(self, state: dict[str, Any]) -> None:

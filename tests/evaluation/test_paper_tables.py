@@ -80,7 +80,7 @@ def test_table1_of_both_protocols(
     assert not reasons(rows["Cut"])
     assert "common part of 8 and 10 frames" in rows["Cut"].clips[1].notes
     assert rows["Cut"].cells["produced"] == [16 / 18]
-    assert any("framed otherwise, 256 x 256" in note for note in rows["Cut"].clips[0].notes)
+    assert any("framed differently, 256 x 256" in note for note in rows["Cut"].clips[0].notes)
     assert rows["Cut"].clips[0].values["LipLMD"] < 0.02, "compared by face boxes, whatever the framing"
     assert rows["IP-LAP (paper)"].cells["PSNR"] == [32.91]
     dubbed = {row.name: row for row in read_table(tmp_path / "out" / "table1_dubbing.json").rows}
@@ -214,7 +214,7 @@ def test_a_dead_process_costs_only_its_video(tiny: Path, videos: Path, tmp_path:
     )
     bad = replace(good, clip="bad", video=Deadly(source), output=tmp_path / "bad.mp4")
     reasons = {job.clip: why for job, why in do_all(make_video, [bad, good], 2, "")}
-    assert reasons == {"good": "", "bad": "its process died, as happens when memory is short"}
+    assert reasons == {"good": "", "bad": "its process died, perhaps for lack of memory"}
 
 
 def test_an_interrupted_video_is_made_again(

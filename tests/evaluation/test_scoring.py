@@ -117,7 +117,7 @@ def test_another_framing_is_compared_by_its_own_boxes(scorer: Scorer, tmp_path: 
     cut = [cv2.resize(frame(i + 2)[30:170, 40:180], (240, 240)) for i in range(3)]
     near = write(tmp_path / "near.mp4", cut)
     score = scorer.score("one", open_original(original, WAV[: 3 * SAMPLE_RATE // 25]), near, FeaturePool())
-    assert score.notes == ["framed otherwise, 240 x 240, compared by its own face boxes"]
+    assert score.notes == ["framed differently, 240 x 240, compared by its own face boxes"]
     assert score.values["LipLMD"] < 0.03
     assert score.values["PSNR"] > 18
 
