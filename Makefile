@@ -1,4 +1,4 @@
-# Everything a fresh machine needs is brought by `make setup`: only Python 3.11 or 3.12 and make must be there.
+# `make setup` installs everything that a fresh machine needs except make and Python 3.11 or 3.12.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 UV := .uv/bin/uv
 RUN := .venv/bin/python
@@ -10,7 +10,7 @@ setup: .venv/.ready
 
 .uv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
-		{ echo "error: Python 3.11 or 3.12 is needed (MediaPipe has no other builds); say which: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+		{ echo "error: Python 3.11 or 3.12 is needed (MediaPipe has no other builds); give it as make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet 'uv>=0.9,<1'
 
@@ -24,30 +24,30 @@ demo: setup
 	@echo "The result: outputs/demo.mp4"
 	@echo "Your own:   $(RUN) inference.py --video YOUR_VIDEO --audio YOUR_SPEECH --output dubbed.mp4"
 
-# The moving picture of the README, with the weights that ship.
+# Makes the animated picture of the README with the weights that ship.
 picture: setup
 	@mkdir -p outputs
 	$(RUN) inference.py --video assets/portrait.png --audio assets/speech.flac --output outputs/panel.mp4 --panel --lossless
 	$(RUN) -m examples.teaser
 
-# The page in a browser; flags of app.py by APP="--port 8000".
+# Serves the page in a browser. Flags of app.py: APP="--port 8000".
 app: setup
 	$(UV) sync --frozen --quiet --compile-bytecode --group app --python $(PYTHON)
-	@touch .venv/.ready  # uv may have made the environment anew
+	@touch .venv/.ready  # uv may have recreated the environment
 	$(RUN) app.py $(APP)
 
-# What the tests of the page need, besides Chromium and its driver.
+# Installs what the tests of the page need, except Chromium and its driver.
 browser-test: setup
 	$(UV) sync --frozen --quiet --group browser-test --python $(PYTHON)
 	@touch .venv/.ready
 
-# The recipe of the weights in checkpoints/lite: about four hours on a core of a CPU, preprocessing apart. On your own videos
-# give your own lists. MINUTES=60 stops each training after an hour; the same command goes on.
+# The recipe of the weights in checkpoints/lite: about four hours on one CPU core, plus preprocessing. For your own videos
+# give your own lists. MINUTES=60 stops each training after an hour; the same command continues it.
 VIDEOS ?= ../shared/clips
 SHIFTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--audio-shift checkpoints/clips_audio_shift.txt)
 LISTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--train-list checkpoints/clips_train.txt --val-list \
-	checkpoints/clips_val.txt,$(error say which clips train and validate: LISTS="--train-list FILE --val-list FILE"))
-RENDER_LISTS ?= $(subst clips_train,clips_render,$(LISTS))
+	checkpoints/clips_val.txt,$(error give the lists of clips: LISTS="--train-list FILE --val-list FILE"))
+RENDER_LISTS ?= $(subst checkpoints/clips_train,checkpoints/clips_render,$(LISTS))
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 LANDMARK_STEPS ?= 34000
 RENDER_STEPS ?= 362

@@ -1,8 +1,8 @@
 """Dubbing in a browser: make app, or python app.py with the dependency group "app" installed.
 
-Serves this machine only unless told otherwise, and nothing comes from the network. Every browser gets a secret cookie;
-files are given to the browser that uploaded or made them and to no other, and are removed when its page is closed,
-after a time unused, and when the server ends.
+By default it serves only this machine, and it loads nothing from the network. Every browser gets a secret cookie. A
+file is served only to the browser that uploaded or made it. Files are removed when their page is closed, when they have
+not been used for some time, and when the server stops.
 """
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
@@ -49,22 +49,22 @@ except ImportError:
 
 COOKIE = "ip_lap_browser"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_SEARCHED = 250  # frames in which a face is looked for to choose from
-SEARCH_STEP = 10  # frames
+MAX_SEARCHED = 250  # frames that are searched for faces to choose from
+SEARCH_STEP = 10  # frames from one search to the next
 MAX_SHOWN = 1280  # pixels of the longer side of the frame to choose from
-PLAYABLE = (".mp4", ".m4v", ".mov", ".webm")  # that browsers show, if they hold one of these:
+PLAYABLE = (".mp4", ".m4v", ".mov", ".webm")  # that browsers play, with one of these codecs:
 PLAYABLE_CODECS = ("h264", "vp8", "vp9", "libvpx", "av1", "libdav1d")
-# The browser itself refuses whatever a component might want from elsewhere.
+# The browser refuses anything that a component might request from elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "connect-src 'self' blob: data:"
 )
-PROGRESS = gr.Progress()  # stands for that of the request
+PROGRESS = gr.Progress()  # Gradio replaces it with that of the request
 CSS = "footer {display: none !important} .faces img {cursor: pointer}"
 INTRODUCTION = """# IP-LAP
-Give a face and some speech; the mouth will follow the speech. **Dub only people who have agreed to it, and say that the
-video is synthetic.**"""
+Add a face and some speech, and the mouth will follow the speech. **Dub only people who have agreed to it, and say that
+the video is synthetic.**"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +72,21 @@ class AppConfig:
     """Serves a page that dubs videos."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Others than this machine's own let everyone use the page who reaches them."""
+    """Address to listen on. Any other address lets everyone who can reach it use the page."""
     port: int = 7860
-    """Port to listen on; 0: any free one."""
+    """Port to listen on; 0: any free port."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
+    """cpu, cuda, cuda:1, mps, or auto for the fastest available."""
     max_seconds: float = 120.0
-    """Longest sound that is accepted."""
+    """Longest sound that is accepted, in seconds."""
     max_megabytes: int = 500
-    """Largest file that is accepted."""
+    """Largest file that is accepted, in megabytes."""
     max_waiting: int = 8
-    """Jobs that may wait; further ones are refused. One runs at a time."""
+    """Jobs that may wait; more are refused. One runs at a time."""
     keep_minutes: float = 60.0
-    """Minutes after which unused files are removed, should a page not have been closed."""
+    """Minutes after which unused files are removed even if their page is still open."""
 
 
 class Stopped(Exception):
@@ -100,18 +100,18 @@ class Files:
         self.root = root.resolve()
         self.owners: dict[str, set[str]] = defaultdict(set)  # folder -> browsers
         self.pages: dict[str, set[str]] = defaultdict(set)  # page -> folders
-        self.used: dict[str, float] = {}  # folder -> when
+        self.used: dict[str, float] = {}  # folder -> time of its last use
         self.lock = threading.Lock()
 
     def folder_of(self, path: str | Path) -> str | None:
-        """The name of the folder that a file lies in, if that is one of these folders."""
+        """Returns the name of the folder that contains a file, or None if it is not one of these folders."""
         resolved = Path(path).resolve()
         if not resolved.is_relative_to(self.root) or resolved == self.root:
             return None
         return resolved.relative_to(self.root).parts[0]
 
     def give(self, path: str | Path, browser: str) -> None:
-        """Lets a browser see a file."""
+        """Allows a browser to see a file."""
         folder = self.folder_of(path)
         if folder is not None and browser:
             with self.lock:
@@ -123,9 +123,9 @@ class Files:
         return folder is not None and browser in self.owners.get(folder, ())
 
     def use(self, path: str | Path, request: gr.Request) -> Path:
-        """Notes that a page uses a file. Raises a UserError if its browser may not."""
+        """Records that a page uses a file. Raises a UserError if its browser may not see the file."""
         if not self.may_see(path, browser_of(request)):
-            raise UserError("this file is not there any more; choose it again")
+            raise UserError("this file has been removed; choose it again")
         folder = self.folder_of(path)
         assert folder is not None
         with self.lock:
@@ -134,7 +134,7 @@ class Files:
         return Path(path)
 
     def make_folder(self, request: gr.Request) -> Path:
-        """A new folder for a page's result."""
+        """Makes a new folder for a page's result."""
         folder = self.root / secrets.token_hex(16)
         folder.mkdir()
         self.give(folder, browser_of(request))
@@ -142,13 +142,13 @@ class Files:
         return folder
 
     def close_page(self, page: str) -> None:
-        """Removes what no other page uses."""
+        """Removes the folders of a page that no other page uses."""
         with self.lock:
             folders = self.pages.pop(page, set())
             self._remove(folders.difference(*self.pages.values()))
 
     def remove_unused(self, seconds: float) -> None:
-        """Removes what was not used for some time."""
+        """Removes the folders that have not been used for this many seconds."""
         limit = time.monotonic() - seconds
         with self.lock:
             self._remove({folder for folder, last in self.used.items() if last < limit})
@@ -163,12 +163,12 @@ class Files:
 
 
 def browser_of(request: gr.Request) -> str:
-    """The secret of the browser that asks."""
+    """Returns the secret of the browser that sent the request."""
     return str(request.cookies.get(COOKIE, ""))
 
 
 class Guard:
-    """ASGI middleware: gives each browser a cookie, notes who uploads what, and hands files to their owners only."""
+    """ASGI middleware: gives each browser a cookie, records its uploads, and serves files only to their owners."""
 
     def __init__(self, app: Any, files: Files) -> None:
         self.app = app
@@ -183,7 +183,7 @@ class Guard:
         wanted = path.partition("/file=")[2]
         if "/proxy=" in path or (wanted and not self.files.may_see(wanted, browser)):
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"This file belongs to somebody else, or is gone."})
+            await send({"type": "http.response.body", "body": b"This file belongs to someone else or was removed."})
             return
         new_browser = "" if browser else secrets.token_urlsafe(32)
         is_upload = path.endswith("/upload") and scope["method"] == "POST"
@@ -206,17 +206,17 @@ class Guard:
         await self.app(scope, receive, answer)
 
     def _note_upload(self, body: bytes, browser: str) -> None:
-        """The answer to an upload is the list of the paths that it was written to."""
+        """Records an upload from its response, the list of the paths that it was written to."""
         try:
             paths = json.loads(body)
-        except ValueError:  # it was refused
+        except ValueError:  # the upload was refused
             return
         for path in paths if isinstance(paths, list) else []:
             self.files.give(path, browser)
 
 
 def cookie_in(scope: Any) -> str:
-    """The secret that a request brings, or nothing."""
+    """Returns the secret in the cookie of a request, or an empty string."""
     for name, value in scope["headers"]:
         if name == b"cookie":
             morsel = SimpleCookie(value.decode("latin-1")).get(COOKIE)
@@ -226,21 +226,21 @@ def cookie_in(scope: Any) -> str:
 
 @dataclass(frozen=True)
 class Faces:
-    """The first frame that shows faces, and what to choose from."""
+    """The first frame that shows faces, and the faces to choose from."""
 
     frame: np.ndarray  # (H, W, 3) uint8 RGB, upright
-    boxes: np.ndarray  # (N, 4) x0, y0, x1, y1 in pixels, from the left
+    boxes: np.ndarray  # (N, 4) x0, y0, x1, y1 in pixels, sorted from the left
 
 
 class FaceFinder:
-    """Looks for the faces to choose from; one request at a time."""
+    """Finds the faces to choose from, for one request at a time."""
 
     def __init__(self) -> None:
         self.detector = FaceDetector()
         self.lock = threading.Lock()
 
     def find(self, path: Path) -> Faces:
-        """Raises a UserError if the file is no video or picture."""
+        """Finds the faces of a video or picture. Raises a UserError if the file is neither."""
         first = None
         for frame in islice(Video(path), 0, MAX_SEARCHED, SEARCH_STEP):
             first = frame if first is None else first
@@ -250,12 +250,12 @@ class FaceFinder:
                 boxes = np.array(sorted(extent(mesh).tolist() for mesh in meshes))
                 return Faces(frame, boxes)
         if first is None:
-            raise UserError(f"{path} shows nothing")
+            raise UserError(f"{path} has no frames; choose another video")
         return Faces(first, np.zeros((0, 4)))
 
 
 def show_faces(faces: Faces, chosen: int) -> np.ndarray:
-    """The frame with a numbered box around each face; the chosen one is green."""
+    """Draws a numbered box around each face of the frame, in green for the chosen one."""
     shown = faces.frame.copy()
     unit = max(1, round(max(shown.shape[:2]) / 400))
     for number, box in enumerate(faces.boxes):
@@ -272,14 +272,14 @@ def show_faces(faces: Faces, chosen: int) -> np.ndarray:
 
 
 def face_at(faces: Faces, x: float, y: float, shown_width: float) -> int:
-    """The face nearest to a point of the picture that `show_faces` made."""
+    """Returns the number of the face nearest to a point of the picture from `show_faces`."""
     scale = faces.frame.shape[1] / shown_width
     centres = faces.boxes.reshape(-1, 2, 2).mean(axis=1)
     return int(np.linalg.norm(centres - (x * scale, y * scale), axis=1).argmin())
 
 
 def pick_of(faces: Faces | None, chosen: int) -> str:
-    """What --face is to be."""
+    """Returns the value of --face for the chosen face."""
     if faces is None or len(faces.boxes) < 2:
         return "largest"
     x, y = faces.boxes.reshape(-1, 2, 2).mean(axis=1)[chosen]
@@ -287,7 +287,7 @@ def pick_of(faces: Faces | None, chosen: int) -> str:
 
 
 def check_length(path: Path, max_seconds: float) -> None:
-    """Raises a UserError if a sound is too long; it is decoded no further than that."""
+    """Raises a UserError if a sound is longer than `max_seconds`; decodes no more than that."""
     samples = 0
     with ffmpeg.open_input(path) as source:
         if source.sound is None:
@@ -295,19 +295,21 @@ def check_length(path: Path, max_seconds: float) -> None:
         for piece in source.sound_pieces(SAMPLE_RATE, "mono"):
             samples += piece.shape[-1]
             if samples > max_seconds * SAMPLE_RATE:
-                raise UserError(f"{path}: longer than the {max_seconds:.0f} s that are accepted here; cut it")
+                raise UserError(f"{path} is longer than {max_seconds:.0f} s, the limit of this page; cut it")
 
 
 def is_playable(path: Path) -> bool:
-    """Whether browsers show this video."""
+    """Whether browsers can play this video."""
     with ffmpeg.open_input(path) as source:
         codec = "" if source.picture is None else source.picture.codec_context.name
     return path.suffix.lower() in PLAYABLE and codec.startswith(PLAYABLE_CODECS)
 
 
-def command_for(source: Path, sound: Path, config: DubConfig) -> str:
-    """The command line that does the same."""
+def command_for(source: Path, sound: Path, config: DubConfig, weights: Path) -> str:
+    """Returns the command line that makes the same video."""
     words = ["python", "inference.py", "--video", source.name, "--audio", sound.name, "--output", "dubbed.mp4"]
+    if weights != SHIPPED_WEIGHTS:
+        words += ["--weights", str(weights)]
     for name, value in vars(config).items():
         if value == getattr(DubConfig(), name):
             continue
@@ -317,7 +319,7 @@ def command_for(source: Path, sound: Path, config: DubConfig) -> str:
 
 
 class Report:
-    """Passes progress on to the page, with frames a second and the time left."""
+    """Shows progress on the page, with frames per second and the time left."""
 
     def __init__(self, progress: gr.Progress, stopped: threading.Event) -> None:
         self.progress = progress
@@ -336,7 +338,7 @@ class Report:
         if now - self.said < 0.3 and done < total:
             return
         self.said = now
-        what = "looking for the face" if stage == "track" else "drawing"
+        what = "detecting the face" if stage == "track" else "drawing"
         rate = done / max(now - self.began, 1e-3)
         left = max(total - done, 0) / rate
         share = min(done / max(total, 1), 1.0)
@@ -346,7 +348,7 @@ class Report:
 
 @contextmanager
 def one_line(*paths: Path | None) -> Iterator[None]:
-    """Shows a user's mistake as one line, which names files as the user does."""
+    """Shows a UserError as one line on the page, with the file names that the user knows."""
     try:
         yield
     except UserError as error:
@@ -365,10 +367,10 @@ class App:
         self.files = Files(root)
         self.finder = FaceFinder()
         self.networks = Networks.from_weights(config.weights, DubConfig(device=config.device))
-        self.running: dict[str, threading.Event] = defaultdict(threading.Event)  # page -> whether it is to stop
+        self.running: dict[str, threading.Event] = defaultdict(threading.Event)  # page -> whether its job should stop
 
     def look(self, uploaded: str | None, request: gr.Request) -> tuple[Any, ...]:
-        """A source was chosen: shows its faces."""
+        """Shows the faces of the source that was chosen."""
         nothing = (None, 0, gr.Image(value=None, visible=False), gr.Radio(choices=[], visible=False), "")
         if not uploaded:
             return nothing
@@ -380,14 +382,14 @@ class App:
         chosen = int(sizes.argmax()) if len(sizes) else 0
         choices = [str(number + 1) for number in range(len(sizes))]
         several = len(sizes) > 1
-        hint = "No face was found at the beginning; one may come later." if not len(sizes) else ""
+        hint = "No face was found at the beginning; one may appear later." if not len(sizes) else ""
         if several:
             hint = f"{len(sizes)} faces: click the one to dub."
         radio = gr.Radio(choices=choices, value=str(chosen + 1) if several else None, visible=several)
         return faces, chosen, self.picture(faces, chosen, request), radio, hint
 
     def take_recording(self, recorded: str | None) -> Any:
-        """A recording of the camera becomes the source."""
+        """Makes a camera recording the source."""
         return recorded or gr.skip()
 
     def picture(self, faces: Faces, chosen: int, request: gr.Request) -> Any:
@@ -396,7 +398,7 @@ class App:
         return gr.Image(value=str(path), visible=True)
 
     def click(self, faces: Faces | None, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
-        """The user clicked into the picture."""
+        """Chooses the face that the user clicked in the picture."""
         if faces is None or len(faces.boxes) < 2:
             return gr.skip(), gr.skip(), gr.skip()
         shown_width = show_faces(faces, 0).shape[1]
@@ -404,7 +406,7 @@ class App:
         return chosen, self.picture(faces, chosen, request), gr.Radio(value=str(chosen + 1))
 
     def choose(self, faces: Faces | None, number: str | None, request: gr.Request) -> tuple[Any, ...]:
-        """The user chose a face by its number."""
+        """Chooses a face by its number."""
         if faces is None or not number:
             return gr.skip(), gr.skip()
         chosen = int(number) - 1
@@ -423,7 +425,7 @@ class App:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> tuple[Any, ...]:
-        """Dubs, and fills the right side of the page."""
+        """Dubs the source and fills the right side of the page."""
         stopped = self.running[str(request.session_hash)]
         stopped.clear()
         source_path = Path(source) if source else None
@@ -437,7 +439,7 @@ class App:
             self.files.use(sound_path, request)
             check_length(sound_path, self.config.max_seconds)
             if keep_length and Video(source_path).num_frames > FPS * self.config.max_seconds:
-                raise UserError(f"{source_path}: longer than {self.config.max_seconds:.0f} s; take only its beginning")
+                raise UserError(f"{source_path} is longer than {self.config.max_seconds:.0f} s; cut it to that length")
             config = DubConfig(
                 device=self.config.device,
                 face=pick_of(faces, chosen),
@@ -455,10 +457,10 @@ class App:
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                raise UserError("too little memory for this video; try a smaller one") from error
+                raise UserError("too little memory for this video; choose a smaller one") from error
         lines = [
             f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.frames / summary.seconds:.1f} frames/s. "
-            f"{summary.frames_without_face} without the face, or with a hand before the mouth, were left as they are."
+            f"{summary.frames_without_face} were left unchanged: they show no face or a hand in front of the mouth."
         ]
         remarks = [remark.replace(str(source_path), source_path.name) for remark in summary.remarks]
         remarks = [remark.replace(str(sound_path), sound_path.name) for remark in remarks]
@@ -468,7 +470,7 @@ class App:
             gr.Video(value=str(source_path) if playable else None, visible=playable),
             gr.Video(value=str(output), visible=True),
             gr.DownloadButton(value=str(output), visible=True),
-            gr.Code(value=command_for(source_path, sound_path, config), visible=True),
+            gr.Code(value=command_for(source_path, sound_path, config, self.config.weights), visible=True),
             "\n\n".join(lines),
         )
 
@@ -525,10 +527,10 @@ class App:
                     )
                     with gr.Accordion("Options", open=False):
                         panel = gr.Checkbox(label="Panel: show landmarks, sketch, reference and drawn face beside it")
-                        keep_fps = gr.Checkbox(label="Keep the video's own frame rate (else 25 frames a second)")
-                        keep_length = gr.Checkbox(label="Go on to the end of a video that is longer than the sound")
+                        keep_fps = gr.Checkbox(label="Keep the video's own frame rate (default: 25 frames per second)")
+                        keep_length = gr.Checkbox(label="Continue to the end of a video that is longer than the sound")
                         num_references = gr.Slider(
-                            1, 25, value=DubConfig.num_references, step=1, label="Reference pictures for each frame"
+                            1, 25, value=DubConfig.num_references, step=1, label="Reference images for each frame"
                         )
                     with gr.Row():
                         start = gr.Button("Dub", variant="primary", elem_id="start")
@@ -549,7 +551,7 @@ class App:
                     status = gr.Markdown(elem_id="status")
                     download = gr.DownloadButton("Download", visible=False, elem_id="download")
                     command = gr.Code(
-                        label="The same by command",
+                        label="The same on the command line",
                         language="shell",
                         wrap_lines=True,
                         max_lines=8,
@@ -576,7 +578,7 @@ class App:
 
 
 def serve(config: AppConfig, root: Path) -> None:
-    """Serves until interrupted."""
+    """Serves the page until interrupted."""
     app = App(config, root)
 
     def tidy() -> None:
@@ -586,7 +588,7 @@ def serve(config: AppConfig, root: Path) -> None:
 
     threading.Thread(target=tidy, daemon=True).start()
     if config.host not in LOOPBACK:
-        print(f"Everyone who reaches {config.host} can use this page.", file=sys.stderr)
+        print(f"Everyone who can reach {config.host} can use this page.", file=sys.stderr)
     theme = Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = app.page()
     _, address, _ = page.launch(
@@ -607,7 +609,7 @@ def serve(config: AppConfig, root: Path) -> None:
         inbrowser=False,
         show_error=False,
     )
-    print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+    print(f"The page is at {address} (Ctrl-C stops it)", flush=True)
     page.block_thread()
 
 

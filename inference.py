@@ -1,7 +1,7 @@
-"""Dubs a video, or brings a picture to life: python inference.py --video V --audio A --output O.mp4
+"""Dubs a video, or makes a picture speak: python inference.py --video V --audio A --output O.mp4
 
-Paper section 3.4. The video is read twice, so that its frames need not be kept: once to find the face in every frame,
-once to draw it. Stage 1 predicts lips and jaws from the sound some seconds ahead of the drawing.
+The video is read twice, so that its frames need not be kept in memory: once to detect the face in every frame, once to
+draw it. Stage 1 predicts lips and jaws from the sound some seconds ahead of the drawing.
 """
 
 import runtime.threads  # isort: skip  # noqa: F401 (before PyTorch)
@@ -39,13 +39,13 @@ from runtime.pipeline import prefetch
 from runtime.stopwatch import Stopwatch
 
 SHORTEST_SOUND = 0.2  # seconds: one mel window
-SHORTEST_SHOT = 3  # frames with a face that a shot needs, unless there are no others
+SHORTEST_SHOT = 3  # frames with a face; shorter shots are not dubbed, unless there are no longer ones
 MAX_LISTED_CUTS = 5  # in the summary
 READ_AHEAD = 4  # frames
-SYNTHETIC = "Synthetic: the mouth in this video was generated from other speech (IP-LAP)."  # the file's comment
+SYNTHETIC = "Synthetic: the mouth in this video was generated from other speech (IP-LAP)."  # comment of the file
 
 Frame = TypeVar("Frame")
-Progress = Callable[[str, int, int], None]  # stage, frames done, frames in all (when tracking, an estimate)
+Progress = Callable[[str, int, int], None]  # stage, frames done, total frames (an estimate while tracking)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Summary:
     frames_without_face: int
     seconds: float  # wall time of the whole job
     stage_seconds: dict[str, float]  # wall time by stage
-    remarks: list[str]  # damage, which sound was used, what was done to pictures, and where the shot changes
+    remarks: list[str]  # damage, the sound that was used, changes to the pictures, and where the shot changes
 
 
 class Dubber:
@@ -74,27 +74,27 @@ class Dubber:
     def dub(
         self, video: str | Path, audio: str | Path, output: str | Path, progress: Progress | None = None
     ) -> Summary:
-        """Writes `output`: the person of `video` saying `audio`. See `dub_speakers`."""
+        """Writes to `output` the person in `video` saying `audio`. See `dub_speakers`."""
         return self.dub_speakers(video, [Speaker(Path(audio), start=self.config.start)], output, progress)
 
     def dub_speakers(
         self, video: str | Path, speakers: Sequence[Speaker], output: str | Path, progress: Progress | None = None
     ) -> Summary:
-        """Writes `output`: persons of `video` saying their `audio`, as long as the last sound.
+        """Writes to `output` the persons in `video` saying their `audio`. It lasts until the last sound ends.
 
-        A video shorter than that runs forward and backward. Frames without a face, or with a hand before the mouth,
-        stay as they are, and so do shots of one or two frames, such as flashes, in which a new mouth would only
-        flicker. `keep_spans` of the configuration stay, too.
+        A shorter video runs forward and backward. Frames stay unchanged if they show no face or a hand in front of the
+        mouth, if they lie in `keep_spans` of the config, or if their shot has only one or two frames, such as a flash,
+        in which a new mouth would only flicker.
 
         Args:
             video: a video or a picture with a face in it.
             speakers: who says what, and when; a face is redrawn while its own sound lasts.
             output: the file to write (.mp4, .mov or .mkv).
-            progress: is called after each frame that was tracked ("track") or written ("write").
+            progress: called after each frame that was tracked ("track") or written ("write").
 
         Raises:
-            UserError: unusable input, no face in any frame, or an output that cannot be written.
-                Nothing is left behind.
+            UserError: the input is unusable, no frame shows a face, or the output cannot be written. No unfinished file
+                is left behind.
         """
         video, output = Path(video), Path(output)
         config = self.config
@@ -115,7 +115,7 @@ class Dubber:
                 drawings.append(Drawing(self.networks, source, track, mel, frames, stopwatch))
         track = drawings[0].track
         num_frames = max(sound_frames, len(track.found))
-        order = ping_pong(len(track.found), num_frames)  # (F,) source frame of every output frame
+        order = ping_pong(len(track.found), num_frames)  # (F,) source frame of each output frame
         width, height = track.frame_size
         if config.panel:
             width += height // 4
@@ -149,58 +149,63 @@ class Dubber:
         return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
 
     def track(self, source: Video, face: str, num_frames: int | None, progress: Progress | None) -> FaceTrack:
-        """Finds a face in the first frames of a video (None: in all), or in the track cache, if one is given.
+        """Tracks a face through the first `num_frames` of a video (None: all), or loads it from the track cache.
 
         Raises:
             UserError: no frame shows the face.
         """
+        config = self.config
         track = None
         path = None
-        if self.config.track_cache:
-            settings = f"{face} {self.config.keep_hands}"
-            path = track_path(self.config.track_cache, source.path, source.fps, settings)
+        if config.track_cache:
+            settings = f"{face} {config.keep_hands}"
+            path = track_path(config.track_cache, source.path, source.fps, settings)
             track = load_track(path, num_frames)
         if track is None:
             expected = min(num_frames or source.num_frames, source.num_frames)
             with ExitStack() as stack:
-                detector = stack.enter_context(closing(FaceDetector(hands=self.config.keep_hands)))
+                detector = stack.enter_context(closing(FaceDetector(hands=config.keep_hands)))
                 frames = stack.enter_context(closing(prefetch(islice(source, num_frames), READ_AHEAD)))
                 track = track_faces(report(frames, "track", expected, progress), face, detector)
             if path:
                 save_track(path, track, complete=num_frames is None or len(track.found) < num_frames)
         release_memory()
         if not track.found.any():
-            raise UserError(f"{source.path}: no face was found in any frame; choose a video where the face is seen")
+            raise UserError(f"{source.path}: no face was found in any frame; choose a video that shows the face")
         leave_out_short_shots(track)
-        for start, end in self.config.keep_spans:
+        for start, end in config.keep_spans:
             track.found[round(start * source.fps) : round(end * source.fps)] = False
         return track
 
 
 def read_speech(speaker: Speaker, fps: float, remarks: list[str]) -> tuple[np.ndarray, range]:
-    """The mel spectrogram (80, columns) of a speaker, and the output frames that it covers. Adds remarks for users."""
+    """Returns a speaker's mel spectrogram (80, columns) and the output frames that it covers; adds to `remarks`.
+
+    Raises:
+        UserError: the sound cannot be read or is too short.
+    """
     notes = []
     wav = read_audio(speaker.audio, notes)
     remarks += [f"{speaker.audio}: {line}" for line in notes]
     seconds = len(wav) / SAMPLE_RATE
     if seconds < SHORTEST_SOUND:
-        raise UserError(f"{speaker.audio}: only {seconds:.3f} s of sound; at least {SHORTEST_SOUND} s are needed")
+        raise UserError(f"{speaker.audio}: only {seconds:.3f} s of sound; give at least {SHORTEST_SOUND} s")
     first = round(speaker.start * fps)
     return log_mel(wav), range(first, first + math.ceil(round(seconds * fps, 6)))
 
 
 def leave_out_short_shots(track: FaceTrack) -> None:
-    """Treats faces of shots with fewer than `SHORTEST_SHOT` of them as not found, unless all shots are so short."""
+    """Marks the faces of shots with fewer than `SHORTEST_SHOT` of them as not found, unless no shot has more."""
     faces_of_shot = np.bincount(track.shots, track.found)
     enough = min(SHORTEST_SHOT, faces_of_shot.max())
     track.found &= faces_of_shot[track.shots] >= enough
 
 
 def remarks_on(source: Video, track: FaceTrack) -> list[str]:
-    """One line each for damage, what was done to the pictures, and cuts."""
+    """Returns one line each for damage, changes to the pictures, and cuts."""
     remarks = []
     if source.damage:
-        remarks.append(f"damaged, the rest of it was used: {source.path}: {source.damage}")
+        remarks.append(f"{source.path}: damaged, only the readable parts were used: {source.damage}")
     remarks += [f"{source.path}: {line}" for line in source.remarks]
     times = [f"{second:.1f}" for second in np.flatnonzero(track.cuts) / source.fps]
     if len(times) > MAX_LISTED_CUTS:
@@ -211,7 +216,7 @@ def remarks_on(source: Video, track: FaceTrack) -> list[str]:
 
 
 def report(frames: Iterable[Frame], stage: str, total: int, progress: Progress | None) -> Iterator[Frame]:
-    """Passes frames on and reports each as done once the next one is asked for."""
+    """Yields the frames and reports each as done when the next one is requested."""
     for done, frame in enumerate(frames, start=1):
         yield frame
         if progress is not None:
@@ -225,12 +230,12 @@ class DubCommand(DubConfig):
     video: Path | None = None
     """A video, or a picture (png, jpg, ...), with a face in it."""
     audio: Path | None = None
-    """The new speech: any sound file, or a video whose sound is taken. The result is as long as this."""
+    """The new speech: a sound file, or a video with sound. The result is as long as this."""
     output: Path | None = None
-    """The file to write (.mp4)."""
+    """The video to write (.mp4, .mov or .mkv)."""
     jobs: Path | None = None
-    """A CSV file with the columns video, audio, output, face and start, instead of these: one video a row. Rows with
-    the same output are speakers of one video. Videos that are there already are not made again."""
+    """A CSV file with the columns video, audio, output, face and start, instead of these flags: one video per row. Rows
+    with the same output are speakers of one video. Outputs that exist are not made again."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
 
@@ -252,20 +257,20 @@ def main(command: DubCommand) -> None:
 
 
 def jobs_of(command: DubCommand) -> list[Job]:
-    """The jobs of the list, or the one of the command line."""
+    """Returns the jobs of the list, or the one job of the command line."""
     if command.jobs is not None:
-        if command.video or command.audio or command.output:
-            raise UserError("--jobs: the list names videos, sounds and outputs; leave out --video, --audio, --output")
+        if command.video or command.audio or command.output or command.start:
+            raise UserError("--jobs: leave out --video, --audio, --output and --start; the list has columns for them")
         with command_line.naming("--jobs"):
             return read_jobs(command.jobs)
     if command.video is None or command.audio is None or command.output is None:
-        raise UserError("--video, --audio and --output are needed, or --jobs")
+        raise UserError("give --video, --audio and --output, or --jobs")
     command_line.check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
     return [Job(command.video, command.output, [Speaker(command.audio, start=command.start)])]
 
 
 def dub_job(dubber: Dubber, job: Job) -> str:
-    """Makes one video and says so: a line, and one for each remark."""
+    """Makes one video and returns a report: one line, and one more for each remark."""
     device = dubber.networks.device
     bars = []
     with ExitStack() as open_bar:
@@ -284,8 +289,8 @@ def dub_job(dubber: Dubber, job: Job) -> str:
             flags = f"--batch-size {dubber.config.batch_size}, --num-candidates {dubber.config.num_candidates}"
             raise UserError(f"{flags}: too little memory on {device}; try smaller numbers") from error
     line = (
-        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} left as they are (no face, or "
-        "something before the mouth), "
+        f"{job.output}: {summary.frames} frames, {summary.frames_without_face} left unchanged "
+        "(no face, or something in front of the mouth), "
         f"{summary.seconds:.1f} s, {summary.frames / summary.seconds:.1f} frames a second on {device}"
     )
     return "\n".join([line, *summary.remarks])

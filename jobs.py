@@ -1,11 +1,11 @@
-"""Lists of videos to dub, one job a row: python inference.py --jobs jobs.csv
+"""Lists of videos to dub, one per row: python inference.py --jobs jobs.csv
 
     video,audio,output,face,start
     talk.mp4,speech.wav,dubbed.mp4,,
     two.mp4,anna.wav,dialogue.mp4,left,
     two.mp4,ben.wav,dialogue.mp4,right,4.2
 
-Rows with the same output are speakers of one video. A face moves while its own sound is heard.
+Rows with the same output are speakers of one video. Each face is redrawn while its own sound lasts.
 """
 
 import csv
@@ -29,9 +29,9 @@ class Speaker:
     audio: Path
     """What the person says."""
     face: str | None = None
-    """Which face, as for `--face`; None: the setting of the command."""
+    """Which face, as in `DubConfig.face`; None: the face of the config."""
     start: float = 0.0
-    """Second of the video at which the person starts to speak."""
+    """Second of the video at which this sound starts."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Job:
 
 
 def read_jobs(path: Path) -> list[Job]:
-    """Reads a CSV file with the columns video, audio, output and, if wanted, face and start.
+    """Reads a CSV file with the columns video, audio, output and, optionally, face and start.
 
     Paths are relative to the folder of the file.
 
     Raises:
-        UserError: no such file, a column is missing or unknown, or a row is incomplete; the message names the line.
+        UserError: the file cannot be read, or a column or a row is wrong; the message names the line of the row.
     """
     jobs: dict[Path, Job] = {}
     for line, row in _read_rows(path):
@@ -58,23 +58,23 @@ def read_jobs(path: Path) -> list[Job]:
             if not row[name]:
                 raise UserError(f"{where}: no {name}")
         if None in row:
-            raise UserError(f"{where}: more values than columns; put values with commas in quotation marks")
+            raise UserError(f"{where}: more values than columns; quote values that contain commas")
         try:
             start = float(row.get("start") or 0)
         except ValueError:
             start = -1.0
         if not 0 <= start < math.inf:
-            raise UserError(f"{where}: start {row['start']} is no number of seconds from 0 on")
+            raise UserError(f"{where}: start {row['start']} is not a number of seconds from 0")
         video, audio, output = (path.parent / row[name] for name in REQUIRED)
         job = jobs.setdefault(output, Job(video, output, []))
         if job.video != video:
-            raise UserError(f"{where}: {output} is made from {job.video} in an earlier line; give it another name")
+            raise UserError(f"{where}: an earlier line makes {output} from {job.video}; give it another name")
         job.speakers.append(Speaker(audio, row.get("face") or None, start))
     return list(jobs.values())
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
-    """The rows of the file, with the numbers of their lines."""
+    """Returns the rows of the file with their line numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -85,25 +85,25 @@ def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
     if not set(REQUIRED) <= set(columns) <= set(REQUIRED + OPTIONAL):
         raise UserError(f"{path}: its first line must be {','.join(REQUIRED + OPTIONAL)}, not {','.join(columns)!r}")
     if not rows:
-        raise UserError(f"{path} lists no job; add a line below the names of the columns")
+        raise UserError(f"{path} lists no jobs; add a row below the column names")
     return rows
 
 
 def run_jobs(jobs: list[Job], dub: Callable[[Job], str]) -> int:
-    """Does the jobs whose output is missing, one after the other, and goes on after errors.
+    """Runs the jobs whose output is missing, one after another, and continues after errors.
 
     Args:
         jobs: from `read_jobs`.
-        dub: does one job and says what it did, in a line; raises UserError.
+        dub: runs one job and returns a report; raises UserError if the job fails.
 
     Returns:
-        The number of jobs that failed; the reason of each is printed in a line on stderr.
+        The number of failed jobs. Each failure prints one line with its reason on stderr.
     """
     failed = 0
     for number, job in enumerate(jobs, start=1):
         prefix = f"[{number}/{len(jobs)}]"
         if job.output.exists():
-            print(f"{prefix} {job.output}: there already")
+            print(f"{prefix} {job.output}: exists already")
             continue
         try:
             print(f"{prefix} {dub(job)}", flush=True)

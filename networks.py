@@ -1,4 +1,4 @@
-"""Both networks on one device, as dubbing and evaluation use them: arrays in, arrays out."""
+"""Both networks on one device, for dubbing and evaluation: arrays in, arrays out."""
 
 import math
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ from runtime.command_line import SettingError, at_least_one
 from runtime.device import computes_in_bf16, keep_memory, pick_device
 
 NUM_LANDMARK_REFERENCES = 15  # N_l of the paper
-CHUNK = 64  # frames that stage 1 takes at once
-REFERENCES_AT_ONCE = 16  # that are encoded: all together take much memory
+CHUNK = 64  # frames that stage 1 predicts at once
+REFERENCES_AT_ONCE = 16  # encoded at once: encoding all of them together takes too much memory
 LANDMARK_FILE = "landmark_generator.safetensors"
 RENDERER_FILE = "renderer.safetensors"
 SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
@@ -34,66 +34,66 @@ SHIPPED_WEIGHTS = Path(__file__).parent / "checkpoints" / "lite"
 
 @dataclass(frozen=True, kw_only=True)
 class DubConfig:
-    """How a video is dubbed.
+    """Settings for dubbing a video.
 
     Raises:
-        SettingError: a number is too small.
+        SettingError: a number is out of range.
     """
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto: the fastest there is."""
+    """cpu, cuda, cuda:1, mps, or auto for the fastest available."""
     num_references: int = 5
-    """Reference images that the renderer uses for each frame. More cost time; Table 5 shows little gain above 5."""
+    """Reference images that the renderer uses for each frame. More are slower; Table 5 shows little gain above 5."""
     reference_share: float | None = None
-    """Share of a shot's frames to take as references instead (paper: 0.2). Memory then grows with the video; weights
-    trained to choose (lite) take the nearest of these."""
+    """Share of a shot's frames to use as references instead (paper: 0.2). Memory then grows with the shot's length.
+    Lite weights choose the nearest of these for each frame."""
     num_candidates: int | None = 100
-    """Frames from which the references of each frame are chosen, the nearest first. None: as many as in training. Only
-    for weights trained to choose (lite)."""
+    """Frames from which the nearest are chosen as references for each frame. None: as many as in training. Lite weights
+    only."""
     face: str = "largest"
-    """Which face, if there are several: largest, left, right, a number from the left (0, 1, ...) or a point as x,y."""
+    """Which face to dub: largest, left, right, a number counted from the left (0, 1, ...), or a point x,y of the first
+    frame."""
     keep_hands: bool = True
-    """Leave frames as they are in which a hand is before the mouth."""
+    """Leave frames unchanged in which a hand covers the mouth."""
     keep_spans: tuple[tuple[float, float], ...] = ()
-    """Seconds of the video, from and to, in which frames are left as they are: 3.5 5 for a microphone before the mouth,
-    3.5 5 20 21.5 if there are two such spans."""
+    """Spans of the video, start and end in seconds, whose frames stay unchanged: 3.5 5 for a microphone in front of the
+    mouth, 3.5 5 20 21.5 for two such spans."""
     keep_fps: bool = False
-    """Keep the video's own frame rate instead of the networks' 25 frames a second."""
+    """Keep the video's own frame rate instead of the networks' 25 frames per second."""
     keep_length: bool = False
-    """Go on to the end of a video that is longer than the sound; the rest stays as it is, and is silent."""
+    """Continue to the end of a video that is longer than the sound; the rest stays unchanged and is silent."""
     start: float = 0.0
-    """Second of the video at which the speech starts; what comes before stays as it is, and is silent."""
+    """Second of the video at which the speech starts; the frames before it stay unchanged and are silent."""
     panel: bool = False
-    """Show landmarks, sketch, aligned reference and drawn face beside the result, to find the cause of a fault."""
+    """Show landmarks, sketch, warped reference and drawn face beside the result, to find the cause of a fault."""
     half: bool = True
-    """Draw in bfloat16 where this machine is faster in it; the difference is not visible."""
+    """Draw in bfloat16 where this is faster; the difference is not visible."""
     detail: bool = True
-    """Take fine detail from the references where the face is larger than the renderer draws it. Only for weights
-    trained to choose (lite)."""
+    """Add fine detail from the references to faces larger than the renderer's size. Lite weights only."""
     crf: int = 17
-    """Quality of the video: 0 is the best, 51 the worst; 6 more halve the size of the file."""
+    """Constant rate factor of H.264: 0 is the best quality, 51 the worst; 6 more halve the size of the file."""
     lossless: bool = False
     """Write a lossless video (H.264 in RGB; large), so that scores do not measure the codec."""
     batch_size: int = 2
-    """Frames drawn at once. Larger is faster on a GPU."""
+    """Frames drawn at once. More are faster on a GPU."""
     track_cache: Path | None = None
-    """Folder where the face found in a video is kept, so that a second sound for it needs no second search."""
+    """Folder for the face tracks of videos, so that dubbing a video again needs no second detection."""
 
     def __post_init__(self) -> None:
         at_least_one(num_references=self.num_references, num_candidates=self.num_candidates, batch_size=self.batch_size)
         if not 0 <= self.start < math.inf:
-            raise SettingError("start", f"{self.start} is no number of seconds from 0 on")
+            raise SettingError("start", f"{self.start} is not a number of seconds from 0")
         for start, end in self.keep_spans:
             if not 0 <= start < end:
-                raise SettingError("keep_spans", f"{start} to {end} is no span of seconds; the first must be smaller")
+                raise SettingError("keep_spans", f"{start} to {end} is not a span; the start must be smaller")
         if self.reference_share is not None and not 0 < self.reference_share <= 1:
             raise SettingError("reference_share", f"{self.reference_share} is not above 0 and at most 1")
         if not 0 <= self.crf <= 51:
-            raise SettingError("crf", f"{self.crf} is not from 0 to 51")
+            raise SettingError("crf", f"{self.crf} is not between 0 and 51")
 
     @classmethod
     def for_tables(cls) -> Self:
-        """For the paper's tables: references and pictures as in training, in float32, written without loss."""
+        """Settings for the paper's tables: references and crops as in training, float32, lossless videos."""
         return cls(num_candidates=None, keep_hands=False, half=False, detail=False, lossless=True)
 
 
@@ -103,10 +103,11 @@ class References(NamedTuple):
     features: ReferenceFeatures
     landmarks_in_crop: ndarray  # (M, 131, 2)
     images: ndarray  # (M, S, S, 3) uint8 RGB
-    large_images: ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, whose detail the drawn faces take
+    large_images: ndarray | None = None  # (M, k*S, k*S, 3) uint8 RGB, the source of detail for drawn faces
 
 
 def batches(indices: ndarray, size: int) -> list[ndarray]:
+    """Splits indices (n,) into parts of `size`; the last may be shorter."""
     return np.split(indices, range(size, len(indices), size))
 
 
@@ -117,7 +118,7 @@ def to_tensor(images: ndarray) -> Tensor:
 
 
 def load_landmark_generator(folder: str | Path) -> LandmarkGenerator:
-    """Loads the network of stage 1 from a folder. Raises UserError as `Networks.from_weights` does."""
+    """Loads the network of stage 1 from a folder. Raises the UserErrors of `Networks.from_weights`."""
     return load(Path(folder) / LANDMARK_FILE, "landmark")
 
 
@@ -139,17 +140,17 @@ class LandmarkPredictor:
         fps: float = FPS,
         first: int = 0,
     ) -> ndarray:
-        """Predicts lips and jaw of a clip from its sound; the pose stays (stage 1, paper section 3.2).
+        """Predicts lips and jaw of a clip from its sound and keeps the pose (stage 1, paper section 3.1).
 
-        Each frame is predicted in every window that holds it, and the predictions are averaged. (The released code
-        keeps one of them, which shakes more.)
+        Each frame is predicted in every window that contains it, and the predictions are averaged. (The released code
+        keeps only one of them, which gives more jitter.)
 
         Args:
-            landmarks_in_crop: (F, 131, 2), of which only the pose prior is read.
+            landmarks_in_crop: (F, 131, 2); only the pose prior is used.
             references: (N, 131, 2) reference landmarks in crop coordinates.
             mel: (80, columns) of the sound; frame f is shown at (first + f) / fps seconds.
-            fps: frames a second of the landmarks.
-            first: number of frames of the video before these.
+            fps: frames per second of the landmarks.
+            first: position of the first of these frames, counted from the start of the sound.
 
         Returns:
             (F, 131, 2) landmarks with the predicted jaw and lips, in crop coordinates.
@@ -164,22 +165,23 @@ class LandmarkPredictor:
         reference_tokens = network.encode_reference(reference)
         total = np.zeros_like(landmarks_in_crop[:, CONTENT], dtype=np.float64)
         for chunk in batches(np.arange(num_frames), CHUNK):
-            first_frame = frames[chunk].min()
-            needed = landmarks_in_crop[first_frame : frames[chunk].max() + 1, POSE_SLICE]
+            windows = frames[chunk]  # (B, T)
+            first_frame = windows.min()
+            needed = landmarks_in_crop[first_frame : windows.max() + 1, POSE_SLICE]
             pose = torch.tensor(needed).float().to(self.device)  # (K, 74, 2)
             pose_tokens = network.encode_pose(pose[None])[0]  # (K, d)
-            windows = torch.from_numpy(frames[chunk] - first_frame)  # (B, T)
+            positions = torch.from_numpy(windows - first_frame)  # (B, T) in `pose`
             audio = self._encode_audio(mel, moments[chunk])
-            lip, jaw = network.predict(audio, pose_tokens[windows], reference_tokens, pose[windows], reference)
-            content = torch.cat([jaw, lip], dim=2).cpu().double()  # (B, T, 57, 2); Apple's GPU has no float64
-            np.add.at(total, frames[chunk], content.numpy())
-        windows_of_frame = np.bincount(frames.ravel())  # (F,) number of windows that hold each frame
+            lip, jaw = network.predict(audio, pose_tokens[positions], reference_tokens, pose[positions], reference)
+            content = torch.cat([jaw, lip], dim=2).cpu().double()  # (B, T, 57, 2); Apple's GPUs have no float64
+            np.add.at(total, windows, content.numpy())
+        windows_of_frame = np.bincount(frames.ravel())  # (F,) number of windows that contain each frame
         return with_content(landmarks_in_crop, total / windows_of_frame[:, None, None])
 
     def _encode_audio(self, mel: ndarray, moments: ndarray) -> Tensor:
-        """Audio tokens (B, T, d) of the sound at `moments` (B, T) in 1/25 s.
+        """Returns the audio tokens (B, T, d) of the sound at `moments` (B, T), in 1/25 s.
 
-        Windows overlap, and all moments between two mel columns have the same mel window: each is encoded once.
+        Windows overlap, and all moments between two mel columns share a mel window, so each mel window is encoded once.
         """
         columns = first_columns(moments)
         _, first_uses, indices = np.unique(columns, return_index=True, return_inverse=True)
@@ -193,10 +195,10 @@ class Networks(LandmarkPredictor):
 
     Attributes:
         config: the settings.
-        device: where the networks are.
+        device: the device of the networks.
         size: side of the face crops in pixels.
-        num_candidates: how many reference frames to encode.
-        detail: whether `encode_references` should be given larger images, too.
+        num_candidates: number of reference frames to encode.
+        detail: whether to pass larger images to `encode_references`, too.
         half: whether the renderer computes in bfloat16.
     """
 
@@ -219,22 +221,31 @@ class Networks(LandmarkPredictor):
         """Loads both networks from a folder.
 
         Raises:
-            UserError: a file is missing, broken, of the other stage, or made with other crop, landmark or mel settings.
+            UserError: a file is missing, damaged, of the other stage, or has other crop, landmark or mel settings.
         """
         landmark_generator = load_landmark_generator(folder)
         renderer = load(Path(folder) / RENDERER_FILE, "render")
         return cls(landmark_generator, renderer, config or DubConfig())
 
     def draw_sketches(self, landmarks_in_crop: ndarray, boxes: ndarray, frames: ndarray) -> ndarray:
-        """Draws landmarks (F, 131, 2) of boxes (F, 4) in some frames (...): (..., S, S, 3) float32 in [0, 224]."""
-        drawn, indices = np.unique(frames, return_inverse=True)  # windows overlap
+        """Draws the sketches of some frames, each frame once although windows overlap.
+
+        Args:
+            landmarks_in_crop: (F, 131, 2).
+            boxes: (F, 4) face boxes, which give the aspect ratio.
+            frames: (...) indices of the frames to draw.
+
+        Returns:
+            (..., S, S, 3) float32 in [0, 224].
+        """
+        drawn, indices = np.unique(frames, return_inverse=True)
         widths, heights = sides(boxes[drawn]).T.tolist()
         faces = zip(landmarks_in_crop[drawn], heights, widths, strict=True)
         sketches = np.stack([draw_sketch(*face, self.size) for face in faces])
         return sketches[indices.reshape(frames.shape)]
 
     def autocast(self) -> torch.autocast:
-        """Context in which the renderer computes in bfloat16, if it is to."""
+        """Returns a context in which the renderer computes in bfloat16 if `half` is set."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     @torch.inference_mode()
@@ -251,7 +262,8 @@ class Networks(LandmarkPredictor):
             images: (M, S, S, 3) uint8 RGB face crops.
             landmarks_in_crop: (M, 131, 2) float32 of the same frames.
             boxes: (M, 4) of the same frames.
-            large_images: (M, k*S, k*S, 3), the same crops in more detail; faces are then drawn at that size.
+            large_images: (M, k*S, k*S, 3) uint8, the same crops at a higher resolution; faces are then drawn at that
+                size.
         """
         parts = []
         for chunk in batches(np.arange(len(images)), REFERENCES_AT_ONCE):
@@ -276,14 +288,14 @@ class Networks(LandmarkPredictor):
         references: References,
         mel: ndarray,
     ) -> tuple[ndarray, ndarray]:
-        """Draws a batch of faces (stage 2, paper section 3.3).
+        """Draws a batch of faces (stage 2, paper section 3.2).
 
         Args:
-            faces: (B, S, S, 3) uint8 RGB crops; the lower half is masked here and never seen by the network.
+            faces: (B, S, S, 3) uint8 RGB crops; the lower half is masked here, so the network never sees it.
             landmarks_in_crop: (B, 131, 2) float32 of the same frames, with the lips and jaws to draw.
             sketches: (B, T, S, S, 3) float in [0, 224], of the window around each frame.
             references: from `encode_references`.
-            mel: (B, 1, 80, 16) windows.
+            mel: (B, 1, 80, 16) float32, the mel window of each frame.
 
         Returns:
             The drawn faces, (B, S, S, 3) or as large as the references' large images, and the aggregated warped

@@ -1,4 +1,4 @@
-"""Makes the moving picture of the README: source, landmarks, result. See `make picture`, which makes the dub."""
+"""Makes the animated picture of the README: source, landmarks, result. `make picture` makes the dub that it reads."""
 
 from itertools import islice
 
@@ -7,9 +7,9 @@ from PIL import Image
 
 from media.video import Video
 
-SIDE = 288  # pixels of each of the three
-FACE = (155, 60, 305, 210)  # what is shown of the portrait
-SKETCH = (512, 128, 640, 256)  # its place in the panel
+SIDE = 288  # pixels of each of the three parts
+FACE = (155, 60, 305, 210)  # the part of the portrait that is shown
+SKETCH = (512, 128, 640, 256)  # position of the sketch beside the dub
 
 if __name__ == "__main__":
     source = Image.open("assets/portrait.png").crop(FACE)

@@ -1,4 +1,4 @@
-"""What all command lines of the project share: typed flags, and one clear line for a user's mistake."""
+"""Shared by all command lines: typed flags, errors of one line, and checks of input and output files."""
 
 import io
 import os
@@ -16,11 +16,11 @@ PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. The message is one line: which value or file is wrong, and what to do."""
+    """A mistake that the user can correct. The message is one line that names the value or file and says what to do."""
 
 
 class SettingError(UserError):
-    """A setting of a config has an impossible value. Arguments: its field, as "model.num_frames", and the problem."""
+    """A setting of a config has an invalid value. Arguments: its field, such as "model.num_frames", and the problem."""
 
     def __str__(self) -> str:
         return ": ".join(self.args)
@@ -28,7 +28,7 @@ class SettingError(UserError):
 
 @contextmanager
 def naming(flag: str) -> Iterator[None]:
-    """Prefixes a library's `UserError`s, which name the wrong value, with the flag that it came from."""
+    """Prefixes `UserError`s raised in its block with the flag that the wrong value came from."""
     try:
         yield
     except UserError as error:
@@ -42,19 +42,19 @@ def fail(message: str) -> NoReturn:
 
 
 def version() -> str:
-    """The project's version, which is written in pyproject.toml alone."""
+    """Returns the project's version, as set in pyproject.toml."""
     return tomllib.loads(PROJECT.read_text())["project"]["version"]
 
 
 def run(
     main: Callable[[Any], None], config: type, prog: str | None = None, default: Any = tyro.MISSING_NONPROP
 ) -> None:
-    """Parses the command line into `config` and calls `main` with it; with --version prints that instead.
+    """Parses the command line into `config` and calls `main` with it; with --version, prints the version instead.
 
-    Settings that the command line leaves out are those of `default`, an instance of `config`.
+    Settings that the command line leaves out are taken from `default`, an instance of `config`.
 
-    Exit codes: 0 done, 2 a user's mistake (explained on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 left by
-    its terminal. In each case half-written files are removed.
+    Exit codes: 0 done, 2 a user's mistake (explained on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 the
+    terminal was closed. In each case half-written files are removed.
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -62,7 +62,7 @@ def run(
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and many file names
+            stream.reconfigure(errors="backslashreplace")  # Windows' code pages lack arrows and many letters
     if "--version" in sys.argv[1:]:
         print(f"IP-LAP {version()}")
         return
@@ -74,8 +74,8 @@ def run(
         fail(f"--{setting.replace('_', '-')}: {problem}")
     except UserError as error:
         fail(str(error))
-    except BrokenPipeError:  # the reader has gone, as with "| head"
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it when it ends)
+    except BrokenPipeError:  # the reader has closed the pipe, as "| head" does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it at exit)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -83,7 +83,7 @@ def run(
 
 
 def at_least_one(**numbers: float | None) -> None:
-    """Raises a SettingError if one of these settings is below 1; None stands for no number."""
+    """Raises a SettingError if one of these settings is below 1; None is allowed."""
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise SettingError(name, f"at least 1 is needed, not {number}")
@@ -103,7 +103,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file atomically.
 
     Raises:
-        UserError: it cannot be written; an earlier file of this name stays.
+        UserError: the file cannot be written. An earlier file of this name is kept.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
@@ -111,17 +111,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
             with open(part, "wb") as file:
                 file.write(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
                 file.flush()
-                os.fsync(file.fileno())  # so that it survives a power cut
+                os.fsync(file.fileno())  # to survive a power cut
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
 
 
 def check_input(path: Path) -> None:
-    """Raises a UserError unless `path` is a file that can be read and has something in it."""
+    """Raises a UserError unless `path` is a readable file that is not empty."""
     try:
         size = path.stat().st_size
-    except (OSError, ValueError) as error:  # also a loop of links, a name that is too long
+    except (OSError, ValueError) as error:  # also for a loop of links or a name that is too long
         raise UserError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file")
@@ -134,10 +134,10 @@ def check_input(path: Path) -> None:
 
 
 def check_output(path: Path, flag: str = "", suffixes: tuple[str, ...] = (), inputs: Iterable[Path] = ()) -> None:
-    """Checks, before any work is done, that the file `path` can be written. `flag`, if given, begins the message.
+    """Checks before any work is done that the file `path` can be written. Messages begin with `flag`, if given.
 
     Raises:
-        UserError: its folder does not exist or cannot be written, `path` is itself a folder or one of `inputs`, or its
+        UserError: the folder does not exist or cannot be written, `path` is itself a folder or one of `inputs`, or its
             name does not end in one of `suffixes`.
     """
     prefix = f"{flag}: " if flag else ""

@@ -1,4 +1,4 @@
-"""Where to compute, how memory is kept, and whether half precision pays."""
+"""Devices, their number formats, and memory."""
 
 import contextlib
 import ctypes
@@ -8,12 +8,16 @@ import torch
 
 from runtime.command_line import UserError
 
-M_TRIM_THRESHOLD = -1  # names and numbers of glibc's <malloc.h>
+M_TRIM_THRESHOLD = -1  # constants of glibc's <malloc.h>
 M_MMAP_MAX = -4
 
 
 def pick_device(name: str, local: int | None = None) -> torch.device:
-    """`auto` is a GPU if there is one, else the CPU; `cuda` is GPU number `local` where that is given.
+    """Returns the device called `name`.
+
+    Args:
+        name: a device of PyTorch; `auto` is a GPU if there is one, else the CPU.
+        local: number of the GPU to use for `cuda`, such as the local rank of this process.
 
     Raises:
         UserError: this machine lacks the device.
@@ -27,7 +31,7 @@ def pick_device(name: str, local: int | None = None) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0]  # PyTorch continues with a list of all its devices
+        reason = str(error).splitlines()[0].partition(". ")[0]  # then PyTorch lists all its devices
         raise UserError(f"device {name}: not usable on this machine; use cpu or auto ({reason})") from None
     return device
 
@@ -42,14 +46,14 @@ def computes_in_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # AMX comes with it
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # such CPUs also have AMX
 
 
 def keep_memory() -> None:
-    """Lets this process keep the memory that it frees.
+    """Makes this process keep the memory that it frees for later use.
 
-    Otherwise glibc asks the system anew for every large tensor, page by page: a fifth of the renderer's time on CPU
-    with five references, half of it with 25.
+    Otherwise glibc requests the memory of every large tensor from the system again, page by page. On a CPU this takes a
+    fifth of the renderer's time with five references, and half of it with 25.
     """
     with contextlib.suppress(OSError, AttributeError):  # other systems have other allocators
         libc = ctypes.CDLL("libc.so.6")
@@ -58,18 +62,18 @@ def keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Gives freed memory back to the system: what comes next needs it in pieces of other sizes."""
+    """Returns freed memory to the system: the next stage allocates blocks of other sizes and could not reuse it."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a MemoryError or RuntimeError means that memory is short."""
+    """Whether a MemoryError or RuntimeError means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error)
 
 
 def memory_gib(device: torch.device) -> float:
-    """Peak memory of this process in GiB: on the GPU, else in RAM; 0 where it is unknown."""
+    """Peak memory of this process in GiB, on the GPU or else in RAM; 0 if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:

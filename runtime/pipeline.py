@@ -1,7 +1,7 @@
-"""Work side by side in threads: results come in order, and few of them wait.
+"""Parallel work in threads, with results in order and a bounded number of them waiting.
 
-FFmpeg, OpenCV, MediaPipe and PyTorch release Python's lock while they compute. When a generator is closed, or what
-consumes it raises, its threads finish what they have begun and end.
+FFmpeg, OpenCV, MediaPipe and PyTorch release Python's global lock while they compute. When a generator is closed or its
+consumer raises, its threads finish the items that they have begun and end.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ END: Any = object()
 
 
 def prefetch(items: Iterable[Any], depth: int) -> Generator[Any]:
-    """Yields `items`, of which up to `depth` are made ahead by a thread."""
+    """Yields `items`; a thread produces up to `depth` of them ahead."""
     iterator = iter(items)
     with closing(parallel_map(lambda _: next(iterator, END), count(), 1, depth)) as made:
         yield from takewhile(lambda item: item is not END, made)
@@ -25,9 +25,9 @@ def prefetch(items: Iterable[Any], depth: int) -> Generator[Any]:
 def parallel_map(
     function: Callable[[Any], Result], items: Iterable[Any], workers: int, ahead: int
 ) -> Generator[Result]:
-    """Yields `function(item)` for each item, computed by `workers` threads.
+    """Yields `function(item)` for each item in order, computed by `workers` threads.
 
-    Up to `ahead` items more than the one whose result is yielded are taken.
+    At most `ahead` items are taken beyond the one whose result is yielded.
     """
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[Result]] = deque()

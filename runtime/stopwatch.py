@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up the wall time of stages, which may run side by side in several threads.
+    """Sums the wall time of stages, which may run in parallel in several threads.
 
     `with stopwatch.stage("draw"): ...`; then `stopwatch.seconds["draw"]`.
     """

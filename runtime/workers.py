@@ -1,7 +1,7 @@
-"""Worker processes for a list of tasks. A worker that dies (a decoder crashes, no memory) costs its task, not the run.
+"""Worker processes for a list of tasks. If a worker dies (its decoder crashes, memory runs out), only its task is lost.
 
-`concurrent.futures` gives up all tasks when one worker dies; so does pebble's pool if the worker had not yet
-acknowledged a task.
+`concurrent.futures` drops all tasks when one worker dies; so does pebble's pool if the worker had not yet acknowledged
+a task.
 """
 
 import multiprocessing
@@ -16,22 +16,22 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-# A worker has one core: libraries would start a thread for every core, and round sums by their number.
+# Each worker uses one core. Otherwise libraries start a thread per core, and their number changes how sums round.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
-GRACE = 10.0  # seconds that a worker has to end
+GRACE = 10.0  # seconds that a worker has to terminate
 
 Result = TypeVar("Result")
 
 
 def each(work: Callable[[Any], Result], tasks: Iterable[Any], workers: int) -> Iterator[tuple[Any, Result | None]]:
-    """Yields each task with its result in the order of completion; the result is None if its process died.
+    """Yields each task with its result, in the order of completion; the result is None if the worker died.
 
-    `work` and the tasks must be picklable. When the iteration ends, or this process dies, the workers get SIGTERM,
-    which reaches `work` as SystemExit, and after `GRACE` SIGKILL.
+    `work` and the tasks must be picklable. When the iteration ends or this process dies, the workers receive SIGTERM,
+    which raises SystemExit in `work`, and when the iteration ends also SIGKILL after `GRACE` seconds.
     """
     context = multiprocessing.get_context("spawn")  # a forked MediaPipe or PyAV may hang
     waiting = deque(tasks)
-    busy = {}  # by connection
+    busy = {}  # connection -> task
     idle = []
     processes = []
     connection: Any
@@ -48,11 +48,11 @@ def each(work: Callable[[Any], Result], tasks: Iterable[Any], workers: int) -> I
                     idle.append(connection)
                 connection = idle.pop()
                 busy[connection] = waiting.popleft()
-                with suppress(OSError):  # it died while idle, which `recv` notices
+                with suppress(OSError):  # the worker died while idle; `recv` notices
                     connection.send(busy[connection])
             for connection in wait(list(busy)):
                 result = None
-                with suppress(EOFError, OSError):  # it died
+                with suppress(EOFError, OSError):  # the worker died
                     result = connection.recv()
                     idle.append(connection)
                 yield busy.pop(connection), result
@@ -61,12 +61,12 @@ def each(work: Callable[[Any], Result], tasks: Iterable[Any], workers: int) -> I
             process.terminate()
         for process in processes:
             process.join(GRACE)
-            process.kill()  # if its SystemExit was swallowed, it would wait for its next task forever
+            process.kill()  # a worker that swallowed SystemExit would wait for its next task forever
             process.join()
 
 
 def _serve(work: Callable[[Any], Result], connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -77,6 +77,6 @@ def _serve(work: Callable[[Any], Result], connection: Connection) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Ends this process soon after its parent, which may have been killed without a chance to end it."""
+    """Ends this process soon after its parent, which may have been killed before it could do so itself."""
     wait([parent])
     os.kill(os.getpid(), signal.SIGTERM)

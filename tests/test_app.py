@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from media.video import Video, read_audio
+from networks import DubConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = [name for name in ("gradio", "selenium") if importlib.util.find_spec(name) is None]
@@ -266,12 +267,19 @@ def test_clicked_face_is_the_one_that_is_dubbed(open_page: Callable[..., Page], 
     assert x > 260
 
 
+def test_the_command_names_weights_that_are_not_the_shipped_ones() -> None:
+    from app import command_for
+
+    command = command_for(Path("a.mp4"), Path("b.wav"), DubConfig(), Path("weights/released"))
+    assert command.endswith(" --weights weights/released")
+
+
 @pytest.mark.parametrize(
     ("source", "sound", "message"),
     [
         ("one face.png", None, "speech first"),
         ("none.png", "speech.wav", "no face was found"),
-        ("one face.png", "long.wav", "longer than the 5 s"),
+        ("one face.png", "long.wav", "longer than 5 s"),
         ("broken.png", "speech.wav", "broken.png"),
     ],
 )

@@ -37,13 +37,13 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(tmp_path:
     ("text", "problem"),
     [
         ("", "its first line must be video,audio,output,face,start, not ''"),
-        ("video,audio,output\n", "lists no job"),
+        ("video,audio,output\n", "lists no jobs"),
         ("video,audio,output,mouth\nv,a,o,m\n", "its first line must be .*, not 'video,audio,output,mouth'"),
         ("video,audio,output\nv,,o\n", "line 2: no audio"),
         ("video,audio,output\nv,a\n", "line 2: no output"),
         ("video,audio,output\nv,a,o,left\n", "line 2: more values than columns"),
-        ("video,audio,output,start\nv,a,o,soon\n", "line 2: start soon is no number"),
-        ("video,audio,output,start\nv,a,o,-1\n", "line 2: start -1 is no number"),
+        ("video,audio,output,start\nv,a,o,soon\n", "line 2: start soon is not a number"),
+        ("video,audio,output,start\nv,a,o,-1\n", "line 2: start -1 is not a number"),
         ("video,audio,output\nv,a,o\nw,a,o\n", "line 3: .*another name"),
     ],
 )
@@ -79,5 +79,5 @@ def test_jobs_go_on_after_an_error_and_what_is_there_is_not_done_again(
     assert run_jobs(jobs, dub) == 1
     assert dubbed == ["broken", "last"]
     printed = capsys.readouterr()
-    assert "[1/3]" in printed.out and "there already" in printed.out and "[3/3]" in printed.out
+    assert "[1/3]" in printed.out and "exists already" in printed.out and "[3/3]" in printed.out
     assert printed.err == f"[2/3] {jobs[1].output}: error: no face was found\n"
