@@ -72,7 +72,7 @@ class Drawing:
         # These boxes may extend beyond the frame: clipped ones would show stage 1 a stretched face, like another pose.
         self.whole_boxes = smooth_boxes(box_around(track.landmarks_in_frame), track.found, track.shots)  # (F, 4)
         self.openness = lip_openness(track.landmarks_in_frame, sides(track.boxes)[:, 1])  # (F,)
-        self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often take turns
+        self.references_of = lru_cache(maxsize=2)(self.encode_references)  # two cameras often alternate
 
     def pictures(self, order: ndarray, pictures: Iterator[Picture]) -> Generator[Picture]:
         """Yields the finished output frames.

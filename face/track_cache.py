@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from face.tracking import FaceTrack
-from runtime.command_line import write_whole, writing
+from runtime.command_line import UserError, write_whole, writing
 
 VERSION = 3  # of the tracker; raise it when the tracker's results change
 
@@ -37,17 +37,25 @@ def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
 
 
 def load_track(path: Path, num_frames: int | None) -> FaceTrack | None:
-    """Reads the track of a video's first `num_frames` (None: all); None if the file is missing or holds fewer."""
+    """Reads the track of a video's first `num_frames` (None: all); None if the file is missing or holds fewer.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.is_file():
         return None
-    with np.load(path) as arrays:
-        is_enough = num_frames is not None and len(arrays["shots"]) >= num_frames
-        if not is_enough and not arrays["complete"]:
-            return None
-        width, height = arrays["frame_size"].tolist()
-        return FaceTrack(
-            arrays["landmarks_in_frame"][:num_frames],
-            (width, height),
-            arrays["several"][:num_frames],
-            arrays["shots"][:num_frames],
-        )
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise UserError(f"{path} is damaged; delete it") from error
+    is_enough = num_frames is not None and len(arrays["shots"]) >= num_frames
+    if not is_enough and not arrays["complete"]:
+        return None
+    width, height = arrays["frame_size"].tolist()
+    return FaceTrack(
+        arrays["landmarks_in_frame"][:num_frames],
+        (width, height),
+        arrays["several"][:num_frames],
+        arrays["shots"][:num_frames],
+    )

@@ -64,3 +64,12 @@ def test_folder_that_cannot_be_made_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="could not be written"):
         save_track(tmp_path / "file" / "track.npz", make_track(12), complete=True)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 500])
+def test_damaged_file_is_a_user_error(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "track.npz"
+    save_track(path, make_track(12), complete=True)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"track\.npz is damaged; delete it"):
+        load_track(path, 12)
