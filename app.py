@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
@@ -319,11 +319,18 @@ def command_for(source: Path, sound: Path, config: DubConfig, weights: Path) -> 
 
 
 class Report:
-    """Shows progress on the page, with frames per second and the time left."""
+    """Shows progress on the page, with frames per second and the time left.
 
-    def __init__(self, progress: gr.Progress, stopped: threading.Event) -> None:
+    Args:
+        progress: shows a share and a description.
+        stopped: is set when the user stops the job.
+        keep: called now and then, to keep the files of a long job from being removed as unused.
+    """
+
+    def __init__(self, progress: gr.Progress, stopped: threading.Event, keep: Callable[[], object]) -> None:
         self.progress = progress
         self.stopped = stopped
+        self.keep = keep
         self.stage = ""
         self.began = 0.0
         self.said = 0.0
@@ -338,6 +345,7 @@ class Report:
         if now - self.said < 0.3 and done < total:
             return
         self.said = now
+        self.keep()
         what = "detecting the face" if stage == "track" else "drawing"
         rate = done / max(now - self.began, 1e-3)
         left = max(total - done, 0) / rate
@@ -450,8 +458,10 @@ class App:
             )
             networks = Networks(self.networks.landmark_generator, self.networks.renderer, config)
             output = self.files.make_folder(request) / "dubbed.mp4"
+            paths = (source_path, sound_path, output)
+            report = Report(progress, stopped, lambda: [self.files.use(path, request) for path in paths])
             try:
-                summary = Dubber(networks).dub(source_path, sound_path, output, Report(progress, stopped))
+                summary = Dubber(networks).dub(source_path, sound_path, output, report)
             except Stopped:
                 raise UserError("stopped") from None
             except (MemoryError, RuntimeError) as error:

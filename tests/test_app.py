@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -265,6 +268,22 @@ def test_clicked_face_is_the_one_that_is_dubbed(open_page: Callable[..., Page], 
     command = wait_for(lambda: page.text("#command"))
     x = float(command.split("--face ")[1].split(",")[0])
     assert x > 260
+
+
+def test_a_running_job_keeps_its_files(tmp_path: Path) -> None:
+    from app import COOKIE, Files, Report
+
+    files = Files(tmp_path)
+    request: Any = SimpleNamespace(cookies={COOKIE: "secret"}, session_hash="page")
+    folder = files.make_folder(request)
+    report = Report(Mock(), threading.Event(), lambda: files.use(folder, request))
+    time.sleep(0.2)
+    report("write", 1, 2)
+    files.remove_unused(0.1)
+    assert folder.exists()
+    time.sleep(0.2)
+    files.remove_unused(0.1)
+    assert not folder.exists()
 
 
 def test_the_command_names_weights_that_are_not_the_shipped_ones() -> None:
