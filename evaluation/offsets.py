@@ -20,7 +20,7 @@ from face.references import MIDDLE
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
-from runtime.command_line import at_least_one, check_output, naming, write_whole
+from runtime.command_line import UserError, at_least_one, check_output, naming, write_whole
 
 MOST = 5  # largest offset, in frames
 MIN_FRAMES = 60  # with a face; shorter clips are left as they are
@@ -85,9 +85,12 @@ def _open(offsets: Offsets) -> tuple[ClipCache, LandmarkPredictor]:
 
 
 def estimate(name: str, offsets: Offsets) -> str:
-    """Returns a clip's line of the list."""
+    """Returns a clip's line of the list; for a damaged clip, a comment that says so."""
     cache, predictor = _open(offsets)
-    clip = cache.open(name)
+    try:
+        clip = cache.open(name)
+    except UserError as error:
+        return f"# {error}\n"
     shift = read_metadata(offsets.cache, name)["sound_shift"]
     if clip.num_found < MIN_FRAMES:
         return f"{quoted(name)} frames={shift} short\n"

@@ -239,6 +239,14 @@ def test_offsets_continue_after_an_interruption(
     assert estimated == ["cat/short", "dan/noise"]
 
 
+def test_a_damaged_clip_does_not_stop_the_list(shifted: Path, stage1: Path, tmp_path: Path) -> None:
+    (shifted / "bob" / "two.faces").write_bytes(b"half a file")
+    config = offsets.Offsets(shifted, tmp_path / "shifts.txt", stage1, device="cpu")
+    config.run()
+    assert sorted(read_list(config.output)) == ["ann/one", "cat/short", "dan/noise"]
+    assert f"# {shifted / 'bob' / 'two.safetensors'} is not a complete clip" in config.output.read_text()
+
+
 def test_shards_together_cover_the_cache(shifted: Path, stage1: Path, tmp_path: Path) -> None:
     names = []
     for part in ("1/2", "2/2"):
