@@ -47,7 +47,7 @@ from training.loop import Trainer, Validation, train
 VIDEO_FRAMES = 100  # in the video that each validation writes
 SHOWN_SIZE = 2 * SIZE  # side of a sketch on display, in pixels
 MAX_WINDOWS = 32  # of a validation clip
-LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # points that face each other
+LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist()  # their distances are the opening
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """External weights: what each file is, where it comes from, and whether a copy is the published file.
 
 The project contains none of them; weights.toml lists them. Files are looked up by name in checkpoints/, then in the
-folder that the environment variable IP_LAP_WEIGHTS names. If one is missing, tables lack a column, but still come out.
+folder that the environment variable IP_LAP_WEIGHTS names. A missing file costs a column of a table, not the run; only
+training with a VGG loss cannot do without its file.
 """
 
 import os

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from evaluation.protocol import parse_named
 from face.crop import crop_face
 from face.tracking import FaceTrack, track_faces
+from media.timing import evenly_spaced
 from media.video import Video
 from media.writer import WRITTEN, VideoWriter
 from metrics.mouth import mouth_crop
@@ -50,7 +51,7 @@ class Sheet:
     output: Path
     """The picture (.png)."""
     frames: tuple[int, ...] = ()
-    """Frame numbers; by default five, evenly spread."""
+    """Frame numbers; by default up to five, evenly spread."""
 
     def run(self) -> None:
         """Draws a row for each video, with face and mouth of each frame."""
@@ -59,7 +60,7 @@ class Sheet:
             paths = parse_named((f"original={self.original}", *self.methods))
         tracks = {name: track_faces(Video(path)) for name, path in paths.items()}
         count = min(len(track.found) for track in tracks.values())
-        frames = self.frames or np.linspace(0, count - 1, 5).astype(int).tolist()
+        frames = self.frames or evenly_spaced(count, 5).tolist()
         for frame in frames:
             if not 0 <= frame < count:
                 raise UserError(f"--frames {frame}: the shortest video has frames 0 to {count - 1}")

@@ -134,7 +134,7 @@ class Sampling:
 
 
 # The released grid spans [-1, 1] from pixel centre to pixel centre, but sampling uses align_corners=False. Zero flow
-# therefore enlarges the picture by half a pixel at each border.
+# therefore shrinks the picture by half a pixel at each border.
 RELEASED = Sampling(border=0, outside="zeros", images="bilinear")
 
 

@@ -37,7 +37,7 @@ class TrainConfig:
     steps: int = 100_000
     """Total number of optimiser steps."""
     minutes: float | None = None
-    """Save and exit after this many minutes."""
+    """Save and exit when this command has run for this many minutes."""
     batch: int = 32
     """Samples per step, over all processes and accumulated parts."""
     accumulate: int = 1

@@ -45,8 +45,9 @@ class Engine:
         num_parts = self.num_processes * config.accumulate
         self.part_size, remainder = divmod(config.batch, num_parts)
         if remainder or self.part_size < 2:  # a single sample has no batch statistics
-            problem = f"{config.batch} must be a multiple of processes x accumulate ({num_parts}), at least twice it"
-            raise SettingError("batch", problem)
+            raise SettingError(
+                "batch", f"{config.batch} must be a multiple of processes x accumulate ({num_parts}), at least twice it"
+            )
         self.half = config.precision == "bf16" or (config.precision == "auto" and computes_in_bf16(self.device))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)

@@ -47,7 +47,7 @@ class InitialMotion(nn.Module):
         masked_target: Tensor,
         mouth_decision: float = 0,
     ) -> Motion:
-        """Computes the motion of B*N pairs, always in float32: bfloat16 would round the flow to coarse steps.
+        """Computes the motion of B*N pairs, always in float32: bfloat16 would round the flow by a fraction of a pixel.
 
         Args:
             landmarks: the target's, (B, 131, 2), x, y in [0, 1] of the crop

@@ -52,7 +52,7 @@ def test_sheet_has_a_row_per_video_and_a_pair_per_frame(tmp_path: Path, capsys: 
     write(other, cut[:2])
     Sheet(original, (f"Other={other}",), tmp_path / "spread.png").run()
     spread = cv2.imread(str(tmp_path / "spread.png"))
-    assert spread is not None and spread.shape[1] == 5 * (2 * CELL + 6), "spread over the shortest video"
+    assert spread is not None and spread.shape[1] == 2 * (2 * CELL + 6), "each frame of the shortest video once"
     with pytest.raises(UserError, match="--frames 9"):
         Sheet(original, (), tmp_path / "sheet.png", (9,)).run()
     with pytest.raises(UserError, match="--frames -1"):

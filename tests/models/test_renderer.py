@@ -153,6 +153,9 @@ def test_flow_is_in_pixels(right: int, down: int) -> None:
 def test_released_grid_has_its_corners_at_one() -> None:
     grid = RELEASED.grid(torch.zeros(2, 16, 16))
     assert grid[:, 0, 0].tolist() == [-1, -1] and grid[:, -1, -1].tolist() == [1, 1]
+    ramp = torch.arange(16.0).expand(1, 1, 1, 16, 16)
+    steps = RELEASED.warp(ramp, grid[None, None])[..., 8, 1:-1].diff()
+    torch.testing.assert_close(steps, torch.full_like(steps, 16 / 15))  # zero flow shrinks the picture
 
 
 @pytest.mark.parametrize(("sampling", "outside"), [(LITE, 1), (RELEASED, 0)])
