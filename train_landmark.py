@@ -161,7 +161,7 @@ class LandmarkTrainer(Trainer):
 
 
 def join(pose: Tensor, jaw: Tensor, lip: Tensor) -> ndarray:
-    """Joins the landmarks of windows, (B, T, 74 and 17 and 40, 2), to those of frames (B*T, 131, 2)."""
+    """Joins pose, jaw and lip of windows, (B, T, 74 and 17 and 40, 2), into faces (B*T, 131, 2)."""
     return torch.cat([pose, jaw, lip], dim=2).flatten(0, 1).cpu().numpy()
 
 

@@ -57,12 +57,12 @@ class TrainRenderConfig(TrainConfig):
     discriminator_width: int = 64
     """Channels of the discriminator's first layer, doubled three times."""
     initial_motion_steps: int = 0
-    """lite: steps that train the initial motion by itself, in RUN/initial_motion, before the renderer's own --steps."""
+    """lite: steps that train only the initial motion, in RUN/initial_motion, before the renderer's own --steps."""
     initial_motion_decay: float = 0.003
     """L2 penalty, in dB, on the weights that correct the initial motion. Without it they overfit the training
     identities."""
     alignment_steps: int = 0
-    """First steps, which train the alignment alone; none with --init."""
+    """Number of first steps that train only the alignment; none with --init."""
     val_samples: int = 64
     """Number of fixed validation samples, spread over the clips."""
     vgg: Path | None = None

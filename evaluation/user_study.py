@@ -29,7 +29,7 @@ QUESTIONS = {
 }
 CHECKS = 2  # attention checks
 CRF = 20  # quality of the videos in the page
-INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # what files with other content raise
+INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError)  # raised by files with other content
 
 
 @dataclass(frozen=True)

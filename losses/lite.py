@@ -123,7 +123,7 @@ class LiteRenderLoss(RenderLoss):
 
 
 def initial_motion_loss(warped: Tensor, weight: Tensor, target: Tensor, correction: Tensor, decay: float) -> Tensor:
-    """Adds the mean negative PSNR (dB) of the warped references, that of their weighted mean, and an L2 penalty.
+    """Adds up the mean negative PSNR (dB) of the warped references, the one of their weighted mean, and an L2 penalty.
 
     Args:
         warped: each reference, warped by the initial motion, (B, N, 3, h, W), RGB in [0, 1]; the lower half

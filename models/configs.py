@@ -1,4 +1,4 @@
-"""Sizes of the paper's networks. Every default is that of the paper or of the released weights."""
+"""Sizes of the paper's networks. Every default comes from the paper or from the released weights."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Settings that both training scripts share: all flags but those of the network, its losses and its data."""
+"""Settings that both training scripts share: all flags except those of the network, its losses and its data."""
 
 import argparse
 import json

@@ -45,7 +45,7 @@ class Trainer(ABC):
     config: Any
     engine: Engine
     name = "network"
-    warm_up_steps = 0  # first steps, which train only a part of the network
+    warm_up_steps = 0  # number of first steps that train only a part of the network
 
     def __post_init__(self) -> None:
         device = self.engine.device
@@ -77,10 +77,10 @@ class Trainer(ABC):
         """
 
     def export(self, network: Any, path: Path, about: dict[str, Any]) -> None:  # noqa: B027 (may do nothing)
-        """Writes a weight file for others to load, if there is to be one, and records `about` in it."""
+        """Writes a weight file for others to load and records `about` in it; by default does nothing."""
 
     def write_video(self, network: Any, path: Path) -> None:  # noqa: B027 (may do nothing)
-        """Writes an mp4 of what the network does, with sound, if there is something to see."""
+        """Writes an mp4 of what the network does, with sound; by default does nothing."""
 
     def fit(self) -> bool:
         """Trains until all steps are done, or a signal or the minutes stop it. Returns whether all steps are done.

@@ -62,7 +62,7 @@ class LiteRenderer(Renderer):
             return None
         if landmarks is None or features.landmarks is None:
             raise ValueError("the lite renderer needs the landmarks of the target and of the references")
-        with torch.no_grad():  # it was trained beforehand, by itself
+        with torch.no_grad():  # it was trained before, on its own
             initial = self.initial_motion(
                 landmarks, features.landmarks, features.images, masked_target, self.config.mouth_decision
             )
