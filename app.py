@@ -13,6 +13,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -49,6 +50,7 @@ except ImportError:
 
 COOKIE = "ip_lap_browser"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_PORT = 65535
 MAX_SEARCHED = 250  # frames that are searched for faces to choose from
 SEARCH_STEP = 10  # frames from one search to the next
 MAX_SHOWN = 1280  # pixels of the longer side of the frame to choose from
@@ -623,6 +625,18 @@ def serve(config: AppConfig, root: Path) -> None:
     page.block_thread()
 
 
+def check_address(host: str, port: int) -> None:
+    """Raises a UserError unless this machine can listen on the address; Gradio would wait or end in a traceback."""
+    if not 0 <= port <= MAX_PORT:
+        raise UserError(f"--port: {port} is not between 0 and {MAX_PORT}")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}); choose others") from error
+
+
 def guard(files: Files) -> Any:
     from starlette.middleware import Middleware
 
@@ -630,6 +644,7 @@ def guard(files: Files) -> Any:
 
 
 def main(config: AppConfig) -> None:
+    check_address(config.host, config.port)
     with tempfile.TemporaryDirectory(prefix="ip-lap-app-") as root:
         os.environ["GRADIO_TEMP_DIR"] = root
         serve(config, Path(root))

@@ -84,8 +84,8 @@ class DubConfig:
         if not 0 <= self.start < math.inf:
             raise SettingError("start", f"{self.start} is not a number of seconds from 0")
         for start, end in self.keep_spans:
-            if not 0 <= start < end:
-                raise SettingError("keep_spans", f"{start} to {end} is not a span; the start must be smaller")
+            if not 0 <= start < end < math.inf:
+                raise SettingError("keep_spans", f"{start} to {end} is not a span; give its start and end in seconds")
         if self.reference_share is not None and not 0 < self.reference_share <= 1:
             raise SettingError("reference_share", f"{self.reference_share} is not above 0 and at most 1")
         if not 0 <= self.crf <= 51:

@@ -29,7 +29,7 @@ def paste_face(
     old: ndarray,
     new: ndarray,
 ) -> ndarray:
-    """Blends a drawn face into the frame (paper section 3.4: a Gaussian-smoothed face mask).
+    """Blends a drawn face into the frame (paper section 3.2.2: a Gaussian-smoothed face mask).
 
     The mask is the convex hull of the face in the frame and the drawn jaw, so that an opened mouth is not cut off. It
     ends inside the box. Unlike the released code, this keeps the frame's own upper half, which the renderer only copies

@@ -26,6 +26,7 @@ from scipy.io import wavfile
 
 from media.video import Video, read_audio
 from networks import DubConfig
+from runtime.command_line import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = [name for name in ("gradio", "selenium") if importlib.util.find_spec(name) is None]
@@ -268,6 +269,20 @@ def test_clicked_face_is_the_one_that_is_dubbed(open_page: Callable[..., Page], 
     command = wait_for(lambda: page.text("#command"))
     x = float(command.split("--face ")[1].split(",")[0])
     assert x > 260
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("127.0.0.1", None), ("127.0.0.1", 70000), ("203.0.113.7", 0), ("no.invalid", 0)]
+)
+def test_an_address_that_cannot_be_used_is_one_line(host: str, port: int | None) -> None:
+    from app import check_address
+
+    check_address("127.0.0.1", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1] if port is None else port
+        with pytest.raises(UserError, match=f"--port:? {number}") as error:
+            check_address(host, number)
+    assert "\n" not in str(error.value)
 
 
 def test_a_running_job_keeps_its_files(tmp_path: Path) -> None:
