@@ -234,8 +234,7 @@ class DubCommand(DubConfig):
     output: Path | None = None
     """The video to write (.mp4, .mov or .mkv)."""
     jobs: Path | None = None
-    """A CSV file with the columns video, audio, output, face and start, instead of these flags: one video per row. Rows
-    with the same output are speakers of one video. Outputs that exist are not made again."""
+    """Dub a list: a CSV file with the columns video, audio, output, face and start. Existing outputs are skipped."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors and renderer.safetensors."""
 

@@ -45,19 +45,15 @@ class DubConfig:
     num_references: int = 5
     """Reference images that the renderer uses for each frame. More are slower; Table 5 shows little gain above 5."""
     reference_share: float | None = None
-    """Share of a shot's frames to use as references instead (paper: 0.2). Memory then grows with the shot's length.
-    Lite weights choose the nearest of these for each frame."""
+    """Share of a shot's frames to use as references instead (paper: 0.2). Memory grows with the shot's length."""
     num_candidates: int | None = 100
-    """Frames from which the nearest are chosen as references for each frame. None: as many as in training. Lite weights
-    only."""
+    """Frames to choose each frame's nearest references from; None: as many as in training. Lite weights only."""
     face: str = "largest"
-    """Which face to dub: largest, left, right, a number counted from the left (0, 1, ...), or a point x,y of the first
-    frame."""
+    """Face to dub: largest, left, right, a number from the left (0, 1, ...), or a point x,y of the first frame."""
     keep_hands: bool = True
     """Leave frames unchanged in which a hand covers the mouth."""
     keep_spans: tuple[tuple[float, float], ...] = ()
-    """Spans of the video, start and end in seconds, whose frames stay unchanged: 3.5 5 for a microphone in front of the
-    mouth, 3.5 5 20 21.5 for two such spans."""
+    """Spans of the video that stay unchanged, as start and end in seconds: 3.5 5, or 3.5 5 20 21.5 for two."""
     keep_fps: bool = False
     """Keep the video's own frame rate instead of the networks' 25 frames per second."""
     keep_length: bool = False

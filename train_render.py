@@ -59,8 +59,7 @@ class TrainRenderConfig(TrainConfig):
     initial_motion_steps: int = 0
     """lite: steps that train only the initial motion, in RUN/initial_motion, before the renderer's own --steps."""
     initial_motion_decay: float = 0.003
-    """L2 penalty, in dB, on the weights that correct the initial motion. Without it they overfit the training
-    identities."""
+    """L2 penalty in dB on the correction of the initial motion, which would overfit the training identities."""
     alignment_steps: int = 0
     """Number of first steps that train only the alignment; none with --init."""
     val_samples: int = 64

@@ -37,15 +37,16 @@ HEAD = "# frames: shift of the sound, in frames at 25 fps; negative is earlier\n
 class Offsets:
     """Lists by how many frames the sound of each clip is off, for python -m preprocess --audio-shift.
 
-    Clips that are already in the list are skipped, so the same command again continues.
+    In each line of the list, frames is the new shift, which includes the one that the cache was made with; best is the
+    offset with the highest correlation; and sure is the share of resampled clips in which best beats no offset. The
+    sound is moved if sure is at least 0.98. Clips that are already in the list are skipped, so the same command again
+    continues.
     """
 
     cache: Path
     """Clip cache, see python -m preprocess."""
     output: Path
-    """The list (.txt). In each line, frames is the new shift, which includes the one that the cache was made with; best
-    is the offset with the highest correlation; and sure is the share of resampled clips in which best beats no offset.
-    The sound is moved if sure is at least 0.98."""
+    """The list to write (.txt)."""
     weights: Path = SHIPPED_WEIGHTS
     """Folder with landmark_generator.safetensors."""
     workers: int = 1

@@ -68,8 +68,7 @@ class Validate:
     device: str = "auto"
     """cpu, cuda, mps or auto."""
     split: tyro.conf.OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
-    """Clips to score: those of --val-list (speaker=NAME after a clip groups it by person), or those that a training run
-    with the same flags validates on."""
+    """Clips to score: those of --val-list, or those that a training run with the same flags validates on."""
     output: Path | None = None
     """Folder for the tables as Markdown and JSON, with the values of every clip."""
 

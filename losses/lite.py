@@ -23,16 +23,13 @@ class LiteLandmarkLossConfig(LandmarkLossConfig):
     velocity: float = 0.1
     """Weight of the continuity term L_c, the paper's lambda_c."""
     openness: float = 8.0
-    """Weight of the error of the opening of the lips' outer and inner contours. Without it, mouths hardly open or
-    close."""
+    """Weight of the error of the lips' opening, outer and inner. Without it, mouths hardly open or close."""
     closure: float = 2.0
-    """Extra weight of the openness term at points where the true lips touch. Without it, ambiguous audio leaves the
-    mouth slightly open."""
+    """Extra weight of openness where the true lips touch. Without it, ambiguous audio leaves the mouth ajar."""
     openness_speed: float = 4.0
     """Weight of the error of the opening's change from frame to frame."""
     articulation: float = 16.0
-    """Weight of the error of the opening's standard deviation within a window. Without it, ambiguous audio gives a
-    mouth that hardly moves."""
+    """Weight of the error of the opening's spread in a window. Without it, ambiguous audio hardly moves the mouth."""
 
 
 def lite_landmark_loss(

@@ -22,8 +22,7 @@ class LandmarkGeneratorConfig:
     norm_first: bool = False
     """True: pre-norm as in equation 7, plus a final norm. False: post-norm as in the released weights."""
     architecture: Literal["transformer", "lstm"] = "transformer"
-    """lstm: the bidirectional LSTM of Table 3. It has about as many parameters as the Transformer if feed_forward is
-    twice the width."""
+    """lstm: the bidirectional LSTM of Table 3, as large as the Transformer if feed_forward is twice the width."""
     audio_width: int = 32
     """Channels of the audio encoder's first layer."""
     landmark_width: int = 4
@@ -45,8 +44,7 @@ class RendererConfig:
     deep: int = 256
     """Channels at half resolution in the translation module; a multiple of 4."""
     alignment_deep: int = 256
-    """Channels at half resolution in the alignment module, c_2; a multiple of 4. They determine the cost of each
-    reference."""
+    """Channels at half resolution in the alignment module, c_2, a multiple of 4: the cost of each reference."""
     modulation: int = 256
     """Hidden channels of the SPADE layers."""
     style_hidden: int = 128

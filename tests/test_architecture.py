@@ -2,6 +2,7 @@
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 import tomllib
@@ -147,3 +148,13 @@ def test_unsafe_loading_is_nowhere() -> None:
         for call in re.finditer(r"torch\.load\([^)]*\)", text):
             assert "weights_only=True" in call.group(), f"{path}: {call.group()}"
         assert "import pickle" not in text, path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_help_texts_fit_one_line(path: Path) -> None:
+    """The docstrings of settings: tyro would break the help where a line ends."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            for setting, text in itertools.pairwise(node.body):
+                if isinstance(setting, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    assert text.lineno == text.end_lineno, ast.unparse(setting)

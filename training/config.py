@@ -51,8 +51,7 @@ class TrainConfig:
     ema: float = 0.999
     """Decay of the averaged weights, which are validated and exported; 0: the raw weights."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    """Number format of forward and backward passes; weights stay fp32. auto: bf16 where the GPU or CPU computes in it,
-    else fp32. tf32: fp32, but matrix products on CUDA are rounded to TF32."""
+    """Number format of both passes; weights stay fp32. auto: bf16 where the device computes in it, else fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on."""
     workers: int = 2

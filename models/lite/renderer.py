@@ -34,8 +34,7 @@ class LiteRendererConfig(RendererConfig):
     candidates: int = 25
     """Frames from which a target's references are chosen, the nearest first; 0: references are random in training."""
     mouth_decision: float = 1.5
-    """The initial reference weights of the mouth are raised to the power 1 + mouth_decision, so that one or two
-    references dominate: the mean of five is blurred."""
+    """Power, less 1, to which the mouth's reference weights are raised: the mean of five references is blurred."""
 
 
 class LiteRenderer(Renderer):
