@@ -60,8 +60,8 @@ def _dubber(method: Method) -> Dubber:
 
 @cache
 def _fingerprint(weights: Path) -> str:
-    hashes = [pooch.file_hash(str(path)) for path in sorted(weights.glob("*.safetensors"))]
-    return " ".join(digest[:8] for digest in hashes)
+    paths = sorted(weights.glob("*.safetensors"))
+    return " ".join(pooch.file_hash(str(path))[:8] for path in paths)
 
 
 def recipe(job: Job) -> str:

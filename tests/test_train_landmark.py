@@ -261,6 +261,10 @@ def test_a_config_file_gives_an_earlier_commands_flags(
     with pytest.raises(SystemExit):
         chosen_preset(PRESETS)
     assert capsys.readouterr().err == f"error: --config: {file} is not the config.json of a run ('command')\n"
+    file.write_text("[]")
+    with pytest.raises(SystemExit):
+        chosen_preset(PRESETS)
+    assert capsys.readouterr().err.startswith(f"error: --config: {file} is not the config.json of a run")
 
 
 def test_unusable_init_weights_are_refused(config: TrainLandmarkConfig, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def chosen_preset(presets: dict[str, Any]) -> Any:
     if file:
         try:
             sys.argv[1:1] = json.loads(Path(file).read_text())["command"][1:]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             fail(f"--config: {file} is not the config.json of a run ({error})")
     return presets.get(parser.parse_known_args()[0].preset, presets["lite"])
 

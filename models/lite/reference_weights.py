@@ -108,8 +108,7 @@ def alignment_cues(
         _mean_length(lip_offset),
         mouth,
     ]
-    batch, count = flow.shape[:2]
-    return torch.cat([cue.expand(batch, count, -1, GRID, GRID) for cue in cues], dim=2)
+    return torch.cat([cue.expand(*flow.shape[:2], -1, GRID, GRID) for cue in cues], dim=2)
 
 
 def _relative_to_mean(cue: Tensor) -> Tensor:
