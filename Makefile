@@ -51,12 +51,16 @@ RENDER_LISTS ?= $(subst checkpoints/clips_train,checkpoints/clips_render,$(LISTS
 VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 LANDMARK_STEPS ?= 34000
 RENDER_STEPS ?= 362
+ADVERSARIAL_STEPS ?= 600
 LIMIT = $(if $(MINUTES),--minutes $(MINUTES))
 weights: setup
 	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights $(SHIFTS)
 	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --steps $(LANDMARK_STEPS) $(LIMIT) $(LISTS)
 	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --steps $(RENDER_STEPS) $(LIMIT) --vgg $(VGG) $(RENDER_LISTS)
-	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/render/renderer.safetensors runs/weights/
+	$(RUN) train_render.py --cache cache/weights --run runs/weights/adversarial --init runs/weights/render/renderer.safetensors \
+		--loss.adversarial 0.25 --loss.feature-matching 2.5 --initial-motion-steps 0 --steps $(ADVERSARIAL_STEPS) $(LIMIT) \
+		--vgg $(VGG) $(RENDER_LISTS)
+	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/adversarial/renderer.safetensors runs/weights/
 	$(RUN) -m evaluation validate --cache cache/weights --weights runs/weights --output runs/weights/scores $(LISTS)
 
 test: setup
