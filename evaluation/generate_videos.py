@@ -60,8 +60,7 @@ def _dubber(method: Method) -> Dubber:
 
 @cache
 def _fingerprint(weights: Path) -> str:
-    paths = sorted(weights.glob("*.safetensors"))
-    return " ".join(pooch.file_hash(str(path))[:8] for path in paths)
+    return " ".join(pooch.file_hash(str(path))[:8] for path in sorted(weights.glob("*.safetensors")))
 
 
 def recipe(job: Job) -> str:

@@ -52,10 +52,11 @@ class RunFolder:
                     raise SettingError(name, f"{problem}; use that value or another folder")
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= state["step"]]
             self._board = SummaryWriter(self.path / "tensorboard", purge_step=state["step"] + 1)
+        has_failed, commit = subprocess.getstatusoutput("git describe --always --dirty")
         versions = {
             "ip-lap": version(),
             "torch": torch.__version__,
-            "git": subprocess.getoutput("git describe --always --dirty"),
+            "git": "" if has_failed else commit,
         }
         about = {"config": self._settings, "versions": versions, "command": sys.argv}
         write_whole(self.path / "config.json", json.dumps(about, indent=1))

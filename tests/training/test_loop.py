@@ -26,7 +26,7 @@ from training import loop
 from training.batches import part_indices, sample_indices
 from training.config import TrainConfig
 from training.engine import SIGNALS, Engine, update_average
-from training.run_folder import load_latest, read_metrics
+from training.run_folder import RunFolder, load_latest, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -230,6 +230,14 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
     with pytest.raises(UserError, match=message):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_commit_is_empty_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder = RunFolder(TrainConfig(cache=tmp_path, run=tmp_path / "run"))
+    folder.open()
+    folder.close()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["versions"]["git"] == ""
 
 
 def test_learning_rate_and_clipping_may_change_when_a_run_continues(tmp_path: Path) -> None:
