@@ -31,7 +31,6 @@ from tests.datasets.made_up import write_clip
 from tests.models.test_weights import save_with_settings
 from tests.training.toy import path_of
 from train_landmark import MAX_WINDOWS, PRESETS, LandmarkTrainer, TrainLandmarkConfig, main, trainers, whole_clip
-from training import plot
 from training.config import chosen_preset
 from training.engine import Engine
 from training.loop import Trainer
@@ -121,14 +120,6 @@ def test_exports_averaged_weights_and_trains_from_them(config: TrainLandmarkConf
     assert last(other)["networks"]["landmark_generator.lip_head.weight"].shape == (80, 16)
     [trainer] = start(other)
     assert trainer.network.training  # also for a dry run, which restores nothing
-
-
-def test_plot_draws_the_curves_of_a_run(config: TrainLandmarkConfig, tmp_path: Path) -> None:
-    main(config)
-    plot.main(plot.PlotConfig(config.run))
-    assert (config.run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UserError, match=r"run: .*nothing has no metrics yet"):
-        plot.main(plot.PlotConfig(tmp_path / "nothing"))
 
 
 def test_another_setting_is_refused_by_name(config: TrainLandmarkConfig) -> None:

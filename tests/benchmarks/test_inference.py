@@ -7,17 +7,39 @@ import pytest
 import torch
 
 from benchmarks import inference
-from benchmarks.inference import InferenceBenchmarkConfig, main, measure_renderer
+from benchmarks.inference import (
+    InferenceBenchmarkConfig,
+    as_released,
+    main,
+    measure_released,
+    measure_renderer,
+    paper_renderer,
+)
 
 
-def test_shipped_and_plain_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[torch.Tensor] = []
-    monkeypatch.setattr(inference, "seconds", lambda work: drawn.append(work().face) or 0.5)
+def test_both_ways_draw_the_same() -> None:
+    renderer, picture, sketches, references, mel = paper_renderer(2, torch.device("cpu"))
+    references[:, 1] = references[:, 1].flip(-1)
+    with torch.inference_mode():
+        drawn = renderer(picture, sketches, references, references, mel).face
+        torch.testing.assert_close(as_released(renderer, picture, sketches, references, mel), drawn)
+
+
+def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "seconds", lambda work: work() is None or 0.5)
     monkeypatch.setattr(inference, "matmul_rate", lambda *_: 2e9)
-    row = measure_renderer(2, torch.device("cpu"), torch.float32)
-    assert row["ms"] == row["plain formula, ms"] == 500
-    assert row["relative rate"] == pytest.approx(row["GFLOP"] / 0.5 / 2)
-    torch.testing.assert_close(*drawn)
+    row = measure_renderer(1, torch.device("cpu"), torch.bfloat16, operations=10**9, released=1.0)
+    assert row["ms"] == 500
+    assert row["as released, ms"] == 1000
+    assert row["speed-up"] == 2
+    assert row["relative rate"] == 1
+
+
+@pytest.mark.parametrize(("count", "gflop"), [(1, 189.11), (2, 276.69)])
+def test_operations_are_those_of_the_released_code(monkeypatch: pytest.MonkeyPatch, count: int, gflop: float) -> None:
+    monkeypatch.setattr(inference, "seconds", lambda _: 0.5)
+    operations, _ = measure_released(count, torch.device("cpu"))
+    assert operations / 1e9 == pytest.approx(gflop, abs=0.01)
 
 
 @pytest.mark.slow
