@@ -42,7 +42,7 @@ browser-test: setup
 	@touch .venv/.ready
 
 # The recipe of the weights in checkpoints/lite: about four hours on one CPU core, plus preprocessing. For your own videos
-# give your own lists. MINUTES=60 stops each training after an hour; the same command continues it.
+# give your own lists. Ctrl-C saves what is running; the same command continues there.
 VIDEOS ?= ../shared/clips
 SHIFTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--audio-shift checkpoints/clips_audio_shift.txt)
 LISTS ?= $(if $(filter ../shared/clips,$(VIDEOS)),--train-list checkpoints/clips_train.txt --val-list \
@@ -52,13 +52,12 @@ VGG ?= checkpoints/vgg19-dcbb9e9d.pth
 LANDMARK_STEPS ?= 34000
 RENDER_STEPS ?= 362
 ADVERSARIAL_STEPS ?= 600
-LIMIT = $(if $(MINUTES),--minutes $(MINUTES))
 weights: setup
 	$(RUN) -m preprocess --videos $(VIDEOS) --cache cache/weights $(SHIFTS)
-	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --steps $(LANDMARK_STEPS) $(LIMIT) $(LISTS)
-	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --steps $(RENDER_STEPS) $(LIMIT) --vgg $(VGG) $(RENDER_LISTS)
+	$(RUN) train_landmark.py --cache cache/weights --run runs/weights/landmark --steps $(LANDMARK_STEPS) $(LISTS)
+	$(RUN) train_render.py --cache cache/weights --run runs/weights/render --steps $(RENDER_STEPS) --vgg $(VGG) $(RENDER_LISTS)
 	$(RUN) train_render.py --cache cache/weights --run runs/weights/adversarial --init runs/weights/render/renderer.safetensors \
-		--loss.adversarial 0.25 --loss.feature-matching 2.5 --initial-motion-steps 0 --steps $(ADVERSARIAL_STEPS) $(LIMIT) \
+		--loss.adversarial 0.25 --loss.feature-matching 2.5 --initial-motion-steps 0 --steps $(ADVERSARIAL_STEPS) \
 		--vgg $(VGG) $(RENDER_LISTS)
 	cp runs/weights/landmark/landmark_generator.safetensors runs/weights/adversarial/renderer.safetensors runs/weights/
 	$(RUN) -m evaluation validate --cache cache/weights --weights runs/weights --output runs/weights/scores $(LISTS)

@@ -437,7 +437,6 @@ class App:
     ) -> tuple[Any, ...]:
         """Dubs the source and fills the right side of the page."""
         stopped = self.running[str(request.session_hash)]
-        stopped.clear()
         source_path = Path(source) if source else None
         sound_path = Path(sound) if sound else None
         with one_line(source_path, sound_path):
@@ -485,6 +484,10 @@ class App:
             gr.Code(value=command_for(source_path, sound_path, config, self.config.weights), visible=True),
             "\n\n".join(lines),
         )
+
+    def start(self, request: gr.Request) -> None:
+        """Lets the page's next job run. It may have to wait, and `stop` ends it in the meantime, too."""
+        self.running[str(request.session_hash)].clear()
 
     def stop(self, request: gr.Request) -> None:
         self.running[str(request.session_hash)].set()
@@ -576,7 +579,7 @@ class App:
             source.change(self.look, source, outputs, api_visibility="private", concurrency_limit=2)
             picture.select(self.click, faces, [chosen, picture, number], api_visibility="private")
             number.input(self.choose, [faces, number], [chosen, picture], api_visibility="private")
-            start.click(
+            start.click(self.start, api_visibility="private", queue=False).then(
                 self.dub,
                 [source, sound, faces, chosen, panel, keep_fps, keep_length, num_references],
                 [original, result, download, command, status],

@@ -144,9 +144,13 @@ class Dubber:
                 with stopwatch.stage("write"):
                     writer.write(picture)
         remarks += remarks_on(source, track)
-        frames_without_face = sum((~drawing.track.found[order[drawing.part]]).sum() for drawing in drawings)
+        spoken = np.zeros(num_frames, bool)
+        redrawn = np.zeros(num_frames, bool)
+        for drawing in drawings:
+            spoken[drawing.part] = True
+            redrawn[drawing.part] |= drawing.track.found[order[drawing.part]]
         seconds = time.perf_counter() - began
-        return Summary(num_frames, frames_without_face, seconds, stopwatch.seconds, remarks)
+        return Summary(num_frames, (spoken & ~redrawn).sum(), seconds, stopwatch.seconds, remarks)
 
     def track(self, source: Video, face: str, num_frames: int | None, progress: Progress | None) -> FaceTrack:
         """Tracks a face through the first `num_frames` of a video (None: all), or loads it from the track cache.

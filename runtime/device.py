@@ -1,12 +1,11 @@
 """Devices, their number formats, and memory."""
 
-import contextlib
-import ctypes
 import sys
 
 import torch
 
 from runtime.command_line import UserError
+from runtime.threads import glibc
 
 M_TRIM_THRESHOLD = -1  # constants of glibc's <malloc.h>
 M_MMAP_MAX = -4
@@ -55,16 +54,13 @@ def keep_memory() -> None:
     Otherwise glibc requests the memory of every large tensor from the system again, page by page. On a CPU this takes a
     fifth of the renderer's time with five references, and half of it with 25.
     """
-    with contextlib.suppress(OSError, AttributeError):  # other systems have other allocators
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    glibc("mallopt", M_MMAP_MAX, 0)
+    glibc("mallopt", M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def release_memory() -> None:
     """Returns freed memory to the system: the next stage allocates blocks of other sizes and could not reuse it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    glibc("malloc_trim", 0)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -38,9 +38,14 @@ def _quota() -> float:
         return math.inf
 
 
+def glibc(name: str, *arguments: int) -> None:
+    """Calls a function of the GNU C library; does nothing on systems that have another one."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6")[name](*arguments)
+
+
 os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # for GNU's OpenMP; about 10 microseconds
-with contextlib.suppress(OSError, AttributeError):  # other systems have other allocators
-    ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)  # else each thread keeps the memory that it frees for itself
+glibc("mallopt", M_ARENA_MAX, 1)  # else each thread keeps the memory that it frees for itself

@@ -390,6 +390,22 @@ def test_stopped_job_ends_and_the_next_one_runs(open_page: Callable[..., Page], 
     page.wait_for_result()
 
 
+def test_stop_ends_a_job_that_waits(open_page: Callable[..., Page], material: Path) -> None:
+    first = open_page()
+    second = open_page()
+    first.choose(material / "one face.png", material / "almost long.wav")
+    second.choose(material / "one face.png", material / "almost long.wav")
+    first.dub()
+    wait_for(lambda: "s left" in first.text("#result"))
+    second.dub()
+    wait_for(lambda: "queue" in second.text("#result"))
+    second.click("#stop")
+    time.sleep(1)
+    first.click("#stop")
+    assert "stopped" in wait_for(second.error, 20)
+    assert not second.find("#result video")
+
+
 def test_too_large_a_file_is_refused(open_page: Callable[..., Page], tmp_path: Path) -> None:
     page = open_page()
     noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)

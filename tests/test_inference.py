@@ -227,6 +227,9 @@ def test_two_speakers_are_redrawn_while_their_own_sound_lasts(weights: Path, tmp
     dubber_of(weights, num_references=1, panel=True).dub_speakers(video, speakers, tmp_path / "panel.mp4")
     panels = [frame[:, 512:].std() for frame in Video(tmp_path / "panel.mp4")]
     assert min(panels) > 20, "each frame shows the panel of a speaker"
+    dubber = dubber_of(weights, num_references=1, keep_spans=((0.16, 0.2),))
+    summary = dubber.dub_speakers(video, speakers, tmp_path / "kept.mkv")
+    assert summary.frames_without_face == 1, "a frame counts once, also if both speak in it"
 
 
 def test_speech_may_start_later_and_end_before_the_video(weights: Path, tmp_path: Path) -> None:

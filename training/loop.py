@@ -99,7 +99,7 @@ class Trainer(ABC):
         began = time.monotonic()
         if config.profile and not stop:  # these steps count like others
             with torch.profiler.profile() as profiler:
-                for _ in range(3):
+                for _ in range(min(3, config.steps - self.step - 1)):  # the loop below takes at least one step
                     self.train_step(next(batches))
             if engine.is_main:
                 profiler.export_chrome_trace(str(self.run.path / "trace.json"))

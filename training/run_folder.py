@@ -12,7 +12,7 @@ import filelock
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from runtime.command_line import SettingError, UserError, version, write_whole, writing
+from runtime.command_line import PROJECT, SettingError, UserError, version, write_whole, writing
 from training.config import TrainConfig, flatten
 
 KEPT = 2  # checkpoints; the earlier one is used if the last is damaged
@@ -52,7 +52,7 @@ class RunFolder:
                     raise SettingError(name, f"{problem}; use that value or another folder")
             kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= state["step"]]
             self._board = SummaryWriter(self.path / "tensorboard", purge_step=state["step"] + 1)
-        has_failed, commit = subprocess.getstatusoutput("git describe --always --dirty")
+        has_failed, commit = subprocess.getstatusoutput(f'git -C "{PROJECT.parent}" describe --always --dirty')
         versions = {
             "ip-lap": version(),
             "torch": torch.__version__,

@@ -162,6 +162,8 @@ def test_profile_writes_a_trace_of_steps_that_count(tmp_path: Path) -> None:
     train(tmp_path / "plain")
     states = [last(tmp_path / name)["networks"] for name in ("traced", "plain")]
     assert_same(*states)
+    train(tmp_path / "short", profile=True, steps=2)
+    assert last(tmp_path / "short")["step"] == 2
 
 
 def test_disk_full_while_logging_is_one_line(tmp_path: Path) -> None:
@@ -230,6 +232,16 @@ def test_nan_stops_with_the_names_of_its_clips(tmp_path: Path, log_every: int) -
     with pytest.raises(UserError, match=message):
         train(tmp_path, broken=broken_at(tmp_path, step=1), log_every=log_every, validate_every=10)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_commit_is_that_of_this_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed, commit = subprocess.getstatusoutput(f"git -C {ROOT} rev-parse --short HEAD")
+    folder = RunFolder(TrainConfig(cache=tmp_path, run=tmp_path / "run"))
+    folder.open()
+    folder.close()
+    written = json.loads((tmp_path / "run" / "config.json").read_text())["versions"]["git"]
+    assert written == "" if failed else commit in written
 
 
 def test_commit_is_empty_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
