@@ -144,13 +144,10 @@ class Dubber:
                 with stopwatch.stage("write"):
                     writer.write(picture)
         remarks += remarks_on(source, track)
-        spoken = np.zeros(num_frames, bool)
-        redrawn = np.zeros(num_frames, bool)
-        for drawing in drawings:
-            spoken[drawing.part] = True
-            redrawn[drawing.part] |= drawing.track.found[order[drawing.part]]
+        spoken = {number for drawing in drawings for number in drawing.part}
+        redrawn = {number for drawing in drawings for number in drawing.part if drawing.track.found[order[number]]}
         seconds = time.perf_counter() - began
-        return Summary(num_frames, (spoken & ~redrawn).sum(), seconds, stopwatch.seconds, remarks)
+        return Summary(num_frames, len(spoken - redrawn), seconds, stopwatch.seconds, remarks)
 
     def track(self, source: Video, face: str, num_frames: int | None, progress: Progress | None) -> FaceTrack:
         """Tracks a face through the first `num_frames` of a video (None: all), or loads it from the track cache.

@@ -10,7 +10,6 @@ import re
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from benchmarks.portrait import write_portrait
 from inference import Dubber
 from media.audio import MEL_COLUMNS, N_MELS
 from models.configs import RendererConfig
-from models.motion_field import Motion, ReferenceFeatures, align
+from models.motion_field import Motion, align
 from models.renderer import Renderer
 from networks import DubConfig
 from runtime import command_line
@@ -139,14 +138,12 @@ def measure_renderer(count: int, device: torch.device, dtype: torch.dtype, opera
 def as_released(renderer: Renderer, picture: Tensor, sketches: Tensor, references: Tensor, mel: Tensor) -> Tensor:
     """Draws the face (1, 3, H, W) in the released code's order: nothing is shared by references or frames."""
     maps = sketches.flatten(1, 2)  # (1, T*S, H, W)
-    join = partial(torch.cat, dim=1)
     with torch.enable_grad():  # switches off composed convolutions
-        features = [renderer.encode_references(reference, reference) for reference in references.split(1, dim=1)]
-        motions = [renderer.predict_motion(one, maps, picture, None) for one in features]
-        images, shallow, deep, _ = zip(*features, strict=True)
+        features = renderer.encode_references(references, references)
+        each = torch.arange(references.shape[1], device=picture.device).view(-1, 1, 1)
+        motions = [renderer.predict_motion(features.choose(one), maps, picture, None) for one in each]
         flows, weights = zip(*motions, strict=True)
-        all_features = ReferenceFeatures(join(images), join(shallow), join(deep))
-        aligned = align(all_features, Motion(join(flows), join(weights)), renderer.sampling)
+        aligned = align(features, Motion(torch.cat(flows, 1), torch.cat(weights, 1)), renderer.sampling)
         return renderer.translate(picture, maps, aligned, mel)
 
 
