@@ -37,6 +37,7 @@ MOST_WORDS_OF_README = 1600
 OTHERS = {
     "cd", "cp", "docker", "ffmpeg", "find", "git", "grep", "head", "ls", "sed", "source", "tail", "tensorboard",
     "while", "do", "done", "sbatch", "make", "torchrun", "python", ".venv/bin/python", ".uv/bin/uv",
+    "python3.11", ".venv/bin/pip",
 }  # fmt: skip
 SEPARATORS = {"&&", "|", ";", "(", ")", "||", "&"}
 
@@ -235,3 +236,12 @@ def test_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "outputs" / "tour.mp4").is_file()
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code"), "clear the outputs"
+
+
+def test_smaller_installation_leaves_out_only_what_nvidia_gpus_need() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    [pattern] = re.findall(r"grep -vE '(.*)' requirements.txt", text)
+    packages = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.M)
+    left_out = [package for package in packages if re.match(pattern, package)]
+    assert {"torch", "torchvision", "mediapipe", "av"} <= set(packages) - set(left_out)
+    assert len(left_out) > 10, "NVIDIA's libraries"
