@@ -22,13 +22,14 @@ class LandmarkGenerator(nn.Module):
 
     def __init__(self, config: LandmarkGeneratorConfig):
         super().__init__()
-        self.config = c = config
-        self.audio_encoder = audio_encoder(c.audio_width, c.width, torch.tanh)
+        self.config = config
+        self.audio_encoder = audio_encoder(config.audio_width, config.width, torch.tanh)
         self.audio_encoder.to(memory_format=torch.channels_last)  # a quarter faster on CPU
-        self.reference_encoder = _landmark_encoder(c, first_stride=2, last_residual=False)
-        self.pose_encoder = _landmark_encoder(c, first_stride=1, last_residual=True)
-        self.token_norm = nn.LayerNorm(c.width)
-        self.fusion = _TransformerFusion(c) if c.architecture == "transformer" else _LSTMFusion(c)
+        self.reference_encoder = _landmark_encoder(config, first_stride=2, last_residual=False)
+        self.pose_encoder = _landmark_encoder(config, first_stride=1, last_residual=True)
+        self.token_norm = nn.LayerNorm(config.width)
+        fusion = _TransformerFusion if config.architecture == "transformer" else _LSTMFusion
+        self.fusion = fusion(config)
         self.lip_head = nn.Linear(self.fusion.width, NUM_LIP * 2)
         self.jaw_head = nn.Linear(self.fusion.width, NUM_JAW * 2)
 
@@ -94,15 +95,19 @@ class _TransformerFusion(nn.Module):
 
     def __init__(self, config: LandmarkGeneratorConfig):
         super().__init__()
-        c = config
-        self.width = c.width
-        self.type_embedding = nn.Parameter(torch.randn(3, c.width))  # e^type: pose, audio, reference
-        self.dropout = nn.Dropout(c.dropout)
+        self.width = config.width
+        self.type_embedding = nn.Parameter(torch.randn(3, self.width))  # e^type: pose, audio, reference
+        self.dropout = nn.Dropout(config.dropout)
         layer = nn.TransformerEncoderLayer(
-            c.width, c.heads, c.feed_forward, c.dropout, batch_first=True, norm_first=c.norm_first
+            self.width,
+            config.heads,
+            config.feed_forward,
+            config.dropout,
+            batch_first=True,
+            norm_first=config.norm_first,
         )
-        final_norm = nn.LayerNorm(c.width) if c.norm_first else None
-        self.encoder = nn.TransformerEncoder(layer, c.layers, final_norm, enable_nested_tensor=False)
+        final_norm = nn.LayerNorm(self.width) if config.norm_first else None
+        self.encoder = nn.TransformerEncoder(layer, config.layers, final_norm, enable_nested_tensor=False)
 
     def forward(self, audio: Tensor, pose: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, d), (B, T, d), (B, N, d) -> states for the lip and for the jaw, (B, T, d) each."""

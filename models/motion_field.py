@@ -63,16 +63,16 @@ class MotionField(nn.Module):
 
     def __init__(self, config: RendererConfig):
         super().__init__()
-        c = config
-        fine = c.alignment_deep // 4
-        sketches = c.num_frames * c.sketch_channels
-        self.coarse = nn.ModuleList([ModulatedBlock(Spade, c.alignment_deep, sketches, c.modulation) for _ in range(2)])
-        self.fine = ModulatedBlock(Spade, fine, sketches, c.modulation)
-        self.flow = nn.Conv2d(fine, 2, c.kernel, padding="same")
+        coarse = config.alignment_deep
+        fine = coarse // 4
+        sketches = config.num_frames * config.sketch_channels
+        self.coarse = nn.ModuleList(ModulatedBlock(Spade, coarse, sketches, config.modulation) for _ in range(2))
+        self.fine = ModulatedBlock(Spade, fine, sketches, config.modulation)
+        self.flow = nn.Conv2d(fine, 2, config.kernel, padding="same")
         self.weight = nn.Sequential(
-            nn.Conv2d(fine, c.shallow, c.kernel, padding="same"),
+            nn.Conv2d(fine, config.shallow, config.kernel, padding="same"),
             nn.ReLU(),
-            nn.Conv2d(c.shallow, 1, c.kernel, padding="same"),
+            nn.Conv2d(config.shallow, 1, config.kernel, padding="same"),
             nn.Sigmoid(),
         )
 
@@ -91,11 +91,11 @@ class MotionField(nn.Module):
 class Sampling:
     """How references are sampled at the positions that the motion field gives."""
 
-    border: float
-    """Pixels from the centre of an edge pixel to the border of the regular grid; 0.5 makes zero flow the identity."""
-    outside: str
-    """Values outside a reference: zeros, or border (the nearest edge pixel)."""
-    images: str
+    margin: float
+    """Pixels from the centre of an edge pixel to the end of the grid, -1 or 1; 0.5 makes zero flow the identity."""
+    padding_mode: str
+    """Values outside a reference, as in `grid_sample`: zeros, or border (the nearest edge pixel)."""
+    image_mode: str
     """Interpolation of the images, bilinear or bicubic; that of the features is always bilinear."""
 
     def grid(self, flow: Tensor, top: int = 0) -> Tensor:
@@ -107,8 +107,8 @@ class Sampling:
         x = torch.arange(width, device=flow.device)
         y = torch.arange(top, top + height, device=flow.device)
         pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2, H, W)
-        span = flow.new_tensor([width, top + height])[:, None, None] - 1 + 2 * self.border
-        return torch.addcmul(2 * (pixels + self.border) / span - 1, flow, 2 / span)
+        span = flow.new_tensor([width, top + height])[:, None, None] - 1 + 2 * self.margin
+        return torch.addcmul(2 * (pixels + self.margin) / span - 1, flow, 2 / span)
 
     def warp(self, source: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
         """Samples a source (1 or B, N, C, H, W) at positions (B, N, 2, h, w): (B, N, C, h, w).
@@ -117,7 +117,7 @@ class Sampling:
         """
         sources = source.expand(len(grid), -1, -1, -1, -1).flatten(0, 1)
         positions = grid.flatten(0, 1).permute(0, 2, 3, 1)
-        warped = F.grid_sample(sources, positions, mode, self.outside, align_corners=False)
+        warped = F.grid_sample(sources, positions, mode, self.padding_mode, align_corners=False)
         if mode == "bicubic":
             warped = warped.clamp(0, 1)
         return warped.unflatten(0, grid.shape[:2])
@@ -135,14 +135,14 @@ class Sampling:
 
 # The released grid spans [-1, 1] from pixel centre to pixel centre, but sampling uses align_corners=False. Zero flow
 # therefore shrinks the picture by half a pixel at each border.
-RELEASED = Sampling(border=0, outside="zeros", images="bilinear")
+RELEASED = Sampling(margin=0, padding_mode="zeros", image_mode="bilinear")
 
 
 def align(features: ReferenceFeatures, motion: Motion, sampling: Sampling) -> AlignedReferences:
     """Warps the references by their motion fields and averages them by their weights (equations 14 and 15)."""
     grid = sampling.grid(motion.flow.float())  # (B, N, 2, H, W)
     weight = motion.weight.float()  # (B, N, 1, H, W)
-    image = sampling.aggregate(features.images, grid, weight, sampling.images)  # equation 14
+    image = sampling.aggregate(features.images, grid, weight, sampling.image_mode)  # equation 14
     shallow = sampling.aggregate(features.shallow, grid, weight)  # equation 15
     deep = sampling.aggregate(features.deep, half_size(grid), weight[..., ::2, ::2])
     return AlignedReferences(image, shallow, deep)

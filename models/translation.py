@@ -14,19 +14,18 @@ class Translation(nn.Module):
 
     def __init__(self, config: RendererConfig):
         super().__init__()
-        c = config
-        fine = c.deep // 4
-        channels = 3 + c.num_frames * c.sketch_channels
-        self.style = 16 * c.audio_width
-        self.audio = audio_encoder(c.audio_width, self.style, F.relu) if c.use_audio else None
-        self.shallow = ConvBlock(channels, c.shallow, c.kernel, padding=c.kernel // 2, bias=False)
-        self.deep = ConvBlock(c.shallow, c.deep, stride=2, bias=False)
-        self.spade_half = ModulatedBlock(Spade, c.deep, c.alignment_deep, c.modulation)
-        self.adain_half = ModulatedBlock(Adain, c.deep, self.style, c.style_hidden)
-        self.spade_full = ModulatedBlock(Spade, fine, c.shallow, c.modulation)
-        self.adain_full = ModulatedBlock(Adain, fine, self.style, c.style_hidden)
-        self.spade_image = ModulatedBlock(Spade, fine, 3, c.modulation)
-        self.to_rgb = nn.Conv2d(fine, 3, c.kernel, padding="same", bias=False)
+        fine = config.deep // 4
+        channels = 3 + config.num_frames * config.sketch_channels
+        self.style = 16 * config.audio_width
+        self.audio = audio_encoder(config.audio_width, self.style, F.relu) if config.use_audio else None
+        self.shallow = ConvBlock(channels, config.shallow, config.kernel, padding=config.kernel // 2, bias=False)
+        self.deep = ConvBlock(config.shallow, config.deep, stride=2, bias=False)
+        self.spade_half = ModulatedBlock(Spade, config.deep, config.alignment_deep, config.modulation)
+        self.adain_half = ModulatedBlock(Adain, config.deep, self.style, config.style_hidden)
+        self.spade_full = ModulatedBlock(Spade, fine, config.shallow, config.modulation)
+        self.adain_full = ModulatedBlock(Adain, fine, self.style, config.style_hidden)
+        self.spade_image = ModulatedBlock(Spade, fine, 3, config.modulation)
+        self.to_rgb = nn.Conv2d(fine, 3, config.kernel, padding="same", bias=False)
 
     def forward(self, masked_target: Tensor, sketches: Tensor, references: AlignedReferences, mel: Tensor) -> Tensor:
         """Returns the logits of the face's colours (B, 3, H, W).

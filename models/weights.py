@@ -19,7 +19,6 @@ from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
 from runtime.command_line import UserError, write_whole
 
-CONVERT = "the released code's PyTorch checkpoints need python -m models.convert_official"
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
 # Class of the config -> network, stage, family.
@@ -92,7 +91,8 @@ def load(path: str | Path, stage: str | None = None) -> Any:
         sizes, settings, extra = (json.loads(metadata[key]) for key in ("config", "settings", "extra"))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged, or holds no weights of this project in the current format ({error}); {CONVERT}"
+            f"{path} is damaged, or holds no weights of this project in the current format ({error}); "
+            "the released code's PyTorch checkpoints need python -m models.convert_official"
         ) from error
     if stage and found != stage:
         raise UserError(f"{path} holds {NAMES[found]}, but {NAMES[stage]} is needed here")

@@ -3,4 +3,4 @@
 from models.motion_field import Sampling
 
 # Zero flow is the identity, edge pixels repeat outside a reference, and bicubic interpolation keeps images sharp.
-LITE = Sampling(border=0.5, outside="border", images="bicubic")
+LITE = Sampling(margin=0.5, padding_mode="border", image_mode="bicubic")

@@ -95,7 +95,7 @@ class LiteRenderer(Renderer):
         flow = enlarge_lower_half(output.motion.flow.float() * (size / self.config.size), size)
         weight = enlarge_lower_half(output.motion.weight.float(), size)
         grid = LITE.grid(flow, top=size // 2)
-        aligned = LITE.aggregate(pictures, grid, weight, LITE.images)
+        aligned = LITE.aggregate(pictures, grid, weight, LITE.image_mode)
         blurred = F.avg_pool2d(aligned, 3, stride=1, padding=1, count_include_pad=False)
         aligned = aligned + SHARPENING * (aligned - blurred)
         change = enlarge_lower_half(output.face - output.warped_reference, size)
