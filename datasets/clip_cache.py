@@ -9,12 +9,9 @@ an entry in every array (so that the sound stays aligned) but no bytes in `.face
 """
 
 import contextlib
-import errno
 import functools
 import json
 import os
-import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +21,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from datasets.windows import longest_run
 from face import fingerprint
@@ -73,12 +70,8 @@ class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
             "num_found": int(track.found.sum()),
             "longest_run": longest_run(track.found),
         }
-        try:
-            save_file(arrays, f"{self.arrays}{UNFINISHED}", {"clip": json.dumps(metadata, sort_keys=True)})
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error), str(self.arrays)) from error
-        shutil.copymode(f"{self.faces}{UNFINISHED}", f"{self.arrays}{UNFINISHED}")  # else only the owner can read it
+        content = save(arrays, {"clip": json.dumps(metadata, sort_keys=True)})
+        Path(f"{self.arrays}{UNFINISHED}").write_bytes(content)
         self._file.close()
         for path in (self.faces, self.arrays):
             os.replace(f"{path}{UNFINISHED}", path)
