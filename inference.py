@@ -32,8 +32,7 @@ from media.timing import ping_pong
 from media.video import Video, read_audio
 from media.writer import WRITTEN, VideoWriter
 from networks import SHIPPED_WEIGHTS, DubConfig, Networks
-from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import UserError, check_output, naming, run
 from runtime.device import out_of_memory, release_memory
 from runtime.pipeline import prefetch
 from runtime.stopwatch import Stopwatch
@@ -100,7 +99,7 @@ class Dubber:
         config = self.config
         stopwatch = Stopwatch()
         began = time.perf_counter()
-        command_line.check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
+        check_output(output, suffixes=WRITTEN, inputs=[video, *(speaker.audio for speaker in speakers)])
         remarks = []
         source = Video(video, fps=None if config.keep_fps else FPS)
         with stopwatch.stage("audio"):
@@ -242,7 +241,7 @@ class DubCommand(DubConfig):
 
 def main(command: DubCommand) -> None:
     jobs = jobs_of(command)
-    with command_line.naming("--face"):
+    with naming("--face"):
         parse_pick(command.face)
     if command.jobs is None:
         print(dub_job(Dubber.from_weights(command.weights, command), jobs[0]))
@@ -261,11 +260,11 @@ def jobs_of(command: DubCommand) -> list[Job]:
     if command.jobs is not None:
         if command.video or command.audio or command.output or command.start:
             raise UserError("--jobs: leave out --video, --audio, --output and --start; the list has columns for them")
-        with command_line.naming("--jobs"):
+        with naming("--jobs"):
             return read_jobs(command.jobs)
     if command.video is None or command.audio is None or command.output is None:
         raise UserError("give --video, --audio and --output, or --jobs")
-    command_line.check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
+    check_output(command.output, "--output", WRITTEN, inputs=(command.video, command.audio))
     return [Job(command.video, command.output, [Speaker(command.audio, start=command.start)])]
 
 
@@ -297,4 +296,4 @@ def dub_job(dubber: Dubber, job: Job) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main, DubCommand)
+    run(main, DubCommand)

@@ -4,8 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from checkpoints import registry
-from runtime import command_line
-from runtime.command_line import UserError
+from runtime.command_line import UserError, run
 
 
 @dataclass(frozen=True)
@@ -47,4 +46,4 @@ def main(config: CheckpointsConfig) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, CheckpointsConfig, prog="python -m checkpoints")
+    run(main, CheckpointsConfig, prog="python -m checkpoints")

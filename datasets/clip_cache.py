@@ -27,6 +27,7 @@ from datasets.windows import longest_run
 from face import fingerprint
 from face.crop import SIZE, to_crop
 from face.tracking import FaceTrack
+from media.files import files_below
 from runtime.command_line import UserError
 
 FACES = ".faces"
@@ -178,8 +179,8 @@ class ClipCache:
 
     def __init__(self, root: Path | str, size: int | None = SIZE) -> None:
         self.root = Path(root)
-        files = self.root.rglob("*" + ARRAYS)
-        self.names = sorted(file.relative_to(self.root).as_posix().removesuffix(ARRAYS) for file in files)
+        files = [file.relative_to(self.root).as_posix() for file in files_below(self.root)]
+        self.names = sorted(file.removesuffix(ARRAYS) for file in files if file.endswith(ARRAYS))
         if not self.names:
             raise UserError(f"there is no clip in {self.root}; make some with python -m preprocess")
         first = read_metadata(self.root, self.names[0])

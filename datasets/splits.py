@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from media.video import SUFFIXES
+from media.files import SUFFIXES
 from runtime.command_line import UserError
 
 SHARE = 0.03  # of the speakers for validation, and again for test, if there are no lists

@@ -9,11 +9,11 @@ from evaluation.offsets import Offsets
 from evaluation.paper_tables import Score, Table1, Table4, Table5
 from evaluation.user_study import Study, Table2
 from evaluation.validation import Table3, Validate
-from runtime import command_line
+from runtime.command_line import run
 
 COMMANDS: Any = (
     Validate | Offsets | Table1 | Table2 | Table3 | Table4 | Table5 | Score | Study | Sheet | Compare | Report
 )
 
 if __name__ == "__main__":
-    command_line.run(lambda command: command.run(), COMMANDS, prog="python -m evaluation")
+    run(lambda command: command.run(), COMMANDS, prog="python -m evaluation")

@@ -16,8 +16,7 @@ from media.timing import evenly_spaced
 from media.video import Video
 from media.writer import WRITTEN, VideoWriter
 from metrics.mouth import mouth_crop
-from runtime import command_line
-from runtime.command_line import UserError, naming, write_whole
+from runtime.command_line import UserError, check_input, check_output, naming, write_whole
 
 CELL = 192  # side of a face in a sheet, in pixels
 GAP = 6  # pixels between two frames
@@ -55,7 +54,7 @@ class Sheet:
 
     def run(self) -> None:
         """Draws a row for each video, with face and mouth of each frame."""
-        command_line.check_output(self.output, "--output", (".png", ".jpg", ".webp"))
+        check_output(self.output, "--output", (".png", ".jpg", ".webp"))
         with naming("--methods"):
             paths = parse_named((f"original={self.original}", *self.methods))
         tracks = {name: track_faces(Video(path)) for name, path in paths.items()}
@@ -93,7 +92,7 @@ class Compare:
             paths = parse_named(self.videos)
             if not paths:
                 raise UserError("name at least one, as NAME=VIDEO")
-        command_line.check_output(self.output, "--output", WRITTEN, inputs=paths.values())
+        check_output(self.output, "--output", WRITTEN, inputs=paths.values())
         videos = [Video(path) for path in paths.values()]
         sounds = [(video.path, 0.0) for video in videos if video.has_audio]
         height = videos[0].height
@@ -122,9 +121,9 @@ class Report:
 
     def run(self) -> None:
         """Writes the report."""
-        command_line.check_output(self.output, "--output", (".md",), inputs=self.tables)
+        check_output(self.output, "--output", (".md",), inputs=self.tables)
         for path in (*self.tables, *self.sheets):
-            command_line.check_input(path)
+            check_input(path)
         parts = [path.read_text(encoding="utf-8") for path in self.tables]
         for path in self.sheets:
             link = os.path.relpath(path, self.output.parent)

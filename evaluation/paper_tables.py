@@ -7,9 +7,8 @@ from typing import Literal
 from tqdm import tqdm
 
 from datasets.splits import match, quoted, read_list
-from evaluation import protocol
 from evaluation.generate_videos import BASELINES, Method, Originals, Rows, make_videos
-from evaluation.protocol import parse_named
+from evaluation.protocol import COUNT, choose_clips, exchange_sounds, parse_named, videos_by_name
 from evaluation.scoring import Scorer
 from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, reason_of, summarise
 from metrics.image_quality import FeaturePool
@@ -36,7 +35,7 @@ class Table1:
     """Folder for the videos and for the table as Markdown and JSON."""
     clip_list: Path | None = None
     """Published list of clips to choose from, one per line; by default all videos."""
-    count: int = protocol.COUNT
+    count: int = COUNT
     """Number of clips to choose."""
     protocol: Protocol = "both"
     """reconstruction (the clip's own sound), dubbing (another clip's), or both."""
@@ -64,7 +63,7 @@ class Table1:
             )
         make_output_folder(self.output)
         with naming("--videos"):
-            videos = protocol.find_videos(self.videos)
+            videos = videos_by_name(self.videos)
         methods = our_methods(self)
         places = VARIANTS if self.protocol == "both" else (self.protocol,)
         plans = {place: plan_table(self, place, videos) for place in places}
@@ -146,7 +145,7 @@ def find_others(table: Table1, place: str, clips: list[str]) -> Rows:
                 if table.protocol == "both":
                     raise UserError(f"{own} is not a folder; create it, or choose one --protocol")
                 own = folder
-            videos = protocol.find_videos(own)
+            videos = videos_by_name(own)
             rows[method] = {clip: videos[name] for clip, name in match(clips, videos, own).items()}
     return rows
 
@@ -166,11 +165,11 @@ def plan_table(table: Table1, place: str, videos: dict[str, Path]) -> tuple[Orig
     if table.clip_list:
         with naming("--clip-list"):
             names = read_list(table.clip_list)
-    clips = protocol.choose_clips(names, table.count)
+    clips = choose_clips(names, table.count)
     sounds = {clip: clip for clip in clips}
     original_row = ORIGINAL
     if place == "dubbing":
-        sounds = protocol.exchange_sounds(clips)
+        sounds = exchange_sounds(clips)
         original_row = UNTOUCHED
     lines = [f"{quoted(clip)} {quoted(sound)}\n" for clip, sound in sounds.items()]
     write_whole(table.output / f"{place}_pairs.txt", "".join(lines))

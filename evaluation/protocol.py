@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from media.audio import FPS, SAMPLE_RATE
-from media.video import SUFFIXES, Video, read_audio, sound_file
+from media.files import find_videos
+from media.video import Video, read_audio, sound_file
 from runtime.command_line import UserError, at_least_one
 
 SEED = 2023
@@ -55,21 +56,14 @@ def parse_named(values: tuple[str, ...]) -> dict[str, Path]:
     return paths
 
 
-def find_videos(folder: Path) -> dict[str, Path]:
+def videos_by_name(folder: Path) -> dict[str, Path]:
     """Maps clip names (paths below the folder, without suffix) to the videos of a folder.
 
-    Hidden files are ignored, since they are unfinished videos or macOS's metadata. Raises UserError if there is no
-    video, or two share a name.
+    Raises UserError if there is no video, or two share a name.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.rglob("[!.]*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in videos:
-                raise UserError(f"{path} has the same name as {videos[name].name}; leave one of them in the folder")
-            videos[name] = path
-    if not videos:
-        raise UserError(f"there is no video in {folder} ({' '.join(SUFFIXES)})")
+    for name, path in find_videos(folder):
+        if name in videos:
+            raise UserError(f"{path} has the same name as {videos[name].name}; leave one of them in the folder")
+        videos[name] = path
     return videos

@@ -11,14 +11,14 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
 from evaluation import protocol
 from evaluation.tables import ClipScore, Table, make_output_folder, published_rows, summarise
 from media.video import Video
 from media.writer import VideoWriter
 from metrics.lip_motion import nan_mean
-from runtime import command_line
-from runtime.command_line import UserError, naming, write_whole
+from runtime.command_line import UserError, check_output, naming, write_whole
 
 TEMPLATE = Path(__file__).with_name("study.html")
 SLOT = "/*STUDY*/null/*END*/"
@@ -54,7 +54,7 @@ class Study:
 
     def run(self) -> None:
         """Writes the page and its key."""
-        command_line.check_output(self.output, "--output", (".html",))
+        check_output(self.output, "--output", (".html",))
         key_path = self.output.with_suffix(".key.json")
         if key_path.exists():
             raise UserError(f"--output: {key_path} belongs to an earlier study, which needs it; choose another name")
@@ -77,7 +77,7 @@ class Study:
         """Maps (method, clip) to the video, for the chosen clips. Raises UserError if no clip is in all folders."""
         with naming("--methods"):
             folders = protocol.parse_named(self.methods)
-            found = {method: protocol.find_videos(folder) for method, folder in folders.items()}
+            found = {method: protocol.videos_by_name(folder) for method, folder in folders.items()}
         clips = Counter(clip for videos in found.values() for clip in videos)
         common = [clip for clip, count in clips.items() if count == len(found)]
         if not common:
@@ -135,7 +135,7 @@ class Table2:
         Table("table2", [*rows, *published_rows("table2")], notes).publish(self.output)
 
 
-def read_ratings(content: dict, key: Key) -> np.ndarray:
+def read_ratings(content: dict, key: Key) -> ndarray:
     """Reads one participant's ratings (trials, questions), 1 to 5, NaN for none.
 
     Raises one of `INVALID` if the file holds something else, or a wrong answer to an attention check.
@@ -155,7 +155,7 @@ def read_ratings(content: dict, key: Key) -> np.ndarray:
     return trials
 
 
-def read_answers(paths: tuple[Path, ...], key: Key) -> list[np.ndarray]:
+def read_answers(paths: tuple[Path, ...], key: Key) -> list[ndarray]:
     """Reads the ratings (trials, questions) of every participant, NaN for none.
 
     Unusable files are named and left out. If a participant has several usable files, the last one counts.

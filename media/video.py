@@ -25,22 +25,6 @@ from media.planes import Picture, matrix_of
 from media.timing import Timeline
 from runtime.command_line import UserError
 
-SUFFIXES = (  # of the videos that a search of a folder finds
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ogv",
-    ".ts",
-    ".webm",
-    ".wmv",
-)
 MAX_PICTURE = 1920 * 1080  # pixels; few machines play a video as large as a camera's picture
 _BUFFER_BYTES = 128 << 20  # of decoded frames that `Video.frames` keeps, so that playing backward decodes few twice
 _WORTH_SEEKING = 25  # frames; a shorter distance is decoded, not skipped by seeking

@@ -17,9 +17,8 @@ from face.crop import SIZE
 from preprocess.clip import make_clip, record_of
 from preprocess.quality import Filters, sync_scorer
 from preprocess.report import ReportFile, summary
-from preprocess.sources import find_videos, select_listed, shift_sounds
-from runtime import command_line
-from runtime.command_line import UserError, naming
+from preprocess.sources import find_sources, select_listed, shift_sounds
+from runtime.command_line import UserError, at_least_one, naming, run, write_whole
 from runtime.threads import available_cores
 from runtime.workers import each
 
@@ -55,9 +54,9 @@ def main(config: PreprocessConfig) -> None:
     Raises:
         UserError: a flag is wrong, or the cache folder has other settings or cannot be written.
     """
-    command_line.at_least_one(workers=config.workers, size=config.size)
+    at_least_one(workers=config.workers, size=config.size)
     with naming("--videos"):
-        sources = find_videos(config.videos)
+        sources = find_sources(config.videos)
     if config.audio_shift:
         with naming("--audio-shift"):
             sources = shift_sounds(sources, config.audio_shift)
@@ -103,7 +102,7 @@ def _claim_cache(config: PreprocessConfig) -> None:
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            command_line.write_whole(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+            write_whole(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
         existing = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--cache: {config.cache} cannot be used ({error})") from None
@@ -112,4 +111,4 @@ def _claim_cache(config: PreprocessConfig) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, PreprocessConfig, prog="python -m preprocess")
+    run(main, PreprocessConfig, prog="python -m preprocess")

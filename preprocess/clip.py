@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
 from datasets.clip_cache import ClipWriter, read_metadata
 from face import fingerprint
@@ -122,11 +123,11 @@ def _make_clip(source: Source, cache: Path, size: int, filters: Filters) -> Reco
     return record_of(cache, source.name)
 
 
-def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Iterator[np.ndarray | None]:
+def crop_faces(frames: Iterable[ndarray], tracker: Tracker, size: int) -> Iterator[ndarray | None]:
     """Tracks and crops the face of each frame (None where there is none); holds a few frames in memory."""
     waiting = deque()
 
-    def crop_first() -> np.ndarray | None:
+    def crop_first() -> ndarray | None:
         track = tracker.recent(len(waiting) + SMOOTHING)
         index = -len(waiting)
         frame = waiting.popleft()
@@ -141,7 +142,7 @@ def crop_faces(frames: Iterable[np.ndarray], tracker: Tracker, size: int) -> Ite
         yield crop_first()
 
 
-def shift_sound(wav: np.ndarray, frames: int) -> np.ndarray:
+def shift_sound(wav: ndarray, frames: int) -> ndarray:
     """Delays a sound (S,) by video frames, with silence in front; a negative number cuts off its start instead."""
     samples = frames * SAMPLE_RATE // FPS
     if samples > 0:

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.clip_cache import Clip, ClipCache
 from media.audio import FPS
 from media.timing import evenly_spaced
-from runtime import command_line
+from runtime.command_line import naming, run, write_whole
 
 CELL = 192  # side of a face in the contact sheet, in pixels
 NUM_CLIPS = 8  # at most
@@ -28,12 +28,12 @@ class PreviewConfig:
 
 def main(config: PreviewConfig) -> None:
     """Writes the picture, and prints the number of clips and hours."""
-    with command_line.naming("--cache"):
+    with naming("--cache"):
         clips = list(ClipCache(config.cache, None))
     chosen = evenly_spaced(len(clips), NUM_CLIPS)  # of clips sorted by name, so that they spread over speakers
     sheet = np.concatenate([strip(clips[index]) for index in chosen])
     _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    command_line.write_whole(config.output, png.tobytes())
+    write_whole(config.output, png.tobytes())
     frames = sum(clip.num_frames for clip in clips)
     print(f"{len(clips)} clips, {frames / FPS / 3600:.2f} hours")
 
@@ -56,4 +56,4 @@ def strip(clip: Clip) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command_line.run(main, PreviewConfig, prog="python -m preprocess.preview")
+    run(main, PreviewConfig, prog="python -m preprocess.preview")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy import ndarray
 
 from checkpoints import registry
 from face.crop import sides
@@ -48,7 +49,7 @@ class Filters:
         return None
 
 
-def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dict[str, float]:
+def measure(track: FaceTrack, silent: ndarray, sharpness: list[float]) -> dict[str, float]:
     """Measures by name, rounded for reading: see `Filters` for their meaning.
 
     Args:
@@ -70,7 +71,7 @@ def measure(track: FaceTrack, silent: np.ndarray, sharpness: list[float]) -> dic
 
 
 @functools.cache
-def sync_scorer() -> Callable[[Iterable[np.ndarray], np.ndarray], float]:
+def sync_scorer() -> Callable[[Iterable[ndarray], ndarray], float]:
     """Returns a function of a face's frames and sound (S,) that measures their absolute offset in frames; 0 if too few.
 
     Raises:
@@ -90,13 +91,13 @@ def sync_scorer() -> Callable[[Iterable[np.ndarray], np.ndarray], float]:
     return offset
 
 
-def sharpness_of(face: np.ndarray) -> float:
+def sharpness_of(face: ndarray) -> float:
     """Variance of the Laplacian of a face crop (S, S, 3) uint8."""
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_16S).var())
 
 
-def silent_frames(wav: np.ndarray) -> np.ndarray:
+def silent_frames(wav: ndarray) -> ndarray:
     """(F,) bool: whether each complete frame, at 25 fps, of a sound (S,) is silent."""
     samples = SAMPLE_RATE // FPS
     frames = wav[: len(wav) // samples * samples].reshape(-1, samples)

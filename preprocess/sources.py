@@ -1,13 +1,12 @@
 """Finds videos, names their clips, and selects those in a list."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.splits import match, read_list
-from media.video import SUFFIXES
+from media.files import find_videos
 from runtime.command_line import UserError
 
 
@@ -22,40 +21,18 @@ class Source:
     """Frames at 25 fps by which the sound is delayed."""
 
 
-def find_videos(root: Path) -> list[Source]:
+def find_sources(root: Path) -> list[Source]:
     """Finds all videos below a folder, sorted by name; reports on stderr what it skips.
-
-    Follows links to folders, but visits each folder only once, so that loops end.
 
     Raises:
         UserError: the folder is missing or no video is found.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; give the folder that contains the videos")
     sources = {}
-    visited = set()
-    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        real_folder = Path(folder).resolve()
-        if real_folder in visited:
-            subfolders.clear()
-            continue
-        visited.add(real_folder)
-        subfolders.sort()
-        for file in sorted(files):
-            path = Path(folder, file)
-            if path.suffix.lower() not in SUFFIXES or file.startswith("."):  # unfinished files, macOS metadata
-                continue
-            name = path.with_suffix("").relative_to(root).as_posix()
-            used = sources.setdefault(name, Source(name, path))
-            if used.path != path:
-                print(f"{path} is not used: {used.path.name} has the same name", file=sys.stderr)
-    if not sources:
-        raise UserError(f"{root} contains no video; known suffixes are {' '.join(SUFFIXES)}")
+    for name, path in find_videos(root):
+        used = sources.setdefault(name, Source(name, path))
+        if used.path != path:
+            print(f"{path} is not used: {used.path.name} has the same name", file=sys.stderr)
     return [sources[name] for name in sorted(sources)]
-
-
-def _refuse(error: OSError) -> None:
-    print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
 
 
 def select_listed(sources: Sequence[Source], lists: Sequence[Path]) -> list[Source]:

@@ -156,6 +156,15 @@ def test_names_with_dots_keep_them(tmp_path: Path) -> None:
     assert ClipCache(tmp_path).names == ["a.b.c"]
 
 
+def test_clips_in_linked_folders_count(tmp_path: Path) -> None:
+    write_clip(tmp_path / "other_disk", "s/a")
+    write_clip(tmp_path / "cache", "b")
+    (tmp_path / "cache" / "lrs2").symlink_to(tmp_path / "other_disk")
+    cache = ClipCache(tmp_path / "cache")
+    assert cache.names == ["b", "lrs2/s/a"]
+    assert cache.open("lrs2/s/a").face(0).shape == (128, 128, 3)
+
+
 def test_an_empty_or_missing_cache_is_reported(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match=r"^there is no clip .*python -m preprocess"):

@@ -19,7 +19,7 @@ from evaluation.paper_tables import (
     Table5,
     our_methods,
 )
-from evaluation.protocol import find_videos, read_sound
+from evaluation.protocol import read_sound, videos_by_name
 from evaluation.validation import Table3
 from media.audio import FPS, SAMPLE_RATE
 from media.video import Video, read_audio
@@ -179,7 +179,7 @@ def test_videos_are_made_method_by_method(
     config = Table1(videos, tmp_path, weights=(f"Ours={tiny}",))
     made: list[str] = []
     monkeypatch.setattr("evaluation.generate_videos.make_video", lambda job: made.append(job.method.name))
-    originals = {clip: (video, video) for clip, video in find_videos(videos).items()}
+    originals = {clip: (video, video) for clip, video in videos_by_name(videos).items()}
     make_videos(our_methods(config), originals, tmp_path, 1)
     assert made == ["Ours"] * 2 + ["nearest reference"] * 2 + ["static lips"] * 2
 

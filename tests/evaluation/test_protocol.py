@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.protocol import choose_clips, exchange_sounds, find_videos
+from evaluation.protocol import choose_clips, exchange_sounds, videos_by_name
 from runtime.command_line import UserError
 
 NAMES = [f"{speaker:02}/{clip:05}" for speaker in range(30) for clip in range(3)]
@@ -31,17 +31,25 @@ def test_every_clip_gets_the_sound_of_another() -> None:
         exchange_sounds(chosen[:1])
 
 
+def test_videos_in_linked_folders_count(tmp_path: Path) -> None:
+    (tmp_path / "other_disk").mkdir()
+    (tmp_path / "other_disk" / "00001.mp4").touch()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "main").symlink_to(tmp_path / "other_disk")
+    assert list(videos_by_name(tmp_path / "videos")) == ["main/00001"]
+
+
 def test_videos_are_found_by_name(tmp_path: Path) -> None:
     for name in ("main/s1/00001.mp4", "s1/00003.AVI", "s2/00001.mp4", "a.txt", ".5f.part.mp4", "s1/._00005.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = {name: path.relative_to(tmp_path).as_posix() for name, path in find_videos(tmp_path).items()}
+    found = {name: path.relative_to(tmp_path).as_posix() for name, path in videos_by_name(tmp_path).items()}
     assert found == {"main/s1/00001": "main/s1/00001.mp4", "s1/00003": "s1/00003.AVI", "s2/00001": "s2/00001.mp4"}
     (tmp_path / "s1" / "00003.mkv").touch()
     with pytest.raises(UserError, match=r"s1/00003.mkv has the same name as 00003.AVI"):
-        find_videos(tmp_path)
+        videos_by_name(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no video"):
-        find_videos(tmp_path / "empty")
+        videos_by_name(tmp_path / "empty")
     with pytest.raises(UserError, match="not a folder"):
-        find_videos(tmp_path / "nothing")
+        videos_by_name(tmp_path / "nothing")

@@ -24,7 +24,7 @@ from metrics.syncnet import SyncNet
 from preprocess import clip as clip_module
 from preprocess.clip import make_clip
 from preprocess.quality import Filters, sync_scorer
-from preprocess.sources import Source, find_videos
+from preprocess.sources import Source, find_sources
 from runtime.command_line import UserError
 from tests.preprocess.made_up_video import (
     UNUSUAL,
@@ -177,7 +177,7 @@ def test_no_permission_is_not_a_bad_video(monkeypatch: pytest.MonkeyPatch, capsy
         try:
             os.seteuid(65534 if user == 0 else user)
             records = [_make(root / name, root) for name in ("file.mp4", "closed/inside.mp4")]
-            sources = find_videos(root)
+            sources = find_sources(root)
         finally:
             os.seteuid(user)
             (root / "closed").chmod(0o700)
