@@ -159,18 +159,15 @@ class LandmarkPredictor:
         moments = shown_at[:, None] + np.arange(window) - window // 2  # (F, T)
         reference = torch.tensor(references).float().to(self.device)[None]  # (1, N, 131, 2)
         reference_tokens = network.encode_reference(reference)
+        pose = torch.tensor(landmarks_in_crop[:, POSE_SLICE]).float().to(self.device)  # (F, 74, 2)
+        pose_tokens = network.encode_pose(pose[None])[0]  # (F, d)
         total = np.zeros_like(landmarks_in_crop[:, CONTENT], dtype=np.float64)
         for chunk in batches(np.arange(num_frames), CHUNK):
-            windows = frames[chunk]  # (B, T)
-            first_frame = windows.min()
-            needed = landmarks_in_crop[first_frame : windows.max() + 1, POSE_SLICE]
-            pose = torch.tensor(needed).float().to(self.device)  # (K, 74, 2)
-            pose_tokens = network.encode_pose(pose[None])[0]  # (K, d)
-            positions = torch.from_numpy(windows - first_frame)  # (B, T) in `pose`
+            windows = torch.from_numpy(frames[chunk])  # (B, T)
             audio = self._encode_audio(mel, moments[chunk])
-            lip, jaw = network.predict(audio, pose_tokens[positions], reference_tokens, pose[positions], reference)
+            lip, jaw = network.predict(audio, pose_tokens[windows], reference_tokens, pose[windows], reference)
             content = torch.cat([jaw, lip], dim=2).cpu().double()  # (B, T, 57, 2); Apple's GPUs have no float64
-            np.add.at(total, windows, content.numpy())
+            np.add.at(total, frames[chunk], content.numpy())
         windows_of_frame = np.bincount(frames.ravel())  # (F,) number of windows that contain each frame
         return with_content(landmarks_in_crop, total / windows_of_frame[:, None, None])
 

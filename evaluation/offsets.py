@@ -16,7 +16,7 @@ from datasets.clip_cache import ClipCache, read_metadata
 from datasets.splits import quoted, read_list, read_words, select_shard
 from evaluation.generate_videos import WORKER_DIED, do_all
 from evaluation.validation import ClipFaces, predict
-from face.references import MIDDLE
+from face.landmarks import MIDDLE_LIPS
 from media.audio import COLUMNS_PER_SECOND, FPS
 from metrics.lip_motion import correlation
 from networks import SHIPPED_WEIGHTS, LandmarkPredictor, load_landmark_generator
@@ -100,7 +100,7 @@ def estimate(name: str, offsets: Offsets) -> str:
     for frames in range(-MOST, MOST + 1):
         columns = round(frames * COLUMNS_PER_SECOND / FPS)
         moved = predict(predictor, faces, mel=np.roll(clip.mel, columns, axis=1))
-        openness.append(moved.openness(MIDDLE))
+        openness.append(moved.openness(MIDDLE_LIPS))
     correlations = np.nan_to_num([correlation(row, faces.openness) for row in openness])
     best = best_offset(correlations)
     position = MOST + best

@@ -26,8 +26,8 @@ from evaluation.scoring import load_networks
 from evaluation.tables import ClipScore, Row, Table, make_output_folder, published_rows, summarise
 from face.compositing import contour
 from face.crop import SIZE, lower_half, to_frame
-from face.landmarks import CONTENT, with_content
-from face.references import MIDDLE, spread_over_openness
+from face.landmarks import CONTENT, MIDDLE_LIPS, with_content
+from face.references import spread_over_openness
 from face.tracking import fill_gaps
 from media.audio import FPS, mel_windows
 from media.timing import evenly_spaced, window_frames
@@ -155,7 +155,7 @@ class ClipFaces:
         self.clip = clip
         self.frames = np.flatnonzero(clip.found)  # (F,) indices into the clip
         self.true = FaceSequence(clip.landmarks_in_frame[self.frames], clip.boxes[self.frames])
-        self.openness = self.true.openness(MIDDLE)  # (F,)
+        self.openness = self.true.openness(MIDDLE_LIPS)  # (F,)
         self.references = spread_over_openness(self.openness, NUM_LANDMARK_REFERENCES)  # (15,) positions in `frames`
 
     def crops(self, frames: ndarray) -> ndarray:

@@ -80,12 +80,14 @@ EDGES = np.array([_positions(*ends) for line in _POLYLINES for ends in pairwise(
 FLIP = _flip()  # (131,): flipped[k] = (1 - x, y) of original[FLIP[k]]
 OVAL = _positions(*_OUTLINE, *_LEFT_BROW_TOP[::-1], *_RIGHT_BROW_TOP[::-1])  # closed contour
 
-UPPER_LIP, LOWER_LIP = _POSITION[0], _POSITION[17]  # middle of the outer contour
-# (9, 2): pairs of points on the upper and the lower lip, one below the other, between the corners.
+# Pairs of points on the upper and the lower lip, one below the other: (9, 2) between the corners, (1, 2) in the middle.
 OUTER_LIPS, INNER_LIPS = (
     np.stack([_positions(*ring[1:10]), _positions(*ring[:10:-1])], axis=1) for ring in (_OUTER_LIP, _INNER_LIP)
 )
-MOUTH_CORNERS = (_POSITION[61], _POSITION[291])
+MIDDLE_LIPS = _positions(0, 17)[None]  # of the outer contour
+MOUTH_CORNERS = _positions(61, 291)  # right, left
+EYES = (_positions(*_RIGHT_EYE), _positions(*_LEFT_EYE))  # (16,) each
+NOSE_TIP = _POSITION[4]
 
 
 def with_content(landmarks: ndarray, content: ndarray) -> ndarray:

@@ -3,22 +3,20 @@
 import numpy as np
 from numpy import ndarray
 
-from face.landmarks import LIP_SLICE, LOWER_LIP, UPPER_LIP
-
-MIDDLE = np.array([[UPPER_LIP, LOWER_LIP]])
+from face.landmarks import LIP_SLICE, MIDDLE_LIPS
 
 
 def lip_openness(
     landmarks_in_frame: ndarray,
     box_height: ndarray | float,
-    pairs: ndarray = MIDDLE,
+    pairs: ndarray = MIDDLE_LIPS,
 ) -> ndarray:
     """Lip openness: mean distance between paired points of the upper and the lower lip, relative to the box's height.
 
     Args:
         landmarks_in_frame: (..., 131, 2).
         box_height: (...) height of the face box, in the same units.
-        pairs: (K, 2) positions of the pairs: `MIDDLE` (of the outer contour), `OUTER_LIPS` or `INNER_LIPS` (the gap).
+        pairs: (K, 2) positions of the pairs: `MIDDLE_LIPS`, `OUTER_LIPS` or `INNER_LIPS` (the gap).
 
     Returns:
         (...) openness; NaN where landmarks are NaN.

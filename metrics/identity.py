@@ -8,7 +8,7 @@ from numpy import ndarray
 from skimage.transform import estimate_transform
 
 from checkpoints import registry
-from face.landmarks import FULL, MOUTH_CORNERS
+from face.landmarks import EYES, MOUTH_CORNERS, NOSE_TIP
 
 SIDE = 112  # pixels of ArcFace's input
 # Positions of eyes, nose tip and mouth corners (left to right in the image) in ArcFace's training crops, in pixels.
@@ -21,10 +21,6 @@ TEMPLATE = np.array(
         [70.7299, 92.2041],
     ]
 )
-EYE_POINTS = 16  # of the ring around an eye
-EYE_STARTS = (FULL.index(33), FULL.index(362))  # right, left
-EYES = tuple(slice(start, start + EYE_POINTS) for start in EYE_STARTS)
-NOSE_TIP = FULL.index(4)
 
 
 class FaceEmbedder:
@@ -49,8 +45,7 @@ class FaceEmbedder:
 def five_points(landmarks: ndarray) -> ndarray:
     """The centres of the eyes, the nose tip and the mouth corners, (5, 2), from landmarks (131, 2)."""
     eyes = [landmarks[eye].mean(axis=0) for eye in EYES]
-    mouth_corners = landmarks[list(MOUTH_CORNERS)]
-    return np.stack([*eyes, landmarks[NOSE_TIP], *mouth_corners])
+    return np.stack([*eyes, landmarks[NOSE_TIP], *landmarks[MOUTH_CORNERS]])
 
 
 def align(frame: ndarray, landmarks_in_frame: ndarray) -> ndarray:

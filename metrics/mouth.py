@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from face.landmarks import LIP_SLICE
+from face.landmarks import EYES, LIP_SLICE
 from media.audio import FPS
 from media.timing import evenly_spaced
-from metrics.identity import EYES
 from metrics.image_quality import LPIPS
 
 SIDE = 96  # pixels of a mouth crop

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation, Conv3dNormActivation
 
@@ -85,7 +86,7 @@ def load(path: Path) -> SyncNet:
     return network.requires_grad_(False).eval()
 
 
-def mfcc_columns(wav: np.ndarray) -> Tensor:
+def mfcc_columns(wav: ndarray) -> Tensor:
     """MFCCs of sound (S,), float in [-1, 1] at 16 kHz: (13, C), a column every 10 ms.
 
     The public code reads 16-bit samples; their scale affects the first coefficient.
@@ -98,7 +99,7 @@ def mfcc_columns(wav: np.ndarray) -> Tensor:
 
 
 @torch.inference_mode()
-def embed(network: SyncNet, frames: Iterable[np.ndarray], wav: np.ndarray) -> tuple[Tensor, Tensor]:
+def embed(network: SyncNet, frames: Iterable[ndarray], wav: ndarray) -> tuple[Tensor, Tensor]:
     """Embeds the lips and the sound of each window of a clip: two tensors (n, 1024).
 
     As in the public code, no window starts in the last five frames. Memory holds the frames of one window.

@@ -17,7 +17,7 @@ from models.landmark_generator import LandmarkGenerator
 from models.lite.landmark_generator import LiteLandmarkGenerator, LiteLandmarkGeneratorConfig
 from models.lite.renderer import LiteRenderer, LiteRendererConfig
 from models.renderer import Renderer
-from runtime.command_line import UserError, write_whole
+from runtime.command_line import UserError, check_input, write_whole
 
 NAMES = {"landmark": "a landmark generator (stage 1)", "render": "a renderer (stage 2)"}
 
@@ -78,9 +78,7 @@ def load(path: str | Path, stage: str | None = None) -> Any:
         UserError: the file is missing, damaged or foreign, belongs to another stage than `stage`, or was made with
             other landmark, mel or crop settings
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"weights: {path} does not exist, or is not a file")
+    check_input(Path(path))
     configs = {tuple(kind): config_class for config_class, (_, *kind) in _NETWORKS.items()}
     try:
         with safe_open(path, framework="pt") as file:

@@ -260,7 +260,7 @@ def test_a_config_file_gives_an_earlier_commands_flags(
 
 def test_unusable_init_weights_are_refused(config: TrainLandmarkConfig, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    with pytest.raises(UserError, match=r"weights.safetensors does not exist"):
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be opened"):
         main(replace(config, init=path))
     sizes = RendererConfig(shallow=4, deep=8, alignment_deep=8, modulation=4, style_hidden=4, audio_width=2)
     weights.save(Renderer(sizes), path, {})

@@ -8,7 +8,7 @@ import pytest
 
 from face.compositing import EDGE, paste_face
 from face.crop import box_around, crop_face, smooth_boxes, to_crop
-from face.landmarks import FULL, INNER_LIPS, JAW_SLICE, LIP_SLICE, LOWER_LIP, UPPER_LIP
+from face.landmarks import FULL, INNER_LIPS, JAW_SLICE, LIP_SLICE, MIDDLE_LIPS
 from tests.face.conftest import grey
 
 Place = Callable[..., np.ndarray]
@@ -104,7 +104,7 @@ def test_an_opened_mouth_and_a_closed_one_are_not_cut(scene: Scene) -> None:
     height = np.ptp(scene.points[:, 1])
     higher = scene.points.copy()
     chin = scene.points[JAW_SLICE][8]
-    higher[JAW_SLICE] -= (chin - scene.points[UPPER_LIP]) * 0.3  # a jaw drawn 30 % of the way to the upper lip
+    higher[JAW_SLICE] -= (chin - scene.points[MIDDLE_LIPS[0, 0]]) * 0.3  # a jaw drawn 30 % of the way to the upper lip
     higher[LIP_SLICE, 1] -= 0.02 * height
     face = np.full((128, 128, 3), 0.9, np.float32)
     flat = Scene(np.full_like(scene.frame, 60), scene.points)
@@ -134,7 +134,7 @@ def test_a_mouth_that_differs_is_not_taken_for_a_tint(scene: Scene) -> None:
     changed[int(top) : int(bottom), int(left) : int(right)] = 0.02
     result, clean = scene.paste(changed), scene.paste(scene.face)
     assert scene.pixel(result, scene.points[INNER_LIPS[4, 1]]).max() < 40  # the new mouth is there, as dark as drawn
-    cheek = (scene.points[LOWER_LIP] + scene.points[JAW_SLICE][3]) / 2
+    cheek = (scene.points[MIDDLE_LIPS[0, 1]] + scene.points[JAW_SLICE][3]) / 2
     cheek[0] = (scene.points[JAW_SLICE][3, 0] + scene.points[LIP_SLICE, 0].min()) / 2
     assert np.abs(scene.pixel(result, cheek) - scene.pixel(clean, cheek)).max() <= 4
 

@@ -20,7 +20,7 @@ def test_counts_and_order() -> None:
         assert (upper[4], lower[4]) == middle
         # Mirrored, a pair becomes the pair as far from the other corner.
         np.testing.assert_array_equal(landmarks.FLIP[pairs], pairs[::-1])
-    assert (landmarks.FULL[landmarks.UPPER_LIP], landmarks.FULL[landmarks.LOWER_LIP]) == (0, 17)
+    assert [landmarks.FULL[i] for i in landmarks.MIDDLE_LIPS[0]] == [0, 17]
     assert [landmarks.FULL[i] for i in landmarks.MOUTH_CORNERS] == [61, 291]
 
 

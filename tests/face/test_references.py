@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from face.landmarks import INNER_LIPS, LIP_SLICE, LOWER_LIP, UPPER_LIP
+from face.landmarks import INNER_LIPS, LIP_SLICE, MIDDLE_LIPS
 from face.references import lip_openness, nearest_references, spread_over_openness
 
 
 def test_openness_is_relative_to_the_box() -> None:
     points = np.zeros((3, 131, 2))
-    points[:, LOWER_LIP] = [3, 4]
-    points[:, UPPER_LIP] = [0, 0]
+    points[:, MIDDLE_LIPS[0, 1]] = [3, 4]
     np.testing.assert_allclose(lip_openness(points, np.array([10, 20, 50])), [0.5, 0.25, 0.1])
     assert (lip_openness(points, 10.0, INNER_LIPS) == 0).all()
     assert np.isnan(lip_openness(np.full((131, 2), np.nan), 10.0))

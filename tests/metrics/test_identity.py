@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from face.landmarks import FULL
+from face.landmarks import EYES, FULL, NOSE_TIP
 from face.tracking import track_faces
 from media.video import Video
-from metrics.identity import EYES, NOSE_TIP, TEMPLATE, FaceEmbedder, align, five_points
+from metrics.identity import TEMPLATE, FaceEmbedder, align, five_points
 from runtime.command_line import UserError
 
 
@@ -114,7 +114,7 @@ def test_align_moves_the_five_points_to_the_template() -> None:
 
 
 def test_eyes_are_the_eyes_of_the_mesh() -> None:
-    right, left = ({FULL[i] for i in range(eye.start, eye.stop)} for eye in EYES)
+    right, left = ({FULL[i] for i in eye} for eye in EYES)
     assert {33, 133, 159, 145} <= right
     assert {263, 362, 386, 374} <= left
     assert FULL[NOSE_TIP] == 4

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from face.landmarks import LIP_SLICE
+from face.landmarks import EYES, LIP_SLICE
 from media.timing import evenly_spaced
-from metrics.identity import EYES
 from metrics.image_quality import LPIPS
 from metrics.mouth import EXTENT, SIDE, RealMouths, laplacian_energy, mouth_crop
 
