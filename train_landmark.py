@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from numpy import ndarray
 from scipy.io import wavfile
 from torch import Tensor
@@ -51,13 +50,12 @@ LIP_PAIRS = (np.concatenate([OUTER_LIPS, INNER_LIPS]) - LIP_SLICE.start).tolist(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainLandmarkConfig(TrainConfig):
+class TrainLandmarkConfig(SplitConfig, TrainConfig):
     """Trains the landmark generator on a clip cache. The same command again continues the run."""
 
     model: LandmarkGeneratorConfig = LandmarkGeneratorConfig()
     loss: LandmarkLossConfig = LandmarkLossConfig()
     sampling: SamplingConfig = SamplingConfig()
-    split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 15
     """Reference faces per sample, N_l."""
     val_clips: int = 64
@@ -192,7 +190,7 @@ def trainers(config: TrainLandmarkConfig, engine: Engine) -> Iterator[Trainer]:
     config = with_sizes_of(config, PRESETS[config.preset], model.config)
     with naming("--cache"):
         cache = ClipCache(config.cache, None)
-    clips = split(cache.names, config.split)
+    clips = split(cache.names, config)
     if engine.is_main:
         print(clips)
     dataset = partial(

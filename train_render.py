@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision.utils import flow_to_image
@@ -42,7 +41,7 @@ from training.loop import Trainer, Validation, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRenderConfig(TrainConfig):
+class TrainRenderConfig(SplitConfig, TrainConfig):
     """Trains the renderer on a clip cache. The same command again continues the run."""
 
     CHANGEABLE = TrainConfig.CHANGEABLE | {"vgg", "alignment_steps"}
@@ -51,7 +50,6 @@ class TrainRenderConfig(TrainConfig):
     model: RendererConfig = RendererConfig()
     loss: RenderLossConfig = RenderLossConfig()
     sampling: SamplingConfig = SamplingConfig()
-    split: tyro.conf.OmitArgPrefixes[SplitConfig] = SplitConfig()
     num_references: int = 3
     """Reference images per sample, N."""
     discriminator_width: int = 64
@@ -248,7 +246,7 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
     config = with_sizes_of(config, PRESETS[config.preset], model.config)
     with naming("--cache"):
         cache = ClipCache(config.cache, config.model.size)
-    clips = split(cache.names, config.split)
+    clips = split(cache.names, config)
     if engine.is_main:
         print(clips)
     dataset = partial(

@@ -20,11 +20,11 @@ class SplitConfig:
     """Lists name one clip per line; after the name only speaker=NAME counts."""
 
     train_list: Path | None = None
-    """Clips to train on; by default all clips that are in no other list."""
+    """List of clips to train on, one per line; by default all clips that are in no other list."""
     val_list: Path | None = None
-    """Clips for validation, which selects the model."""
+    """List of clips for validation, which selects the model."""
     test_list: Path | None = None
-    """Clips that training never uses."""
+    """List of clips that training never uses."""
 
 
 @dataclass(frozen=True)

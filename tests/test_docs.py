@@ -142,6 +142,18 @@ def test_documented_command_is_understood(words: list[str], monkeypatch: pytest.
     assert parsed, "the command did not parse its flags"
 
 
+@pytest.mark.parametrize(("place", "block"), list(blocks("bash")))
+def test_lists_of_training_are_preprocessed(place: str, block: str) -> None:
+    lists: dict[str, set[str]] = {}  # by cache, of the commands of a block that preprocess only the clips in lists
+    for words in commands(block):
+        flags = own_command(words)
+        cache = flags[flags.index("--cache") + 1] if "--cache" in flags else ""
+        if flags[:2] == ["-m", "preprocess"] and "--list" in flags:
+            lists[cache] = {word for word in flags if word.endswith(".txt")}
+        elif cache in lists:
+            assert {word for word in flags if word.endswith(".txt")} <= lists[cache], place
+
+
 def slug(heading: str) -> str:
     """The anchor that GitHub gives a heading."""
     text = re.sub(r"[`*_]|\[|\]\([^)]*\)", "", heading).strip().lower()

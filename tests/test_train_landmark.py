@@ -126,6 +126,10 @@ def test_another_setting_is_refused_by_name(config: TrainLandmarkConfig) -> None
     main(replace(config, steps=1))
     with pytest.raises(UserError, match=r"model.width: .* was started with 16, not 32"):
         main(replace(config, model=replace(TINY, width=32)))
+    val_list = config.run / "val.txt"
+    val_list.write_text("speaker1/clip\n")
+    with pytest.raises(UserError, match=r"^val_list: .* was started with None, not "):  # the flag is --val-list
+        main(replace(config, val_list=val_list))
 
 
 def test_overfits_a_few_samples(config: TrainLandmarkConfig) -> None:
@@ -285,7 +289,7 @@ def test_unusable_data_is_refused(config: TrainLandmarkConfig, tmp_path: Path) -
         main(replace(config, cache=tmp_path / "short"))
     (tmp_path / "list.txt").write_text("elsewhere/clip\n")
     with pytest.raises(UserError, match=r"list\.txt: no entry, such as elsewhere/clip, matches a clip"):
-        main(replace(config, split=replace(config.split, val_list=tmp_path / "list.txt")))
+        main(replace(config, val_list=tmp_path / "list.txt"))
     write_clip(tmp_path / "other", "a", num_frames=30)
     write_clip(tmp_path / "other", "b", num_frames=30, size=64)
     with pytest.raises(UserError, match=r"crop\.size"):
