@@ -57,7 +57,7 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
     if "fusion.type_embedding" in renamed:
         module = LandmarkGenerator(LandmarkGeneratorConfig())
         renamed["fusion.type_embedding"] = renamed["fusion.type_embedding"][1:]  # row 0 is padding
-    elif "reference_encoder.shallow.conv.weight" in renamed:
+    elif "reference_encoder.shallow.conv.weight" in renamed.keys() - state:  # converted files have this name already
         module = Renderer(RendererConfig())
         _join_affine(renamed)
         _swap_colours(renamed)

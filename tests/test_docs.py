@@ -35,8 +35,8 @@ DOCUMENTS = sorted(
 MOST_WORDS_OF_README = 1600
 # Programs of others: what they need is said in the text around them.
 OTHERS = {
-    "cd", "cp", "docker", "ffmpeg", "find", "git", "grep", "head", "ls", "mkdir", "sed", "source", "tail", "tensorboard",
-    "while", "do", "done", "sbatch", "make", "torchrun", "python", ".venv/bin/python", ".uv/bin/uv",
+    "cd", "cp", "docker", "ffmpeg", "find", "git", "grep", "head", "ls", "mkdir", "sed", "source", "tail",
+    "tensorboard", "while", "do", "done", "sbatch", "make", "torchrun", "python", ".venv/bin/python", ".uv/bin/uv",
     "python3.11", ".venv/bin/pip",
 }  # fmt: skip
 SEPARATORS = {"&&", "|", ";", "(", ")", "||", "&"}

@@ -7,6 +7,8 @@ import torch
 
 from face import fingerprint, landmarks
 from models import convert_official
+from models.configs import RendererConfig
+from models.renderer import Renderer
 from runtime.command_line import UserError
 
 
@@ -49,6 +51,11 @@ def test_refuses_incomplete_networks(tmp_path: Path, marker: str) -> None:
     source = tmp_path / "part.pth"
     torch.save({"state_dict": {marker: torch.zeros(4, 512)}}, source)
     assert "not a released checkpoint" in refused(source, tmp_path / "out.safetensors")
+
+
+def test_refuses_converted_weights() -> None:  # a second exchange of the colours would undo the first
+    with pytest.raises(UserError, match="neither"):
+        convert_official.convert(Renderer(RendererConfig()).state_dict())
 
 
 def test_refuses_unwritable_output(tmp_path: Path) -> None:
