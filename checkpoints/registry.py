@@ -64,8 +64,9 @@ def reading(path: Path, network: str) -> Iterator[None]:
         yield
     except Exception as error:  # unpickling, protobuf, names, shapes: each library has its own errors
         reason = str(error).split("\n")[0] or type(error).__name__
-        message = f"{path}: not the weights of {network}, or damaged ({reason}); see python -m checkpoints"
-        raise UserError(message) from error
+        raise UserError(
+            f"{path}: not the weights of {network}, or damaged ({reason}); see python -m checkpoints"
+        ) from error
 
 
 def verify(key: str, path: Path) -> str:

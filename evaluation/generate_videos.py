@@ -22,7 +22,7 @@ from inference import Dubber
 from media.audio import SAMPLE_RATE
 from media.video import Video, sound_file
 from networks import DubConfig, Networks
-from runtime.workers import each
+from runtime.workers import map_unordered
 
 BASELINES = {"nearest reference": NearestReference, "static lips": StaticLips}
 WORKER_DIED = "its process died, perhaps for lack of memory"
@@ -96,7 +96,7 @@ def do_all(
     work: Callable[[Task], str], tasks: list[Task], workers: int, description: str
 ) -> Iterator[tuple[Task, str]]:
     """Yields each task with the result of `work`, or `WORKER_DIED`. A single worker is this process itself."""
-    results = zip(tasks, map(work, tasks), strict=True) if workers == 1 else each(work, tasks, workers)
+    results = zip(tasks, map(work, tasks), strict=True) if workers == 1 else map_unordered(work, tasks, workers)
     for task, result in tqdm(results, description, len(tasks)):
         yield task, WORKER_DIED if result is None else result
 

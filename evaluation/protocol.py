@@ -29,12 +29,12 @@ def exchange_sounds(clips: list[str]) -> dict[str, str]:
     """Maps each clip to the one whose sound it is dubbed with: the next in a cyclic order given by `SEED`."""
     if len(clips) < 2:
         raise UserError("dubbing needs at least two clips, because each takes the sound of another; choose more")
-    order = np.random.default_rng(SEED).permutation(clips)
-    sounds = dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True))
+    order = np.random.default_rng(SEED).permutation(clips).tolist()
+    sounds = dict(zip(order, order[1:] + order[:1], strict=True))
     return {clip: sounds[clip] for clip in clips}
 
 
-def read_sound(video: Path, num_frames: int | None = None) -> np.ndarray:
+def read_sound(video: Path, num_frames: int | None) -> np.ndarray:
     """Reads the sound (S,) of a video at 16 kHz, cut or padded to a number of frames if one is given."""
     wav = read_audio(sound_file(Video(video)))
     if num_frames is not None:

@@ -27,7 +27,7 @@ def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
         arrays,
         landmarks_in_frame=track.landmarks_in_frame,
         frame_size=track.frame_size,
-        several=track.several,
+        several=track.num_faces,  # as earlier versions called it
         shots=track.shots,
         complete=complete,
     )

@@ -40,7 +40,7 @@ class FaceTrack:
         found: (F,) bool.
         boxes: (F, 4) int32 x0, y0, x1, y1, smoothed; zeros where not found.
         frame_size: width, height.
-        several: (F,) int, number of faces at the last count, including the tracked one.
+        num_faces: (F,) int, number of faces at the last count, including the tracked one.
         shots: (F,) int, number of each frame's shot. The shot changes where the whole picture or the face looks
             different, or where the face is in another place and may be another person's. A shot that comes back keeps
             its number.
@@ -48,7 +48,7 @@ class FaceTrack:
 
     landmarks_in_frame: ndarray
     frame_size: tuple[int, int]
-    several: ndarray
+    num_faces: ndarray
     shots: ndarray
     found: ndarray = field(init=False)
     boxes: ndarray = field(init=False)
@@ -149,9 +149,9 @@ class Tracker:
         return self._track(landmarks)
 
     def _track(self, landmarks: ndarray) -> FaceTrack:
-        several = np.array(self._counts[-len(landmarks) :], int)
+        num_faces = np.array(self._counts[-len(landmarks) :], int)
         shots = np.array(self._shots[-len(landmarks) :], int)
-        return FaceTrack(landmarks, self._frame_size, several, shots)
+        return FaceTrack(landmarks, self._frame_size, num_faces, shots)
 
     def _find(self, frame: ndarray) -> ndarray | None:
         """The mesh of the tracked person, if seen."""

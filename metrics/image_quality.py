@@ -54,8 +54,7 @@ class LPIPS(nn.Module):
         import lpips
 
         super().__init__()
-        with warnings.catch_warnings():  # the package asks torchvision for random weights in a deprecated way
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # it asks torchvision for random weights in a deprecated way
             self.distance = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
         backbone = self.distance.net
         with registry.reading(path, f"torchvision's {network} network"):

@@ -19,28 +19,39 @@ from models.renderer import Renderer
 from runtime.command_line import UserError, check_input, check_output, naming, run
 
 # Regular expressions from released names to ours, applied in order: both networks, then stage 1, then stage 2.
-_NAMES = (
-    (r"^module\.", ""), (r"\.conv_block\.0\.", ".conv."), (r"\.conv_block\.1\.", ".norm."),
-    (r"^mel_encoder", "audio_encoder"), (r"^ref_encoder", "reference_encoder"), (r"^Norm\.", "token_norm."),
-    (r"^fusion_transformer\.transformer_encoder", "fusion.encoder"),
-    (r"^fusion_transformer\.modality\.weight", "fusion.type_embedding"),
-    (r"^mouse_keypoint_map", "lip_head"), (r"^jaw_keypoint_map", "jaw_head"),
-    (r"^flow_module\.conv([12])", r"reference_encoder.conv\1"),
-    (r"\.conv1_bn\.", ".shallow.norm."), (r"\.conv2_bn\.", ".deep.norm."),
-    (r"^(reference_encoder|translation)\.conv1\.", r"\1.shallow.conv."),
-    (r"^(reference_encoder|translation)\.conv2\.", r"\1.deep.conv."),
-    (r"^flow_module\.conv_4\.", "motion_field.flow."), (r"^flow_module\.conv_5\.", "motion_field.weight."),
-    (r"^flow_module\.spade_layer_1\.", "motion_field.coarse.0."),
-    (r"^flow_module\.spade_layer_2\.", "motion_field.coarse.1."),
-    (r"^flow_module\.spade_layer_4\.", "motion_field.fine."),
-    (r"^translation\.audio_encoder\.", "translation.audio."), (r"^translation\.conv_last\.", "translation.to_rgb."),
-    (r"^translation\.(spade|adain)_1\.", r"translation.\1_half."),
-    (r"^translation\.(spade|adain)_2\.", r"translation.\1_full."),
-    (r"^translation\.spade_4\.", "translation.spade_image."),
-    (r"\.(?:spade|adain)_layer_1\.", ".norms.0."), (r"\.(?:spade|adain)_layer_2\.", ".norms.1."),
-    (r"\.conv_1\.", ".convs.0."), (r"\.conv_2\.", ".convs.1."),
-    (r"(\.norms\.\d)\.(?:conv1|mlp_shared\.0)\.", r"\1.hidden."), (r"\.mlp_(gamma|beta)\.", r".\1."),
-)  # fmt: skip
+_NAMES = {
+    r"^module\.": "",
+    r"\.conv_block\.0\.": ".conv.",
+    r"\.conv_block\.1\.": ".norm.",
+    r"^mel_encoder": "audio_encoder",
+    r"^ref_encoder": "reference_encoder",
+    r"^Norm\.": "token_norm.",
+    r"^fusion_transformer\.transformer_encoder": "fusion.encoder",
+    r"^fusion_transformer\.modality\.weight": "fusion.type_embedding",
+    r"^mouse_keypoint_map": "lip_head",
+    r"^jaw_keypoint_map": "jaw_head",
+    r"^flow_module\.conv([12])": r"reference_encoder.conv\1",
+    r"\.conv1_bn\.": ".shallow.norm.",
+    r"\.conv2_bn\.": ".deep.norm.",
+    r"^(reference_encoder|translation)\.conv1\.": r"\1.shallow.conv.",
+    r"^(reference_encoder|translation)\.conv2\.": r"\1.deep.conv.",
+    r"^flow_module\.conv_4\.": "motion_field.flow.",
+    r"^flow_module\.conv_5\.": "motion_field.weight.",
+    r"^flow_module\.spade_layer_1\.": "motion_field.coarse.0.",
+    r"^flow_module\.spade_layer_2\.": "motion_field.coarse.1.",
+    r"^flow_module\.spade_layer_4\.": "motion_field.fine.",
+    r"^translation\.audio_encoder\.": "translation.audio.",
+    r"^translation\.conv_last\.": "translation.to_rgb.",
+    r"^translation\.(spade|adain)_1\.": r"translation.\1_half.",
+    r"^translation\.(spade|adain)_2\.": r"translation.\1_full.",
+    r"^translation\.spade_4\.": "translation.spade_image.",
+    r"\.(?:spade|adain)_layer_1\.": ".norms.0.",
+    r"\.(?:spade|adain)_layer_2\.": ".norms.1.",
+    r"\.conv_1\.": ".convs.0.",
+    r"\.conv_2\.": ".convs.1.",
+    r"(\.norms\.\d)\.(?:conv1|mlp_shared\.0)\.": r"\1.hidden.",
+    r"\.mlp_(gamma|beta)\.": r".\1.",
+}
 _UNUSED = re.compile(r"perceptual\.|\.pe$")  # a copy of VGG-19 and the tables of positional encodings
 # Layers that read a picture: the first three channels are its colours, any others belong to grey sketches.
 _SEES_PICTURE = re.compile(r"\.shallow\.conv\.weight|\.spade_image\.norms\.\d\.hidden\.weight")
@@ -68,7 +79,7 @@ def convert(state: Mapping[str, Tensor]) -> LandmarkGenerator | Renderer:
 
 
 def _rename(name: str) -> str:
-    for pattern, replacement in _NAMES:
+    for pattern, replacement in _NAMES.items():
         name = re.sub(pattern, replacement, name)
     return name
 

@@ -20,7 +20,7 @@ from preprocess.report import ReportFile, summary
 from preprocess.sources import find_sources, select_listed, shift_sounds
 from runtime.command_line import UserError, at_least_one, naming, run, write_whole
 from runtime.threads import available_cores
-from runtime.workers import each
+from runtime.workers import map_unordered
 
 CACHE_FILE = "cache.json"
 
@@ -81,7 +81,7 @@ def main(config: PreprocessConfig) -> None:
     work = functools.partial(make_clip, cache=config.cache, size=config.size, filters=config.filters)
     died = {"status": "failed", "reason": "process died", "detail": "see the messages above"}
     try:
-        for source, result in tqdm(each(work, remaining, config.workers), total=len(remaining), unit="clip"):
+        for source, result in tqdm(map_unordered(work, remaining, config.workers), total=len(remaining), unit="clip"):
             report.add(result or {"name": source.name, **died})
     finally:
         report.finish()

@@ -40,11 +40,13 @@ class Filters:
     def reject(self, measures: dict[str, float]) -> str | None:
         """Returns the first filter that the measures fail, such as "min_face", or None."""
         for name, limit in vars(self).items():
-            kind, measure = name.split("_")
             if limit is None:
                 continue
-            value = measures[measure]
-            if value < limit if kind == "min" else value > limit:
+            kind, measure = name.split("_")
+            excess = measures[measure] - limit
+            if kind == "min":
+                excess = -excess
+            if excess > 0:
                 return name
         return None
 
@@ -62,7 +64,7 @@ def measure(track: FaceTrack, silent: ndarray, sharpness: list[float]) -> dict[s
     silence = silent.mean() if len(silent) else 1.0
     return {
         "found": round(track.found.mean(), 4),
-        "several": round((track.several > 1).mean(), 4),
+        "several": round((track.num_faces > 1).mean(), 4),
         "face": np.median(shorter_sides),
         "cuts": int(track.cuts.sum()),
         "silence": round(silence, 4),

@@ -23,7 +23,9 @@ GRACE = 10.0  # seconds that a worker has to terminate
 Result = TypeVar("Result")
 
 
-def each(work: Callable[[Any], Result], tasks: Iterable[Any], workers: int) -> Iterator[tuple[Any, Result | None]]:
+def map_unordered(
+    work: Callable[[Any], Result], tasks: Iterable[Any], workers: int
+) -> Iterator[tuple[Any, Result | None]]:
     """Yields each task with its result, in the order of completion; the result is None if the worker died.
 
     `work` and the tasks must be picklable. When the iteration ends or this process dies, the workers receive SIGTERM,

@@ -128,7 +128,7 @@ def test_files_stay_short() -> None:
 
 def test_the_formatter_is_skipped_only_at_tables_of_numbers() -> None:
     skips = {str(path.relative_to(ROOT)) for path in FILES if "# fmt: skip" in path.read_text()}
-    assert skips <= {"face/landmarks.py", "models/convert_official.py"}
+    assert skips <= {"face/landmarks.py"}
 
 
 def test_requirements_are_the_lock() -> None:

@@ -20,7 +20,7 @@ def make_track(frames: int) -> FaceTrack:
 
 def assert_equal(track: FaceTrack | None, expected: FaceTrack) -> None:
     assert track is not None and track.frame_size == expected.frame_size
-    for name in ("landmarks_in_frame", "found", "boxes", "several", "shots"):
+    for name in ("landmarks_in_frame", "found", "boxes", "num_faces", "shots"):
         np.testing.assert_array_equal(getattr(track, name), getattr(expected, name), err_msg=name)
         assert getattr(track, name).dtype == getattr(expected, name).dtype
 

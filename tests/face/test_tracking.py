@@ -47,7 +47,7 @@ def test_a_moving_face_with_a_gap(place: Place, mesh: np.ndarray) -> None:
         wanted = mesh[list(FULL)] + shifts[i]
         assert np.linalg.norm(track.landmarks_in_frame[i] - wanted, axis=1).mean() < 0.02 * 107
         assert overlap(track.boxes[i].astype(float), box_around(wanted, (640, 420))) > 0.85
-    assert set(track.several[track.found]) == {1}
+    assert set(track.num_faces[track.found]) == {1}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_moving_face_with_a_gap(place: Place, mesh: np.ndarray) -> None:
 def test_the_picked_face_is_followed(pair: np.ndarray, left_box: np.ndarray, pick: str, left: bool) -> None:
     track = track_faces([pair] * 3, pick)
     assert track.found.all()
-    assert (track.several == 2).all()
+    assert (track.num_faces == 2).all()
     for box in track.boxes:
         assert (overlap(box.astype(float), left_box) > 0.85) == left
 
@@ -185,8 +185,8 @@ def test_faces_are_counted_again_from_time_to_time(place: Place, pair: np.ndarra
     alone = pair.copy()
     alone[:, :390] = 90
     track = track_faces([alone] * 3 + [pair] * (SURVEY - 1))
-    assert (track.several[:SURVEY] == 1).all()
-    assert (track.several[SURVEY:] == 2).all()
+    assert (track.num_faces[:SURVEY] == 1).all()
+    assert (track.num_faces[SURVEY:] == 2).all()
     assert track.found.all()
 
 
@@ -195,7 +195,7 @@ def test_nothing_and_no_face() -> None:
     assert (len(empty.found), empty.landmarks_in_frame.shape, empty.boxes.shape) == (0, (0, 131, 2), (0, 4))
     faceless = track_faces([noise(50, 10, i) for i in range(3)])
     assert not faceless.found.any()
-    assert (faceless.several == 0).all()
+    assert (faceless.num_faces == 0).all()
     assert faceless.frame_size == (10, 50)
 
 

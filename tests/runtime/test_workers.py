@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime import workers
-from runtime.workers import each
+from runtime.workers import map_unordered
 
 
 def square(number: int) -> int:
@@ -29,12 +29,12 @@ def write_pid_and_sleep(path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_dying_worker_costs_only_its_task(workers: int) -> None:
-    results = dict(each(square, range(8), workers))
+    results = dict(map_unordered(square, range(8), workers))
     assert results == {number: None if number == 3 else number * number for number in range(8)}
 
 
 def test_no_tasks_give_no_results() -> None:
-    assert list(each(square, [], 2)) == []
+    assert list(map_unordered(square, [], 2)) == []
 
 
 def ignore_termination(path: Path | None) -> int:
@@ -51,7 +51,7 @@ def ignore_termination(path: Path | None) -> int:
 def test_worker_that_ignores_termination_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "GRACE", 0.2)
     note = tmp_path / "note"
-    results = each(ignore_termination, [None, note], 2)
+    results = map_unordered(ignore_termination, [None, note], 2)
     assert next(results)[0] is None
     _wait_for(note)
     results.close()  # type: ignore[attr-defined]
@@ -75,10 +75,10 @@ def _wait_for(path: Path, text: str = "") -> None:
 def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
     code = (
         "from pathlib import Path\n"
-        "from runtime.workers import each\n"
+        "from runtime.workers import map_unordered\n"
         "from tests.runtime.test_workers import write_pid_and_sleep\n"
         "if __name__ == '__main__':\n"
-        f"    list(each(write_pid_and_sleep, [Path({str(tmp_path / 'note')!r})], 1))\n"
+        f"    list(map_unordered(write_pid_and_sleep, [Path({str(tmp_path / 'note')!r})], 1))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
