@@ -21,9 +21,8 @@ def lip_openness(
     Returns:
         (...) openness; NaN where landmarks are NaN.
     """
-    upper = landmarks_in_frame[..., pairs[:, 0], :]  # (..., K, 2)
-    lower = landmarks_in_frame[..., pairs[:, 1], :]
-    distance = np.linalg.norm(upper - lower, axis=-1).mean(axis=-1)
+    gaps = np.diff(landmarks_in_frame[..., pairs, :], axis=-2)  # (..., K, 1, 2), from the upper to the lower lip
+    distance = np.linalg.norm(gaps, axis=-1).mean(axis=(-2, -1))
     return distance / np.maximum(box_height, 1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.clip_cache import Clip, ClipCache
 from media.audio import FPS
 from media.timing import evenly_spaced
-from runtime.command_line import naming, run, write_whole
+from runtime.command_line import check_output, naming, run, write_whole
 
 CELL = 192  # side of a face in the contact sheet, in pixels
 NUM_CLIPS = 8  # at most
@@ -28,6 +28,7 @@ class PreviewConfig:
 
 def main(config: PreviewConfig) -> None:
     """Writes the picture, and prints the number of clips and hours."""
+    check_output(config.output, "--output", (".png",))
     with naming("--cache"):
         clips = list(ClipCache(config.cache, None))
     chosen = evenly_spaced(len(clips), NUM_CLIPS)  # of clips sorted by name, so that they spread over speakers

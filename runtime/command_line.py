@@ -53,8 +53,8 @@ def run(
 
     Settings that the command line leaves out are taken from `default`, an instance of `config`.
 
-    Exit codes: 0 done, 2 a user's mistake (explained on stderr), 130 interrupted by Ctrl-C, 143 terminated, 129 the
-    terminal was closed. In each case half-written files are removed.
+    Exit codes: 0 done, 1 nobody reads the output any more, 2 a user's mistake (explained on stderr), 130 interrupted by
+    Ctrl-C, 143 terminated, 129 the terminal was closed. In each case half-written files are removed.
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP

@@ -154,3 +154,8 @@ def test_preview_draws_a_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "9 clips, 0.00 hours\n"
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None and sheet.shape == (8 * 192, 8 * 192, 3)
+
+
+def test_preview_refuses_a_picture_of_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--output: .*sheet\.jpg must end in \.png$"):
+        preview.main(preview.PreviewConfig(tmp_path, tmp_path / "sheet.jpg"))
