@@ -171,7 +171,8 @@ class Dubber:
                 save_track(path, track, complete=num_frames is None or len(track.found) < num_frames)
         release_memory()
         if not track.found.any():
-            raise UserError(f"{source.path}: no face was found in any frame; choose a video that shows the face")
+            searched = f"frames searched: {len(track.found)}"  # no more than the sound needs
+            raise UserError(f"{source.path}: no face was found ({searched}); choose a video that shows the face")
         leave_out_short_shots(track)
         for start, end in config.keep_spans:
             track.found[round(start * source.fps) : round(end * source.fps)] = False

@@ -69,7 +69,10 @@ def read_jobs(path: Path) -> list[Job]:
         job = jobs.setdefault(output, Job(video, output, []))
         if job.video != video:
             raise UserError(f"{where}: an earlier line makes {output} from {job.video}; give it another name")
-        job.speakers.append(Speaker(audio, row.get("face") or None, start))
+        speaker = Speaker(audio, row.get("face") or None, start)
+        if any(other.face == speaker.face and other.start == start for other in job.speakers):
+            raise UserError(f"{where}: an earlier line has the same output, face and start; change one of them")
+        job.speakers.append(speaker)
     return list(jobs.values())
 
 

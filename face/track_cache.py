@@ -13,7 +13,12 @@ VERSION = 3  # of the tracker; raise it when the tracker's results change
 
 
 def track_path(folder: Path, video: Path, fps: float, settings: str) -> Path:
-    """The file for the track of a video; its name is a hash of the video's content and the settings."""
+    """The file for the track of a video; its name is a hash of the video's content and the settings.
+
+    Creates the folder. Raises UserError if this fails.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with video.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(f"{VERSION} {fps} {settings}".encode())
@@ -31,8 +36,6 @@ def save_track(path: Path, track: FaceTrack, complete: bool) -> None:
         shots=track.shots,
         complete=complete,
     )
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, arrays.getvalue())
 
 

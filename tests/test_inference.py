@@ -477,7 +477,7 @@ def test_long_shots_are_drawn_piece_by_piece(weights: Path, tmp_path: Path, monk
         ("--video", "missing", "absent.mp4"),
         ("--video", "folder", "folder"),
         ("--video", "text", "text.mp4"),
-        ("--video", "noise", "no face"),
+        ("--video", "noise", "no face was found (frames searched: 3)"),
         ("--audio", "missing", "absent.mp4"),
         ("--audio", "empty", "empty.wav"),
         ("--audio", "10ms", "0.2"),

@@ -45,6 +45,7 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(tmp_path:
         ("video,audio,output,start\nv,a,o,soon\n", "line 2: start soon is not a number"),
         ("video,audio,output,start\nv,a,o,-1\n", "line 2: start -1 is not a number"),
         ("video,audio,output\nv,a,o\nw,a,o\n", "line 3: .*another name"),
+        ("video,audio,output\nv,a,o\nv,b,o\n", "line 3: .*same output, face and start"),
     ],
 )
 def test_a_wrong_list_is_one_line(tmp_path: Path, text: str, problem: str) -> None:

@@ -26,11 +26,12 @@ def assert_equal(track: FaceTrack | None, expected: FaceTrack) -> None:
 
 
 def test_track_comes_back_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "track.npz"
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    path = track_path(tmp_path / "new", tmp_path / "a.mp4", 25, "largest")
     assert load_track(path, 12) is None
     save_track(path, make_track(12), complete=False)
     assert_equal(load_track(path, 12), make_track(12))
-    assert [file.name for file in path.parent.iterdir()] == ["track.npz"]
+    assert list((tmp_path / "new").iterdir()) == [path]
 
 
 def test_fewer_frames_are_as_if_tracked_alone(tmp_path: Path) -> None:
@@ -62,8 +63,8 @@ def test_name_depends_on_content_and_settings(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="could not be written"):
-        save_track(tmp_path / "file" / "track.npz", make_track(12), complete=True)
+    with pytest.raises(UserError, match="could not be written"):  # before the video is tracked
+        track_path(tmp_path / "file", tmp_path / "a.mp4", 25, "largest")
 
 
 @pytest.mark.parametrize("kept", [0, 10, 500])
