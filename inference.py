@@ -61,7 +61,7 @@ class Summary:
 class Dubber:
     """Dubs videos: `Dubber.from_weights(folder).dub(video, audio, output)`."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks):
         self.networks = networks
         self.config = networks.config
 
@@ -95,7 +95,8 @@ class Dubber:
             UserError: the input is unusable, no frame shows a face, or the output cannot be written. No unfinished file
                 is left behind.
         """
-        video, output = Path(video), Path(output)
+        video = Path(video)
+        output = Path(output)
         config = self.config
         stopwatch = Stopwatch()
         began = time.perf_counter()

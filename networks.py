@@ -121,7 +121,7 @@ def load_landmark_generator(folder: str | Path) -> LandmarkGenerator:
 class LandmarkPredictor:
     """Stage 1 on one device."""
 
-    def __init__(self, landmark_generator: LandmarkGenerator, device: str) -> None:
+    def __init__(self, landmark_generator: LandmarkGenerator, device: str):
         """Raises UserError if this machine lacks the device."""
         self.device = pick_device(device)
         keep_memory()
@@ -195,7 +195,7 @@ class Networks(LandmarkPredictor):
         half: whether the renderer computes in bfloat16.
     """
 
-    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig) -> None:
+    def __init__(self, landmark_generator: LandmarkGenerator, renderer: Renderer, config: DubConfig):
         """Moves both networks to the device of `config`. Raises UserError if this machine lacks it."""
         super().__init__(landmark_generator, config.device)
         self.config = config

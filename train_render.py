@@ -146,7 +146,7 @@ class InitialMotionTrainer(Trainer):
 class Generator(nn.Module):
     """The renderer with its loss: one module, so that DistributedDataParallel sees which parameters a step trains."""
 
-    def __init__(self, renderer: nn.Module, loss: RenderLoss) -> None:
+    def __init__(self, renderer: nn.Module, loss: RenderLoss):
         super().__init__()
         self.renderer = renderer
         self.loss = loss

@@ -41,7 +41,7 @@ OPEN_CLIPS = 256  # clips that a process keeps mapped
 class ClipWriter(contextlib.AbstractContextManager["ClipWriter"]):
     """Writes one clip crop by crop; leaves either both files or, after an exception, neither."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str):
         self.faces = root / (name + FACES)
         self.arrays = root / (name + ARRAYS)
         self.offsets = [0]
@@ -177,7 +177,7 @@ class ClipCache:
         UserError: the folder is missing or holds no clip.
     """
 
-    def __init__(self, root: Path | str, size: int | None = SIZE) -> None:
+    def __init__(self, root: Path | str, size: int | None = SIZE):
         self.root = Path(root)
         files = [file.relative_to(self.root).as_posix() for file in files_below(self.root)]
         self.names = sorted(file.removesuffix(ARRAYS) for file in files if file.endswith(ARRAYS))

@@ -71,7 +71,7 @@ class Original(NamedTuple):
 class Scorer:
     """Scores videos with the networks that are available; `missing` says which columns are left out, and why."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str):
         """Raises UserError if this machine lacks the device."""
         self.device = pick_device(device)
         self.networks, self.missing = load_networks(NETWORKS, self.device)

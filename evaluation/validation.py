@@ -148,7 +148,7 @@ class Table3:
 class ClipFaces:
     """The F frames of a clip that show a face, and the references that stage 1 takes from them."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip):
         """Raises UserError if fewer than two frames show a face."""
         if clip.num_found < 2:
             raise UserError("fewer than two frames with a face")

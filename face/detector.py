@@ -32,7 +32,7 @@ HAND_CONFIDENCE = 0.8  # with a lower threshold, cheeks and shoulders pass for h
 class FaceDetector:
     """Finds faces in a frame and follows one of them cheaply. RGB uint8 in, meshes (478, 2) f32 in pixels out."""
 
-    def __init__(self, hands: bool = False) -> None:
+    def __init__(self, hands: bool = False):
         """With `hands`, `covers` can find hands; otherwise it finds none."""
         with _silence():
             import mediapipe as mp

@@ -84,7 +84,7 @@ class Tracker:
         UserError: `pick` names no face.
     """
 
-    def __init__(self, pick: str, detector: FaceDetector) -> None:
+    def __init__(self, pick: str, detector: FaceDetector):
         self._pick: Pick = parse_pick(pick)
         self._covered: list[int] = []  # frames with a hand in front of the mouth
         self._detector = detector

@@ -71,7 +71,7 @@ class Source:
         part: index of the part that was read last, if the file consists of several files joined end to end.
     """
 
-    def __init__(self, path: Path, container: InputContainer) -> None:
+    def __init__(self, path: Path, container: InputContainer):
         name = container.format.name
         brand = container.metadata.get("major_brand", "")
         self.path = path
@@ -268,7 +268,7 @@ class Converter:
         has_blended: whether any frame had transparent parts, which became white.
     """
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0):
         self.has_blended = False
         self._threads = threads
         self._reformatter = VideoReformatter()

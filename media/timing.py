@@ -39,7 +39,7 @@ class Timeline:
         shortest: Fraction,
         rate: Fraction,
         zero: Fraction,
-    ) -> None:
+    ):
         interval = 1 / source_rate  # seconds
         first = zero + min(interval, 1 / rate) / 2  # seconds until which a source frame is shown in output frame 0
         self._regular = max(1, round(interval / time_base))  # ticks from one frame to the next

@@ -26,7 +26,7 @@ TEMPLATE = np.array(
 class FaceEmbedder:
     """InsightFace's ArcFace r100 from an ONNX file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path):
         """Raises UserError if the file is not this network."""
         import onnxruntime
 

@@ -49,7 +49,7 @@ class LPIPS(nn.Module):
     The lpips package contains the linear layers; `path` holds torchvision's AlexNet or VGG-16, or its `features` alone.
     """
 
-    def __init__(self, network: str, path: Path) -> None:
+    def __init__(self, network: str, path: Path):
         """`network`: "alex" or "vgg". Raises UserError if the file holds another network."""
         import lpips
 
@@ -84,7 +84,7 @@ class LPIPS(nn.Module):
 class Inception(nn.Module):
     """FID's Inception network, with torch-fidelity's preprocessing (TensorFlow's bilinear resizing to 299 pixels)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path):
         """`path`: pt_inception-2015-12-05-6726825d.pth or torch-fidelity's copy. Raises UserError for other files."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -103,7 +103,7 @@ class Inception(nn.Module):
 class FeaturePool:
     """Means and covariances, in float64, of the features of outputs and originals; does not keep the features."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.count = 0
         self.sum = np.zeros(1)  # broadcasts to (2, d)
         self.products = np.zeros(1)  # broadcasts to (2, d, d)

@@ -54,7 +54,7 @@ class RealMouths:
         lpips: network that measures the distances.
     """
 
-    def __init__(self, crops: ndarray, frames: ndarray, lpips: LPIPS) -> None:
+    def __init__(self, crops: ndarray, frames: ndarray, lpips: LPIPS):
         self.lpips = lpips
         self.vectors = self._embed(crops)
         self.energies = laplacian_energy(crops)

@@ -20,7 +20,7 @@ class PairScorer:
         real_mouths: the real mouths of the video, or None.
     """
 
-    def __init__(self, networks: dict[str, Any], real_mouths: RealMouths | None) -> None:
+    def __init__(self, networks: dict[str, Any], real_mouths: RealMouths | None):
         self.metrics: dict[str, Any] = {"PSNR": psnr, "SSIM": ssim}
         for column, network in networks.items():
             if column.startswith("LPIPS"):

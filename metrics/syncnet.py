@@ -39,7 +39,7 @@ def _projection() -> nn.Sequential:
 class SyncNet(nn.Module):
     """Embeds 5 frames of lips and 0.2 s of sound in one space."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         sound = partial(Conv2dNormActivation, bias=True)  # three modules: convolution, batch norm, ReLU
         self.netcnnaud = nn.Sequential(

@@ -86,9 +86,10 @@ def _rename(name: str) -> str:
 
 def _join_affine(state: dict[str, Tensor]) -> None:
     """Concatenates the layers of gamma and beta, in place."""
-    for name in [name for name in state if ".gamma." in name]:
-        pair = [state.pop(name), state.pop(name.replace(".gamma.", ".beta."))]
-        state[name.replace(".gamma.", ".affine.")] = torch.cat(pair)
+    for name in list(state):
+        if ".gamma." in name:
+            pair = [state.pop(name), state.pop(name.replace(".gamma.", ".beta."))]
+            state[name.replace(".gamma.", ".affine.")] = torch.cat(pair)
 
 
 def _swap_colours(state: dict[str, Tensor]) -> None:

@@ -138,7 +138,7 @@ class _LSTMFusion(nn.Module):
         return states, states
 
 
-def sinusoidal_positions(length: int, width: int, device: torch.device | None = None) -> Tensor:
+def sinusoidal_positions(length: int, width: int, device: torch.device) -> Tensor:
     """Returns e^pos, a table (length, width): sines in even columns, cosines in odd columns, base 10000."""
     rate = 10000.0 ** (torch.arange(0, width, 2, device=device) / -width)
     angle = torch.arange(length, device=device)[:, None] * rate

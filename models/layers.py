@@ -114,8 +114,8 @@ class ModulatedBlock(nn.Module):
     def __init__(self, layer: type[Spade | Adain], channels: int, source: int, hidden: int):
         """`source` is the number of channels that `layer` reads, `hidden` that of its hidden layer."""
         super().__init__()
-        self.norms = nn.ModuleList([layer(channels, source, hidden) for _ in range(2)])
-        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
+        self.norms = nn.ModuleList(layer(channels, source, hidden) for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """Modulates the features of each target's N references, or of the target itself (N = 1).

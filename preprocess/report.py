@@ -25,7 +25,7 @@ class ReportFile:
         UserError: it cannot be written, or another run is writing it.
     """
 
-    def __init__(self, root: Path, shard: str = "1/1") -> None:
+    def __init__(self, root: Path, shard: str = "1/1"):
         suffix = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
         self.path = root / f"report{suffix}.jsonl"
         self._lock = filelock.FileLock(f"{self.path}.lock")

@@ -123,10 +123,8 @@ def check_input(path: Path) -> None:
         size = path.stat().st_size
     except (OSError, ValueError) as error:  # also for a loop of links or a name that is too long
         raise UserError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give a file")
     if not path.is_file():
-        raise UserError(f"{path} is a pipe or a device; give a file")
+        raise UserError(f"{path} is a {'folder' if path.is_dir() else 'pipe or a device'}; give a file")
     if size == 0:
         raise UserError(f"{path} is empty (0 bytes)")
     if not os.access(path, os.R_OK):

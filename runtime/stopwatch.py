@@ -12,7 +12,7 @@ class Stopwatch:
     `with stopwatch.stage("draw"): ...`; then `stopwatch.seconds["draw"]`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager

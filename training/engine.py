@@ -33,7 +33,7 @@ class Engine:
         UserError: the device is not usable, or the batch cannot be split evenly.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig):
         torch.manual_seed(config.seed)  # before the networks are created
         self.config = config
         self.deadline = math.inf if config.minutes is None else time.monotonic() + 60 * config.minutes

@@ -21,7 +21,7 @@ KEPT = 2  # checkpoints; the earlier one is used if the last is damaged
 class RunFolder:
     """The files of a run. Every process has this object, but only the main process opens the folder and writes."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig):
         self.path = config.run
         self.checkpoints = self.path / "checkpoints"
         self._settings = flatten(config)

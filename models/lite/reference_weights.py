@@ -16,8 +16,11 @@ DILATIONS = (1, 2, 4)  # cells
 BEND_WINDOW = 9  # cells per side of the local mean, from which a flow's bend is its difference
 NOISE = 0.01  # colour differences below this mean nothing
 # Units that bring all cues to a similar scale.
-DIFFERENCE, DETAIL = 0.05, 0.02  # of colours in [0, 1]
-FLOW, BEND, DISTANCE = 1 / 16, 1 / 64, 1 / 25  # fractions of the crop's side
+DIFFERENCE = 0.05  # of colours in [0, 1]
+DETAIL = 0.02  # likewise
+FLOW = 1 / 16  # of the crop's side
+BEND = 1 / 64  # likewise
+DISTANCE = 1 / 25  # likewise
 
 
 class ReferenceWeights(nn.Module):

@@ -91,7 +91,7 @@ def test_pre_norm_ends_with_a_norm() -> None:
 
 
 def test_positions_are_sines_and_cosines() -> None:
-    table = sinusoidal_positions(5, 8)
+    table = sinusoidal_positions(5, 8, torch.device("cpu"))
     for position in range(5):
         for pair in range(4):
             angle = position / 10000 ** (2 * pair / 8)
