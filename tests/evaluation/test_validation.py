@@ -131,9 +131,7 @@ def test_without_a_list_it_scores_the_trainings_validation_clips(
         write_clip(tmp_path / "cache", name, 30, size=64, seed=seed)
     split = SplitConfig()
     model = LandmarkGeneratorConfig(width=16, layers=1, heads=2, feed_forward=16, audio_width=2, landmark_width=1)
-    training = train_landmark.TrainLandmarkConfig(
-        cache=tmp_path / "cache", run=tmp_path / "run", model=model, split=split, batch=2
-    )
+    training = train_landmark.TrainLandmarkConfig(cache=tmp_path / "cache", run=tmp_path / "run", model=model, batch=2)
     [trainer] = train_landmark.trainers(training, Engine(training))
     examples = trainer.examples
     capsys.readouterr()
