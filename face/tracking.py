@@ -144,7 +144,7 @@ class Tracker:
         covered = np.zeros(len(landmarks), bool)
         for number in self._covered:
             covered[max(0, number - HAND_CHECK + 1) : number + HAND_CHECK] = True
-        if np.isfinite(landmarks[~covered]).any():  # else a hand, or what looks like one, is there all the time
+        if np.isfinite(landmarks[~covered, 0]).any():  # else a hand, or what looks like one, is there all the time
             landmarks[covered] = np.nan
         return self._track(landmarks)
 
