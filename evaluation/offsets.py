@@ -124,10 +124,10 @@ def certainty(moved: ndarray, unmoved: ndarray, true: ndarray) -> float:
 
     Blocks of half a second are drawn with replacement. Better means a higher correlation.
     """
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     num_blocks = len(true) // BLOCK
     wins = 0
-    for starts in random.integers(0, len(true) - BLOCK + 1, (RESAMPLES, num_blocks)):
+    for starts in rng.integers(0, len(true) - BLOCK + 1, (RESAMPLES, num_blocks)):
         frames = (starts[:, None] + np.arange(BLOCK)).ravel()
         wins += correlation(moved[frames], true[frames]) > correlation(unmoved[frames], true[frames])
     return wins / RESAMPLES

@@ -125,7 +125,7 @@ class Scorer:
 
     def _compare(
         self,
-        scorer: PairScorer,
+        pairs: PairScorer,
         pool: FeaturePool,
         frames: ndarray,
         videos: tuple[Video, Video],
@@ -137,13 +137,13 @@ class Scorer:
             pair = list(zip(pictures, faces, strict=True))
             crops = [crop_face(picture, face.boxes[frame]) for picture, face in pair]
             images = to_tensor(np.stack(crops)).to(self.device)  # (2, 3, S, S)
-            scorer.add(images[:1], images[1:])
+            pairs.add(images[:1], images[1:])
             if "FID" in self.networks:
                 features.append(self.networks["FID"](images).cpu().numpy())
             if "CSIM" in self.networks:
                 aligned = [align(picture, face.landmarks_in_frame[frame]) for picture, face in pair]
                 embedding, true_embedding = self.networks["CSIM"](np.stack(aligned))
-                scorer.values["CSIM"].append(embedding @ true_embedding)
+                pairs.values["CSIM"].append(embedding @ true_embedding)
         if features:  # at the end, so that a clip that fails midway adds nothing
             pool.add(np.stack(features, axis=1))
 

@@ -98,7 +98,7 @@ class Table:
 
     title: str
     rows: list[Row]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     def markdown(self) -> str:
         """Formats the table, followed by its notes, the notes on single clips and the reasons of failures."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.composed_conv import two_convolutions
 
-VECTOR = 16  # channels below which group_norm is slow in bfloat16 on CPU
+MIN_GROUPS = 16  # with fewer, group_norm is slow in bfloat16 on CPU
 
 Stride = int | tuple[int, int]
 Function = Callable[[Tensor], Tensor]
@@ -139,7 +139,7 @@ class ModulatedBlock(nn.Module):
 def instance_norm(x: Tensor) -> Tensor:
     """Applies InstanceNorm without affine parameters, eps 1e-5, to (B, C, H, W), by whatever is fastest on CPU."""
     half = x.dtype == torch.bfloat16
-    if x.requires_grad or (half and x.shape[1] < VECTOR):
+    if x.requires_grad or (half and x.shape[1] < MIN_GROUPS):
         return channels_last(F.instance_norm(x))
     if half:
         return F.group_norm(x, x.shape[1])

@@ -76,7 +76,7 @@ def test_all_formats_hold_the_same_numbers(tmp_path: Path, capsys: pytest.Captur
 
 def test_special_characters_and_nan_spoil_no_format(tmp_path: Path) -> None:
     clips = [ClipScore("a", {"PSNR": 30.0, "LSE-C": float("nan")}, frames=9)]
-    table = Table("t", [summarise("R&D 100% | x", clips, float("nan"))])
+    table = Table("t", [summarise("R&D 100% | x", clips, float("nan"))], [])
     assert re.search(r"\| R&D 100% \\\| x +\| +30\.00", table.markdown())
     table.publish(tmp_path)
     assert "NaN" not in (tmp_path / "t.json").read_text()
