@@ -50,7 +50,7 @@ class SamplingConfig:
     """Samples of an epoch; None for as many as there are clips."""
     augment: AugmentConfig = AugmentConfig()
     overfit: int = 0
-    """Train on this many fixed samples only, as a check: the training loss must fall to almost 0."""
+    """Train on this many fixed samples only, as a check: the network must learn them by heart."""
 
 
 @dataclass
