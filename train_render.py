@@ -158,9 +158,12 @@ class Generator(nn.Module):
         return losses, output.face.detach()
 
 
+@dataclass
 class RenderTrainer(Trainer):
     """Generator step, discriminator step and validation of stage 2."""
 
+    vgg: VGG19 | None = None
+    """None if no term of the loss needs it."""
     name = "renderer"
     export = staticmethod(weights.save)  # type: ignore[assignment]
 
@@ -173,7 +176,6 @@ class RenderTrainer(Trainer):
             self.warm_up_steps = config.alignment_steps
         if self.warm_up_steps:
             self.say(f"the first {self.warm_up_steps} steps train the alignment alone")
-        vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
         discriminator = None
         if config.loss.needs_discriminator:
             discriminator = Discriminator(config.discriminator_width).to(engine.device)
@@ -182,7 +184,7 @@ class RenderTrainer(Trainer):
             self.optimiser.add_param_group(group)
             self.discriminator = engine.parallel(discriminator)
         loss_class = LiteRenderLoss if isinstance(config.loss, LiteRenderLossConfig) else RenderLoss
-        self.loss = loss_class(config.loss, vgg, discriminator, config.model.use_warping)
+        self.loss = loss_class(config.loss, self.vgg, discriminator, config.model.use_warping)
         self.generator = engine.parallel(Generator(self.network, self.loss), partly_trained=True)
         alexnet = registry.find("lpips_alex")
         self.lpips = LPIPS("alex", alexnet).to(engine.device) if alexnet else None
@@ -265,13 +267,15 @@ def trainers(config: TrainRenderConfig, engine: Engine) -> Iterator[Trainer]:
         for i in range(config.val_samples):
             examples.append(to_device(default_collate([fixed[i]]), engine.device))
 
+    # A missing file must not be noticed after the hours that the initial motion takes.
+    vgg = find_vgg(config).to(engine.device) if config.loss.needs_vgg else None
     motion = getattr(model, "initial_motion", None)
     if motion is not None and config.initial_motion_steps and not config.sampling.overfit:
         motion_config = replace(config, run=config.run / "initial_motion", steps=config.initial_motion_steps)
         trainer = InitialMotionTrainer(motion, data, examples, motion_config, engine)
         yield trainer
         motion.load_state_dict(trainer.average.state_dict())  # the renderer gives it no gradient
-    yield RenderTrainer(model, data, examples, config, engine)
+    yield RenderTrainer(model, data, examples, config, engine, vgg)
 
 
 def main(config: TrainRenderConfig) -> None:
