@@ -74,6 +74,8 @@ class TrainConfig:
             least = 1 if type(value) is int and name not in self.MAY_BE_ZERO else 0
             if not value >= least:
                 raise SettingError(name, f"must be at least {least}, not {value}")
+        if self.ema >= 1:
+            raise SettingError("ema", f"must be below 1, not {self.ema}")
 
     def learning_rate_at(self, step: int) -> float:
         """Returns the learning rate of a step (0-based): linear warm-up, then constant."""

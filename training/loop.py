@@ -119,7 +119,7 @@ class Trainer(ABC):
 
                 # Validate and export the averaged weights, and save everything that the next step depends on.
                 if pause and engine.is_main:
-                    if not interrupted:
+                    if not interrupted or self.step >= config.steps:
                         self._validate()
                     states = {name: part.state_dict() for name, part in self.saved.items()}
                     self.run.save({"step": self.step, "best": self.best, **states})

@@ -283,6 +283,19 @@ def test_run_without_validation_reports_no_best(tmp_path: Path, capsys: pytest.C
     assert "step 1: stopped (the same command continues); not validated yet, see" in capsys.readouterr().out
 
 
+def test_a_signal_in_the_last_step_still_exports(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, steps=1)
+    step = trainer.train_step
+
+    def train_step(batch: Any) -> None:
+        step(batch)
+        trainer.engine.signal = signal.SIGTERM
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    assert trainer.fit()
+    assert trainer.exported == [1]
+
+
 def test_the_best_weights_are_exported_and_two_checkpoints_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -405,6 +418,7 @@ def test_processes_share_each_batch(tmp_path: Path) -> None:
     ({"batch": 8, "accumulate": 3}, "batch: 8 must be a multiple of processes x accumulate"),
     ({"batch": 0}, "batch: must be at least 1, not 0"),
     ({"log_every": -1}, "log_every: must be at least 1, not -1"),
+    ({"ema": 1.0}, "ema: must be below 1, not 1.0"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
