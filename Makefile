@@ -38,7 +38,7 @@ app: setup
 
 # Installs what the tests of the page need, except Chromium and its driver.
 browser-test: setup
-	$(UV) sync --frozen --quiet --group browser-test --python $(PYTHON)
+	$(UV) sync --frozen --quiet --compile-bytecode --group browser-test --python $(PYTHON)
 	@touch .venv/.ready
 
 # The recipe of the weights in checkpoints/lite: about four hours on one CPU core, plus preprocessing. For your own videos
