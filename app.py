@@ -486,7 +486,7 @@ class App:
         )
 
     def start(self, request: gr.Request) -> None:
-        """Lets the page's next job run. It may have to wait, and `stop` ends it in the meantime, too."""
+        """Forgets an earlier `stop`, so that the page's next job runs. A later one ends it, even while it waits."""
         self.running[str(request.session_hash)].clear()
 
     def stop(self, request: gr.Request) -> None:
